@@ -1,0 +1,1 @@
+//! Hugging Face folders: safetensors, configuration, tokenizer files; which checkpoint tensor an ONNX weight is.

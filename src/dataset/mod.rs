@@ -1,0 +1,1 @@
+//! Tables, task presets, tokenization and batches.

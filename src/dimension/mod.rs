@@ -1,0 +1,1 @@
+//! Estimators of the intrinsic dimension over neighbour distances, and their uncertainty.

@@ -1,0 +1,3 @@
+//! The `gelora` command.
+
+fn main() {}

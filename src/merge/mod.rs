@@ -1,0 +1,1 @@
+//! Base and adapter become a checkpoint folder and an ONNX file.

@@ -1,0 +1,114 @@
+//! Who makes a value and who uses it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::model::{Attribute, Graph, Node};
+use super::tensor::Tensor;
+
+/// Indices over the values of a graph. Values that only a subgraph uses count as used by the node that holds it.
+#[derive(Debug)]
+pub struct Topology<'g> {
+    /// The graph it was made from.
+    pub graph: &'g Graph,
+    producers: HashMap<&'g str, usize>,
+    consumers: HashMap<&'g str, Vec<usize>>,
+    initializers: HashMap<&'g str, usize>,
+}
+
+impl<'g> Topology<'g> {
+    /// Indexes a graph.
+    pub fn new(graph: &'g Graph) -> Self {
+        let mut producers = HashMap::new();
+        let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for output in node.outputs.iter().filter(|name| !name.is_empty()) {
+                producers.insert(output.as_str(), index);
+            }
+            let mut inputs: Vec<&str> = node_inputs(node);
+            inputs.sort_unstable();
+            inputs.dedup();
+            for input in inputs {
+                consumers.entry(input).or_default().push(index);
+            }
+        }
+        let initializers = graph.initializers.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        Topology { graph, producers, consumers, initializers }
+    }
+
+    /// Index of the node that makes a value.
+    pub fn producer(&self, value: &str) -> Option<usize> {
+        self.producers.get(value).copied()
+    }
+
+    /// The node that makes a value.
+    pub fn producer_node(&self, value: &str) -> Option<&'g Node> {
+        self.producer(value).map(|index| &self.graph.nodes[index])
+    }
+
+    /// Indices of the nodes that use a value, in file order.
+    pub fn consumers(&self, value: &str) -> &[usize] {
+        self.consumers.get(value).map_or(&[], Vec::as_slice)
+    }
+
+    /// The initializer of this name.
+    pub fn initializer(&self, value: &str) -> Option<&'g Tensor> {
+        self.initializers.get(value).map(|index| &self.graph.initializers[*index])
+    }
+
+    /// The constant of this name: an initializer, or the value of a `Constant` node.
+    pub fn constant(&self, value: &str) -> Option<&'g Tensor> {
+        self.initializer(value).or_else(|| {
+            let node = self.producer_node(value)?;
+            if node.is("Constant") { node.tensor("value") } else { None }
+        })
+    }
+
+    /// Nodes that depend on one of `values`, without passing through a value in `barriers`.
+    pub fn descendants(&self, values: &[&str], barriers: &HashSet<&str>) -> HashSet<usize> {
+        let mut found = HashSet::new();
+        let mut open: Vec<&str> = values.to_vec();
+        while let Some(value) = open.pop() {
+            for &index in self.consumers(value) {
+                if found.insert(index) {
+                    let outputs = self.graph.nodes[index].outputs.iter();
+                    open.extend(outputs.map(String::as_str).filter(|o| !o.is_empty() && !barriers.contains(o)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Nodes that feed one of `values`, without passing through a value in `barriers`.
+    pub fn ancestors(&self, values: &[&str], barriers: &HashSet<&str>) -> HashSet<usize> {
+        let mut found = HashSet::new();
+        let mut open: Vec<&str> = values.to_vec();
+        while let Some(value) = open.pop() {
+            if let Some(index) = self.producer(value)
+                && found.insert(index)
+            {
+                let inputs = node_inputs(&self.graph.nodes[index]);
+                open.extend(inputs.into_iter().filter(|input| !barriers.contains(input)));
+            }
+        }
+        found
+    }
+}
+
+/// The values a node uses, those its subgraphs take from outside included.
+pub fn node_inputs(node: &Node) -> Vec<&str> {
+    let mut inputs: Vec<&str> = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+    for (_, attribute) in &node.attributes {
+        if let Attribute::Graph(graph) = attribute {
+            inputs.extend(captured(graph));
+        }
+    }
+    inputs
+}
+
+fn captured(graph: &Graph) -> Vec<&str> {
+    let mut own: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
+    own.extend(graph.inputs.iter().map(|v| v.name.as_str()));
+    own.extend(graph.nodes.iter().flat_map(|n| n.outputs.iter().map(String::as_str)));
+    let used = graph.nodes.iter().flat_map(node_inputs);
+    used.chain(graph.outputs.iter().map(|v| v.name.as_str())).filter(|name| !own.contains(name)).collect()
+}

@@ -1,0 +1,1 @@
+//! HTML with inline SVG, tables for the terminal, CSV.
