@@ -1,4 +1,5 @@
 //! The tests at the edges of the rooms, in one binary.
 
+mod extraction;
 mod runtime;
 mod tiny;
