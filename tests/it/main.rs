@@ -1,3 +1,5 @@
-//! Integration tests: one binary, one module per subject.
+//! The tests at the edges of the rooms, in one binary.
 
+mod runtime;
+mod tiny;
 mod tokenization;
