@@ -78,4 +78,15 @@ pub enum OnnxError {
         /// The later hidden state.
         to: String,
     },
+    /// The wanted change cannot be made.
+    #[error("cannot change {}: {reason}", path.display())]
+    Edit {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The changed copy cannot be written.
+    #[error(transparent)]
+    Write(#[from] crate::files::FileError),
 }
