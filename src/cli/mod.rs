@@ -3,6 +3,7 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
+pub mod config;
 mod context;
 mod dimension;
 mod doctor;
