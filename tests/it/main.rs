@@ -2,6 +2,7 @@
 
 mod graph;
 mod python;
+mod extraction;
 mod runtime;
 mod tiny;
 mod tokenization;
