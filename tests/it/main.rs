@@ -1,3 +1,8 @@
-//! All integration tests in one binary; one module per subject.
+//! The tests at the edges of the rooms, in one binary.
 
 mod dimension;
+mod graph;
+mod python;
+mod runtime;
+mod tiny;
+mod tokenization;

@@ -1,0 +1,1 @@
+//! The operators that the program knows, one small function each.
