@@ -1,1 +1,26 @@
-//! Tables, task presets, tokenization and batches.
+//! Tables, task presets, tokenization, batches, and the metrics that say what counts as right for a task.
+//!
+//! A file becomes a [`Dataset`] of [`Example`]s, a [`Tokenizer`] turns these into [`Encoding`]s, [`distinct`] leaves out
+//! repeated ones, and [`token_budget_batches`] with [`pad`] make [`Batch`]es of similar length.
+
+mod batch;
+mod encoding;
+mod error;
+mod labels;
+mod load;
+pub mod metric;
+mod preset;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+
+pub use batch::{Batch, pad, token_budget_batches};
+pub use encoding::{Distinct, Encoding, distinct, sample_rows};
+pub use error::DatasetError;
+pub use labels::{Label, Objective, ObjectiveKind};
+pub use load::{Dataset, Example, LoadSettings};
+pub use metric::{Metric, Score};
+pub use preset::{PRESETS, Preset, preset};
+pub use table::Format;
+pub use tokenizer::Tokenizer;

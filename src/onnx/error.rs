@@ -41,4 +41,52 @@ pub enum OnnxError {
         /// Length of the file.
         found: usize,
     },
+    /// The export has no hidden-state outputs.
+    #[error(
+        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …, or add them with `gelora expose`",
+        path.display()
+    )]
+    NoHiddenStates {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// Names of the outputs that are there.
+        outputs: String,
+    },
+    /// Some hidden states are outputs and others are not.
+    #[error(
+        "{} has hidden-state outputs up to number {last}, but number {missing} is missing; export all of them, 0 (embeddings) to {last}",
+        path.display()
+    )]
+    HiddenStatesIncomplete {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// The highest number that is there.
+        last: usize,
+        /// The lowest number that is not.
+        missing: usize,
+    },
+    /// One hidden state does not depend on the one before it.
+    #[error(
+        "{}: hidden state `{to}` does not depend on `{from}`, so there is no block between them; export the hidden states of one stack in order",
+        path.display()
+    )]
+    NoBlock {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// The earlier hidden state.
+        from: String,
+        /// The later hidden state.
+        to: String,
+    },
+    /// The wanted change cannot be made.
+    #[error("cannot change {}: {reason}", path.display())]
+    Edit {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The changed copy cannot be written.
+    #[error(transparent)]
+    Write(#[from] crate::files::FileError),
 }

@@ -3,13 +3,30 @@
 //! Nothing here decodes and re-encodes a model: edits append to the file or replace the bytes of a tensor, so whatever
 //! gelora does not know stays as it was.
 
+mod append;
+mod blocks;
+mod dropout;
+mod edit;
 mod error;
+mod head;
+mod linear;
 mod model;
+mod roles;
+mod splice;
+mod states;
 mod tensor;
 mod topology;
 pub mod wire;
 
+pub use append::{HeadPooling, POOL_WEIGHTS, append_head, append_pooling};
+pub use blocks::{Block, blocks};
+pub use dropout::{ActiveDropout, active_dropout, disable_training_mode};
+pub use edit::{AttributeSpec, Edit, NodeSpec, Produce};
 pub use error::OnnxError;
+pub use head::{Head, HeadTensor, head};
+pub use linear::{LinearLayer, WeightLayout};
 pub use model::{Attribute, Dimension, ExternalFile, Graph, Model, Node, ValueInfo};
+pub use roles::Role;
+pub use states::HiddenStates;
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};

@@ -1,1 +1,19 @@
-//! ONNX Runtime lives here alone: finding the library, sessions, execution providers and the proof of where nodes run.
+//! ONNX Runtime: finding the library, sessions, the inputs a model wants, and the proof of where its operations run.
+//!
+//! Nothing outside this room names `ort`.
+
+mod device;
+mod error;
+mod feed;
+mod library;
+mod placement;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use device::Device;
+pub use error::RuntimeError;
+pub use feed::{Feed, Feeder, Tokens, feed};
+pub use library::{Found, Library, RECOMMENDED};
+pub use placement::Placement;
+pub use session::{InputTensor, Session, SessionSettings};

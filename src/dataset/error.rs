@@ -1,0 +1,236 @@
+//! What can be wrong with data and tokenizer files. Every text is one line that ends in the cure.
+
+use std::path::PathBuf;
+
+use crate::files::FileError;
+use crate::progress::Cancelled;
+
+/// What can be wrong with a data set or its tokenizer.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The ending of the file name says nothing.
+    #[error(
+        "{}: cannot tell the format from the file name; give it (format: tsv, csv or jsonl)",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not a text table at all.
+    #[error("{} {found}; {cure}", path.display())]
+    NotATable {
+        /// The file.
+        path: PathBuf,
+        /// What it is, e.g. `is a Parquet file`.
+        found: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// Bytes that are not UTF-8.
+    #[error("{}, line {line}: byte {byte} of the line is not UTF-8; save the file as UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Byte within the line, from 1.
+        byte: usize,
+    },
+    /// Two columns have the same name.
+    #[error("{}, line 1: column {column} appears twice; give every column its own name", path.display())]
+    RepeatedColumn {
+        /// The file.
+        path: PathBuf,
+        /// The name, quoted.
+        column: String,
+    },
+    /// A column that was asked for is not there.
+    #[error("{}, line {line}: no column `{column}`; the columns are {there}; name one of them", path.display())]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// Line of the header, or of the JSON object.
+        line: usize,
+        /// The name that was asked for.
+        column: String,
+        /// The columns that are there, quoted and separated by commas.
+        there: String,
+    },
+    /// A row has more or fewer fields than the header.
+    #[error("{}, line {line}: the number of fields is {found}, in the header {expected}; {cure}", path.display())]
+    RaggedRow {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Fields in the header.
+        expected: usize,
+        /// Fields in the row.
+        found: usize,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A quote that nobody closes.
+    #[error(
+        "{}, line {line}: a quoted field begins here and never ends; close the quote, or say that `\"` is an ordinary \
+         character (quoting = false)",
+        path.display()
+    )]
+    OpenQuote {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+    },
+    /// A line that is not a JSON object, or a value of the wrong kind.
+    #[error("{}, line {line}: {found}; {cure}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What was found.
+        found: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A header and nothing else.
+    #[error("{} has no rows; check that it is the right file", path.display())]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text with nothing in it.
+    #[error("{}, line {line}: column `{column}` is empty; fill it in or remove the row", path.display())]
+    EmptyText {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The column.
+        column: String,
+    },
+    /// A row without a label.
+    #[error(
+        "{}, line {line}: the label (column `{column}`) is empty; fill it in, remove the row, or name no label column",
+        path.display()
+    )]
+    EmptyLabel {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The column.
+        column: String,
+    },
+    /// A label that is not among the known ones.
+    #[error(
+        "{}, line {line}: label {found} is not one of {known}; mend the row, or list all labels (labels = [...])",
+        path.display()
+    )]
+    UnknownLabel {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The label, quoted.
+        found: String,
+        /// The known labels, quoted and separated by commas.
+        known: String,
+    },
+    /// A word, or no finite number, where a number is needed.
+    #[error("{}, line {line}: label {found} is not a finite number, which {why}; mend the row{other}", path.display())]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The label, quoted.
+        found: String,
+        /// Why a number is expected.
+        why: &'static str,
+        /// Another cure, or nothing.
+        other: &'static str,
+    },
+    /// Labels that can be read in two ways, or in none.
+    #[error("{}: {found}; {cure}", path.display())]
+    UnclearLabels {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What to do.
+        cure: String,
+    },
+    /// The tokenizer file cannot be understood.
+    #[error("{} is not a tokenizer that can be read: {reason}; copy tokenizer.json from the model's folder again", path.display())]
+    BadTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// No room for text beside the special tokens.
+    #[error("a maximum length of {found} tokens leaves no room for text; give at least {least}")]
+    MaximumLength {
+        /// What was given.
+        found: usize,
+        /// The least that works with this tokenizer.
+        least: usize,
+    },
+    /// A row that the tokenizer cannot take.
+    #[error("line {line}: the tokenizer {} {reason}; mend the row or remove it", path.display())]
+    Tokenization {
+        /// Line of the row in its file.
+        line: usize,
+        /// The tokenizer file.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// Tokenizer and model do not belong together.
+    #[error(
+        "tokenizer and model do not fit: token {token} has id {id}, the model knows ids 0 to {last}; use the tokenizer.json \
+         that came with this model (tokenizer: {})",
+        path.display()
+    )]
+    Vocabulary {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The token, quoted.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// The largest id that the model has an embedding for.
+        last: usize,
+    },
+}
+
+/// A piece of a user's file for an error text: one line, quoted, not too long.
+pub(super) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let shown: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(|c| if c == '"' || c == '\'' { vec![c] } else { c.escape_debug().collect() })
+        .collect();
+    let dots = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    format!("`{shown}{dots}`")
+}
+
+/// A list for an error text: quoted, separated by commas, not endless.
+pub(super) fn quoted_list<S: AsRef<str>>(items: &[S]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = items.iter().take(SHOWN).map(|item| quoted(item.as_ref())).collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        text.push_str(&format!(" and {} more", items.len() - SHOWN));
+    }
+    text
+}

@@ -1,0 +1,199 @@
+//! Labels: what the words and numbers in a label column stand for.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::DatasetError;
+use super::error::{quoted, quoted_list};
+use super::load::LoadSettings;
+
+/// The kind of task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveKind {
+    /// One of several classes.
+    Classification,
+    /// A number.
+    Regression,
+}
+
+/// What a model learns from the labels.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// One of several classes; `labels[i]` is the name of class `i`.
+    Classification {
+        /// Names in the order of the classes.
+        labels: Vec<String>,
+    },
+    /// A number.
+    Regression,
+}
+
+impl Objective {
+    /// Width of the logits: the number of classes, or 1 for a number.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Objective::Classification { labels } => labels.len(),
+            Objective::Regression => 1,
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> ObjectiveKind {
+        match self {
+            Objective::Classification { .. } => ObjectiveKind::Classification,
+            Objective::Regression => ObjectiveKind::Regression,
+        }
+    }
+}
+
+/// The label of one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Label {
+    /// Number of the class, from 0.
+    Class(usize),
+    /// The value.
+    Value(f32),
+}
+
+/// A label as it stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawLabel<'a> {
+    pub line: usize,
+    pub text: &'a str,
+}
+
+/// Finds out what the labels of a file stand for, and reads them.
+///
+/// The objective comes from the settings, else from the labels: all integers are classes, other numbers are a
+/// regression, words are classes. Nothing is guessed where two readings are possible.
+pub(super) fn read(
+    path: &Path,
+    settings: &LoadSettings,
+    column: &str,
+    raw: &[RawLabel<'_>],
+) -> Result<(Objective, Vec<Label>), DatasetError> {
+    if let Some(row) = raw.iter().find(|row| row.text.trim().is_empty()) {
+        return Err(DatasetError::EmptyLabel { path: path.into(), line: row.line, column: column.into() });
+    }
+    let kind = match (settings.objective, &settings.labels) {
+        (Some(kind), _) => kind,
+        (None, Some(_)) => ObjectiveKind::Classification,
+        (None, None) => kind_of(path, raw)?,
+    };
+    if kind == ObjectiveKind::Regression {
+        return Ok((Objective::Regression, values(path, raw)?));
+    }
+    let labels = match &settings.labels {
+        Some(labels) => labels.clone(),
+        None => class_names(path, raw)?,
+    };
+    let classes = classes(path, &labels, settings.accept_class_numbers, raw)?;
+    Ok((Objective::Classification { labels }, classes))
+}
+
+/// An integer, also where it is written as `1.0`: a column of a data frame with a hole in it comes out so.
+fn integer(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(value) = text.parse() {
+        return Some(value);
+    }
+    let (whole, fraction) = text.split_once('.')?;
+    if !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0') { whole.parse().ok() } else { None }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetError> {
+    let numbers = raw.iter().filter(|row| number(row.text).is_some()).count();
+    if numbers == 0 {
+        return Ok(ObjectiveKind::Classification);
+    }
+    if numbers < raw.len() {
+        let odd = raw.iter().find(|row| number(row.text).is_none());
+        let (line, text) = odd.map_or((0, ""), |row| (row.line, row.text));
+        return Err(DatasetError::NotANumber {
+            path: path.into(),
+            line,
+            found: quoted(text),
+            why: "other labels of the file are",
+            other: ", or list all labels (labels = [...])",
+        });
+    }
+    if raw.iter().all(|row| row.text.trim().parse::<i64>().is_ok()) {
+        return Ok(ObjectiveKind::Classification);
+    }
+    if raw.iter().all(|row| integer(row.text).is_some()) {
+        return Err(DatasetError::UnclearLabels {
+            path: path.into(),
+            found: format!("labels such as {} can be classes or values", quoted(raw[0].text)),
+            cure: "say which (objective: classification or regression)".into(),
+        });
+    }
+    Ok(ObjectiveKind::Regression)
+}
+
+fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    let value = |row: &RawLabel<'_>| match number(row.text).map(|value| value as f32) {
+        Some(value) if value.is_finite() => Ok(Label::Value(value)),
+        _ => Err(DatasetError::NotANumber {
+            path: path.into(),
+            line: row.line,
+            found: quoted(row.text),
+            why: "regression needs",
+            other: ", or say that labels are classes (objective: classification)",
+        }),
+    };
+    raw.iter().map(value).collect()
+}
+
+/// Names of the classes where nobody gave them: words sorted; integers as they are, from 0 without gaps.
+fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, DatasetError> {
+    let found: BTreeSet<&str> = raw.iter().map(|row| row.text.trim()).collect();
+    let unclear = |found: String, cure: String| Err(DatasetError::UnclearLabels { path: path.into(), found, cure });
+    let integers: BTreeSet<i64> = found.iter().filter_map(|text| integer(text)).collect();
+    let names: Vec<String> = if found.iter().all(|text| integer(text).is_some()) {
+        integers.iter().map(i64::to_string).collect()
+    } else {
+        found.iter().map(|&text| text.to_owned()).collect()
+    };
+    if names.len() < 2 {
+        return unclear(
+            format!("every label is {}, and one class alone cannot be learnt", quoted(&names[0])),
+            "check the label column, or list all labels (labels = [...])".into(),
+        );
+    }
+    if let Some(&last) = integers.last()
+        && integers.len() == names.len()
+        && (integers.first() != Some(&0) || last as usize + 1 != names.len())
+    {
+        return unclear(
+            format!("the labels are {}, not 0, 1, 2 … without gaps", quoted_list(&names)),
+            "list all labels in the order of the classes (labels = [\"…\", \"…\"])".into(),
+        );
+    }
+    Ok(names)
+}
+
+fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    let class = |text: &str| {
+        let by_name = |name: &str| labels.iter().position(|label| label == name);
+        by_name(text.trim()).or_else(|| {
+            let value = integer(text)?;
+            by_name(&value.to_string())
+                .or_else(|| usize::try_from(value).ok().filter(|&class| numbers && class < labels.len()))
+        })
+    };
+    let label = |row: &RawLabel<'_>| {
+        class(row.text).map(Label::Class).ok_or_else(|| DatasetError::UnknownLabel {
+            path: path.into(),
+            line: row.line,
+            found: quoted(row.text),
+            known: quoted_list(labels),
+        })
+    };
+    raw.iter().map(label).collect()
+}

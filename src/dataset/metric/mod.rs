@@ -1,0 +1,199 @@
+//! Metrics: accuracy, F1, Matthews' correlation, Pearson's and Spearman's correlation, with the values of scikit-learn and
+//! SciPy, degenerate cases included.
+
+mod classification;
+mod correlation;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use classification::{accuracy, f1, matthews};
+pub use correlation::{pearson, spearman};
+
+use super::{Label, Objective, ObjectiveKind};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Share of right classes.
+    Accuracy,
+    /// Harmonic mean of precision and recall of class 1, of two classes.
+    F1,
+    /// Matthews' correlation coefficient.
+    Matthews,
+    /// Pearson's correlation coefficient.
+    Pearson,
+    /// Spearman's rank correlation coefficient.
+    Spearman,
+}
+
+/// A metric and its value.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Score {
+    /// What was measured.
+    pub metric: Metric,
+    /// The value; `None` where it is undefined.
+    pub value: Option<f64>,
+    /// Why it is undefined, or what the value hides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+/// Predictions and truth cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// Classes for a metric of numbers, or the other way round, or the wrong number of classes.
+    #[error("{metric} cannot be computed for {objective}; choose one of {cure}")]
+    Misfit {
+        /// The metric.
+        metric: Metric,
+        /// What the task is.
+        objective: String,
+        /// Metrics that fit.
+        cure: &'static str,
+    },
+    /// Not as many predictions as labels.
+    #[error("{predictions} predictions for {labels} labels; give one for each")]
+    Lengths {
+        /// Number of predictions.
+        predictions: usize,
+        /// Number of labels.
+        labels: usize,
+    },
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Metric; 5] = [Metric::Accuracy, Metric::F1, Metric::Matthews, Metric::Pearson, Metric::Spearman];
+
+    /// Its name in configurations and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::F1 => "f1",
+            Metric::Matthews => "matthews",
+            Metric::Pearson => "pearson",
+            Metric::Spearman => "spearman",
+        }
+    }
+
+    /// Whether it compares classes or numbers.
+    pub fn kind(self) -> ObjectiveKind {
+        match self {
+            Metric::Accuracy | Metric::F1 | Metric::Matthews => ObjectiveKind::Classification,
+            Metric::Pearson | Metric::Spearman => ObjectiveKind::Regression,
+        }
+    }
+
+    /// What to measure where nobody says; the first decides.
+    pub fn usual(objective: &Objective) -> &'static [Metric] {
+        match objective {
+            Objective::Classification { .. } => &[Metric::Accuracy],
+            Objective::Regression => &[Metric::Pearson, Metric::Spearman],
+        }
+    }
+
+    /// Whether it makes sense for a task.
+    ///
+    /// # Errors
+    /// A metric of classes for numbers, of numbers for classes, or F1 for more than two classes.
+    pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
+        let misfit = |objective: String, cure| Err(MetricError::Misfit { metric: self, objective, cure });
+        match objective {
+            Objective::Regression if self.kind() == ObjectiveKind::Classification => {
+                misfit("a regression".into(), "pearson, spearman")
+            }
+            Objective::Classification { labels } if self == Metric::F1 && labels.len() != 2 => {
+                misfit(format!("{} classes", labels.len()), "accuracy, matthews")
+            }
+            Objective::Classification { .. } if self.kind() == ObjectiveKind::Regression => {
+                misfit("classes".into(), "accuracy, f1, matthews")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares predictions with the truth.
+    ///
+    /// # Errors
+    /// Different lengths, or labels of the wrong kind.
+    pub fn score(self, predictions: &[Label], truth: &[Label]) -> Result<Score, MetricError> {
+        if predictions.len() != truth.len() {
+            return Err(MetricError::Lengths { predictions: predictions.len(), labels: truth.len() });
+        }
+        let misfit = |objective: &str| MetricError::Misfit {
+            metric: self,
+            objective: objective.into(),
+            cure: if objective == "classes" { "accuracy, f1, matthews" } else { "pearson, spearman" },
+        };
+        match self.kind() {
+            ObjectiveKind::Classification => {
+                let predictions = classes(predictions).ok_or_else(|| misfit("numbers"))?;
+                let truth = classes(truth).ok_or_else(|| misfit("numbers"))?;
+                Ok(self.score_classes(&predictions, &truth))
+            }
+            ObjectiveKind::Regression => {
+                let predictions = numbers(predictions).ok_or_else(|| misfit("classes"))?;
+                let truth = numbers(truth).ok_or_else(|| misfit("classes"))?;
+                Ok(self.score_numbers(&predictions, &truth))
+            }
+        }
+    }
+
+    fn score_classes(self, predictions: &[usize], truth: &[usize]) -> Score {
+        let one_class = predictions.windows(2).all(|pair| pair[0] == pair[1]);
+        let (value, note) = match self {
+            Metric::F1 => (f1(predictions, truth), "no row of class 1, predicted or true: F1 counts as 0"),
+            Metric::Matthews => (matthews(predictions, truth), "every prediction is the same class"),
+            _ => (accuracy(predictions, truth), "every prediction is the same class"),
+        };
+        let hides = match self {
+            Metric::F1 => predictions.iter().chain(truth).all(|&class| class != 1),
+            _ => one_class && predictions.len() > 1,
+        };
+        let note = if value.is_none() { Some("no rows") } else { hides.then_some(note) };
+        Score { metric: self, value, note }
+    }
+
+    fn score_numbers(self, predictions: &[f64], truth: &[f64]) -> Score {
+        let value = if self == Metric::Pearson { pearson(predictions, truth) } else { spearman(predictions, truth) };
+        let constant = |values: &[f64]| values.windows(2).all(|pair| pair[0] == pair[1]);
+        let note = match value {
+            Some(_) => None,
+            None if truth.len() < 2 => Some("undefined: fewer than two rows"),
+            None if constant(predictions) => Some("undefined: every prediction is the same"),
+            None if constant(truth) => Some("undefined: every label is the same"),
+            None => Some("undefined: a value is not finite"),
+        };
+        Score { metric: self, value, note }
+    }
+}
+
+fn classes(labels: &[Label]) -> Option<Vec<usize>> {
+    labels.iter().map(|label| if let Label::Class(class) = label { Some(*class) } else { None }).collect()
+}
+
+fn numbers(labels: &[Label]) -> Option<Vec<f64>> {
+    labels.iter().map(|label| if let Label::Value(value) = label { Some(f64::from(*value)) } else { None }).collect()
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Metric {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Metric::ALL.into_iter().find(|metric| metric.name() == text);
+        found.ok_or_else(|| {
+            let names = Metric::ALL.map(Metric::name).join(", ");
+            format!("unknown metric {}; choose one of {names}", super::error::quoted(text))
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! Text tables as they come: tab- or comma-separated, quoted or not, and JSON lines. Only the wanted columns are kept.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use super::DatasetError;
+use super::error::{quoted, quoted_list};
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Fields separated by tabs; by default `"` is an ordinary character.
+    Tsv,
+    /// Fields separated by commas; by default `"` quotes.
+    Csv,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+impl Format {
+    /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`.
+    pub fn of(path: &Path) -> Option<Format> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "tsv" | "tab" => Some(Format::Tsv),
+            "csv" => Some(Format::Csv),
+            "jsonl" | "ndjson" | "json" => Some(Format::Jsonl),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tsv" => Ok(Format::Tsv),
+            "csv" => Ok(Format::Csv),
+            "jsonl" => Ok(Format::Jsonl),
+            other => Err(format!("unknown format {}; give tsv, csv or jsonl", quoted(other))),
+        }
+    }
+}
+
+/// One row: the wanted columns in the order in which they were asked for.
+#[derive(Debug, PartialEq)]
+pub(super) struct Row {
+    /// Where it begins in the file, from 1.
+    pub line: usize,
+    /// One value per wanted column.
+    pub values: Vec<String>,
+}
+
+/// A column that the caller wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether JSON numbers and booleans are welcome too (labels), or only strings (text).
+    pub scalar: bool,
+}
+
+/// Reads the wanted columns of a table. `quoting` decides whether `"` quotes; `None` means what is usual for the format.
+pub(super) fn read(
+    path: &Path,
+    bytes: &[u8],
+    format: Format,
+    quoting: Option<bool>,
+    wanted: &[Wanted<'_>],
+) -> Result<Vec<Row>, DatasetError> {
+    let text = as_text(path, bytes)?;
+    let rows = match (format, quoting) {
+        (Format::Jsonl, _) => json_lines(path, text, wanted)?,
+        (Format::Tsv, None | Some(false)) => plain(path, text, '\t', wanted)?,
+        (Format::Csv, Some(false)) => plain(path, text, ',', wanted)?,
+        (Format::Tsv, Some(true)) => with_quotes(path, text, b'\t', wanted)?,
+        (Format::Csv, None | Some(true)) => with_quotes(path, text, b',', wanted)?,
+    };
+    if rows.is_empty() {
+        return Err(DatasetError::NoRows { path: path.into() });
+    }
+    Ok(rows)
+}
+
+/// The bytes as UTF-8 without a byte order mark; files that are something else altogether are named.
+fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
+    let not_a_table = |found, cure| Err(DatasetError::NotATable { path: path.into(), found, cure });
+    match bytes {
+        [] => return not_a_table("is empty", "check that it is the right file"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return not_a_table("is UTF-16", "save it as UTF-8"),
+        [0x1F, 0x8B, ..] => return not_a_table("is compressed with gzip", "unpack it with gunzip"),
+        [b'P', b'K', 3, 4, ..] => return not_a_table("is a zip archive or a spreadsheet", "save it as CSV in UTF-8"),
+        [b'P', b'A', b'R', b'1', ..] => {
+            return not_a_table(
+                "is a Parquet file",
+                "write it as JSON lines (pandas: to_json(name, orient=\"records\", lines=True))",
+            );
+        }
+        _ => {}
+    }
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line_start = good.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        DatasetError::NotUtf8 {
+            path: path.into(),
+            line: 1 + good.iter().filter(|&&byte| byte == b'\n').count(),
+            byte: 1 + good.len() - line_start,
+        }
+    })
+}
+
+/// Lines without their ends (`\n` or `\r\n`) and their numbers; empty lines at the end of the file are left out.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate().map(|(i, line)| (i + 1, line))
+}
+
+/// Where the wanted columns stand in the header.
+fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<usize>, DatasetError> {
+    for (i, name) in header.iter().enumerate() {
+        if header[..i].contains(name) && wanted.iter().any(|column| column.name == *name) {
+            return Err(DatasetError::RepeatedColumn { path: path.into(), column: quoted(name) });
+        }
+    }
+    let position = |column: &Wanted<'_>| {
+        header.iter().position(|name| *name == column.name).ok_or_else(|| DatasetError::MissingColumn {
+            path: path.into(),
+            line: 1,
+            column: column.name.into(),
+            there: quoted_list(header),
+        })
+    };
+    wanted.iter().map(position).collect()
+}
+
+/// Separated fields in which no character quotes.
+fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
+    let mut lines = lines(text);
+    let header: Vec<&str> = lines.next().map(|(_, line)| line.split(separator).collect()).unwrap_or_default();
+    let positions = positions(path, &header, wanted)?;
+    let mut rows = Vec::new();
+    let mut fields = Vec::with_capacity(header.len());
+    for (line, content) in lines {
+        fields.clear();
+        fields.extend(content.split(separator));
+        if fields.len() != header.len() {
+            return Err(ragged(path, line, header.len(), content, fields.len(), false));
+        }
+        rows.push(Row { line, values: positions.iter().map(|&at| fields[at].to_owned()).collect() });
+    }
+    Ok(rows)
+}
+
+/// Separated fields, some of them quoted; a quoted field may hold line ends.
+fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(separator).flexible(true).has_headers(false).from_reader(text.as_bytes());
+    let mut record = csv::StringRecord::new();
+    let mut header: Option<(usize, Vec<usize>)> = None;
+    let mut rows = Vec::new();
+    // Memory is read, and it is UTF-8: the reader has nothing left to complain of.
+    while reader.read_record(&mut record).unwrap_or(false) {
+        let start = record.position().map_or(0, |at| at.byte() as usize);
+        let line = record.position().map_or(0, |at| at.line() as usize) + leading_line_ends(&text[start..]);
+        let raw = &text[start..reader.position().byte() as usize];
+        if reader.position().byte() as usize == text.len() && has_open_quote(raw, separator) {
+            return Err(DatasetError::OpenQuote { path: path.into(), line });
+        }
+        let Some((width, positions)) = &header else {
+            let names: Vec<&str> = record.iter().collect();
+            header = Some((names.len(), positions(path, &names, wanted)?));
+            continue;
+        };
+        if record.len() != *width {
+            return Err(ragged(path, line, *width, raw, record.len(), true));
+        }
+        let value = |&at: &usize| record.get(at).unwrap_or_default().to_owned();
+        rows.push(Row { line, values: positions.iter().map(value).collect() });
+    }
+    Ok(rows)
+}
+
+/// Whether a quote in the last record is never closed: then a further line would still belong to it.
+fn has_open_quote(record: &str, separator: u8) -> bool {
+    let longer = format!("{record}\nnext");
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(separator).flexible(true).has_headers(false).from_reader(longer.as_bytes());
+    reader.byte_records().count() == 1
+}
+
+/// The csv reader skips empty lines, but counts them to the record that follows.
+fn leading_line_ends(text: &str) -> usize {
+    text.bytes().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|&byte| byte == b'\n').count()
+}
+
+fn ragged(path: &Path, line: usize, expected: usize, raw: &str, found: usize, quoting: bool) -> DatasetError {
+    let cure = match (quoting, raw.contains('"'), raw.trim().is_empty()) {
+        (_, _, true) => "remove the empty line",
+        (false, true, _) => "mend the row, or say that `\"` quotes fields (quoting = true)",
+        (true, true, _) => "mend the row, or say that `\"` is an ordinary character (quoting = false)",
+        _ => "mend the row",
+    };
+    DatasetError::RaggedRow {
+        path: path.into(),
+        line,
+        expected,
+        found: if raw.trim().is_empty() { 0 } else { found },
+        cure,
+    }
+}
+
+/// One JSON object per line; empty lines are passed over.
+fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
+    let mut rows = Vec::new();
+    for (line, content) in lines(text).filter(|(_, content)| !content.trim().is_empty()) {
+        let object = json_object(content).map_err(|(found, cure)| DatasetError::Json {
+            path: path.into(),
+            line,
+            found,
+            cure,
+        })?;
+        let values = wanted.iter().map(|column| json_value(path, line, &object, column)).collect::<Result<_, _>>()?;
+        rows.push(Row { line, values });
+    }
+    Ok(rows)
+}
+
+type JsonObject = serde_json::Map<String, serde_json::Value>;
+
+fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
+    const CURE: &str = "write one JSON object per line";
+    match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(serde_json::Value::Object(object)) => Ok(object),
+        Ok(other) => Err((format!("{} instead of a JSON object", kind(&other)), CURE)),
+        Err(_) if line.trim_start().starts_with('[') => Err(("a JSON array over several lines".into(), CURE)),
+        Err(error) if error.is_eof() && matches!(line.trim(), "{") => {
+            Err(("a JSON object over several lines".into(), CURE))
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let reason = text.split(" at line ").next().unwrap_or(&text);
+            Err((format!("not JSON at column {}: {reason}", error.column()), CURE))
+        }
+    }
+}
+
+fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>) -> Result<String, DatasetError> {
+    use serde_json::Value;
+    match object.get(column.name) {
+        None => Err(DatasetError::MissingColumn {
+            path: path.into(),
+            line,
+            column: column.name.into(),
+            there: quoted_list(&object.keys().collect::<Vec<_>>()),
+        }),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Null) => Ok(String::new()),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) if column.scalar => Ok(value.to_string()),
+        Some(other) => Err(DatasetError::Json {
+            path: path.into(),
+            line,
+            found: format!("`{}` is {}", column.name, kind(other)),
+            cure: if column.scalar { "a label is a string or a number" } else { "a text is a string" },
+        }),
+    }
+}
+
+fn kind(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a JSON array",
+        Value::Object(_) => "a JSON object",
+    }
+}

@@ -1,0 +1,446 @@
+//! The room from outside: files in, examples, token ids and batches out; and the line a user sees when something is wrong.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::progress::{CancelFlag, Event, Observer, Silent};
+
+/// Writes a file into a fresh folder.
+fn file(name: &str, content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
+}
+
+fn load(name: &str, content: impl AsRef<[u8]>, settings: &LoadSettings) -> Dataset {
+    let (_folder, path) = file(name, content);
+    Dataset::load(&path, settings).unwrap()
+}
+
+/// The error as the user reads it, without the folder.
+fn error(name: &str, content: impl AsRef<[u8]>, settings: &LoadSettings) -> String {
+    let (folder, path) = file(name, content);
+    let text = Dataset::load(&path, settings).unwrap_err().to_string();
+    assert!(!text.contains('\n'), "{text}");
+    text.replace(&format!("{}/", folder.path().display()), "")
+}
+
+fn texts(dataset: &Dataset) -> Vec<&str> {
+    dataset.examples.iter().map(|example| example.text.as_str()).collect()
+}
+
+fn plain() -> LoadSettings {
+    LoadSettings::default()
+}
+
+#[test]
+fn a_tsv_file_does_not_quote_unless_told() {
+    let content = "label\ttext\n1\t\"Yes\" , he said .\n0\t\"a \"\"b\"\" c\"\n";
+    let unquoted = load("a.tsv", content, &plain());
+    assert_eq!(unquoted.warnings, Vec::<String>::new(), "the first text shows that quotes are ordinary here");
+    assert_eq!(texts(&unquoted), ["\"Yes\" , he said .", "\"a \"\"b\"\" c\""]);
+    assert_eq!(unquoted.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
+
+    let content = "label\ttext\n1\t\"Yes, he said\"\n0\t\"a \"\"b\"\" c\"\n";
+    assert_eq!(load("a.tsv", content, &plain()).warnings.len(), 1, "here they quote");
+
+    let content = "label\ttext\n1\tplain\n0\t\"a \"\"b\"\"\tc\nd\"\n";
+    let quoted = load("a.tsv", content, &LoadSettings { quoting: Some(true), ..plain() });
+    assert_eq!(texts(&quoted), ["plain", "a \"b\"\tc\nd"]);
+    assert_eq!(quoted.examples[1].line, 3);
+}
+
+#[test]
+fn csv_jsonl_line_ends_and_byte_order_marks() {
+    let csv = load("a.csv", "\u{feff}text,label\r\n\"one, two\",1\r\n\r\nthree,0\r\n", &plain());
+    assert_eq!(texts(&csv), ["one, two", "three"]);
+    assert_eq!(csv.examples.iter().map(|example| example.line).collect::<Vec<_>>(), [2, 4]);
+
+    let tsv = load("a.tsv", "\u{feff}text\tlabel\r\none\t1\r\ntwo\t0\r\n\r\n", &plain());
+    assert_eq!(texts(&tsv), ["one", "two"]);
+
+    let content = "{\"text\": \"a\\tb\", \"label\": 1, \"more\": [1]}\r\n\n{\"text\": \"c\", \"label\": \"0\"}";
+    let jsonl = load("a.jsonl", content, &plain());
+    assert_eq!(texts(&jsonl), ["a\tb", "c"]);
+    assert_eq!(jsonl.examples[1].line, 3);
+    assert_eq!(jsonl.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
+
+    let unquoted = load("a.csv", "text,label\nsay \"a,0\n\"b,1", &LoadSettings { quoting: Some(false), ..plain() });
+    assert_eq!(texts(&unquoted), ["say \"a", "\"b"]);
+    // A quote inside an unquoted field opens nothing, not even on the last line.
+    assert_eq!(texts(&load("a.csv", "text,label\nfive,0\n5\" disk,1", &plain())), ["five", "5\" disk"]);
+    let other = LoadSettings { format: Some(Format::Tsv), ..plain() };
+    assert_eq!(texts(&load("a.data", "text\tlabel\nx\t0\ny\t1\n", &other)), ["x", "y"]);
+}
+
+#[test]
+fn pairs_limits_and_files_without_labels() {
+    let content = "sentence1\tsentence2\nA\tB\nC\tD\nE\tF\n";
+    let settings = LoadSettings { limit: Some(2), ..preset("RTE").unwrap().settings().without_labels() };
+    let dataset = load("a.tsv", content, &settings);
+    assert_eq!(dataset.examples.len(), 2);
+    assert_eq!(dataset.examples[1], Example { line: 3, text: "C".into(), pair: Some("D".into()), label: None });
+    assert_eq!((dataset.objective.as_ref(), dataset.labels()), (None, None));
+    assert_eq!(dataset.sha256, crate::files::sha256(content.as_bytes()));
+}
+
+#[test]
+fn labels_are_words_integers_or_floats() {
+    let classes = |dataset: &Dataset| match &dataset.objective {
+        Some(Objective::Classification { labels }) => labels.clone(),
+        _ => Vec::new(),
+    };
+    let words = load("a.tsv", "text\tlabel\na\tno\nb\tyes\nc\tmaybe\n", &plain());
+    assert_eq!(classes(&words), ["maybe", "no", "yes"]);
+    assert_eq!(words.labels().unwrap(), [Label::Class(1), Label::Class(2), Label::Class(0)]);
+
+    let ordered = LoadSettings { labels: Some(vec!["yes".into(), "no".into(), "maybe".into()]), ..plain() };
+    assert_eq!(load("a.tsv", "text\tlabel\na\tno\n", &ordered).labels().unwrap(), [Label::Class(1)]);
+
+    // Ten classes sort as numbers, not as words.
+    let rows: String = (0..12).map(|i| format!("t\t{i}\n")).collect();
+    let integers = load("a.tsv", format!("text\tlabel\n{rows}"), &plain());
+    assert_eq!(classes(&integers)[9..], ["9", "10", "11"]);
+    assert_eq!(integers.labels().unwrap()[10], Label::Class(10));
+
+    let floats = load("a.tsv", "text\tlabel\na\t3.5\nb\t2\n", &plain());
+    assert_eq!(floats.objective, Some(Objective::Regression));
+    assert_eq!(floats.labels().unwrap(), [Label::Value(3.5), Label::Value(2.0)]);
+
+    let floats = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
+    assert_eq!(
+        load("a.jsonl", "{\"text\":\"a\",\"label\":1.0}\n{\"text\":\"b\",\"label\":0.0}", &floats).labels().unwrap(),
+        [Label::Class(1), Label::Class(0)]
+    );
+}
+
+#[test]
+fn a_development_set_takes_the_classes_of_the_training_set() {
+    let train = load("a.tsv", "text\tlabel\na\tx\nb\ty\nc\tz\n", &plain());
+    let settings = plain().with_objective(train.objective.as_ref().unwrap());
+    let dev = load("b.tsv", "text\tlabel\na\tz\n", &settings);
+    assert_eq!((dev.labels().unwrap(), &dev.objective), (vec![Label::Class(2)], &train.objective));
+    insta::assert_snapshot!(
+        error("dev.tsv", "text\tlabel\na\tz\nb\tw\n", &settings),
+        @"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (labels = [...])"
+    );
+}
+
+#[test]
+fn presets_know_names_and_numbers_of_classes() {
+    let rte = preset("rte").unwrap().settings();
+    let content = "sentence1\tsentence2\tlabel\na\tb\tnot_entailment\nc\td\tentailment\ne\tf\t1\n";
+    let labels = load("a.tsv", content, &rte).labels().unwrap();
+    assert_eq!(labels, [Label::Class(1), Label::Class(0), Label::Class(1)]);
+    assert_eq!(preset("STS-B").unwrap().settings().objective, Some(ObjectiveKind::Regression));
+    assert_eq!(preset("sts_b"), preset("stsb"));
+    assert_eq!(preset("glue"), None);
+    assert_eq!(preset("mnli").unwrap().labels, ["entailment", "neutral", "contradiction"]);
+    for preset in PRESETS {
+        assert!(preset.metrics.iter().all(|metric| metric.kind() == preset.objective()), "{}", preset.name);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_table() {
+    let pair = LoadSettings { pair: Some("other".into()), ..plain() };
+    let quoting = LoadSettings { quoting: Some(true), ..plain() };
+    let missing = Dataset::load(&PathBuf::from("nowhere/train.tsv"), &plain()).unwrap_err().to_string();
+    let cases = [
+        missing,
+        error("a.txt", "text\tlabel\n", &plain()),
+        error("a.tsv", "", &plain()),
+        error("a.tsv", "text\tlabel\n\n", &plain()),
+        error("a.jsonl", "\n \n", &plain()),
+        error("a.tsv", [0xFF, 0xFE, b't', 0], &plain()),
+        error("a.csv", [0x1F, 0x8B, 8, 0], &plain()),
+        error("a.csv", b"PAR1....", &plain()),
+        error("a.csv", b"PK\x03\x04....", &plain()),
+        error("a.tsv", b"text\tlabel\nok\t1\nbad \xE9\t0\n", &plain()),
+        error("a.tsv", "text\tlabel\ttext\n1\t2\t3\n", &plain()),
+        error("a.tsv", "text\tlabel\tsentence2\n1\t2\t3\n", &pair),
+        error("a.tsv", "text\tlabel\na\t1\nb\t1\tc\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1\n\"b\tc\"\t1\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1\n\nb\t0\n", &plain()),
+        error("a.csv", "text,label\na,1\nb\n", &plain()),
+        error("a.csv", "text,label\na,1\n\"b,0\nc,1\n", &plain()),
+        error("a.tsv", "text\tlabel\n\"a\t1\nb\t0\n", &quoting),
+        error("a.tsv", "text\tlabel\na\t1\n \t0\n", &plain()),
+        error("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": null, \"label\": 1}\n", &plain()),
+        error("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": 5, \"label\": 1}\n", &plain()),
+        error("a.jsonl", "{\"text\": \"a\", \"label\": [1]}\n", &plain()),
+        error("a.jsonl", "{\"text\": \"a\", \"klass\": 1}\n", &plain()),
+        error("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b\"\n", &plain()),
+        error("a.json", "[\n{\"text\": \"a\"}\n]", &plain()),
+        error("a.json", "[{\"text\": \"a\"}]", &plain()),
+        error("a.json", "{\n\"text\": \"a\"\n}", &plain()),
+    ];
+    insta::assert_snapshot!(cases.join("\n"));
+}
+
+#[test]
+fn what_is_wrong_with_labels() {
+    let classes = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
+    let numbers = LoadSettings { objective: Some(ObjectiveKind::Regression), ..plain() };
+    let cola = LoadSettings { text: "text".into(), ..preset("cola").unwrap().settings() };
+    let cases = [
+        error("a.tsv", "text\tlabel\na\t1\nb\t\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1\nb\tO\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1.0\nb\t0.0\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1\nb\t1\n", &plain()),
+        error("a.tsv", "text\tlabel\na\tx\nb\tx\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t1\nb\t2\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t-1\nb\t1\n", &plain()),
+        error("a.tsv", "text\tlabel\na\t0\nb\t2\n", &classes),
+        error("a.tsv", "text\tlabel\na\t0.5\nb\thigh\n", &numbers),
+        error("a.tsv", "text\tlabel\na\t0.5\nb\tNaN\n", &numbers),
+        error("a.tsv", "text\tlabel\na\t0.5\nb\t1e99\n", &numbers),
+        error("a.tsv", "text\tlabel\na\t0\nb\t2\n", &cola),
+        error("a.tsv", format!("text\tlabel\na\t{}\nb\t2\n", "long ".repeat(50)), &cola),
+    ];
+    insta::assert_snapshot!(cases.join("\n"));
+}
+
+proptest! {
+    /// Whatever the texts are, the three ways to write a table give them back.
+    #[test]
+    fn tables_give_back_what_was_written(
+        rows in prop::collection::vec(("[^\\x00\r\n\t]*[a-z\"][^\\x00\r\n\t]*", 0..3_usize), 1..20),
+    ) {
+        let settings = LoadSettings { labels: Some(["0", "1", "2"].map(String::from).to_vec()), ..plain() };
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(["label", "text"]).unwrap();
+        let (mut tsv, mut jsonl) = (String::from("label\ttext\n"), String::new());
+        for (text, label) in &rows {
+            csv.write_record([&label.to_string(), text]).unwrap();
+            tsv.push_str(&format!("{label}\t{text}\n"));
+            jsonl.push_str(&format!("{}\n", serde_json::json!({"text": text, "label": label})));
+        }
+        let written: Vec<_> = rows.iter().map(|(text, label)| (text.as_str(), Some(Label::Class(*label)))).collect();
+        let files = [("a.csv", csv.into_inner().unwrap()), ("a.tsv", tsv.into_bytes()), ("a.jsonl", jsonl.into_bytes())];
+        for (name, content) in files {
+            let dataset = load(name, content, &settings);
+            let read: Vec<_> = dataset.examples.iter().map(|example| (example.text.as_str(), example.label)).collect();
+            prop_assert_eq!(&read, &written, "{}", name);
+        }
+    }
+
+    /// No bytes whatever make the reader panic, and every complaint is one line.
+    #[test]
+    fn any_bytes_are_read_or_refused_in_one_line(bytes in prop::collection::vec(any::<u8>(), 0..200), format in 0..3_usize) {
+        let mut content = [&b"text\tlabel\n"[..], b"text,label\n", b"{\"text\": \"a\", \"label\": 1}\n"][format].to_vec();
+        content.extend(bytes);
+        let (_folder, path) = file(["a.tsv", "a.csv", "a.jsonl"][format], content);
+        if let Err(error) = Dataset::load(&path, &plain()) {
+            prop_assert_eq!(error.to_string().lines().count(), 1);
+        }
+    }
+
+    /// Every row once, no batch over the budget unless it is one row, lengths sorted, and equal where they have to be.
+    #[test]
+    fn batches_hold_every_row_once_within_the_budget(
+        lengths in prop::collection::vec(1..200_usize, 1..150),
+        budget in 1..1000_usize,
+        equal_lengths: bool,
+        every in 1..4_usize,
+    ) {
+        let rows: Vec<usize> = (0..lengths.len()).step_by(every).collect();
+        let batches = token_budget_batches(&lengths, &rows, budget, equal_lengths);
+        let mut seen: Vec<usize> = batches.concat();
+        prop_assert!(seen.windows(2).all(|pair| lengths[pair[0]] >= lengths[pair[1]]));
+        seen.sort_unstable();
+        prop_assert_eq!(&seen, &rows);
+        for batch in &batches {
+            let longest = batch.iter().map(|&row| lengths[row]).max().unwrap();
+            prop_assert!(batch.len() == 1 || batch.len() * longest <= budget);
+            prop_assert!(!equal_lengths || batch.iter().all(|&row| lengths[row] == longest));
+        }
+        // No two neighbouring batches could have been one.
+        for pair in batches.windows(2) {
+            let next = lengths[pair[1][0]];
+            let longest = lengths[pair[0][0]];
+            prop_assert!((pair[0].len() + 1) * longest > budget || (equal_lengths && next != longest));
+        }
+    }
+
+    /// Padding loses nothing: the mask cuts every row out again.
+    #[test]
+    fn padding_keeps_every_row(rows in prop::collection::vec(prop::collection::vec((0..1000_u32, 0..2_u32), 1..30), 1..10)) {
+        let encodings: Vec<Encoding> = rows
+            .iter()
+            .map(|row| Encoding { ids: row.iter().map(|t| t.0).collect(), type_ids: row.iter().map(|t| t.1).collect() })
+            .collect();
+        let order: Vec<usize> = (0..rows.len()).rev().collect();
+        let batch = pad(&encodings, &order, 7, 1);
+        prop_assert_eq!(batch.ids.len(), batch.rows.len() * batch.length);
+        for (place, &row) in batch.rows.iter().enumerate() {
+            let (from, to) = (place * batch.length, (place + 1) * batch.length);
+            let kept = batch.mask[from..to].iter().sum::<i64>() as usize;
+            prop_assert_eq!(kept, encodings[row].len());
+            prop_assert!(batch.mask[from..from + kept].iter().all(|&mask| mask == 1));
+            let whole = |values: &[i64], tokens: &[u32]| values.iter().map(|&v| v as u32).eq(tokens.iter().copied());
+            prop_assert!(whole(&batch.ids[from..from + kept], &encodings[row].ids));
+            prop_assert!(whole(&batch.type_ids[from..from + kept], &encodings[row].type_ids));
+            prop_assert!(batch.ids[from + kept..to].iter().all(|&id| id == 7));
+            prop_assert!(batch.type_ids[from + kept..to].iter().all(|&id| id == 1));
+        }
+    }
+
+    /// What is kept is distinct, first of its kind and complete.
+    #[test]
+    fn distinct_keeps_the_first_of_each_kind(rows in prop::collection::vec((0..3_u32, 0..3_u32), 0..40)) {
+        let encodings: Vec<Encoding> =
+            rows.iter().map(|&(id, type_id)| Encoding { ids: vec![id], type_ids: vec![type_id] }).collect();
+        let Distinct { kept, duplicates } = distinct(&encodings);
+        let first: Vec<usize> = (0..rows.len()).filter(|&row| !rows[..row].contains(&rows[row])).collect();
+        prop_assert_eq!(duplicates, rows.len() - first.len());
+        prop_assert_eq!(kept, first);
+    }
+
+    /// A sample is a part of the rows in their order, the same for the same seed.
+    #[test]
+    fn samples_are_ordered_parts(count in 0..200_usize, limit in 0..250_usize, seed: u64) {
+        let rows: Vec<usize> = (0..count).map(|row| row * 3).collect();
+        let sample = sample_rows(&rows, limit, seed);
+        prop_assert_eq!(sample.len(), count.min(limit));
+        prop_assert!(sample.windows(2).all(|pair| pair[0] < pair[1]));
+        prop_assert!(sample.iter().all(|row| rows.contains(row)));
+        prop_assert_eq!(&sample, &sample_rows(&rows, limit, seed));
+    }
+}
+
+/// A word-level tokenizer with the special tokens of BERT, and with truncation and padding that must not count.
+const TOKENIZER: &str = r#"{
+    "version": "1.0",
+    "truncation": {"direction": "Left", "max_length": 3, "strategy": "OnlyFirst", "stride": 0},
+    "padding": {"strategy": {"Fixed": 16}, "direction": "Left", "pad_to_multiple_of": null,
+                "pad_id": 3, "pad_type_id": 1, "pad_token": "[PAD]"},
+    "added_tokens": [],
+    "normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": {"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                   {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+        "pair": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}},
+                 {"SpecialToken": {"id": "[SEP]", "type_id": 1}}],
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]},
+                           "[SEP]": {"id": "[SEP]", "ids": [2], "tokens": ["[SEP]"]}}},
+    "decoder": null,
+    "model": {"type": "WordLevel", "unk_token": "[UNK]",
+        "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "a": 4, "b": 5, "c": 6, "d": 7, "e": 8}}
+}"#;
+
+fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Example> {
+    let example = |(row, (text, pair)): (usize, &(&str, Option<&str>))| Example {
+        line: row + 2,
+        text: text.to_string(),
+        pair: pair.map(String::from),
+        label: None,
+    };
+    rows.iter().enumerate().map(example).collect()
+}
+
+#[test]
+fn rows_are_cut_as_we_say_and_not_as_the_file_says() {
+    let (_folder, path) = file("tokenizer.json", TOKENIZER);
+    let tokenizer = Tokenizer::open(&path, 7).unwrap();
+    let rows = examples(&[
+        ("A b", None),
+        ("a b c d e a b c", None),
+        ("a b c d e", Some("a")),
+        ("a", Some("a b c d e")),
+        ("a b c d e", Some("e d c b a")),
+        ("a x", Some("b")),
+    ]);
+    let encodings = tokenizer.encode(&rows, &Silent).unwrap();
+    let ids: Vec<_> = encodings.iter().map(|encoding| encoding.ids.as_slice()).collect();
+    assert_eq!(
+        ids,
+        [
+            &[1, 4, 5, 2][..],
+            &[1, 4, 5, 6, 7, 8, 2],
+            &[1, 4, 5, 6, 2, 4, 2],
+            &[1, 4, 2, 4, 5, 6, 2],
+            &[1, 4, 5, 2, 8, 7, 2],
+            &[1, 4, 0, 2, 5, 2],
+        ]
+    );
+    assert_eq!(encodings[3].type_ids, [0, 0, 0, 1, 1, 1, 1]);
+    // Both texts are longer than the maximum; the longer one keeps the odd token, whichever it is.
+    let short = Tokenizer::open(&path, 6).unwrap();
+    let pairs = examples(&[("a b c d e a b c", Some("e d c b a e d")), ("e d c b a e d", Some("a b c d e a b c"))]);
+    let encodings = short.encode(&pairs, &Silent).unwrap();
+    assert_eq!((&encodings[0].ids, &encodings[1].ids), (&vec![1, 4, 5, 2, 8, 2], &vec![1, 8, 2, 4, 5, 2]));
+    assert_eq!((tokenizer.pad_id(), tokenizer.pad_type_id()), (3, 1), "the ids of padding do come from the file");
+    assert_eq!(tokenizer.sha256(), crate::files::sha256(TOKENIZER.as_bytes()));
+}
+
+#[test]
+fn the_configuration_beside_the_tokenizer_counts() {
+    let (folder, path) = file("tokenizer.json", TOKENIZER);
+    let config = r#"{"truncation_side": "left", "pad_token": {"content": "a"}, "model_max_length": 512}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::open(&path, 5).unwrap();
+    let encodings = tokenizer.encode(&examples(&[("a b c d e", None)]), &Silent).unwrap();
+    assert_eq!(encodings[0].ids, [1, 6, 7, 8, 2]);
+    assert_eq!((tokenizer.pad_id(), tokenizer.model_maximum_length()), (4, Some(512)));
+}
+
+/// Notes what it hears; may ask to stop.
+#[derive(Default)]
+struct Listener(std::sync::Mutex<Vec<String>>, CancelFlag);
+
+impl Observer for Listener {
+    fn observe(&self, event: Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.1.is_raised()
+    }
+}
+
+#[test]
+fn tokenizing_tells_how_far_it_is_and_can_be_stopped() {
+    let (_folder, path) = file("tokenizer.json", TOKENIZER);
+    let tokenizer = Tokenizer::open(&path, 6).unwrap();
+    let rows = examples(&vec![("a b c d e", None); 5000]);
+    let listener = Listener::default();
+    assert_eq!(tokenizer.encode(&rows, &listener).unwrap().len(), 5000);
+    let heard = listener.0.lock().unwrap().join("\n");
+    assert!(heard.contains("done: 2048") && heard.contains("done: 5000"), "{heard}");
+    assert!(heard.contains("5000 of 5000 rows are longer than 6 tokens and were cut"), "{heard}");
+    listener.1.raise();
+    assert!(matches!(tokenizer.encode(&rows, &listener), Err(DatasetError::Cancelled(_))));
+}
+
+#[test]
+fn what_is_wrong_with_a_tokenizer() {
+    let (folder, path) = file("tokenizer.json", TOKENIZER);
+    let tokenizer = Tokenizer::open(&path, 8).unwrap();
+    let encodings = tokenizer.encode(&examples(&[("a e", None), ("b", None)]), &Silent).unwrap();
+    assert!(tokenizer.check_vocabulary(&encodings, 9).is_ok());
+    let (_other, broken) = file("tokenizer.json", "{\"version\": \"1.0\"");
+    let bare = TOKENIZER.replace("WordLevel", "Unheard");
+    let (_bare, unheard) = file("tokenizer.json", bare);
+    let texts = [
+        tokenizer.check_vocabulary(&encodings, 8).unwrap_err(),
+        Tokenizer::open(&path, 4).unwrap_err(),
+        Tokenizer::open(&PathBuf::from("nowhere/tokenizer.json"), 8).unwrap_err(),
+        Tokenizer::open(&broken, 8).unwrap_err(),
+        Tokenizer::open(&unheard, 8).unwrap_err(),
+    ]
+    .map(|error| error.to_string());
+    assert!(texts.iter().all(|text| text.lines().count() == 1), "{texts:?}");
+    let mut text = texts.join("\n");
+    for path in [path.parent(), broken.parent(), unheard.parent()].into_iter().flatten() {
+        text = text.replace(&path.display().to_string(), "FOLDER");
+    }
+    drop(folder);
+    insta::assert_snapshot!(text);
+}

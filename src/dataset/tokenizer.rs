@@ -1,0 +1,256 @@
+//! Texts to token ids, as Hugging Face's `AutoTokenizer` makes them with `truncation=True, max_length=…`.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::{
+    PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
+
+use super::error::quoted;
+use super::{DatasetError, Encoding, Example};
+use crate::files::{FileError, sha256};
+use crate::progress::{Event, Observer};
+
+/// Rows between two reports of progress.
+const CHUNK: usize = 2048;
+
+/// `tokenizer.json`, with truncation and padding of our own: whatever the file brings is cleared.
+///
+/// The two texts of a pair are tokenized whole, then cut, then joined. Leaving the cutting to the library would not do: it
+/// stops reading each text at the maximum length, and then cannot tell any more which one was the longer.
+pub struct Tokenizer {
+    /// Without truncation, padding and special tokens.
+    inner: tokenizers::Tokenizer,
+    /// Adds the special tokens.
+    finish: Option<PostProcessorWrapper>,
+    /// How to cut; its maximum length counts special tokens too.
+    truncation: TruncationParams,
+    path: PathBuf,
+    sha256: String,
+    maximum_length: usize,
+    model_maximum_length: Option<usize>,
+    pad_id: u32,
+    pad_type_id: u32,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Tokenizer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are cut; of a pair
+    /// the longer text first (`longest_first`).
+    ///
+    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut and which token pads.
+    ///
+    /// # Errors
+    /// Unreadable or broken file; a maximum length that the special tokens fill up.
+    pub fn open(tokenizer_json: &Path, maximum_length: usize) -> Result<Self, DatasetError> {
+        let bytes = std::fs::read(tokenizer_json).map_err(FileError::new("read", tokenizer_json))?;
+        let bad = |reason: String| DatasetError::BadTokenizer {
+            path: tokenizer_json.into(),
+            reason: reason.replace(['\n', '\r'], " "),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| bad(error.to_string()))?;
+        let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
+        let model = SideFile::read(tokenizer_json, "config.json")?;
+        let (pad_id, pad_type_id) = padding(&inner, &config, &model);
+        let finish = inner.get_post_processor().cloned();
+        let least = finish.as_ref().map_or(0, |processor| processor.added_tokens(true)) + 2;
+        if maximum_length < least {
+            return Err(DatasetError::MaximumLength { found: maximum_length, least });
+        }
+        let truncation = TruncationParams {
+            direction: match config.text("truncation_side") {
+                Some("left") => TruncationDirection::Left,
+                _ => TruncationDirection::Right,
+            },
+            max_length: maximum_length,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        Ok(Tokenizer {
+            inner,
+            finish,
+            truncation,
+            path: tokenizer_json.into(),
+            sha256: sha256(&bytes),
+            maximum_length,
+            model_maximum_length: config.number("model_max_length"),
+            pad_id,
+            pad_type_id,
+        })
+    }
+
+    /// Token ids of every example, in order; in parallel.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot take, or that comes out without a token; cancellation.
+    pub fn encode(&self, examples: &[Example], observer: &dyn Observer) -> Result<Vec<Encoding>, DatasetError> {
+        observer.observe(Event::Begin {
+            stage: "tokenizing",
+            total: Some(examples.len() as u64),
+            done: 0,
+            unit: "rows",
+        });
+        let mut encodings = Vec::with_capacity(examples.len());
+        let mut cut = 0;
+        for chunk in examples.chunks(CHUNK) {
+            observer.check()?;
+            let part: Vec<(Encoding, bool)> =
+                chunk.par_iter().map(|example| self.encode_one(example)).collect::<Result<_, _>>()?;
+            cut += part.iter().filter(|(_, cut)| *cut).count();
+            encodings.extend(part.into_iter().map(|(encoding, _)| encoding));
+            observer.observe(Event::Advance { done: encodings.len() as u64, detail: "" });
+        }
+        observer.observe(Event::End);
+        if cut > 0 {
+            observer.observe(Event::Notice(&format!(
+                "{cut} of {} rows are longer than {} tokens and were cut",
+                examples.len(),
+                self.maximum_length
+            )));
+        }
+        Ok(encodings)
+    }
+
+    /// Token ids of one example, and whether it was cut.
+    fn encode_one(&self, example: &Example) -> Result<(Encoding, bool), DatasetError> {
+        let failed =
+            |reason: String| DatasetError::Tokenization { line: example.line, path: self.path.clone(), reason };
+        let (encoding, cut) = self
+            .cut_and_join(&example.text, example.pair.as_deref())
+            .map_err(|error| failed(format!("says: {error}").replace(['\n', '\r'], " ")))?;
+        if encoding.get_ids().is_empty() {
+            return Err(failed(format!("makes no token of {}", quoted(&example.text))));
+        }
+        Ok((Encoding { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }, cut))
+    }
+
+    /// What the library's `encode` does, but with the lengths of the whole texts.
+    fn cut_and_join(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<(tokenizers::Encoding, bool)> {
+        let first = self.inner.encode_fast(text, false)?;
+        let second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose()?.map(|mut encoding| {
+            encoding.set_type_ids(vec![1; encoding.len()]);
+            encoding
+        });
+        let special = self.finish.as_ref().map_or(0, |processor| processor.added_tokens(pair.is_some()));
+        let truncation = TruncationParams { max_length: self.maximum_length - special, ..self.truncation.clone() };
+        let cut = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) > truncation.max_length;
+        let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;
+        // What was cut off would be carried on, in all combinations.
+        first.take_overflowing();
+        second.as_mut().map(tokenizers::Encoding::take_overflowing);
+        let whole = match &self.finish {
+            Some(processor) => processor.process(first, second, true)?,
+            None => tokenizers::Encoding::merge(std::iter::once(first).chain(second), false),
+        };
+        Ok((whole, cut))
+    }
+
+    /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
+    ///
+    /// # Errors
+    /// The largest token id that is too large, with its token.
+    pub fn check_vocabulary(&self, encodings: &[Encoding], vocabulary_size: usize) -> Result<(), DatasetError> {
+        match encodings.iter().flat_map(|encoding| &encoding.ids).max() {
+            Some(&id) if id as usize >= vocabulary_size => Err(DatasetError::Vocabulary {
+                path: self.path.clone(),
+                token: quoted(&self.inner.id_to_token(id).unwrap_or_default()),
+                id,
+                last: vocabulary_size.saturating_sub(1),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// SHA-256 of the file.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Longest row in tokens, special tokens included.
+    pub fn maximum_length(&self) -> usize {
+        self.maximum_length
+    }
+
+    /// `model_max_length` of `tokenizer_config.json`: what the model was made for, where it says so.
+    pub fn model_maximum_length(&self) -> Option<usize> {
+        self.model_maximum_length
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Token id of padding.
+    ///
+    /// `pad_token` of `tokenizer_config.json`, else the padding of `tokenizer.json`, else `pad_token_id` of `config.json`,
+    /// else the end-of-text token, else 0. Padding is masked, so the last two are as good as any; only models that count
+    /// positions from the ids (RoBERTa) need the right one, and they name it.
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// Type id of padding.
+    pub fn pad_type_id(&self) -> u32 {
+        self.pad_type_id
+    }
+}
+
+/// Id and type id of padding; see [`Tokenizer::pad_id`].
+fn padding(inner: &tokenizers::Tokenizer, config: &SideFile, model: &SideFile) -> (u32, u32) {
+    let own = inner.get_padding();
+    let id = config
+        .token("pad_token")
+        .and_then(|token| inner.token_to_id(token))
+        .or(own.map(|padding| padding.pad_id))
+        .or_else(|| model.number("pad_token_id").and_then(|id| u32::try_from(id).ok()))
+        .or_else(|| config.token("eos_token").and_then(|token| inner.token_to_id(token)))
+        .unwrap_or(0);
+    let type_id = config.number("pad_token_type_id").and_then(|id| u32::try_from(id).ok());
+    (id, type_id.or(own.map(|padding| padding.pad_type_id)).unwrap_or(0))
+}
+
+/// A JSON file beside `tokenizer.json`; empty where it is not there.
+struct SideFile(serde_json::Value);
+
+impl SideFile {
+    fn read(beside: &Path, name: &str) -> Result<Self, DatasetError> {
+        let path = beside.with_file_name(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(SideFile)
+                .map_err(|error| DatasetError::BadTokenizer { path, reason: error.to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(SideFile(serde_json::Value::Null)),
+            Err(error) => Err(FileError::new("read", path)(error).into()),
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str()
+    }
+
+    /// A special token is written as a string or as an object with `content`.
+    fn token(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key)?;
+        value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+
+    /// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.
+    fn number(&self, key: &str) -> Option<usize> {
+        self.0.get(key)?.as_u64().filter(|&value| value < 1 << 40).and_then(|value| usize::try_from(value).ok())
+    }
+}

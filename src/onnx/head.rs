@@ -1,0 +1,126 @@
+//! The head of a model: what lies between the last hidden state and the logits.
+
+use std::collections::HashSet;
+
+use super::blocks::{between, linears};
+use super::linear::{LinearFinder, LinearLayer, module_of};
+use super::{Block, HiddenStates, Model, OnnxError, Topology};
+
+/// Outputs that a head makes, in the order they are looked for.
+const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
+
+/// What makes the logits out of the last hidden state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its nodes, indices into `graph.nodes` in file order.
+    pub nodes: Vec<usize>,
+    /// Its linear layers, a pooler of the base model included.
+    pub linears: Vec<LinearLayer>,
+    /// The tensors that are trained with an adapter: those of modules outside the base model (`classifier`, not
+    /// `bert.pooler`).
+    pub tensors: Vec<HeadTensor>,
+    /// The output it makes, for instance `logits`.
+    pub output: String,
+    /// All outputs it makes (`start_logits` and `end_logits` for span answers).
+    pub outputs: Vec<String>,
+}
+
+/// A tensor of the head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadTensor {
+    /// The initializer.
+    pub initializer: String,
+    /// Its index in `graph.initializers`.
+    pub index: usize,
+    /// What the checkpoint may call it, possibly after a wrapper's name: `model.classifier.weight`. Where the export
+    /// names nothing, the name of the initializer.
+    pub name: String,
+    /// Whether the initializer is the transposed checkpoint tensor.
+    pub transposed: bool,
+    /// Other nodes than those of the head use the same initializer: it must not be trained in place.
+    pub shared: bool,
+}
+
+/// Finds the head. `None` where no output is called `logits` (or `start_logits` and `end_logits`) or none of them depends
+/// on the last hidden state.
+///
+/// # Errors
+/// When the blocks cannot be found.
+pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxError> {
+    let topology = Topology::new(&model.graph);
+    let aliases = states.aliases(&topology);
+    let Some(last) = aliases.last() else { return Ok(None) };
+    let is_output = |name: &&str| model.graph.outputs.iter().any(|output| output.name == **name);
+    let outputs: Vec<&str> = OUTPUTS.iter().copied().filter(is_output).collect();
+    if outputs.is_empty() {
+        return Ok(None);
+    }
+    let barriers: HashSet<&str> = aliases.iter().flatten().copied().collect();
+    let nodes = between(&topology, last, &outputs, &barriers);
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    let finder = LinearFinder::new(model, &topology);
+    let linears = linears(&finder, &nodes);
+    let blocks = super::blocks(model, states)?;
+    let tensors = trained_tensors(&finder, &nodes, &linears, &blocks);
+    Ok(Some(Head {
+        nodes,
+        linears,
+        tensors,
+        output: outputs[0].to_owned(),
+        outputs: outputs.into_iter().map(str::to_owned).collect(),
+    }))
+}
+
+/// Weights, biases and norm parameters of the head's modules outside the base model, each once.
+fn trained_tensors(
+    finder: &LinearFinder,
+    nodes: &[usize],
+    linears: &[LinearLayer],
+    blocks: &[Block],
+) -> Vec<HeadTensor> {
+    let mut candidates: Vec<HeadTensor> = Vec::new();
+    let own: HashSet<usize> = nodes.iter().copied().collect();
+    let mut add = |index: usize, name: Option<String>, transposed: bool| {
+        if candidates.iter().any(|known| known.index == index) {
+            return;
+        }
+        let initializer = finder.topology.graph.initializers[index].name.clone();
+        let shared = finder.users(index).iter().any(|user| !own.contains(user));
+        let name = name.unwrap_or_else(|| initializer.clone());
+        candidates.push(HeadTensor { initializer, index, name, transposed, shared });
+    };
+    for linear in linears {
+        let name = |kind: &str| linear.module.as_ref().map(|module| format!("{module}.{kind}"));
+        add(linear.weight_index, name("weight"), linear.layout == super::WeightLayout::InOut);
+        if let Some(bias) = linear.bias.as_deref().and_then(|bias| finder.source(bias)) {
+            add(bias.initializer, name("bias"), false);
+        }
+    }
+    for &index in nodes {
+        let node = &finder.topology.graph.nodes[index];
+        if !node.is("LayerNormalization") {
+            continue;
+        }
+        for (input, kind) in node.inputs.iter().skip(1).zip(["weight", "bias"]) {
+            if let Some(source) = finder.source(input) {
+                let initializer = &finder.topology.graph.initializers[source.initializer].name;
+                add(source.initializer, module_of(node, initializer).map(|module| format!("{module}.{kind}")), false);
+            }
+        }
+    }
+    let Some(base) = base_prefix(blocks, linears) else { return candidates };
+    candidates.retain(|tensor| tensor.name != base && !tensor.name.starts_with(&format!("{base}.")));
+    candidates
+}
+
+/// The path of the base model, e.g. `model.bert`: where the blocks' paths part from that of the last linear layer. `None`
+/// where the export does not name its modules.
+fn base_prefix(blocks: &[Block], head: &[LinearLayer]) -> Option<String> {
+    let module = blocks.iter().flat_map(|block| &block.linears).find_map(|linear| linear.module.as_deref())?;
+    let head: Vec<&str> = head.last()?.module.as_deref()?.split('.').collect();
+    let block: Vec<&str> = module.split('.').collect();
+    let common = block.iter().zip(&head).take_while(|(a, b)| a == b).count();
+    (common < block.len()).then(|| block[..=common].join("."))
+}

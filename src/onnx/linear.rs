@@ -1,0 +1,220 @@
+//! The linear layers of a graph: `MatMul` and `Gemm` nodes with a constant weight.
+
+use std::collections::HashMap;
+
+use super::{Model, Node, Role, Topology};
+
+/// How the stored weight lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WeightLayout {
+    /// `[in, out]`: `y = x · W`.
+    InOut,
+    /// `[out, in]`: `y = x · Wᵀ` (a `Gemm` with `transB`, or a `Transpose` between weight and product).
+    OutIn,
+}
+
+/// A matrix product with a constant weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearLayer {
+    /// Index of the node in `graph.nodes`.
+    pub node: usize,
+    /// Name of the node, or its first output where it has none.
+    pub node_name: String,
+    /// The initializer that holds the weight.
+    pub weight: String,
+    /// Its index in `graph.initializers`.
+    pub weight_index: usize,
+    /// How the weight is stored.
+    pub layout: WeightLayout,
+    /// The value that is multiplied.
+    pub input: String,
+    /// The product: for a `MatMul` before any separate bias `Add`, for a `Gemm` with its bias.
+    pub output: String,
+    /// The initializer that holds the bias, wherever it is added.
+    pub bias: Option<String>,
+    /// Input width.
+    pub in_features: usize,
+    /// Output width.
+    pub out_features: usize,
+    /// Module path by the name of the weight, the metadata of the node or its path, for instance
+    /// `model.bert.encoder.layer.0.attention.self.query`. The checkpoint may know it without the first part.
+    pub module: Option<String>,
+    /// What the layer is for.
+    pub role: Role,
+    /// Other nodes that use the same weight (an index into `graph.nodes` each). A change of the weight changes them too.
+    pub shared_with: Vec<usize>,
+}
+
+impl LinearLayer {
+    /// Shape of the weight as stored.
+    pub fn weight_shape(&self) -> [usize; 2] {
+        match self.layout {
+            WeightLayout::InOut => [self.in_features, self.out_features],
+            WeightLayout::OutIn => [self.out_features, self.in_features],
+        }
+    }
+}
+
+/// An initializer seen through `Identity`, `Cast` and `Transpose` nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Index in `graph.initializers`.
+    pub initializer: usize,
+    /// Whether an odd number of 2-D transpositions lies between.
+    pub transposed: bool,
+}
+
+/// Everything one needs to know to find linear layers in a graph.
+pub(crate) struct LinearFinder<'g> {
+    pub topology: &'g Topology<'g>,
+    initializers: HashMap<&'g str, usize>,
+    /// For each initializer the nodes that use it, through copies too.
+    users: HashMap<usize, Vec<usize>>,
+}
+
+impl<'g> LinearFinder<'g> {
+    pub fn new(model: &'g Model, topology: &'g Topology<'g>) -> Self {
+        let initializers = model.graph.initializers.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+        let mut finder = LinearFinder { topology, initializers, users: HashMap::new() };
+        let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (index, node) in model.graph.nodes.iter().enumerate() {
+            if is_copy(node) {
+                continue;
+            }
+            for input in super::node_inputs(node) {
+                if let Some(source) = finder.source(input) {
+                    let users = users.entry(source.initializer).or_default();
+                    if users.last() != Some(&index) {
+                        users.push(index);
+                    }
+                }
+            }
+        }
+        finder.users = users;
+        finder
+    }
+
+    /// The initializer behind a value, if nothing but copies lie between.
+    pub fn source(&self, value: &str) -> Option<Source> {
+        let mut value = value;
+        let mut transposed = false;
+        // The bound only guards against a graph that runs in a circle.
+        for _ in 0..16 {
+            if let Some(&initializer) = self.initializers.get(value) {
+                return Some(Source { initializer, transposed });
+            }
+            let node = self.topology.producer_node(value)?;
+            if !is_copy(node) {
+                return None;
+            }
+            transposed ^= node.is("Transpose");
+            value = node.inputs.first()?;
+        }
+        None
+    }
+
+    /// Nodes that use an initializer, directly or through copies.
+    pub fn users(&self, initializer: usize) -> &[usize] {
+        self.users.get(&initializer).map_or(&[], Vec::as_slice)
+    }
+
+    /// The linear layer that this node is; its role is left at `Other`.
+    pub fn linear(&self, index: usize) -> Option<LinearLayer> {
+        let graph = self.topology.graph;
+        let node = graph.nodes.get(index)?;
+        let [input, weight] = [node.inputs.first()?, node.inputs.get(1)?];
+        let transposed_by_node = match node.op_type.as_str() {
+            "MatMul" if node.domain.is_empty() => false,
+            // A factor other than one would be a factor of the adapter as well: not a plain linear layer.
+            "Gemm" if node.domain.is_empty() && node.float("alpha", 1.0) == 1.0 && node.int("transA", 0) == 0 => {
+                node.int("transB", 0) != 0
+            }
+            _ => return None,
+        };
+        let source = self.source(weight)?;
+        let tensor = &graph.initializers[source.initializer];
+        if tensor.dims.len() != 2 || !tensor.data_type.is_float() || self.source(input).is_some() {
+            return None;
+        }
+        let out_in = transposed_by_node ^ source.transposed;
+        let (layout, [in_features, out_features]) = match out_in {
+            true => (WeightLayout::OutIn, [tensor.dims[1], tensor.dims[0]]),
+            false => (WeightLayout::InOut, [tensor.dims[0], tensor.dims[1]]),
+        };
+        let output = node.outputs.first()?.clone();
+        let bias = self.bias(node, &output, out_features);
+        let shared_with = self.users(source.initializer).iter().copied().filter(|user| *user != index).collect();
+        Some(LinearLayer {
+            node: index,
+            node_name: node.label().to_owned(),
+            weight: tensor.name.clone(),
+            weight_index: source.initializer,
+            layout,
+            input: input.clone(),
+            output,
+            bias: bias.map(|bias| graph.initializers[bias].name.clone()),
+            in_features,
+            out_features,
+            module: module_of(node, &tensor.name),
+            role: Role::Other,
+            shared_with,
+        })
+    }
+
+    /// The bias: third input of a `Gemm`, or a constant vector that the only user of the product adds.
+    fn bias(&self, node: &Node, output: &str, width: usize) -> Option<usize> {
+        let vector = |value: &str| {
+            let source = self.source(value)?;
+            (self.topology.graph.initializers[source.initializer].dims == [width]).then_some(source.initializer)
+        };
+        if node.is("Gemm") {
+            return vector(node.inputs.get(2)?);
+        }
+        let &[user] = self.topology.consumers(output) else { return None };
+        let user = &self.topology.graph.nodes[user];
+        if !user.is("Add") {
+            return None;
+        }
+        user.inputs.iter().filter(|input| *input != output).find_map(|input| vector(input))
+    }
+}
+
+/// Whether the node only passes a constant on.
+fn is_copy(node: &Node) -> bool {
+    match node.op_type.as_str() {
+        "Identity" | "Cast" => node.domain.is_empty(),
+        // Without a permutation, or with [1, 0], it turns a matrix.
+        "Transpose" => node.domain.is_empty() && node.ints("perm").is_none_or(|perm| perm == [1, 0]),
+        _ => false,
+    }
+}
+
+/// The module path of a node: by the name of its weight, else by what the exporter wrote at the node, else by its path.
+pub(crate) fn module_of(node: &Node, weight: &str) -> Option<String> {
+    stem(weight).or_else(|| module_by_scopes(node)).or_else(|| module_by_path(&node.name))
+}
+
+/// The module of a tensor by its own name: `model.head.norm.bias` belongs to `model.head.norm`.
+pub(crate) fn stem(tensor: &str) -> Option<String> {
+    let (module, leaf) = tensor.rsplit_once('.')?;
+    (matches!(leaf, "weight" | "bias" | "kernel" | "gamma" | "beta") && !tensor.contains("::"))
+        .then(|| module.to_owned())
+}
+
+/// The newer exporter writes `pkg.torch.onnx.name_scopes` = `['', 'model', 'model.bert', …, 'linear_1']`: the last
+/// entry is the operation, the one before it the innermost module.
+fn module_by_scopes(node: &Node) -> Option<String> {
+    let (_, scopes) = node.metadata.iter().find(|(key, _)| key == "pkg.torch.onnx.name_scopes")?;
+    let list = scopes.trim().strip_prefix('[')?.strip_suffix(']')?;
+    let parts: Vec<&str> = list.split(',').map(|part| part.trim().trim_matches(['\'', '"'])).collect();
+    let module = parts.len().checked_sub(2).map(|index| parts[index])?;
+    (!module.is_empty()).then(|| module.to_owned())
+}
+
+/// The classic exporter names nodes by their path: `/model/bert/encoder/layer.0/attention/self/query/MatMul`. A module
+/// that is called twice gets a counter (`query_1`) the second time; that is the checkpoint's to tell.
+fn module_by_path(name: &str) -> Option<String> {
+    let path = name.strip_prefix('/')?;
+    let (module, _operation) = path.rsplit_once('/')?;
+    Some(module.trim_end_matches("/Tensordot").replace('/', "."))
+}

@@ -1,0 +1,83 @@
+//! Which outputs of the graph are hidden states.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Model, OnnxError, Topology};
+
+/// The hidden states of a model, embeddings first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenStates {
+    /// `values[i]` is the tensor of hidden state `i`, 0 (embeddings) to L.
+    pub values: Vec<String>,
+}
+
+impl HiddenStates {
+    /// Finds the outputs `hidden_states.N`, `hidden_states_N`, `hidden_state.N` or `hidden_state_N` and puts them in
+    /// numeric order.
+    ///
+    /// # Errors
+    /// When there are none, or when one between 0 and the last is missing.
+    pub fn find(model: &Model) -> Result<Self, OnnxError> {
+        let outputs = &model.graph.outputs;
+        let numbered: BTreeMap<usize, String> =
+            outputs.iter().filter_map(|output| Some((number(&output.name)?, output.name.clone()))).collect();
+        let last = match numbered.last_key_value() {
+            Some((last, _)) if numbered.len() > 1 => *last,
+            _ => {
+                let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+                return Err(OnnxError::NoHiddenStates { path: model.path().into(), outputs: names.join(", ") });
+            }
+        };
+        if let Some(missing) = (0..last).find(|index| !numbered.contains_key(index)) {
+            return Err(OnnxError::HiddenStatesIncomplete { path: model.path().into(), last, missing });
+        }
+        Ok(HiddenStates { values: numbered.into_values().collect() })
+    }
+
+    /// Number of blocks, L.
+    pub fn blocks(&self) -> usize {
+        self.values.len().saturating_sub(1)
+    }
+
+    /// For every hidden state all names of the same tensor: the output itself, and what it is an `Identity` of. An
+    /// exporter may name a tensor for the outside and let the next block read the inner one.
+    pub(crate) fn aliases<'g>(&'g self, topology: &Topology<'g>) -> Vec<Vec<&'g str>> {
+        self.values.iter().map(|value| aliases(topology, value)).collect()
+    }
+}
+
+/// The names of a tensor: its own, those it is an `Identity` of, and other `Identity` copies of these.
+fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
+    let mut root = value;
+    let mut seen = HashSet::from([root]);
+    while let Some(node) = topology.producer_node(root).filter(|node| node.is("Identity"))
+        && let Some(input) = node.inputs.first().filter(|input| seen.insert(input.as_str()))
+    {
+        root = input;
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while next < found.len() {
+        for &index in topology.consumers(found[next]) {
+            let node = &topology.graph.nodes[index];
+            if let (true, Some(output)) = (node.is("Identity"), node.outputs.first())
+                && !found.contains(&output.as_str())
+            {
+                found.push(output);
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
+/// The number in the name of a hidden-state output.
+fn number(name: &str) -> Option<usize> {
+    let name = name.strip_prefix("encoder_").or_else(|| name.strip_prefix("all_")).unwrap_or(name);
+    let rest = name.strip_prefix("hidden_states").or_else(|| name.strip_prefix("hidden_state"))?;
+    let digits = rest.strip_prefix(['.', '_', '-']).unwrap_or(rest);
+    if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}

@@ -1,0 +1,221 @@
+use std::path::PathBuf;
+
+use super::library::Looked;
+
+/// What can go wrong with ONNX Runtime, its sessions and their inputs.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// No library anywhere.
+    #[error(
+        "ONNX Runtime was not found (looked in {}); run ./scripts/setup.sh, or name the library with --ort-lib or ORT_DYLIB_PATH",
+        Looked(looked)
+    )]
+    LibraryMissing {
+        /// Places that were looked at, in order.
+        looked: Vec<PathBuf>,
+    },
+    /// A library that the user named is not there.
+    #[error("{} (from {how}) does not exist; name the file libonnxruntime.so.X.Y.Z, or the folder that holds it", path.display())]
+    NamedLibraryMissing {
+        /// As named.
+        path: PathBuf,
+        /// `--ort-lib` or `ORT_DYLIB_PATH`.
+        how: &'static str,
+    },
+    /// The file is no shared library, or one that this machine cannot load.
+    #[error(
+        "{} cannot be loaded as a library ({reason}); name a libonnxruntime.so of this machine's architecture with --ort-lib",
+        path.display()
+    )]
+    NotALibrary {
+        /// The file.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// A library, but another one.
+    #[error("{} is a library but not ONNX Runtime (it has no usable `OrtGetApiBase`); name libonnxruntime.so with --ort-lib", path.display())]
+    NotOnnxRuntime {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The library is older than the interface gelora was built for.
+    #[error("{} is ONNX Runtime {found}, gelora needs 1.{needed} or newer; install onnxruntime=={recommended}", path.display(), recommended = super::library::RECOMMENDED)]
+    LibraryTooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The oldest minor version that serves.
+        needed: u32,
+    },
+    /// A process can load one ONNX Runtime.
+    #[error("ONNX Runtime {} is already loaded in this process, {} cannot be loaded beside it; start gelora anew", loaded.display(), wanted.display())]
+    AlreadyLoaded {
+        /// The one in use.
+        loaded: PathBuf,
+        /// The one asked for now.
+        wanted: PathBuf,
+    },
+    /// `--device` was not understood.
+    #[error("`{0}` is not a device; use auto, cpu, cuda or cuda:N")]
+    UnknownDevice(String),
+    /// CUDA was asked for and the library was built without it.
+    #[error(
+        "ONNX Runtime {version} at {} has no CUDA provider; install onnxruntime-gpu=={} and name its libonnxruntime.so with --ort-lib, or use --device cpu",
+        path.display(), super::library::RECOMMENDED
+    )]
+    CudaMissing {
+        /// The library.
+        path: PathBuf,
+        /// Its version.
+        version: String,
+    },
+    /// CUDA was asked for and does not start.
+    #[error(
+        "CUDA device {device} cannot be used: {reason}; check `gelora doctor` and the driver (nvidia-smi), or use --device cpu"
+    )]
+    CudaUnusable {
+        /// Number of the device.
+        device: u32,
+        /// What ONNX Runtime said, in one line.
+        reason: String,
+    },
+    /// The session cannot be made.
+    #[error("ONNX Runtime cannot load {model}: {reason}; {cure}")]
+    Load {
+        /// The model.
+        model: String,
+        /// What ONNX Runtime said, in one line.
+        reason: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// The model wants an input that gelora cannot make.
+    #[error(
+        "the model wants an input `{name}` ({data_type}) that gelora does not know how to fill; export it with input_ids, attention_mask and token_type_ids only"
+    )]
+    UnknownInput {
+        /// Its name.
+        name: String,
+        /// Its element type.
+        data_type: String,
+    },
+    /// The shape of an input leaves open what gelora must know.
+    #[error(
+        "input `{name}` of the model has shape {shape}, where gelora expects {expected}; export the model again with dynamic batch and sequence axes"
+    )]
+    InputShape {
+        /// Its name.
+        name: String,
+        /// As declared.
+        shape: String,
+        /// As needed.
+        expected: &'static str,
+    },
+    /// A token id lies outside the embedding table.
+    #[error(
+        "token id {id} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not fit; use the tokenizer.json that belongs to this model"
+    )]
+    TokenOutOfRange {
+        /// The largest token id of the batch.
+        id: i64,
+        /// Rows of the embedding table.
+        vocabulary: i64,
+    },
+    /// A text has more tokens than the model has positions.
+    #[error(
+        "a text of {length} tokens is longer than the model's {positions} positions; set --max-length to {positions} or less"
+    )]
+    TooLong {
+        /// Tokens of the longest row.
+        length: usize,
+        /// Positions of the model.
+        positions: i64,
+    },
+    /// Memory ran out while running.
+    #[error("ONNX Runtime ran out of memory ({reason}); use a smaller --batch-tokens or fewer --threads")]
+    OutOfMemory {
+        /// What ONNX Runtime said, in one line.
+        reason: String,
+    },
+    /// An output that was asked for is not there or cannot be read.
+    #[error("output `{name}` of the model is {found}, not a tensor of floating-point numbers; export it as float32")]
+    Output {
+        /// Its name.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// Any other failure while running.
+    #[error("ONNX Runtime failed: {reason}; check that the model runs by itself with `gelora inspect`")]
+    Run {
+        /// What ONNX Runtime said, in one line.
+        reason: String,
+    },
+    /// The model itself is wrong.
+    #[error(transparent)]
+    Onnx(#[from] crate::onnx::OnnxError),
+}
+
+impl RuntimeError {
+    /// A failure while running, from what ONNX Runtime said. `tokens` is the largest token id and the length of the
+    /// rows, where they are known: with them an index that lies outside a table can be explained.
+    pub(super) fn from_run(message: &str, tokens: Option<(i64, usize)>) -> Self {
+        let reason = one_line(message);
+        if let (Some(limit), Some((id, length))) = (upper_bound(message), tokens) {
+            if id >= limit {
+                return Self::TokenOutOfRange { id, vocabulary: limit };
+            }
+            if length as i64 > limit {
+                return Self::TooLong { length, positions: limit };
+            }
+        }
+        let lower = message.to_ascii_lowercase();
+        if lower.contains("failed to allocate memory") || lower.contains("out of memory") || lower.contains("bad_alloc")
+        {
+            return Self::OutOfMemory { reason };
+        }
+        Self::Run { reason }
+    }
+
+    /// A failure while loading a model.
+    pub(super) fn from_load(model: &str, message: &str) -> Self {
+        let lower = message.to_ascii_lowercase();
+        let cure = if lower.contains("protobuf") || lower.contains("failed to load model") {
+            "is the file truncated? export or copy it again"
+        } else if lower.contains("opset") || lower.contains("ir_version") || lower.contains("ir version") {
+            "it was made by a newer exporter than this ONNX Runtime knows; export with an older opset or update onnxruntime"
+        } else if lower.contains("external") {
+            "copy its external data files beside it"
+        } else if lower.contains("is not a registered function/op") || lower.contains("fatal error") {
+            "it uses an operator this ONNX Runtime does not have; export it without custom operators"
+        } else {
+            "export it again and check it with onnx.checker"
+        };
+        Self::Load { model: model.into(), reason: one_line(message), cure }
+    }
+}
+
+/// `indices element out of data bounds, idx=40000 must be within the inclusive range [-30522,30521]` → 30522.
+fn upper_bound(message: &str) -> Option<i64> {
+    let range = message.split("inclusive range [").nth(1)?;
+    let upper = range.split(']').next()?.split(',').nth(1)?;
+    upper.trim().parse::<i64>().ok().map(|last| last.saturating_add(1))
+}
+
+/// The first line of a message, without the source places that ONNX Runtime puts before it.
+pub(super) fn one_line(message: &str) -> String {
+    let text = message.split_once("Status Message: ").map_or(message, |(_, rest)| rest);
+    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let text = match text.rsplit_once(") ") {
+        // `/onnxruntime_src/…/file.cc:123 void f(int) explanation`
+        Some((place, rest)) if place.contains("onnxruntime_src") && !rest.is_empty() => rest.to_string(),
+        _ => text,
+    };
+    let mut text = text.trim_end_matches(['.', ' ']).to_string();
+    if text.chars().count() > 300 {
+        text = text.chars().take(300).collect::<String>() + "…";
+    }
+    text
+}

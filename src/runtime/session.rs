@@ -1,0 +1,346 @@
+//! A model, loaded by ONNX Runtime on one device.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use ndarray::{ArrayD, IxDyn};
+use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder};
+use ort::session::{OutputSelector, RunOptions, SessionInputValue};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+
+use super::error::one_line;
+use super::placement::Placement;
+use super::{Device, Library, RuntimeError};
+use crate::onnx::{DataType, Dimension, ValueInfo};
+
+/// How a session is made.
+#[derive(Debug, Clone, Default)]
+pub struct SessionSettings {
+    /// Where it runs.
+    pub device: Device,
+    /// Threads within an operation on the CPU; all cores where it is `None`.
+    pub threads: Option<usize>,
+    /// Lets CUDA round the inputs of float32 products to 10 bits of mantissa: faster, and off by default because
+    /// distances between activations feel it.
+    pub tf32: bool,
+    /// Writes a Chrome trace of every operation to files that start with this path.
+    pub profile: Option<PathBuf>,
+}
+
+/// A model that can be run.
+#[derive(Debug)]
+pub struct Session {
+    inner: ort::session::Session,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
+    device: Device,
+    why: Option<String>,
+    placement: Placement,
+}
+
+/// An input, borrowed. `data` is row-major and as long as the product of `shape`.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs, reason = "shape and data are what they are named")]
+pub enum InputTensor<'a> {
+    I64 { shape: &'a [usize], data: &'a [i64] },
+    I32 { shape: &'a [usize], data: &'a [i32] },
+    F32 { shape: &'a [usize], data: &'a [f32] },
+    F16 { shape: &'a [usize], data: &'a [f16] },
+    Bool { shape: &'a [usize], data: &'a [bool] },
+}
+
+enum Source<'a> {
+    File(&'a Path),
+    Bytes(&'a [u8], &'a Path),
+}
+
+impl Session {
+    /// Loads an `.onnx` file.
+    pub fn from_file(library: &Library, path: &Path, settings: &SessionSettings) -> Result<Self, RuntimeError> {
+        // ONNX Runtime says "protobuf parsing failed" to anything; a missing file has its own words.
+        std::fs::File::open(path).map_err(|source| crate::onnx::OnnxError::Open { path: path.into(), source })?;
+        Self::build(library, &Source::File(path), &path.display().to_string(), settings)
+    }
+
+    /// Loads a model from memory; its external data files are looked up in `folder`.
+    pub fn from_bytes(
+        library: &Library,
+        bytes: &[u8],
+        folder: &Path,
+        settings: &SessionSettings,
+    ) -> Result<Self, RuntimeError> {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        Self::build(library, &Source::Bytes(bytes, folder), &format!("the model of {}", folder.display()), settings)
+    }
+
+    fn build(
+        library: &Library,
+        source: &Source<'_>,
+        name: &str,
+        settings: &SessionSettings,
+    ) -> Result<Self, RuntimeError> {
+        match settings.device {
+            Device::Cpu => Self::on_cpu(library, source, name, settings),
+            Device::Cuda(number) => Self::on_cuda(library, source, name, settings, number),
+            Device::Auto => {
+                let reason = match Self::on_cuda(library, source, name, settings, 0) {
+                    Err(RuntimeError::CudaMissing { .. }) => "this ONNX Runtime has no CUDA provider".to_string(),
+                    Err(RuntimeError::CudaUnusable { reason, .. }) => format!("CUDA cannot be used: {reason}"),
+                    other => return other,
+                };
+                Ok(Self { why: Some(reason), ..Self::on_cpu(library, source, name, settings)? })
+            }
+        }
+    }
+
+    fn on_cpu(
+        library: &Library,
+        source: &Source<'_>,
+        name: &str,
+        settings: &SessionSettings,
+    ) -> Result<Self, RuntimeError> {
+        let load = |error: ort::Error| RuntimeError::from_load(name, error.message());
+        let builder = builder(library, source, settings).map_err(load)?;
+        let inner = commit(builder, source).map_err(load)?;
+        Self::finish(inner, Device::Cpu, name)
+    }
+
+    fn on_cuda(
+        library: &Library,
+        source: &Source<'_>,
+        name: &str,
+        settings: &SessionSettings,
+        number: u32,
+    ) -> Result<Self, RuntimeError> {
+        if !library.has_cuda() {
+            return Err(RuntimeError::CudaMissing { path: library.path().into(), version: library.version().into() });
+        }
+        library.preload_cuda();
+        let unusable = |reason: String| RuntimeError::CudaUnusable { device: number, reason };
+        let provider = ort::ep::CUDA::default()
+            .with_device_id(i32::try_from(number).unwrap_or(i32::MAX))
+            .with_tf32(settings.tf32)
+            .build()
+            .error_on_failure();
+        let builder =
+            builder(library, source, settings).map_err(|error| RuntimeError::from_load(name, error.message()))?;
+        let builder =
+            builder.with_execution_providers([provider]).map_err(|error| unusable(one_line(error.message())))?;
+        let inner = commit(builder, source).map_err(|error| {
+            let message = error.message();
+            let of_cuda = ["CUDA", "cuda", "CUBLAS", "CUDNN"].iter().any(|word| message.contains(word));
+            if of_cuda { unusable(one_line(message)) } else { RuntimeError::from_load(name, message) }
+        })?;
+        let session = Self::finish(inner, Device::Cuda(number), name)?;
+        let products = session.placement.matrix_products();
+        if !products.is_empty() && !products.contains_key("CUDAExecutionProvider") {
+            return Err(unusable(format!("it took none of the matrix products (they are on {})", session.placement)));
+        }
+        Ok(session)
+    }
+
+    fn finish(inner: ort::session::Session, device: Device, name: &str) -> Result<Self, RuntimeError> {
+        let placement = Placement::of(&inner).map_err(|error| RuntimeError::from_load(name, error.message()))?;
+        let inputs = inner.inputs().iter().map(describe).collect();
+        let outputs = inner.outputs().iter().map(describe).collect();
+        Ok(Self { inner, inputs, outputs, device, why: None, placement })
+    }
+
+    /// What the model wants, in its order.
+    pub fn inputs(&self) -> &[ValueInfo] {
+        &self.inputs
+    }
+
+    /// What the model gives, in its order.
+    pub fn outputs(&self) -> &[ValueInfo] {
+        &self.outputs
+    }
+
+    /// Where it runs; never [`Device::Auto`].
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// With [`Device::Auto`]: why it does not run on CUDA.
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// Which execution provider runs each operation, as ONNX Runtime recorded it.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The execution providers that run the matrix products, with their number: `CPUExecutionProvider 48`.
+    pub fn provider_of_matrix_products(&self) -> String {
+        self.placement.to_string()
+    }
+
+    /// Runs the model; gives the named outputs in that order, as float32.
+    pub fn run(
+        &mut self,
+        inputs: &[(&str, InputTensor<'_>)],
+        outputs: &[&str],
+    ) -> Result<Vec<ArrayD<f32>>, RuntimeError> {
+        let mut arrays = Vec::with_capacity(outputs.len());
+        self.run_each(inputs, outputs, |_, shape, values| {
+            arrays.push(ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()));
+        })?;
+        let shapes = |error: ndarray::ShapeError| RuntimeError::Run { reason: error.to_string() };
+        arrays.into_iter().collect::<Result<_, _>>().map_err(shapes)
+    }
+
+    /// Runs the model and shows each named output once, without a copy where it is float32: its index in `outputs`, its
+    /// shape, its elements in row-major order.
+    pub fn run_each(
+        &mut self,
+        inputs: &[(&str, InputTensor<'_>)],
+        outputs: &[&str],
+        mut take: impl FnMut(usize, &[usize], &[f32]),
+    ) -> Result<(), RuntimeError> {
+        for name in outputs {
+            if !self.outputs.iter().any(|output| output.name == **name) {
+                return Err(RuntimeError::Output { name: (*name).into(), found: "missing".into() });
+            }
+        }
+        let tokens = extent_of_tokens(inputs);
+        let failed = |error: ort::Error| RuntimeError::from_run(error.message(), tokens);
+        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        for (name, tensor) in inputs {
+            values.push((Cow::Borrowed(*name), tensor.value().map_err(failed)?));
+        }
+        let mut selected = OutputSelector::no_default();
+        for name in outputs {
+            selected = selected.with(*name);
+        }
+        let options = RunOptions::new().map_err(failed)?.with_outputs(selected);
+        let results = self.inner.run_with_options(values, &options).map_err(failed)?;
+        for (index, name) in outputs.iter().enumerate() {
+            let (shape, values) = floats(&results[index], name)?;
+            take(index, &shape, &values);
+        }
+        Ok(())
+    }
+}
+
+fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -> ort::Result<SessionBuilder> {
+    let mut builder = ort::session::Session::builder(&library.environment)?
+        .with_auto_device(AutoDevicePolicy::PreferCPU)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_log_level(ort::logging::LogLevel::Warning)?
+        // Every batch has another shape: plans that are cached per shape only cost memory.
+        .with_memory_pattern(false)?
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")?;
+    if let Some(threads) = settings.threads {
+        builder = builder.with_intra_threads(threads)?;
+    }
+    if let Source::Bytes(_, folder) = source {
+        let folder = folder.to_string_lossy();
+        builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
+    }
+    if let Some(path) = &settings.profile {
+        builder = builder.with_profiling(path)?;
+    }
+    Ok(builder)
+}
+
+fn commit(mut builder: SessionBuilder, source: &Source<'_>) -> ort::Result<ort::session::Session> {
+    match source {
+        Source::File(path) => builder.commit_from_file(path),
+        Source::Bytes(bytes, _) => builder.commit_from_memory(bytes),
+    }
+}
+
+impl InputTensor<'_> {
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::I64 { shape, .. }
+            | Self::I32 { shape, .. }
+            | Self::F32 { shape, .. }
+            | Self::F16 { shape, .. }
+            | Self::Bool { shape, .. } => shape,
+        }
+    }
+
+    fn value(&self) -> ort::Result<SessionInputValue<'_>> {
+        Ok(match *self {
+            Self::I64 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
+            Self::I32 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
+            Self::F32 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
+            Self::F16 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
+            Self::Bool { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
+        })
+    }
+}
+
+/// The largest token id and the length of the rows, to explain an index that lies outside a table.
+fn extent_of_tokens(inputs: &[(&str, InputTensor<'_>)]) -> Option<(i64, usize)> {
+    let (_, tensor) = inputs.iter().find(|(name, _)| *name == "input_ids")?;
+    let largest = match tensor {
+        InputTensor::I64 { data, .. } => data.iter().copied().max(),
+        InputTensor::I32 { data, .. } => data.iter().copied().max().map(i64::from),
+        _ => None,
+    }?;
+    Some((largest, tensor.shape().last().copied().unwrap_or(0)))
+}
+
+/// Shape and elements of an output, as float32.
+fn floats<'v>(value: &'v DynValue, name: &str) -> Result<(Vec<usize>, Cow<'v, [f32]>), RuntimeError> {
+    let wrong = |found: String| RuntimeError::Output { name: name.into(), found };
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(wrong("no tensor".into()));
+    };
+    let shape: Vec<usize> = shape.iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
+    let unreadable = |error: ort::Error| wrong(one_line(error.message()));
+    let values: Cow<'v, [f32]> = match ty {
+        TensorElementType::Float32 => Cow::Borrowed(value.try_extract_tensor::<f32>().map_err(unreadable)?.1),
+        TensorElementType::Float64 => {
+            value.try_extract_tensor::<f64>().map_err(unreadable)?.1.iter().map(|v| *v as f32).collect()
+        }
+        TensorElementType::Float16 => {
+            value.try_extract_tensor::<f16>().map_err(unreadable)?.1.iter().map(|v| v.to_f32()).collect()
+        }
+        TensorElementType::Bfloat16 => {
+            value.try_extract_tensor::<bf16>().map_err(unreadable)?.1.iter().map(|v| v.to_f32()).collect()
+        }
+        other => return Err(wrong(format!("a tensor of {other}"))),
+    };
+    Ok((shape, values))
+}
+
+fn describe(outlet: &Outlet) -> ValueInfo {
+    let name = outlet.name().to_string();
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return ValueInfo { name, data_type: None, shape: None };
+    };
+    let dimensions = shape.iter().enumerate().map(|(i, size)| match usize::try_from(*size) {
+        Ok(size) => Dimension::Fixed(size),
+        Err(_) => match dimension_symbols.get(i).map(String::as_str) {
+            Some(symbol) if !symbol.is_empty() => Dimension::Named(symbol.into()),
+            _ => Dimension::Unknown,
+        },
+    });
+    ValueInfo { name, data_type: Some(data_type(*ty)), shape: Some(dimensions.collect()) }
+}
+
+fn data_type(ty: TensorElementType) -> DataType {
+    match ty {
+        TensorElementType::Float32 => DataType::Float,
+        TensorElementType::Uint8 => DataType::Uint8,
+        TensorElementType::Int8 => DataType::Int8,
+        TensorElementType::Uint16 => DataType::Uint16,
+        TensorElementType::Int16 => DataType::Int16,
+        TensorElementType::Int32 => DataType::Int32,
+        TensorElementType::Int64 => DataType::Int64,
+        TensorElementType::String => DataType::String,
+        TensorElementType::Bool => DataType::Bool,
+        TensorElementType::Float16 => DataType::Float16,
+        TensorElementType::Float64 => DataType::Double,
+        TensorElementType::Uint32 => DataType::Uint32,
+        TensorElementType::Uint64 => DataType::Uint64,
+        TensorElementType::Bfloat16 => DataType::BFloat16,
+        _ => DataType::Other(0),
+    }
+}

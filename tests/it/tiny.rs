@@ -1,0 +1,123 @@
+//! Tiny encoders, built here byte by byte: two hidden states of width 4 over a vocabulary of 11, and a head.
+
+use gelora::onnx::wire::Writer;
+
+/// Width of the hidden states.
+pub const WIDTH: usize = 4;
+/// Rows of the embedding table.
+pub const VOCABULARY: usize = 11;
+
+/// What is special about an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: it takes its mask into account and gives the same values every time.
+    Good,
+    /// It ignores its attention mask.
+    IgnoresMask,
+    /// It holds a dropout that is active.
+    Random,
+    /// Token 7 makes hidden state 1 infinite.
+    Infinite,
+}
+
+/// The bytes of an `.onnx` file. Hidden state 0 is the embedding, hidden state 1 = tanh(h0·W + mean over the tokens of
+/// the mask), and `logits` = h1·W.
+pub fn encoder(kind: Kind) -> Vec<u8> {
+    let mut model = Writer::new();
+    model.int(1, 8).string(2, "tests").message(7, |graph| write_graph(graph, kind)).message(8, |opset| {
+        opset.string(1, "").int(2, 17);
+    });
+    model.into_bytes()
+}
+
+fn write_graph(graph: &mut Writer, kind: Kind) {
+    let table = |row: usize, column: usize| ((row * 7 + column * 3) % 13) as f32 / 13.0 - 0.4;
+    let mut table: Vec<f32> = (0..VOCABULARY * WIDTH).map(|i| table(i / WIDTH, i % WIDTH)).collect();
+    if kind == Kind::Infinite {
+        table[7 * WIDTH] = f32::MAX;
+    }
+    let weight: Vec<f32> = (0..WIDTH * WIDTH).map(|i| ((i * 5) % 9) as f32 / 4.0 - 1.0).collect();
+    let mask = if kind == Kind::IgnoresMask { "ones" } else { "mask" };
+    graph.string(2, "tiny");
+    node(graph, "Gather", &["table", "input_ids"], &["hidden_states.0"], &[]);
+    node(graph, "Cast", &["attention_mask"], &["mask"], &[("to", 1)]);
+    node(graph, "Shape", &["attention_mask"], &["mask_shape"], &[]);
+    node(graph, "Expand", &["one", "mask_shape"], &["ones"], &[]);
+    node(graph, "ReduceSum", &[mask, "axis"], &["count"], &[("keepdims", 1)]);
+    node(graph, "Div", &[mask, "count"], &["shares"], &[]);
+    node(graph, "Unsqueeze", &["shares", "axis"], &["shares_3d"], &[]);
+    node(graph, "MatMul", &["shares_3d", "hidden_states.0"], &["mean"], &[]);
+    node(graph, "MatMul", &["hidden_states.0", "weight"], &["product"], &[]);
+    node(graph, "Add", &["product", "mean"], &["sum"], &[]);
+    match kind {
+        Kind::Infinite => node(graph, "Mul", &["sum", "huge"], &["hidden_states.1"], &[]),
+        Kind::Random => {
+            node(graph, "Tanh", &["sum"], &["tanh"], &[]);
+            node(graph, "Dropout", &["tanh", "half", "yes"], &["hidden_states.1"], &[]);
+        }
+        _ => node(graph, "Tanh", &["sum"], &["hidden_states.1"], &[]),
+    }
+    node(graph, "MatMul", &["hidden_states.1", "weight"], &["logits"], &[]);
+    floats(graph, "table", &[VOCABULARY, WIDTH], &table);
+    floats(graph, "weight", &[WIDTH, WIDTH], &weight);
+    floats(graph, "one", &[], &[1.0]);
+    floats(graph, "half", &[], &[0.5]);
+    floats(graph, "huge", &[], &[1e30]);
+    graph.message(5, |tensor| {
+        tensor.int(1, 1).int(2, 7).string(8, "axis").bytes(9, &1i64.to_le_bytes());
+    });
+    graph.message(5, |tensor| {
+        tensor.int(2, 9).string(8, "yes").bytes(9, &[1]);
+    });
+    value(graph, 11, "input_ids", 7, &["batch", "sequence"]);
+    value(graph, 11, "attention_mask", 7, &["batch", "sequence"]);
+    for name in ["logits", "hidden_states.0", "hidden_states.1"] {
+        value(graph, 12, name, 1, &["batch", "sequence", "4"]);
+    }
+}
+
+fn node(graph: &mut Writer, operator: &str, inputs: &[&str], outputs: &[&str], ints: &[(&str, i64)]) {
+    graph.message(1, |node| {
+        for name in inputs {
+            node.string(1, name);
+        }
+        for name in outputs {
+            node.string(2, name);
+        }
+        node.string(3, outputs[0]).string(4, operator);
+        for (name, number) in ints {
+            node.message(5, |attribute| {
+                attribute.string(1, name).int(3, *number).int(20, 2);
+            });
+        }
+    });
+}
+
+fn floats(graph: &mut Writer, name: &str, dims: &[usize], values: &[f32]) {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    graph.message(5, |tensor| {
+        for size in dims {
+            tensor.int(1, *size as i64);
+        }
+        tensor.int(2, 1).string(8, name).bytes(9, &bytes);
+    });
+}
+
+fn value(graph: &mut Writer, field: u32, name: &str, element: i64, axes: &[&str]) {
+    graph.message(field, |value| {
+        value.string(1, name).message(2, |kind| {
+            kind.message(1, |tensor| {
+                tensor.int(1, element).message(2, |shape| {
+                    for axis in axes {
+                        shape.message(1, |dimension| {
+                            match axis.parse::<i64>() {
+                                Ok(size) => dimension.int(1, size),
+                                Err(_) => dimension.string(2, axis),
+                            };
+                        });
+                    }
+                });
+            });
+        });
+    });
+}
