@@ -4,3 +4,4 @@ mod graph;
 mod python;
 mod runtime;
 mod tiny;
+mod tokenization;

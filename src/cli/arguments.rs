@@ -1,0 +1,164 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::runtime::Device;
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArguments {
+    /// Print the result as JSON, and nothing else, on the standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// No progress and no notes; warnings and errors stay
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Log what happens to the standard error (-vv, -vvv: more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// The ONNX Runtime library [default: $ORT_DYLIB_PATH, beside the program, or .venv]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ort_lib: Option<PathBuf>,
+
+    /// Where to compute: auto, cpu, cuda or cuda:N; cuda fails where there is none
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: Device,
+
+    /// Threads to compute with [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    pub(crate) threads: Option<usize>,
+}
+
+/// How to read a data file.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct DataArguments {
+    /// The rows: .tsv, .csv or .jsonl
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) columns: ColumnArguments,
+}
+
+/// Which columns of a table are what.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct ColumnArguments {
+    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+
+    /// Column of the text: a name, or a number from 0 where the file has no header
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) text: Option<String>,
+
+    /// Column of the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) pair: Option<String>,
+
+    /// Column of the label
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) label: Option<String>,
+
+    /// The labels in the order of the model's classes, separated by commas
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) labels: Option<Vec<String>>,
+
+    /// What the labels are: classification or regression [default: by the labels]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) objective: Option<String>,
+
+    /// tsv, csv or jsonl [default: by the name of the file]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+
+    /// Whether quotes enclose fields: true or false [default: by the format and the task]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) quoting: Option<bool>,
+
+    /// Longest text in tokens; more is cut off
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub(crate) max_length: usize,
+}
+
+/// How activations are made.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Activations")]
+pub(crate) struct ExtractionArguments {
+    /// What stands for a text: mean, first, last (one vector per text) or tokens (a sample of its token vectors)
+    #[arg(long, value_name = "POOLING", default_value = "mean")]
+    pub(crate) pooling: String,
+
+    /// With --pooling tokens: vectors per text
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) tokens_per_text: usize,
+
+    /// Tokens per batch, padding included
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    pub(crate) batch_tokens: usize,
+}
+
+/// How the intrinsic dimension is estimated.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Dimension")]
+pub(crate) struct DimensionArguments {
+    /// TwoNN by linear fit (linear), maximum likelihood (mle) or censored maximum likelihood (censored-mle)
+    #[arg(long, value_name = "METHOD", default_value = "linear")]
+    pub(crate) method: String,
+
+    /// Share of the largest ratios that linear and censored-mle leave out
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub(crate) discard: f64,
+
+    /// How to find neighbours: auto, ball-tree or exact; the answers are the same
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub(crate) neighbours: String,
+}
+
+/// The rule that makes ranks of dimensions.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Ranks")]
+pub(crate) struct RankArguments {
+    /// How a difference of dimensions becomes whole: ceil, round or floor
+    #[arg(long, value_name = "HOW", default_value = "ceil")]
+    pub(crate) rounding: String,
+
+    /// Added to every rank
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) offset: usize,
+
+    /// Smallest rank
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) minimum_rank: usize,
+
+    /// Largest rank
+    #[arg(long, value_name = "N")]
+    pub(crate) maximum_rank: Option<usize>,
+
+    /// Most parameters the adapter may have in all
+    #[arg(long, value_name = "PARAMETERS")]
+    pub(crate) budget: Option<u64>,
+
+    /// alpha / rank, the same for every layer
+    #[arg(long, value_name = "C", default_value_t = 32.0)]
+    pub(crate) scaling: f64,
+
+    /// Weights to adapt: query, key, value, output, feed-forward, or all
+    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "query,key,value,output")]
+    pub(crate) projections: Vec<String>,
+
+    /// Subsamples of the rows that tell how certain a rank is; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) subsamples: usize,
+
+    /// Seed of everything random
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
