@@ -1,1 +1,13 @@
 //! Hugging Face folders: safetensors, configuration, tokenizer files; which checkpoint tensor an ONNX weight is.
+
+mod error;
+mod folder;
+mod matching;
+mod safetensors;
+#[cfg(test)]
+mod tests;
+
+pub use error::CheckpointError;
+pub use folder::ModelFolder;
+pub use matching::{MatchedBy, WeightMatch, match_head, match_weights};
+pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::runtime::{Library, SessionSettings};
+
 use super::arguments::GlobalArguments;
 use super::progress::Terminal;
 
@@ -41,6 +43,18 @@ impl Context {
     /// The global options.
     pub(crate) fn global(&self) -> &GlobalArguments {
         &self.global
+    }
+
+    /// ONNX Runtime, as `--ort-lib` says.
+    pub(crate) fn library(&self) -> anyhow::Result<&'static Library> {
+        let library = Library::load(self.global.ort_lib.as_deref())?;
+        tracing::info!("ONNX Runtime {} from {}", library.version(), library.path().display());
+        Ok(library)
+    }
+
+    /// Device and threads of a session of ONNX Runtime.
+    pub(crate) fn session_settings(&self) -> SessionSettings {
+        SessionSettings { device: self.global.device, threads: self.global.threads, ..SessionSettings::default() }
     }
 
     /// Where long computations report to.

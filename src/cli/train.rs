@@ -38,11 +38,17 @@ pub(crate) struct Arguments {
     columns: ColumnArguments,
 }
 
+/// What a gelora without libtorch says.
+#[cfg(not(feature = "train"))]
+pub(crate) const WITHOUT_TRAINING: &str = "this gelora only plans: it was built without libtorch; \
+    build one that trains with `cargo install gelora` (the feature `train` is on by default)";
+
+#[cfg(not(feature = "train"))]
 pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    #[cfg(not(feature = "train"))]
-    anyhow::bail!(
-        "this gelora was built for planning only, without libtorch; install one that trains with `cargo install gelora`, or build it with `cargo build --release --features train`"
-    );
-    #[cfg(feature = "train")]
+    anyhow::bail!(WITHOUT_TRAINING)
+}
+
+#[cfg(feature = "train")]
+pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
     anyhow::bail!("not yet here")
 }

@@ -41,9 +41,12 @@ fn plain() -> LoadSettings {
 fn a_tsv_file_does_not_quote_unless_told() {
     let content = "label\ttext\n1\t\"Yes\" , he said .\n0\t\"a \"\"b\"\" c\"\n";
     let unquoted = load("a.tsv", content, &plain());
+    assert_eq!(unquoted.warnings, Vec::<String>::new(), "the first text shows that quotes are ordinary here");
     assert_eq!(texts(&unquoted), ["\"Yes\" , he said .", "\"a \"\"b\"\" c\""]);
     assert_eq!(unquoted.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
-    assert_eq!(unquoted.warnings.len(), 1, "the second text gives away that quotes were meant");
+
+    let content = "label\ttext\n1\t\"Yes, he said\"\n0\t\"a \"\"b\"\" c\"\n";
+    assert_eq!(load("a.tsv", content, &plain()).warnings.len(), 1, "here they quote");
 
     let content = "label\ttext\n1\tplain\n0\t\"a \"\"b\"\"\tc\nd\"\n";
     let quoted = load("a.tsv", content, &LoadSettings { quoting: Some(true), ..plain() });
@@ -368,6 +371,11 @@ fn rows_are_cut_as_we_say_and_not_as_the_file_says() {
         ]
     );
     assert_eq!(encodings[3].type_ids, [0, 0, 0, 1, 1, 1, 1]);
+    // Both texts are longer than the maximum; the longer one keeps the odd token, whichever it is.
+    let short = Tokenizer::open(&path, 6).unwrap();
+    let pairs = examples(&[("a b c d e a b c", Some("e d c b a e d")), ("e d c b a e d", Some("a b c d e a b c"))]);
+    let encodings = short.encode(&pairs, &Silent).unwrap();
+    assert_eq!((&encodings[0].ids, &encodings[1].ids), (&vec![1, 4, 5, 2, 8, 2], &vec![1, 8, 2, 4, 5, 2]));
     assert_eq!((tokenizer.pad_id(), tokenizer.pad_type_id()), (3, 1), "the ids of padding do come from the file");
     assert_eq!(tokenizer.sha256(), crate::files::sha256(TOKENIZER.as_bytes()));
 }

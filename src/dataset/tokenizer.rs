@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tokenizers::{EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 
 use super::error::quoted;
 use super::{DatasetError, Encoding, Example};
@@ -14,8 +16,16 @@ use crate::progress::{Event, Observer};
 const CHUNK: usize = 2048;
 
 /// `tokenizer.json`, with truncation and padding of our own: whatever the file brings is cleared.
+///
+/// The two texts of a pair are tokenized whole, then cut, then joined. Leaving the cutting to the library would not do: it
+/// stops reading each text at the maximum length, and then cannot tell any more which one was the longer.
 pub struct Tokenizer {
+    /// Without truncation, padding and special tokens.
     inner: tokenizers::Tokenizer,
+    /// Adds the special tokens.
+    finish: Option<PostProcessorWrapper>,
+    /// How to cut; its maximum length counts special tokens too.
+    truncation: TruncationParams,
     path: PathBuf,
     sha256: String,
     maximum_length: usize,
@@ -48,7 +58,8 @@ impl Tokenizer {
         let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
         let model = SideFile::read(tokenizer_json, "config.json")?;
         let (pad_id, pad_type_id) = padding(&inner, &config, &model);
-        let least = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true)) + 2;
+        let finish = inner.get_post_processor().cloned();
+        let least = finish.as_ref().map_or(0, |processor| processor.added_tokens(true)) + 2;
         if maximum_length < least {
             return Err(DatasetError::MaximumLength { found: maximum_length, least });
         }
@@ -62,9 +73,12 @@ impl Tokenizer {
             stride: 0,
         };
         inner.with_padding(None);
-        inner.with_truncation(Some(truncation)).map_err(|error| bad(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+        inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Tokenizer {
             inner,
+            finish,
+            truncation,
             path: tokenizer_json.into(),
             sha256: sha256(&bytes),
             maximum_length,
@@ -110,18 +124,34 @@ impl Tokenizer {
     fn encode_one(&self, example: &Example) -> Result<(Encoding, bool), DatasetError> {
         let failed =
             |reason: String| DatasetError::Tokenization { line: example.line, path: self.path.clone(), reason };
-        let text = example.text.as_str();
-        let input: EncodeInput<'_> = match &example.pair {
-            Some(pair) => (text, pair.as_str()).into(),
-            None => text.into(),
-        };
-        let encoding =
-            self.inner.encode_fast(input, true).map_err(|error| failed(format!("says: {error}").replace('\n', " ")))?;
+        let (encoding, cut) = self
+            .cut_and_join(&example.text, example.pair.as_deref())
+            .map_err(|error| failed(format!("says: {error}").replace(['\n', '\r'], " ")))?;
         if encoding.get_ids().is_empty() {
-            return Err(failed(format!("makes no token of {}", quoted(text))));
+            return Err(failed(format!("makes no token of {}", quoted(&example.text))));
         }
-        let cut = !encoding.get_overflowing().is_empty();
         Ok((Encoding { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }, cut))
+    }
+
+    /// What the library's `encode` does, but with the lengths of the whole texts.
+    fn cut_and_join(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<(tokenizers::Encoding, bool)> {
+        let first = self.inner.encode_fast(text, false)?;
+        let second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose()?.map(|mut encoding| {
+            encoding.set_type_ids(vec![1; encoding.len()]);
+            encoding
+        });
+        let special = self.finish.as_ref().map_or(0, |processor| processor.added_tokens(pair.is_some()));
+        let truncation = TruncationParams { max_length: self.maximum_length - special, ..self.truncation.clone() };
+        let cut = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) > truncation.max_length;
+        let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;
+        // What was cut off would be carried on, in all combinations.
+        first.take_overflowing();
+        second.as_mut().map(tokenizers::Encoding::take_overflowing);
+        let whole = match &self.finish {
+            Some(processor) => processor.process(first, second, true)?,
+            None => tokenizers::Encoding::merge(std::iter::once(first).chain(second), false),
+        };
+        Ok((whole, cut))
     }
 
     /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.

@@ -20,12 +20,12 @@ pub(crate) struct Frame {
 impl Frame {
     /// For tablets, desks and paper.
     pub(crate) fn wide(height: f64) -> Self {
-        Self { name: "wide", width: 920.0, height, left: 44.0, right: 12.0, top: 34.0, bottom: 46.0 }
+        Self { name: "wide", width: 920.0, height, left: 44.0, right: 12.0, top: 36.0, bottom: 46.0 }
     }
 
     /// For phones.
     pub(crate) fn narrow(height: f64) -> Self {
-        Self { name: "narrow", width: 348.0, height, left: 30.0, right: 6.0, top: 34.0, bottom: 46.0 }
+        Self { name: "narrow", width: 348.0, height, left: 30.0, right: 6.0, top: 36.0, bottom: 46.0 }
     }
 
     /// Where a plot begins and ends from left to right.

@@ -59,6 +59,7 @@ struct Page {
     has_probabilities: bool,
     budget: Budget,
     layers: Vec<Layer>,
+    has_left_out: bool,
     modules: Vec<Module>,
     provenance: Vec<Group>,
     version: String,
@@ -142,6 +143,7 @@ impl Page {
             has_probabilities: plan.blocks.iter().any(|block| !block.rank_probabilities.is_empty()),
             budget: budget(plan),
             layers: plan.hidden_states.iter().map(|state| layer(plan, state.index)).collect(),
+            has_left_out: plan.hidden_states.iter().any(|state| state.duplicates + state.non_finite > 0),
             modules: modules(plan),
             provenance: provenance(plan),
             version: plan.gelora_version.clone(),
@@ -241,8 +243,6 @@ fn budget(plan: &Plan) -> Budget {
 
 fn layer(plan: &Plan, index: usize) -> Layer {
     let state = &plan.hidden_states[index];
-    let left_out = [(state.duplicates, "duplicate"), (state.non_finite, "not finite")];
-    let left_out = left_out.iter().filter(|(count, _)| *count > 0);
     Layer {
         index: state.index,
         dimension: state.dimension.map_or_else(|| "none".to_owned(), number::dimension),
@@ -252,10 +252,7 @@ fn layer(plan: &Plan, index: usize) -> Layer {
             (None, None) => String::new(),
         },
         points: number::thousands(state.points),
-        left_out: left_out
-            .map(|(count, why)| format!("{} {why}", number::thousands(*count)))
-            .collect::<Vec<_>>()
-            .join(", "),
+        left_out: number::thousands(state.duplicates + state.non_finite),
         block: plan.blocks.iter().find(|block| block.block == state.index).map(block_row),
     }
 }

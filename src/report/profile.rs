@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::rank::Plan;
 
-use super::chart::{Frame, Scale, Tick, label_every, round_values, tenth, tick_label};
+use super::chart::{Frame, Scale, Tick, label_every, round_values, tick_label};
 use super::number;
 
 /// Coordinates of the figure; the template draws them.
@@ -49,7 +49,7 @@ impl Profile {
         let states = &plan.hidden_states;
         let across = layers_across(&frame, states.len());
         let (low, high) = range(plan);
-        let values = round_values(low, high, 4);
+        let values = round_values(low, high, 5);
         let step = values[1] - values[0];
         let up = Scale { from: (values[0], values[values.len() - 1]), to: frame.upwards() };
 
@@ -95,7 +95,7 @@ impl Profile {
     }
 }
 
-/// From zero where that does not flatten the profile, so that heights can be compared.
+/// What the axis has to hold: from zero where that costs little, else with some air below.
 fn range(plan: &Plan) -> (f64, f64) {
     let mut low = f64::INFINITY;
     let mut high = f64::NEG_INFINITY;
@@ -106,10 +106,9 @@ fn range(plan: &Plan) -> (f64, f64) {
             }
         }
     }
-    match low <= high {
-        true if low > 0.0 && (high - low) >= 0.25 * high => (0.0, high),
-        true if low > 0.0 => ((low - 0.5 * (high - low)).max(0.0), tenth(high)),
-        true => (low, high),
-        false => (0.0, 1.0),
+    if low > high {
+        return (0.0, 1.0);
     }
+    let air = 0.12 * (high - low).max(0.05 * high.abs());
+    if low >= 0.0 && low < 0.4 * high { (0.0, high) } else { (low - air, high) }
 }

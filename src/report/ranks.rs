@@ -14,6 +14,8 @@ pub(crate) struct Ranks {
     frame: Frame,
     y_ticks: Vec<Tick>,
     bars: Vec<Bar>,
+    /// Whether the bars say how often their rank came out.
+    shares: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,9 +45,14 @@ struct Cell {
 }
 
 impl Ranks {
-    pub(crate) fn new(plan: &Plan, frame: Frame) -> Self {
+    pub(crate) fn new(plan: &Plan, mut frame: Frame) -> Self {
         let across = layers_across(&frame, plan.hidden_states.len());
         let step = across.at(1.0) - across.at(0.0);
+        let shares = step >= 42.0 && plan.blocks.iter().any(|block| certainty(block).is_some());
+        if shares {
+            frame.height += 20.0;
+            frame.bottom += 20.0;
+        }
         let highest = plan.blocks.iter().map(highest_rank).max().unwrap_or(1).max(2);
         let values: Vec<f64> =
             round_values(0.0, highest as f64, 4).into_iter().filter(|value| value.fract() == 0.0).collect();
@@ -56,7 +63,7 @@ impl Ranks {
 
         let bars = plan.blocks.iter().map(|block| {
             let middle = across.at(block.block as f64 - 0.5);
-            let share = certainty(block).map(number::percent).filter(|_| step >= 46.0).unwrap_or_default();
+            let share = certainty(block).map(number::percent).filter(|_| shares).unwrap_or_default();
             let label = if block.block % every == 0 || every == 1 { block.block.to_string() } else { String::new() };
             Bar {
                 x: tenth(middle - width / 2.0),
@@ -75,6 +82,7 @@ impl Ranks {
             frame,
             y_ticks: values.iter().map(|value| Tick { at: up.at(*value), label: tick_label(*value, 1.0) }).collect(),
             bars,
+            shares,
         }
     }
 }

@@ -1,4 +1,7 @@
 //! The tests at the edges of the rooms, in one binary.
 
+mod graph;
+mod python;
 mod runtime;
 mod tiny;
+mod tokenization;
