@@ -1,7 +1,6 @@
 //! The ball tree of linfa-nn, made exact: identical rows are stored once (many of them degenerate the tree), it works on
 //! centred float64 values, and near-ties are settled by distances measured on the points as given.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linfa_nn::distance::L2Dist;
@@ -11,7 +10,7 @@ use rayon::prelude::*;
 
 use super::centred::Centring;
 use super::direct::{Best, Points};
-use super::{Found, NeighbourError, Real};
+use super::{Found, NeighbourError, Real, first_equal_row};
 use crate::progress::{Event, Observer};
 
 /// Rows handled between two looks at the cancel flag.
@@ -64,18 +63,16 @@ struct Twins {
 
 impl Twins {
     fn of<T: Real>(points: &Points<'_, T>) -> Self {
-        let mut known: HashMap<Vec<u64>, u32> = HashMap::new();
         let mut rows: Vec<Vec<u32>> = Vec::new();
-        let mut group = Vec::with_capacity(points.rows());
-        for index in 0..points.rows() {
-            // Adding zero makes +0 of −0.
-            let bits = points.row(index).iter().map(|value| (value.to_f64() + 0.0).to_bits()).collect();
-            let number = *known.entry(bits).or_insert(rows.len() as u32);
-            if number as usize == rows.len() {
+        let mut group: Vec<u32> = Vec::with_capacity(points.rows());
+        for (row, first) in first_equal_row(points.view()).into_iter().enumerate() {
+            if first as usize == row {
+                group.push(rows.len() as u32);
                 rows.push(Vec::new());
+            } else {
+                group.push(group[first as usize]);
             }
-            rows[number as usize].push(index as u32);
-            group.push(number);
+            rows[group[row] as usize].push(row as u32);
         }
         Self { rows, group }
     }

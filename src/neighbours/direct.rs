@@ -1,7 +1,7 @@
 //! Distances by direct difference in float64: the truth that the engines are held to, and the way out where single
 //! precision cannot decide.
 
-use ndarray::ArrayView1;
+use ndarray::{ArrayView1, ArrayView2};
 
 use super::Real;
 
@@ -20,6 +20,10 @@ const STEP: usize = 8 * LANES;
 impl<T: Real> Points<'_, T> {
     pub fn rows(&self) -> usize {
         self.values.len() / self.columns
+    }
+
+    pub fn view(&self) -> ArrayView2<'_, T> {
+        ArrayView2::from_shape((self.rows(), self.columns), self.values).expect("whole rows")
     }
 
     pub fn row(&self, index: usize) -> &[T] {

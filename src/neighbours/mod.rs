@@ -8,6 +8,7 @@ mod ball_tree;
 mod candidates;
 mod centred;
 mod direct;
+mod equal;
 mod exact;
 mod product;
 mod real;
@@ -22,6 +23,7 @@ use ndarray::{Array2, ArrayView2, CowArray};
 
 use crate::progress::{Cancelled, Observer};
 
+pub use equal::first_equal_row;
 pub use real::Real;
 
 /// How the neighbours are found. The answer does not depend on it.
