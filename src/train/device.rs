@@ -14,10 +14,12 @@ pub fn open(device: Device) -> Result<tch::Device, TrainError> {
         Device::Cuda(number) => {
             let count = cuda_devices().map_err(|reason| TrainError::NoCuda { reason })?;
             match count {
-                0 => Err(TrainError::NoCuda { reason: "libtorch sees no CUDA device (driver missing or too old?)".into() }),
-                count if i64::from(number) >= count => {
-                    Err(TrainError::NoCuda { reason: format!("libtorch sees {count} CUDA device(s), and number {number} is none of them") })
-                }
+                0 => Err(TrainError::NoCuda {
+                    reason: "libtorch sees no CUDA device (driver missing or too old?)".into(),
+                }),
+                count if i64::from(number) >= count => Err(TrainError::NoCuda {
+                    reason: format!("libtorch sees {count} CUDA device(s), and number {number} is none of them"),
+                }),
                 _ => Ok(tch::Device::Cuda(number as usize)),
             }
         }

@@ -26,10 +26,17 @@ pub struct NewHead {
 
 impl NewHead {
     /// Fresh weights: normal with standard deviation 0.02, biases zero. The same seed gives the same head everywhere.
-    pub fn new(pooling: HeadPooling, hidden: usize, outputs: usize, seed: u64, device: Device) -> Result<Self, TrainError> {
+    pub fn new(
+        pooling: HeadPooling,
+        hidden: usize,
+        outputs: usize,
+        seed: u64,
+        device: Device,
+    ) -> Result<Self, TrainError> {
         let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(STREAM);
-        let values: Vec<f32> = (0..hidden * outputs).map(|_| (INITIAL_DEVIATION * normal(&mut random)) as f32).collect();
+        let values: Vec<f32> =
+            (0..hidden * outputs).map(|_| (INITIAL_DEVIATION * normal(&mut random)) as f32).collect();
         let weight = Tensor::f_from_slice(&values)?.f_reshape([outputs as i64, hidden as i64])?.f_to_device(device)?;
         let bias = Tensor::f_zeros([outputs as i64], (Kind::Float, device))?;
         Ok(NewHead { pooling, weight: weight.f_set_requires_grad(true)?, bias: bias.f_set_requires_grad(true)? })

@@ -43,8 +43,12 @@ impl Targets {
             }),
         };
         match objective {
-            Objective::Classification { .. } => labels.iter().enumerate().map(class).collect::<Result<_, _>>().map(Targets::Classes),
-            Objective::Regression => labels.iter().enumerate().map(value).collect::<Result<_, _>>().map(Targets::Values),
+            Objective::Classification { .. } => {
+                labels.iter().enumerate().map(class).collect::<Result<_, _>>().map(Targets::Classes)
+            }
+            Objective::Regression => {
+                labels.iter().enumerate().map(value).collect::<Result<_, _>>().map(Targets::Values)
+            }
         }
     }
 

@@ -84,7 +84,11 @@ impl Parameters {
         let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)?;
         let mut flat = Vec::with_capacity(gradients.len());
         for (gradient, leaf) in gradients.iter().zip(&self.leaves) {
-            flat.push(if gradient.defined() { gradient.f_reshape([-1])? } else { leaf.f_zeros_like()?.f_reshape([-1])? });
+            flat.push(if gradient.defined() {
+                gradient.f_reshape([-1])?
+            } else {
+                leaf.f_zeros_like()?.f_reshape([-1])?
+            });
         }
         Ok(tch::no_grad(|| Tensor::f_cat(&flat, 0))?)
     }
