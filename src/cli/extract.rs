@@ -29,9 +29,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     extraction: ExtractionArguments,
 
-    /// Seed of what --pooling tokens samples
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    /// Replace a store that was made of something else
+    #[arg(long)]
+    overwrite: bool,
 }
 
 pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
