@@ -12,13 +12,11 @@ mod exit;
 mod expose;
 mod extract;
 mod inspect;
-mod inspection;
 mod merge;
 mod paint;
 mod plan;
 mod progress;
 mod run;
-mod settings;
 mod train;
 
 use std::process::ExitCode;
