@@ -12,11 +12,14 @@ mod exit;
 mod expose;
 mod extract;
 mod inspect;
+mod inspection;
 mod merge;
 mod paint;
 mod plan;
 mod progress;
+mod opened;
 mod run;
+mod settings;
 mod train;
 
 use std::process::ExitCode;
