@@ -38,7 +38,7 @@ fn same(one: &TrainOutcome, other: &TrainOutcome) {
 }
 
 fn long() -> TrainSettings {
-    TrainSettings { dropout: 0.1, accumulation: 2, ..settings() }
+    TrainSettings { epochs: 8, dropout: 0.1, accumulation: 2, ..settings() }
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_state_of_another_run_is_refused() {
         text.replace(bench.out.path().to_str().unwrap(), "OUT")
     };
     let other = TrainSettings { learning_rate: 0.5, ..short.clone() };
-    insta::assert_snapshot!(refuse(bench.input(), &other), @"");
+    insta::assert_snapshot!(refuse(bench.input(), &other), @"OUT/state/training.safetensors was saved with another learning rate (0.01; now 0.5); take the earlier one to go on, or start anew with --restart");
     let mut plan = bench.plan.clone();
     plan.blocks[0].modules[0].rank = 3;
     let mut input = bench.input();
