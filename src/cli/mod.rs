@@ -3,6 +3,7 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
+pub mod config;
 mod context;
 mod dimension;
 mod doctor;
@@ -11,11 +12,14 @@ mod exit;
 mod expose;
 mod extract;
 mod inspect;
+mod inspection;
 mod merge;
 mod paint;
 mod plan;
 mod progress;
+mod opened;
 mod run;
+mod settings;
 mod train;
 
 use std::process::ExitCode;
