@@ -125,7 +125,7 @@ fn child_of_the_kill_test() {
 }
 
 fn killed() -> TrainSettings {
-    TrainSettings { epochs: 40, save_every: 2, ..long() }
+    TrainSettings { epochs: 20, save_every: 2, ..long() }
 }
 
 fn spawn(folder: &Path) -> Child {
@@ -145,7 +145,7 @@ fn a_killed_run_goes_on_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state/training.safetensors");
     let mut kills = 0;
-    for milliseconds in [3, 41, 97, 160, 23, 71] {
+    for milliseconds in [3, 41, 97, 23, 71] {
         let mut child = spawn(folder.path());
         // Wait until this process has saved something (or ended), then kill it some time later.
         let saved = || std::fs::metadata(&state).and_then(|data| data.modified()).ok();

@@ -8,7 +8,7 @@ use crate::files::sha256_file;
 use crate::onnx::{HiddenStates, LinearLayer, Model, Role, blocks};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
-use crate::train::{HeadPooling, Rows, TrainInput, TrainSettings, WarmUp};
+use crate::train::{HeadPooling, Kernels, Rows, TrainInput, TrainSettings, WarmUp};
 
 /// An opened export with everything that training needs beside it.
 pub struct Bench {
@@ -85,6 +85,7 @@ pub fn settings() -> TrainSettings {
         warm_up: WarmUp::Ratio(0.1),
         device: Device::Cpu,
         threads: Some(1),
+        kernels: Kernels::Torch,
         log_every: 3,
         save_every: 5,
         evaluation_tokens: 256,
