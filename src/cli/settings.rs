@@ -6,9 +6,7 @@ use crate::dimension::{Method, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
 
-use super::arguments::{
-    ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments,
-};
+use super::arguments::{ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::config::{self, DataSection, PlanSection, Projection};
 use super::context::Context;
 
