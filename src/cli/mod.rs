@@ -12,11 +12,14 @@ mod exit;
 mod expose;
 mod extract;
 mod inspect;
+mod inspection;
 mod merge;
+mod opened;
 mod paint;
 mod plan;
 mod progress;
 mod run;
+mod settings;
 mod train;
 
 use std::process::ExitCode;

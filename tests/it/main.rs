@@ -1,6 +1,9 @@
 //! The tests at the edges of the rooms, in one binary.
 
 mod evaluation;
+mod cli;
+mod dimension;
+mod extraction;
 mod graph;
 mod python;
 mod runtime;

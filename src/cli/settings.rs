@@ -1,0 +1,153 @@
+//! From what the user said (arguments or configuration) to what the rooms take.
+
+use crate::activations::{ExtractSettings, Pooling, Provenance};
+use crate::dataset::Dataset;
+use crate::dimension::{Method, TwoNn};
+use crate::neighbours::Engine;
+use crate::onnx::Role;
+
+use super::arguments::{ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
+use super::config::{self, DataSection, PlanSection, Projection};
+use super::context::Context;
+
+impl ColumnArguments {
+    /// As `[data]` of a configuration would say it, with these rows.
+    pub(crate) fn section(self, rows: std::path::PathBuf) -> DataSection {
+        DataSection {
+            task: self.task,
+            train: rows,
+            dev: None,
+            test: None,
+            text: self.text,
+            pair: self.pair,
+            label: self.label,
+            labels: self.labels,
+            objective: self.objective,
+            format: self.format,
+            quoting: self.quoting,
+            max_length: self.max_length,
+            limit: None,
+            metrics: None,
+        }
+    }
+}
+
+impl DataArguments {
+    /// As `[data]` of a configuration would say it.
+    pub(crate) fn section(self) -> DataSection {
+        self.columns.section(self.data)
+    }
+}
+
+impl DimensionArguments {
+    /// As `[plan]` of a configuration would say it, the rest as usual.
+    pub(crate) fn section(&self) -> PlanSection {
+        PlanSection {
+            method: self.method,
+            discard: self.discard,
+            neighbours: self.neighbours,
+            ..PlanSection::default()
+        }
+    }
+}
+
+impl ExtractionArguments {
+    /// Enters these into `[plan]`.
+    pub(crate) fn enter(&self, section: PlanSection) -> PlanSection {
+        PlanSection {
+            pooling: self.pooling,
+            tokens_per_text: self.tokens_per_text,
+            batch_tokens: self.batch_tokens,
+            rows: self.rows,
+            seed: self.seed,
+            ..section
+        }
+    }
+}
+
+impl RankArguments {
+    /// Enters these into `[plan]`.
+    pub(crate) fn enter(self, section: PlanSection) -> PlanSection {
+        PlanSection {
+            rounding: self.rounding,
+            offset: self.offset,
+            minimum_rank: self.minimum_rank,
+            maximum_rank: self.maximum_rank,
+            budget: self.budget,
+            scaling: self.scaling,
+            projections: self.projections,
+            subsamples: self.subsamples,
+            ..section
+        }
+    }
+}
+
+impl PlanSection {
+    /// How the dimension is estimated.
+    pub(crate) fn two_nn(&self) -> TwoNn {
+        let method = match self.method {
+            config::Method::Linear => Method::Linear { discard: self.discard },
+            config::Method::MaximumLikelihood => Method::MaximumLikelihood,
+            config::Method::CensoredMaximumLikelihood => Method::CensoredMaximumLikelihood { discard: self.discard },
+        };
+        let engine = match self.neighbours {
+            config::Neighbours::Auto => Engine::Auto,
+            config::Neighbours::BallTree => Engine::BallTree,
+            config::Neighbours::Exact => Engine::Exact,
+        };
+        TwoNn { method, engine, ..TwoNn::default() }
+    }
+
+    /// What stands for a row.
+    pub(crate) fn pooling(&self) -> Pooling {
+        match self.pooling {
+            config::Pooling::Mean => Pooling::Mean,
+            config::Pooling::First => Pooling::First,
+            config::Pooling::Last => Pooling::Last,
+            config::Pooling::Tokens => Pooling::Tokens { per_row: self.tokens_per_text, seed: self.seed },
+        }
+    }
+
+    /// How activations are extracted.
+    pub(crate) fn extraction(&self, context: &Context, dataset: &Dataset, overwrite: bool) -> ExtractSettings {
+        ExtractSettings {
+            pooling: self.pooling(),
+            session: context.session_settings(),
+            library: context.global().ort_lib.clone(),
+            batch_tokens: Some(self.batch_tokens),
+            overwrite,
+            provenance: Provenance {
+                data: Some(dataset.path.clone()),
+                data_sha256: Some(dataset.sha256.clone()),
+                ..Provenance::default()
+            },
+            ..ExtractSettings::default()
+        }
+    }
+
+    /// The weights that get adapters.
+    pub(crate) fn roles(&self) -> Vec<Role> {
+        let mut roles = Vec::new();
+        for projection in &self.projections {
+            roles.extend(match projection {
+                Projection::Query => vec![Role::Query],
+                Projection::Key => vec![Role::Key],
+                Projection::Value => vec![Role::Value],
+                Projection::Output => vec![Role::Output],
+                Projection::FeedForward => vec![Role::FeedForward],
+                Projection::All => vec![
+                    Role::Query,
+                    Role::Key,
+                    Role::Value,
+                    Role::QueryKeyValue,
+                    Role::Output,
+                    Role::FeedForward,
+                    Role::Other,
+                ],
+            });
+        }
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+}
