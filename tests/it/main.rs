@@ -1,6 +1,7 @@
 //! The tests at the edges of the rooms, in one binary.
 
 mod graph;
+mod merge;
 mod python;
 mod runtime;
 mod tiny;
