@@ -4,6 +4,7 @@ mod cli;
 mod dimension;
 mod extraction;
 mod graph;
+mod merge;
 mod python;
 mod runtime;
 mod tiny;
