@@ -1,5 +1,6 @@
 //! The tests at the edges of the rooms, in one binary.
 
+mod evaluation;
 mod cli;
 mod dimension;
 mod extraction;
