@@ -6,6 +6,8 @@ mod dimension;
 mod extraction;
 mod graph;
 mod merge;
+#[cfg(feature = "train")]
+mod program;
 mod python;
 mod runtime;
 mod tiny;
