@@ -17,6 +17,7 @@ mod merge;
 mod opened;
 mod paint;
 mod plan;
+mod planning;
 mod progress;
 mod run;
 mod settings;

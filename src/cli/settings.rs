@@ -5,6 +5,7 @@ use crate::dataset::Dataset;
 use crate::dimension::{Method, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
+use crate::rank::{RankSettings, Rounding};
 
 use super::arguments::{ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::config::{self, DataSection, PlanSection, Projection};
@@ -125,8 +126,27 @@ impl PlanSection {
         }
     }
 
+    /// How dimensions become ranks.
+    pub(crate) fn rank_settings(&self) -> RankSettings {
+        RankSettings {
+            rounding: match self.rounding {
+                config::Rounding::Ceil => Rounding::Ceil,
+                config::Rounding::Round => Rounding::Round,
+                config::Rounding::Floor => Rounding::Floor,
+            },
+            offset: self.offset,
+            minimum: self.minimum_rank,
+            maximum: self.maximum_rank,
+            budget: self.budget,
+            scaling: self.scaling,
+            projections: self.roles(),
+            subsamples: self.subsamples,
+            seed: self.seed,
+        }
+    }
+
     /// The weights that get adapters.
-    pub(crate) fn roles(&self) -> Vec<Role> {
+    fn roles(&self) -> Vec<Role> {
         let mut roles = Vec::new();
         for projection in &self.projections {
             roles.extend(match projection {

@@ -5,6 +5,9 @@ mod cli;
 mod dimension;
 mod extraction;
 mod graph;
+mod merge;
+#[cfg(feature = "train")]
+mod program;
 mod python;
 mod runtime;
 mod tiny;
