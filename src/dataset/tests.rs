@@ -150,8 +150,10 @@ fn what_is_wrong_with_a_table() {
     let pair = LoadSettings { pair: Some("other".into()), ..plain() };
     let quoting = LoadSettings { quoting: Some(true), ..plain() };
     let missing = Dataset::load(&PathBuf::from("nowhere/train.tsv"), &plain()).unwrap_err().to_string();
+    let folder = Dataset::load(&PathBuf::from("src"), &plain()).unwrap_err().to_string();
     let cases = [
         missing,
+        folder,
         error("a.txt", "text\tlabel\n", &plain()),
         error("a.tsv", "", &plain()),
         error("a.tsv", "text\tlabel\n\n", &plain()),
