@@ -8,6 +8,7 @@ mod context;
 mod dimension;
 mod doctor;
 mod evaluate;
+mod evaluating;
 mod exit;
 mod expose;
 mod extract;
@@ -22,6 +23,8 @@ mod progress;
 mod run;
 mod settings;
 mod train;
+#[cfg(feature = "train")]
+mod training;
 
 use std::process::ExitCode;
 

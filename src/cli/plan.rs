@@ -7,8 +7,8 @@ use crate::report;
 
 use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::context::Context;
-use super::opened::Opened;
-use super::planning::{PlanFiles, plan};
+use super::opened::{Opened, load};
+use super::planning::{PlanData, PlanFiles, plan};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -47,6 +47,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let data = arguments.data.section();
     let files = PlanFiles::in_folder(&arguments.out);
     let model = Opened::new(&arguments.model)?;
+    let tokenizer = model.tokenizer(data.max_length)?;
+    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
+    let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };
     let plan = plan(context, &model, &data, &settings, &files)?;
     // The plan is on disk as JSON; printing the same again is what --json is for.
     context.print(&plan, || describe(&plan, &files))

@@ -16,7 +16,7 @@ use crate::report;
 
 use super::config::{DataSection, PlanSection};
 use super::context::Context;
-use super::extract::{distinct, extract, load_texts};
+use super::extract::{distinct, extract};
 use super::opened::Opened;
 
 /// Where a plan and its files lie.
@@ -47,36 +47,26 @@ impl PlanFiles {
     }
 }
 
+/// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
+pub(crate) struct PlanData<'a> {
+    pub(crate) section: &'a DataSection,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) tokenizer: &'a Tokenizer,
+}
+
 /// Extracts, measures, ranks, and writes everything.
 pub(crate) fn plan(
     context: &Context,
     model: &Opened,
-    data: &DataSection,
+    data: &PlanData<'_>,
     settings: &PlanSection,
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
-    let tokenizer = model.tokenizer(data.max_length)?;
-    let dataset = load_texts(context, &data.train, &data.load_settings().without_labels())?;
-    let blocks = onnx::blocks(&model.model, &model.states)?;
-    let linears: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
-    let matches = match &model.folder.checkpoint {
-        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears)?,
-        None => Vec::new(),
-    };
-    let mut rest = matches.as_slice();
-    let blocks: Vec<BlockToAdapt> = blocks
-        .iter()
-        .map(|block| {
-            let (own, others): (&[Option<WeightMatch>], _) = rest.split_at(block.linears.len().min(rest.len()));
-            rest = others;
-            BlockToAdapt::new(block, own)
-        })
-        .collect();
-
-    let store = extract(context, model, &dataset, &tokenizer, settings, &files.store, true)?;
+    let blocks = blocks_to_adapt(model)?;
+    let store = extract(context, model, data.dataset, data.tokenizer, settings, &files.store, true)?;
     let request = PlanRequest {
         model: model_provenance(model, &store)?,
-        data: data_provenance(data, &dataset, &tokenizer, &store),
+        data: data_provenance(data, &store),
         extraction: extraction_provenance(&store),
         hidden_states: &model.states.values,
         blocks: &blocks,
@@ -87,6 +77,23 @@ pub(crate) fn plan(
     let plan = make_plan(&mut load, &request, context.observer())?;
     write(model, &plan, files)?;
     Ok(plan)
+}
+
+/// The blocks with the names that the checkpoint gives their weights.
+fn blocks_to_adapt(model: &Opened) -> anyhow::Result<Vec<BlockToAdapt>> {
+    let blocks = onnx::blocks(&model.model, &model.states)?;
+    let linears: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
+    let matches = match &model.folder.checkpoint {
+        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears)?,
+        None => Vec::new(),
+    };
+    let mut rest = matches.as_slice();
+    let named = blocks.iter().map(|block| {
+        let (own, others): (&[Option<WeightMatch>], _) = rest.split_at(block.linears.len().min(rest.len()));
+        rest = others;
+        BlockToAdapt::new(block, own)
+    });
+    Ok(named.collect())
 }
 
 fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {
@@ -136,18 +143,19 @@ fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProven
     })
 }
 
-fn data_provenance(data: &DataSection, dataset: &Dataset, tokenizer: &Tokenizer, store: &Store) -> DataProvenance {
-    let settings = data.load_settings();
+fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
+    let PlanData { section, dataset, tokenizer } = data;
+    let settings = section.load_settings();
     let manifest = store.manifest();
     DataProvenance {
         file: dataset.path.display().to_string(),
         sha256: dataset.sha256.clone(),
         tokenizer_sha256: tokenizer.sha256().to_owned(),
-        task: data.task.clone(),
+        task: section.task.clone(),
         columns: std::iter::once(settings.text).chain(settings.pair).collect(),
         rows: dataset.examples.len() as u64,
         distinct_rows: manifest.source_rows.saturating_sub(manifest.duplicates) as u64,
-        maximum_length: data.max_length,
+        maximum_length: section.max_length,
     }
 }
 

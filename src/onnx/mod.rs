@@ -32,3 +32,19 @@ pub use roles::Role;
 pub use states::HiddenStates;
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};
+
+/// Changes that only tests make.
+#[cfg(test)]
+pub(crate) mod test_support {
+    use super::{Edit, Model};
+
+    /// The model with one input of a node exchanged or left out.
+    pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Option<&str>) -> Vec<u8> {
+        let mut edit = Edit::new();
+        edit.rewrite_node(node, super::splice::with_input(model, node, position, input));
+        edit.apply_to_bytes(model).expect("the node is there")
+    }
+}
+
+#[cfg(test)]
+mod tests;

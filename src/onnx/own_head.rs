@@ -44,7 +44,9 @@ pub fn own_tensor(
                 continue;
             }
             if edit.rewrites(node) {
-                return Err(fail(format!("two tensors of node {node} are shared; export the model with a head of its own")));
+                return Err(fail(format!(
+                    "two tensors of node {node} are shared; export the model with a head of its own"
+                )));
             }
             let encoding = with_input(model, node, slot, Some(&name));
             edit.rewrite_node(node, Some(encoding.ok_or_else(|| fail(format!("node {node} cannot be rewritten")))?));
