@@ -1,3 +1,7 @@
 //! The `gelora` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gelora::cli::main()
+}

@@ -1,1 +1,15 @@
 //! Hugging Face folders: safetensors, configuration, tokenizer files; which checkpoint tensor an ONNX weight is.
+
+mod error;
+mod folder;
+mod matching;
+mod own_head;
+mod safetensors;
+#[cfg(test)]
+mod tests;
+
+pub use error::CheckpointError;
+pub use folder::ModelFolder;
+pub use matching::{MatchedBy, WeightMatch, match_head, match_weights};
+pub use own_head::{own_head, with_own_head};
+pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};

@@ -1,1 +1,121 @@
-//! The command line: one file per command, raw arguments to checked settings to a library call.
+//! The command line: one file per command, raw arguments to checked settings to a library call to print.
+//!
+//! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
+
+mod arguments;
+pub mod config;
+mod context;
+mod dimension;
+mod doctor;
+mod evaluate;
+mod evaluating;
+mod exit;
+mod expose;
+mod extract;
+mod inspect;
+mod inspection;
+mod merge;
+mod opened;
+mod paint;
+mod plan;
+mod planning;
+mod progress;
+mod run;
+mod settings;
+mod train;
+#[cfg(feature = "train")]
+mod training;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use arguments::GlobalArguments;
+use context::Context;
+
+const ABOUT: &str = "Gives every layer of a transformer the LoRA rank its data asks for";
+
+const LONG_ABOUT: &str = "\
+Gives every layer of a transformer the LoRA rank its data asks for.
+
+Takes an ONNX export of a transformer and a data set, measures the intrinsic dimension of the data in every layer, \
+turns the differences into LoRA ranks, trains exactly these, and hands back a PEFT adapter and a merged checkpoint.";
+
+const EXAMPLES: &str = "\
+Examples:
+  gelora doctor                                      is everything there that gelora needs?
+  gelora inspect my-model                            what can be done with this export?
+  gelora plan my-model --data train.tsv --task cola -o out
+                                                     a rank for every layer, and a report
+  gelora run config.toml                             plan, train, merge and evaluate
+
+Exit codes: 0 done, 1 something you can mend, 2 a bug in gelora, 3 stopped half-way (the same command goes on).";
+
+#[derive(Debug, Parser)]
+#[command(name = "gelora", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArguments,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Inspect(inspect::Arguments),
+    Expose(expose::Arguments),
+    Extract(extract::Arguments),
+    Dimension(dimension::Arguments),
+    Plan(plan::Arguments),
+    Train(train::Arguments),
+    Merge(merge::Arguments),
+    Evaluate(evaluate::Arguments),
+    Doctor(doctor::Arguments),
+}
+
+/// The whole program: reads the arguments of the process, runs the command, and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    exit::remember_panics();
+    let context = Context::new(cli.global);
+    exit::guard(&context, || dispatch(&context, cli.command))
+}
+
+fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(arguments) => run::run(context, arguments),
+        Command::Inspect(arguments) => inspect::run(context, arguments),
+        Command::Expose(arguments) => expose::run(context, arguments),
+        Command::Extract(arguments) => extract::run(context, arguments),
+        Command::Dimension(arguments) => dimension::run(context, arguments),
+        Command::Plan(arguments) => plan::run(context, arguments),
+        Command::Train(arguments) => train::run(context, arguments),
+        Command::Merge(arguments) => merge::run(context, arguments),
+        Command::Evaluate(arguments) => evaluate::run(context, arguments),
+        Command::Doctor(arguments) => doctor::run(context, arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("gelora {}", command.get_name())), "{} has no example", command.get_name());
+        }
+    }
+}

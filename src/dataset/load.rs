@@ -98,6 +98,10 @@ impl Dataset {
     /// One line that names the file, the line, what was found and the cure: unreadable file, unknown format, invalid
     /// UTF-8, missing column, ragged row, empty text, empty or unknown label, no rows.
     pub fn load(path: &Path, settings: &LoadSettings) -> Result<Self, DatasetError> {
+        if path.is_dir() {
+            let (found, cure) = ("is a folder", "name a file in it");
+            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+        }
         let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
         let format = settings
             .format
@@ -125,8 +129,10 @@ impl Dataset {
                 (Some(objective), labels.into_iter().map(Some).collect())
             }
         };
-        let quotes = format == Format::Csv && settings.quoting != Some(false) || settings.quoting == Some(true);
-        let warnings = if quotes || format == Format::Jsonl { Vec::new() } else { quoted_fields(path, &rows, texts) };
+        let warnings = match (format, settings.quoting) {
+            (Format::Tsv, None) => quoted_fields(path, &rows, texts),
+            _ => Vec::new(),
+        };
         let examples = rows.into_iter().zip(labels).map(|(row, label)| {
             let mut values = row.values.into_iter();
             let text = values.next().unwrap_or_default();
@@ -141,19 +147,23 @@ impl Dataset {
     }
 }
 
-/// A file written with quotes and read without them keeps its quotes silently. `"a ""b"" c"` gives it away: inside quotes,
-/// every quote is doubled.
+/// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every text with
+/// a `"` in it stands between quotes and doubles those inside: `"a ""b"" c"`.
 fn quoted_fields(path: &Path, rows: &[table::Row], texts: usize) -> Vec<String> {
-    let looks_quoted = |text: &str| {
-        let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        inner.is_some_and(|inner| inner.contains("\"\"") && !inner.replace("\"\"", "").contains('"'))
-    };
-    let count = rows.iter().flat_map(|row| &row.values[..texts]).filter(|text| looks_quoted(text)).count();
-    if count == 0 {
+    let (mut quoted, mut doubled) = (0, 0);
+    for text in rows.iter().flat_map(|row| &row.values[..texts]).filter(|text| text.contains('"')) {
+        let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Vec::new() };
+        if inner.replace("\"\"", "").contains('"') {
+            return Vec::new();
+        }
+        quoted += 1;
+        doubled += usize::from(inner.contains("\"\""));
+    }
+    if doubled == 0 {
         return Vec::new();
     }
     vec![format!(
-        "{}: {count} texts look as if `\"` quoted them, but it is read as an ordinary character; if it does quote, say so \
+        "{}: {quoted} texts look as if `\"` quoted them, but it is read as an ordinary character; if it does quote, say so \
          (quoting = true)",
         path.display()
     )]

@@ -41,9 +41,12 @@ fn plain() -> LoadSettings {
 fn a_tsv_file_does_not_quote_unless_told() {
     let content = "label\ttext\n1\t\"Yes\" , he said .\n0\t\"a \"\"b\"\" c\"\n";
     let unquoted = load("a.tsv", content, &plain());
+    assert_eq!(unquoted.warnings, Vec::<String>::new(), "the first text shows that quotes are ordinary here");
     assert_eq!(texts(&unquoted), ["\"Yes\" , he said .", "\"a \"\"b\"\" c\""]);
     assert_eq!(unquoted.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
-    assert_eq!(unquoted.warnings.len(), 1, "the second text gives away that quotes were meant");
+
+    let content = "label\ttext\n1\t\"Yes, he said\"\n0\t\"a \"\"b\"\" c\"\n";
+    assert_eq!(load("a.tsv", content, &plain()).warnings.len(), 1, "here they quote");
 
     let content = "label\ttext\n1\tplain\n0\t\"a \"\"b\"\"\tc\nd\"\n";
     let quoted = load("a.tsv", content, &LoadSettings { quoting: Some(true), ..plain() });
@@ -147,8 +150,10 @@ fn what_is_wrong_with_a_table() {
     let pair = LoadSettings { pair: Some("other".into()), ..plain() };
     let quoting = LoadSettings { quoting: Some(true), ..plain() };
     let missing = Dataset::load(&PathBuf::from("nowhere/train.tsv"), &plain()).unwrap_err().to_string();
+    let folder = Dataset::load(&PathBuf::from("src"), &plain()).unwrap_err().to_string();
     let cases = [
         missing,
+        folder,
         error("a.txt", "text\tlabel\n", &plain()),
         error("a.tsv", "", &plain()),
         error("a.tsv", "text\tlabel\n\n", &plain()),
@@ -368,6 +373,11 @@ fn rows_are_cut_as_we_say_and_not_as_the_file_says() {
         ]
     );
     assert_eq!(encodings[3].type_ids, [0, 0, 0, 1, 1, 1, 1]);
+    // Both texts are longer than the maximum; the longer one keeps the odd token, whichever it is.
+    let short = Tokenizer::open(&path, 6).unwrap();
+    let pairs = examples(&[("a b c d e a b c", Some("e d c b a e d")), ("e d c b a e d", Some("a b c d e a b c"))]);
+    let encodings = short.encode(&pairs, &Silent).unwrap();
+    assert_eq!((&encodings[0].ids, &encodings[1].ids), (&vec![1, 4, 5, 2, 8, 2], &vec![1, 8, 2, 4, 5, 2]));
     assert_eq!((tokenizer.pad_id(), tokenizer.pad_type_id()), (3, 1), "the ids of padding do come from the file");
     assert_eq!(tokenizer.sha256(), crate::files::sha256(TOKENIZER.as_bytes()));
 }
@@ -381,6 +391,13 @@ fn the_configuration_beside_the_tokenizer_counts() {
     let encodings = tokenizer.encode(&examples(&[("a b c d e", None)]), &Silent).unwrap();
     assert_eq!(encodings[0].ids, [1, 6, 7, 8, 2]);
     assert_eq!((tokenizer.pad_id(), tokenizer.model_maximum_length()), (4, Some(512)));
+
+    let pair = examples(&[("a", Some("b"))]);
+    assert_eq!(tokenizer.encode(&pair, &Silent).unwrap()[0].type_ids, [0, 0, 0, 1, 1]);
+    let config = r#"{"model_input_names": ["input_ids", "attention_mask"]}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::open(&path, 5).unwrap();
+    assert_eq!(tokenizer.encode(&pair, &Silent).unwrap()[0].type_ids, [0; 5]);
 }
 
 /// Notes what it hears; may ask to stop.

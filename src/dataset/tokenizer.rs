@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tokenizers::{EncodeInput, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
 
 use super::error::quoted;
 use super::{DatasetError, Encoding, Example};
@@ -14,14 +16,24 @@ use crate::progress::{Event, Observer};
 const CHUNK: usize = 2048;
 
 /// `tokenizer.json`, with truncation and padding of our own: whatever the file brings is cleared.
+///
+/// The two texts of a pair are tokenized whole, then cut, then joined. Leaving the cutting to the library would not do: it
+/// stops reading each text at the maximum length, and then cannot tell any more which one was the longer.
 pub struct Tokenizer {
+    /// Without truncation, padding and special tokens.
     inner: tokenizers::Tokenizer,
+    /// Adds the special tokens.
+    finish: Option<PostProcessorWrapper>,
+    /// How to cut; its maximum length counts special tokens too.
+    truncation: TruncationParams,
     path: PathBuf,
     sha256: String,
     maximum_length: usize,
     model_maximum_length: Option<usize>,
     pad_id: u32,
     pad_type_id: u32,
+    /// Whether the second text is told from the first; else all type ids are 0.
+    tells_texts_apart: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -34,7 +46,8 @@ impl Tokenizer {
     /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are cut; of a pair
     /// the longer text first (`longest_first`).
     ///
-    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut and which token pads.
+    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut, which token pads, and whether the
+    /// model is told the two texts of a pair apart (`model_input_names`).
     ///
     /// # Errors
     /// Unreadable or broken file; a maximum length that the special tokens fill up.
@@ -48,7 +61,8 @@ impl Tokenizer {
         let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
         let model = SideFile::read(tokenizer_json, "config.json")?;
         let (pad_id, pad_type_id) = padding(&inner, &config, &model);
-        let least = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true)) + 2;
+        let finish = inner.get_post_processor().cloned();
+        let least = finish.as_ref().map_or(0, |processor| processor.added_tokens(true)) + 2;
         if maximum_length < least {
             return Err(DatasetError::MaximumLength { found: maximum_length, least });
         }
@@ -62,15 +76,19 @@ impl Tokenizer {
             stride: 0,
         };
         inner.with_padding(None);
-        inner.with_truncation(Some(truncation)).map_err(|error| bad(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+        inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Tokenizer {
             inner,
+            finish,
+            truncation,
             path: tokenizer_json.into(),
             sha256: sha256(&bytes),
             maximum_length,
             model_maximum_length: config.number("model_max_length"),
             pad_id,
             pad_type_id,
+            tells_texts_apart: config.list_has("model_input_names", "token_type_ids").unwrap_or(true),
         })
     }
 
@@ -110,18 +128,36 @@ impl Tokenizer {
     fn encode_one(&self, example: &Example) -> Result<(Encoding, bool), DatasetError> {
         let failed =
             |reason: String| DatasetError::Tokenization { line: example.line, path: self.path.clone(), reason };
-        let text = example.text.as_str();
-        let input: EncodeInput<'_> = match &example.pair {
-            Some(pair) => (text, pair.as_str()).into(),
-            None => text.into(),
-        };
-        let encoding =
-            self.inner.encode_fast(input, true).map_err(|error| failed(format!("says: {error}").replace('\n', " ")))?;
+        let (encoding, cut) = self
+            .cut_and_join(&example.text, example.pair.as_deref())
+            .map_err(|error| failed(format!("says: {error}").replace(['\n', '\r'], " ")))?;
         if encoding.get_ids().is_empty() {
-            return Err(failed(format!("makes no token of {}", quoted(text))));
+            return Err(failed(format!("makes no token of {}", quoted(&example.text))));
         }
-        let cut = !encoding.get_overflowing().is_empty();
-        Ok((Encoding { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }, cut))
+        let ids = encoding.get_ids().to_vec();
+        let type_ids = if self.tells_texts_apart { encoding.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        Ok((Encoding { ids, type_ids }, cut))
+    }
+
+    /// What the library's `encode` does, but with the lengths of the whole texts.
+    fn cut_and_join(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<(tokenizers::Encoding, bool)> {
+        let first = self.inner.encode_fast(text, false)?;
+        let second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose()?.map(|mut encoding| {
+            encoding.set_type_ids(vec![1; encoding.len()]);
+            encoding
+        });
+        let special = self.finish.as_ref().map_or(0, |processor| processor.added_tokens(pair.is_some()));
+        let truncation = TruncationParams { max_length: self.maximum_length - special, ..self.truncation.clone() };
+        let cut = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) > truncation.max_length;
+        let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;
+        // What was cut off would be carried on, in all combinations.
+        first.take_overflowing();
+        second.as_mut().map(tokenizers::Encoding::take_overflowing);
+        let whole = match &self.finish {
+            Some(processor) => processor.process(first, second, true)?,
+            None => tokenizers::Encoding::merge(std::iter::once(first).chain(second), false),
+        };
+        Ok((whole, cut))
     }
 
     /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
@@ -217,6 +253,11 @@ impl SideFile {
     fn token(&self, key: &str) -> Option<&str> {
         let value = self.0.get(key)?;
         value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+
+    /// Whether a list holds a text; `None` where there is no such list.
+    fn list_has(&self, key: &str, text: &str) -> Option<bool> {
+        Some(self.0.get(key)?.as_array()?.iter().any(|value| value.as_str() == Some(text)))
     }
 
     /// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.

@@ -1,1 +1,70 @@
-//! Estimators of the intrinsic dimension over neighbour distances, and their uncertainty.
+//! Intrinsic dimension from the distances to the two nearest neighbours (TwoNN), with its uncertainty.
+//!
+//! Facco, d'Errico, Rodriguez, Laio (2017), *Estimating the intrinsic dimension of datasets by a minimal neighborhood
+//! information*, Scientific Reports 7:12140. With `r₁ < r₂` the distances of a point to its two nearest neighbours and
+//! `μ = r₂/r₁`, a locally constant density in `d` dimensions gives `F(μ) = 1 − μ^(−d)`: `ln μ` is exponential with rate `d`.
+
+mod cloud;
+mod fit;
+mod two_nn;
+
+#[cfg(test)]
+mod tests;
+
+pub use cloud::{Cloud, Prepared, prepare};
+pub(crate) use fit::NORMAL_QUANTILE;
+pub use fit::{Fit, Method};
+pub use two_nn::{Counts, Estimate, LayerDimension, TwoNn, two_nn};
+
+use crate::neighbours::NeighbourError;
+use crate::progress::Cancelled;
+
+/// An estimate needs this many distinct rows.
+pub const MINIMUM_POINTS: usize = 50;
+
+/// Why there is no dimension.
+#[derive(Debug, thiserror::Error)]
+pub enum DimensionError {
+    /// Too few rows are left.
+    #[error(
+        "{distinct} distinct rows are left of {rows} ({non_finite} not finite, {duplicates} repeated), but an estimate \
+         needs {MINIMUM_POINTS}; use more data, or another pooling if the rows should not be equal"
+    )]
+    TooFewRows {
+        /// Rows given.
+        rows: usize,
+        /// Rows with NaN or infinity.
+        non_finite: usize,
+        /// Rows equal to an earlier one, to float precision.
+        duplicates: usize,
+        /// What is left.
+        distinct: usize,
+    },
+    /// The share of ratios to leave out is not usable.
+    #[error("the share of ratios to discard is {found}; give a number from 0 up to, but not including, 1")]
+    Discard {
+        /// The share.
+        found: f64,
+    },
+    /// The name of a method is not known.
+    #[error("unknown method {found:?}; use linear, mle or censored-mle")]
+    UnknownMethod {
+        /// The name.
+        found: String,
+    },
+    /// The neighbours could not be found.
+    #[error(transparent)]
+    Neighbours(NeighbourError),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl From<NeighbourError> for DimensionError {
+    fn from(error: NeighbourError) -> Self {
+        match error {
+            NeighbourError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Neighbours(other),
+        }
+    }
+}

@@ -1,1 +1,211 @@
-//! Exact nearest neighbours of every point.
+//! The nearest neighbours of every point, exactly, with their distances in float64.
+//!
+//! Two engines give the same answer: a blocked search on matrix products ([`Engine::Exact`]) and the ball tree of
+//! linfa-nn ([`Engine::BallTree`]). Both only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
+//! is left is measured by direct difference in float64. Ties go to the smaller index.
+
+mod ball_tree;
+mod candidates;
+mod centred;
+mod direct;
+mod equal;
+mod exact;
+mod product;
+mod real;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::str::FromStr;
+
+use ndarray::{Array2, ArrayView2, CowArray};
+
+use crate::progress::{Cancelled, Observer};
+
+pub use equal::first_equal_row;
+pub use real::Real;
+
+/// How the neighbours are found. The answer does not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// The ball tree for many points in few dimensions, the exact search otherwise; see [`Engine::resolve`].
+    #[default]
+    Auto,
+    /// linfa-nn's ball tree.
+    BallTree,
+    /// Blocked matrix products, all pairs.
+    Exact,
+}
+
+/// With more columns than this, a ball tree visits so many leaves that the product of all pairs is faster.
+const BALL_TREE_COLUMNS: usize = 8;
+/// With fewer points than this, all pairs are faster than building a tree.
+const BALL_TREE_POINTS: usize = 20_000;
+
+impl Engine {
+    /// What [`Engine::Auto`] means for `[points, columns]`: the ball tree from 20,000 points on in at most 8 columns,
+    /// the exact search everywhere else. Other engines are themselves.
+    pub fn resolve(self, points: usize, columns: usize) -> Engine {
+        match self {
+            Engine::Auto if points >= BALL_TREE_POINTS && columns <= BALL_TREE_COLUMNS => Engine::BallTree,
+            Engine::Auto => Engine::Exact,
+            chosen => chosen,
+        }
+    }
+
+    /// `auto`, `ball-tree` or `exact`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Engine::Auto => "auto",
+            Engine::BallTree => "ball-tree",
+            Engine::Exact => "exact",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Engine {
+    type Err = NeighbourError;
+
+    fn from_str(text: &str) -> Result<Self, NeighbourError> {
+        [Engine::Auto, Engine::BallTree, Engine::Exact]
+            .into_iter()
+            .find(|engine| engine.as_str() == text)
+            .ok_or_else(|| NeighbourError::UnknownEngine { found: text.to_owned() })
+    }
+}
+
+/// The `k` nearest neighbours of every point, nearest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbours {
+    /// Euclidean distances `[points, k]`, ascending in every row.
+    pub distances: Array2<f64>,
+    /// Row numbers of the neighbours `[points, k]`; of equal distances the smaller row number comes first.
+    pub indices: Array2<u32>,
+    /// The engine that was used; never [`Engine::Auto`].
+    pub engine: Engine,
+    /// Rows for which the fast arithmetic could not prove the answer and that were searched in float64 instead.
+    pub searched_directly: usize,
+}
+
+/// Why there are no neighbours.
+#[derive(Debug, thiserror::Error)]
+pub enum NeighbourError {
+    /// A row holds NaN or infinity.
+    #[error("row {row}, column {column} is {value}; drop such rows, or find out why the model produced them")]
+    NonFinite {
+        /// Row number from 0.
+        row: usize,
+        /// Column number from 0.
+        column: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: f64,
+    },
+    /// More neighbours are wanted than there are other points.
+    #[error("{wanted} neighbours of {points} points do not exist; give at least {} points", wanted + 1)]
+    TooFewPoints {
+        /// Points given.
+        points: usize,
+        /// Neighbours wanted.
+        wanted: usize,
+    },
+    /// No columns, or no neighbour asked for.
+    #[error("nothing to search: {columns} columns and {wanted} neighbours; both must be at least 1")]
+    Nothing {
+        /// Columns given.
+        columns: usize,
+        /// Neighbours wanted.
+        wanted: usize,
+    },
+    /// Row numbers are 32 bits wide.
+    #[error("{points} points are more than {} and cannot be searched at once; take a sample of the rows", u32::MAX)]
+    TooManyPoints {
+        /// Points given.
+        points: usize,
+    },
+    /// The name of an engine is not known.
+    #[error("unknown neighbour engine {found:?}; use auto, ball-tree or exact")]
+    UnknownEngine {
+        /// The name.
+        found: String,
+    },
+    /// The ball tree could not be built or asked.
+    #[error("the ball tree failed: {reason}; use --neighbours exact")]
+    BallTree {
+        /// What linfa-nn said.
+        reason: String,
+    },
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// The `k` nearest neighbours of every row of `points` `[points, columns]` (not counting itself) in Euclidean distance.
+///
+/// Identical rows are neighbours at distance 0. Reports progress in rows.
+///
+/// # Errors
+/// A NaN or infinite value (the first one is named), `k` not smaller than the number of points, no columns, `k` = 0.
+pub fn nearest<T: Real>(
+    points: ArrayView2<'_, T>,
+    k: usize,
+    engine: Engine,
+    observer: &dyn Observer,
+) -> Result<Neighbours, NeighbourError> {
+    let (rows, columns) = points.dim();
+    if columns == 0 || k == 0 {
+        return Err(NeighbourError::Nothing { columns, wanted: k });
+    }
+    if rows <= k {
+        return Err(NeighbourError::TooFewPoints { points: rows, wanted: k });
+    }
+    if u32::try_from(rows).is_err() {
+        return Err(NeighbourError::TooManyPoints { points: rows });
+    }
+    let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
+    let values = contiguous.as_slice().expect("standard layout is contiguous");
+    let centring = centred::Centring::of(values, columns)?;
+    let points = direct::Points { values, columns, scale: centring.scale };
+    let engine = engine.resolve(rows, columns);
+    let found = match engine {
+        Engine::BallTree => ball_tree::search(&points, &centring, k, observer)?,
+        _ => exact::search(&points, &centring, k, observer)?,
+    };
+    Ok(found.into_neighbours(rows, k, engine, centring.scale))
+}
+
+/// The `k` nearest of the rows `among` to row `row`, searched directly in float64: (distance, row number), nearest first.
+/// Fewer than `k` where `among` has fewer other rows. For small corrections to a search of many rows.
+pub fn nearest_among<T: Real>(points: ArrayView2<'_, T>, row: usize, among: &[u32], k: usize) -> Vec<(f64, u32)> {
+    let mut best = direct::Best::new(k);
+    let own = points.row(row);
+    for &other in among.iter().filter(|&&other| other as usize != row) {
+        best.offer(direct::squared_distance_of_views(own, points.row(other as usize)), other);
+    }
+    best.into_sorted().into_iter().map(|(squared, index)| (squared.sqrt(), index)).collect()
+}
+
+/// What an engine hands back: squared distances in scaled units, row by row.
+struct Found {
+    squared: Vec<f64>,
+    indices: Vec<u32>,
+    searched_directly: usize,
+}
+
+impl Found {
+    fn into_neighbours(self, rows: usize, k: usize, engine: Engine, scale: f64) -> Neighbours {
+        let distances = self.squared.into_iter().map(|squared| squared.sqrt() / scale).collect();
+        Neighbours {
+            distances: Array2::from_shape_vec((rows, k), distances).expect("k distances per row"),
+            indices: Array2::from_shape_vec((rows, k), self.indices).expect("k indices per row"),
+            engine,
+            searched_directly: self.searched_directly,
+        }
+    }
+}

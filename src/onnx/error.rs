@@ -43,7 +43,7 @@ pub enum OnnxError {
     },
     /// The export has no hidden-state outputs.
     #[error(
-        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …, or add them with `gelora expose`",
+        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …",
         path.display()
     )]
     NoHiddenStates {
@@ -78,4 +78,15 @@ pub enum OnnxError {
         /// The later hidden state.
         to: String,
     },
+    /// The wanted change cannot be made.
+    #[error("cannot change {}: {reason}", path.display())]
+    Edit {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The changed copy cannot be written.
+    #[error(transparent)]
+    Write(#[from] crate::files::FileError),
 }

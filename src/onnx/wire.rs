@@ -54,6 +54,11 @@ impl<'a> Reader<'a> {
         Err(WireError { offset, what })
     }
 
+    /// Absolute offset of the next field.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     fn is_at_end(&self) -> bool {
         self.position >= self.end
     }
@@ -155,6 +160,29 @@ impl Writer {
         self.bytes
     }
 
+    /// Number of bytes written so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Key and length of a length-delimited field; its `length` bytes follow from elsewhere.
+    pub fn header(&mut self, number: u32, length: usize) -> &mut Self {
+        self.raw_varint(u64::from(number) << 3 | 2);
+        self.raw_varint(length as u64);
+        self
+    }
+
+    /// Bytes that are encoded already.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
     fn raw_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.bytes.push((value as u8 & 0x7f) | 0x80);
@@ -179,10 +207,7 @@ impl Writer {
 
     /// A length-delimited field: string, bytes or message.
     pub fn bytes(&mut self, number: u32, value: &[u8]) -> &mut Self {
-        self.raw_varint(u64::from(number) << 3 | 2);
-        self.raw_varint(value.len() as u64);
-        self.bytes.extend_from_slice(value);
-        self
+        self.header(number, value.len()).raw(value)
     }
 
     /// A string field.

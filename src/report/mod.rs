@@ -1,1 +1,20 @@
-//! HTML with inline SVG, tables for the terminal, CSV.
+//! What people look at: the HTML report of a plan, tables for the terminal, CSV.
+//!
+//! Everything here makes text of values; only [`write_report`] and [`write_dimensions`] touch files.
+
+mod chart;
+mod csv;
+mod error;
+mod number;
+mod page;
+mod profile;
+mod ranks;
+mod scale;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use csv::{dimensions_csv, write_dimensions};
+pub use error::ReportError;
+pub use page::{report_html, write_report};
+pub use table::{DimensionRow, dimension_table, facts, plan_table, table};

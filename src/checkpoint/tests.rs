@@ -1,0 +1,184 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::onnx::{HiddenStates, LinearLayer, Model, blocks, head};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx").join(name)
+}
+
+#[test]
+fn weights_of_both_exporters_are_found_by_content() {
+    for name in ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"] {
+        let folder = ModelFolder::open(&fixture(name)).unwrap();
+        let checkpoint = folder.checkpoint.expect("a checkpoint");
+        let model = Model::open(&folder.onnx).unwrap();
+        let states = HiddenStates::find(&model).unwrap();
+        let blocks = blocks(&model, &states).unwrap();
+        let wanted: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
+        let found = match_weights(&model, &checkpoint, &wanted).unwrap();
+        for (linear, found) in wanted.iter().zip(&found) {
+            let found = found.as_ref().expect("found");
+            assert_eq!(found.how, MatchedBy::Content);
+            assert!(found.transposed, "the exporters turn 2-D weights of matrix products");
+            assert!(linear.module.as_ref().unwrap().ends_with(found.module()), "{linear:?} {found:?}");
+        }
+        if let Some(head) = head(&model, &states).unwrap() {
+            let found = match_head(&model, &checkpoint, &head).unwrap();
+            let names: Vec<String> = found.into_iter().flatten().map(|found| found.tensor).collect();
+            assert_eq!(names, ["classifier.weight", "classifier.bias"]);
+        }
+    }
+}
+
+#[test]
+fn names_serve_where_the_values_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let tensors: Vec<_> =
+        original.tensors().iter().map(|t| (t.name.clone(), ElementType::Bf16, t.shape.clone())).collect();
+    let write = |scale: f32| {
+        let bytes = |i: usize| {
+            let values = original.to_f32(&tensors[i].0).unwrap();
+            let values: Vec<f32> = values.iter().map(|value| value * scale).collect();
+            Ok(from_f32(&values, &ElementType::Bf16).unwrap())
+        };
+        write_safetensors(&folder.path().join("model.safetensors"), &tensors, bytes).unwrap();
+        Checkpoint::open(folder.path()).unwrap().unwrap()
+    };
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    let wanted: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
+    for (scale, how) in [(1.0, MatchedBy::Content), (2.0, MatchedBy::Name)] {
+        let found = match_weights(&model, &write(scale), &wanted).unwrap();
+        assert!(found.iter().flatten().all(|found| found.how == how && found.transposed), "{scale} {found:?}");
+        assert_eq!(found.iter().flatten().count(), wanted.len());
+    }
+}
+
+#[test]
+fn broken_files_are_one_line_with_a_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let whole = std::fs::read(fixture("tiny_encoder").join("model.safetensors")).unwrap();
+    let header = serde_json::json!({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).to_string();
+    let mut wrong_size = (header.len() as u64).to_le_bytes().to_vec();
+    wrong_size.extend(header.as_bytes());
+    wrong_size.extend([0; 8]);
+    let cases: [(&[u8], &str); 6] = [
+        (&whole[..whole.len() - 100], "is truncated"),
+        (&whole[..300], "is truncated"),
+        (b"", "is truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "not a safetensors file"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00[]", "no JSON object"),
+        (&wrong_size, "the entry of tensor `a`"),
+    ];
+    for (bytes, expected) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("again") && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn folders_without_an_export_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("holds no .onnx file"), "{error}");
+    for name in ["a.onnx", "b.onnx"] {
+        std::fs::write(folder.path().join(name), b"x").unwrap();
+    }
+    let error = ModelFolder::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("a.onnx, b.onnx"), "{error}");
+    let error = ModelFolder::open(&folder.path().join("c.onnx")).unwrap_err().to_string();
+    assert!(error.contains("does not exist"), "{error}");
+}
+
+#[test]
+fn shards_are_read_through_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = |file: &str, name: &str, value: f32| {
+        let tensors = [(name.to_owned(), ElementType::F32, vec![2, 1])];
+        let bytes = |_: usize| Ok(from_f32(&[value, -value], &ElementType::F32).unwrap());
+        write_safetensors(&folder.path().join(file), &tensors, bytes).unwrap();
+    };
+    shard("model-00001-of-00002.safetensors", "a.weight", 1.5);
+    shard("model-00002-of-00002.safetensors", "b.weight", 2.5);
+    let index = |map: serde_json::Value| {
+        let text = serde_json::json!({"metadata": {}, "weight_map": map}).to_string();
+        std::fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();
+        Checkpoint::open(folder.path())
+    };
+    let both = serde_json::json!({"a.weight": "model-00001-of-00002.safetensors", "b.weight": "model-00002-of-00002.safetensors"});
+    let checkpoint = index(both).unwrap().unwrap();
+    assert_eq!(checkpoint.files().len(), 2);
+    assert_eq!(checkpoint.to_f32("b.weight").unwrap(), [2.5, -2.5]);
+    assert_eq!(checkpoint.tensor("b.weight").unwrap().file, 1);
+    assert!(checkpoint.bytes("c.weight").unwrap_err().to_string().contains("no tensor `c.weight`"));
+    let error = index(serde_json::json!({"c": "model-00001-of-00002.safetensors"})).unwrap_err().to_string();
+    assert!(error.contains("lists `c`"), "{error}");
+    let error = index(serde_json::json!({"c": "../model-00001-of-00002.safetensors"})).unwrap_err().to_string();
+    assert!(error.contains("outside the folder"), "{error}");
+}
+
+proptest! {
+    /// Whatever stands in the file: an answer, never a panic.
+    #[test]
+    fn any_bytes_give_an_answer(cut in 0usize..3000, place in 0usize..3000, byte: u8) {
+        let whole = std::fs::read(fixture("tiny_encoder").join("model.safetensors")).unwrap();
+        let mut bytes = whole[..cut.min(whole.len())].to_vec();
+        if let Some(slot) = bytes.get_mut(place) {
+            *slot = byte;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(checkpoint) = Checkpoint::open_file(&path) {
+            for tensor in checkpoint.tensors() {
+                checkpoint.bytes(&tensor.name).unwrap();
+            }
+        }
+    }
+}
+
+/// The tiny encoder with one input of its classifier exchanged or left out, and its states.
+fn with_classifier_input(position: usize, input: Option<&str>) -> (Model, HiddenStates) {
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let states = HiddenStates::find(&model).unwrap();
+    let classifier = head(&model, &states).unwrap().unwrap().linears.pop().unwrap();
+    let changed = crate::onnx::test_support::with_input(&model, classifier.node, position, input);
+    (Model::from_bytes(model.path(), changed).unwrap(), states)
+}
+
+#[test]
+fn a_bias_that_the_exporter_left_out_comes_back() {
+    let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let (bare, states) = with_classifier_input(2, None);
+    let names = |model: &Model| {
+        let head = head(model, &states).unwrap().unwrap();
+        head.tensors.into_iter().map(|tensor| tensor.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&bare), ["model.classifier.weight"]);
+    let whole = with_own_head(bare, &states, &checkpoint).unwrap();
+    assert_eq!(names(&whole), ["model.classifier.weight", "model.classifier.bias"]);
+    let tensor = &head(&whole, &states).unwrap().unwrap().tensors[1];
+    let values = whole.to_f32(&whole.graph.initializers[tensor.index]).unwrap();
+    assert_eq!(values, checkpoint.to_f32("classifier.bias").unwrap());
+}
+
+#[test]
+fn a_shared_tensor_of_the_head_gets_its_own() {
+    let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let table = "model.bert.embeddings.token_type_embeddings.weight";
+    let (tied, states) = with_classifier_input(1, Some(table));
+    let weight = |model: &Model| head(model, &states).unwrap().unwrap().tensors[0].clone();
+    assert!(weight(&tied).shared);
+    let untied = own_head(&tied, &states, &checkpoint, &|_| Some(vec![0.5; 32])).unwrap();
+    let untied = Model::from_bytes(tied.path(), untied.apply_to_bytes(&tied).unwrap()).unwrap();
+    let found = weight(&untied);
+    assert!(!found.shared && found.name == "model.classifier.weight", "{found:?}");
+    assert_eq!(untied.to_f32(&untied.graph.initializers[found.index]).unwrap(), [0.5; 32]);
+    assert_eq!(untied.graph.nodes.len(), tied.graph.nodes.len());
+}

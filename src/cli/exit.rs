@@ -1,0 +1,161 @@
+//! How a command ends: one line on stderr and an exit code.
+
+use std::any::Any;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use crate::progress::Cancelled;
+
+use super::context::Context;
+use super::paint::{Style, paint, wants_colour};
+
+/// Something the user can mend.
+pub(crate) const FAILED: u8 = 1;
+/// A bug in gelora.
+pub(crate) const BUG: u8 = 2;
+/// Stopped half-way; the same command goes on.
+pub(crate) const PARTIAL: u8 = 3;
+
+const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
+
+/// What the last panic said, kept by the hook until [`guard`] reports it.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// Ends on arguments that cannot be understood, or on `--help` and `--version`.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A reader that closed the pipe (`gelora --help | head -1`) has seen enough.
+        let _ = error.print();
+        return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
+    }
+    say_error(&one_line(&error.render().to_string()));
+    ExitCode::from(FAILED)
+}
+
+/// clap's message as one line: what is wrong, its tips, and where the help is.
+fn one_line(rendered: &str) -> String {
+    let message = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let mut parts = Vec::new();
+    let mut help = "try `gelora --help`".to_owned();
+    for paragraph in message.split("\n\n") {
+        let text = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some(usage) = text.strip_prefix("Usage: ") {
+            let names: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
+            help = format!("try `{} --help`", names.join(" "));
+        } else if !text.starts_with("For more information") && !text.is_empty() {
+            parts.push(text);
+        }
+    }
+    format!("{}; {help}", parts.join("; "))
+}
+
+/// Keeps what a panic says, and where, for [`guard`]; prints nothing, because a library may catch a panic of its own,
+/// and that is then no bug to report. `RUST_BACKTRACE` shows the stack.
+pub(crate) fn remember_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
+        if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+            let _ = writeln!(std::io::stderr(), "{}", std::backtrace::Backtrace::force_capture());
+        }
+        if let Ok(mut last) = PANIC.lock() {
+            last.get_or_insert(format!("{}{place}", words(panic.payload())));
+        }
+    }));
+}
+
+fn words(payload: &dyn Any) -> String {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text.as_str(),
+        _ => "no message",
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a command and turns its result, or its panic, into an exit code.
+pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    let result = catch_unwind(AssertUnwindSafe(command));
+    context.observer().finish();
+    ExitCode::from(match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
+            say_error(&in_one_line(&error));
+            if was_cancelled(context, &error) { PARTIAL } else { FAILED }
+        }
+        Err(payload) => {
+            let remembered = PANIC.lock().ok().and_then(|mut last| last.take());
+            let panic = remembered.unwrap_or_else(|| words(payload.as_ref()));
+            say_error(&format!(
+                "this is a bug in gelora {}: {panic}; please report it with the command you ran at {ISSUES}",
+                env!("CARGO_PKG_VERSION")
+            ));
+            BUG
+        }
+    })
+}
+
+/// The rooms pass [`Cancelled`] on as a transparent variant of their own errors, so it is known by its words.
+fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
+    context.observer().cancel_flag().is_raised() && error.root_cause().to_string() == Cancelled.to_string()
+}
+
+/// An error with its causes, leaving out a cause that its error has already quoted.
+pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
+}
+
+fn say_error(text: &str) {
+    let mut stderr = std::io::stderr();
+    let label = paint("error:", Style::Error, wants_colour(&stderr));
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(stderr, "{label} {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_usage_error_becomes_one_line_with_the_tip_and_the_help() {
+        let rendered = "error: unexpected argument '--dat' found\n\n  tip: a similar argument exists: '--data'\n\n\
+                        Usage: gelora plan --data <FILE> <MODEL>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            one_line(rendered),
+            "unexpected argument '--dat' found; tip: a similar argument exists: '--data'; try `gelora plan --help`"
+        );
+    }
+
+    #[test]
+    fn causes_follow_their_error_once() {
+        let error = anyhow::anyhow!("no such file").context("cannot read a.tsv: no such file");
+        assert_eq!(in_one_line(&error), "cannot read a.tsv: no such file");
+        let error = Err::<(), _>(anyhow::anyhow!("line 3\nis short")).context("cannot read a.tsv").unwrap_err();
+        assert_eq!(in_one_line(&error), "cannot read a.tsv: line 3 is short");
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        let context = Context::for_tests();
+        let code = |command: fn() -> anyhow::Result<()>| format!("{:?}", guard(&context, command));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(|| Ok(())), expected(0));
+        assert_eq!(code(|| Err(anyhow::anyhow!("wrong"))), expected(FAILED));
+        assert_eq!(code(|| panic!("impossible")), expected(BUG));
+        assert_eq!(code(|| Err(Cancelled.into())), expected(FAILED), "nobody asked to stop");
+        context.observer().cancel_flag().raise();
+        assert_eq!(code(|| Err(Cancelled.into())), expected(PARTIAL));
+    }
+}

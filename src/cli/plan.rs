@@ -1,0 +1,66 @@
+//! `gelora plan`: extraction, dimensions and ranks; writes the plan and its report.
+
+use std::path::PathBuf;
+
+use crate::rank::Plan;
+use crate::report;
+
+use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
+use super::context::Context;
+use super::opened::{Opened, load};
+use super::planning::{PlanData, PlanFiles, plan};
+
+const EXAMPLE: &str = "\
+Examples:
+  gelora plan my-model --data train.tsv --task cola -o out
+  gelora plan my-model --data rows.csv --text body --projections all --maximum-rank 16 -o out
+
+Writes plan.json, adapter_config.json (for PEFT), dimensions.csv, report.html and the store of activations.
+Running it again resumes, and takes the store as it is where model, data and settings are the same.";
+
+/// Give every layer the LoRA rank its data asks for
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Arguments {
+    /// A model folder, or an .onnx file
+    model: PathBuf,
+
+    /// Folder for everything that is written
+    #[arg(short, long, value_name = "FOLDER")]
+    out: PathBuf,
+
+    #[command(flatten)]
+    data: DataArguments,
+
+    #[command(flatten)]
+    extraction: ExtractionArguments,
+
+    #[command(flatten)]
+    dimension: DimensionArguments,
+
+    #[command(flatten)]
+    rank: RankArguments,
+}
+
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let settings = arguments.rank.enter(arguments.extraction.enter(arguments.dimension.section()));
+    let data = arguments.data.section();
+    let files = PlanFiles::in_folder(&arguments.out);
+    let model = Opened::new(&arguments.model)?;
+    let tokenizer = model.tokenizer(data.max_length)?;
+    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
+    let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };
+    let plan = plan(context, &model, &data, &settings, &files)?;
+    // The plan is on disk as JSON; printing the same again is what --json is for.
+    context.print(&plan, || describe(&plan, &files))
+}
+
+/// The table, what to know about it, and where everything lies.
+pub(crate) fn describe(plan: &Plan, files: &PlanFiles) -> String {
+    let mut text = report::plan_table(plan);
+    for warning in &plan.warnings {
+        text += &format!("\nwarning: {warning}");
+    }
+    let written = files.written().map(|path| path.display().to_string()).join(", ");
+    text + &format!("\n\n{} parameters to train; written: {written}", plan.adapter_parameters)
+}

@@ -1,0 +1,48 @@
+//! The two number types that points can have.
+
+/// `f32` or `f64`.
+pub trait Real: sealed::Sealed + Copy + Send + Sync + PartialOrd + std::fmt::Debug + 'static {
+    /// Distance from 1 to the next larger number of this type, as float64.
+    const PRECISION: f64;
+
+    /// The same value in float64.
+    fn to_f64(self) -> f64;
+
+    /// `(self − other) · scale` in float64, without overflow on the way.
+    fn scaled_difference(self, other: Self, scale: f64) -> f64;
+}
+
+impl Real for f32 {
+    const PRECISION: f64 = f32::EPSILON as f64;
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[inline(always)]
+    fn scaled_difference(self, other: Self, scale: f64) -> f64 {
+        (f64::from(self) - f64::from(other)) * scale
+    }
+}
+
+impl Real for f64 {
+    const PRECISION: f64 = f64::EPSILON;
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn scaled_difference(self, other: Self, scale: f64) -> f64 {
+        self * scale - other * scale
+    }
+}
+
+mod sealed {
+    /// Nobody else implements [`super::Real`]: the error bounds hold for these two types.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}

@@ -1,0 +1,266 @@
+use ndarray::{Array2, ArrayView2, array};
+use proptest::prelude::*;
+
+use super::*;
+use crate::progress::{CancelFlag, Silent};
+
+/// Plain float64: every pair, one after the other.
+fn brute_force<T: Real>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u32)>> {
+    let distance = |a: usize, b: usize| {
+        let pairs = points.row(a).to_vec().into_iter().zip(points.row(b).to_vec());
+        let differences: Vec<f64> = pairs.map(|(a, b)| a.to_f64() - b.to_f64()).collect();
+        let largest = differences.iter().fold(0.0, |largest: f64, d| largest.max(d.abs()));
+        if largest == 0.0 {
+            return 0.0;
+        }
+        largest * differences.iter().map(|d| (d / largest) * (d / largest)).sum::<f64>().sqrt()
+    };
+    let row = |a: usize| {
+        let mut all: Vec<(f64, u32)> =
+            (0..points.nrows()).filter(|&b| b != a).map(|b| (distance(a, b), b as u32)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        all.truncate(k);
+        all
+    };
+    (0..points.nrows()).map(row).collect()
+}
+
+/// Distances agree to the last few bits; where a neighbour differs it must be a tie to the last few bits.
+fn agrees<T: Real>(points: ArrayView2<'_, T>, k: usize, found: &Neighbours) {
+    for (row, expected) in brute_force(points, k).into_iter().enumerate() {
+        for (place, (distance, neighbour)) in expected.into_iter().enumerate() {
+            let (ours, index) = (found.distances[[row, place]], found.indices[[row, place]]);
+            assert!((ours - distance).abs() <= 1e-13 * distance, "row {row}: {ours} is not {distance}");
+            if index != neighbour {
+                let other = brute_force_pair(points, row, index as usize);
+                assert!((other - distance).abs() <= 1e-13 * distance, "row {row}: {index} is not {neighbour}");
+            }
+        }
+    }
+}
+
+fn brute_force_pair<T: Real>(points: ArrayView2<'_, T>, a: usize, b: usize) -> f64 {
+    let two = ndarray::stack![ndarray::Axis(0), points.row(a), points.row(b)];
+    brute_force(two.view(), 1)[0][0].0
+}
+
+fn check_all_engines<T: Real>(points: &Array2<T>, k: usize) {
+    let exact = nearest(points.view(), k, Engine::Exact, &Silent).unwrap();
+    agrees(points.view(), k, &exact);
+    let tree = nearest(points.view(), k, Engine::BallTree, &Silent).unwrap();
+    assert_eq!((&tree.distances, &tree.indices), (&exact.distances, &exact.indices));
+    let portable = portable(points, k);
+    assert_eq!((&portable.distances, &portable.indices), (&exact.distances, &exact.indices));
+}
+
+/// The exact search without this processor's special kernel.
+fn portable<T: Real>(points: &Array2<T>, k: usize) -> Neighbours {
+    let values = points.as_slice().unwrap();
+    let centring = centred::Centring::of(values, points.ncols()).unwrap();
+    let scale = centring.scale;
+    let rows = direct::Points { values, columns: points.ncols(), scale };
+    let found = exact::search_in(product::Way::Portable, &rows, &centring, k, &Silent).unwrap();
+    found.into_neighbours(points.nrows(), k, Engine::Exact, scale)
+}
+
+/// Points that are hard on single precision.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Uniform,
+    Grid,
+    HugeOffset,
+    NearDuplicates,
+    Duplicates,
+    DominantCoordinate,
+    ConstantColumns,
+    Subnormal,
+    Huge,
+    FarClusters,
+}
+
+const SHAPES: [Shape; 10] = [
+    Shape::Uniform,
+    Shape::Grid,
+    Shape::HugeOffset,
+    Shape::NearDuplicates,
+    Shape::Duplicates,
+    Shape::DominantCoordinate,
+    Shape::ConstantColumns,
+    Shape::Subnormal,
+    Shape::Huge,
+    Shape::FarClusters,
+];
+
+/// `unit` draws from −1..1; values are what fits float32.
+fn points(shape: Shape, rows: usize, columns: usize, mut unit: impl FnMut() -> f64) -> Array2<f64> {
+    let mut points = Array2::from_shape_simple_fn((rows, columns), &mut unit);
+    match shape {
+        Shape::Uniform => {}
+        Shape::Grid => points.mapv_inplace(|v| (2.0 * v).round()),
+        Shape::HugeOffset => points.mapv_inplace(|v| v + 1e4),
+        Shape::NearDuplicates => {
+            for row in 1..rows {
+                if row % 3 != 0 {
+                    let earlier = points.row(row - row % 3).to_owned();
+                    points.row_mut(row).zip_mut_with(&earlier, |v, e| *v = e + 1e-7 * *v);
+                }
+            }
+        }
+        Shape::Duplicates => {
+            for row in 1..rows {
+                if unit() > -0.5 {
+                    let earlier = points.row(row / 2).to_owned();
+                    points.row_mut(row).assign(&earlier);
+                }
+            }
+        }
+        Shape::DominantCoordinate => points.column_mut(columns / 2).mapv_inplace(|v| v * 1e6),
+        Shape::ConstantColumns => points.column_mut(columns - 1).fill(123_456.7),
+        Shape::Subnormal => points.mapv_inplace(|v| v * 1e-41),
+        Shape::Huge => points.mapv_inplace(|v| v * 1e38),
+        Shape::FarClusters => {
+            for (row, mut values) in points.rows_mut().into_iter().enumerate() {
+                let offset = if row % 2 == 0 { 1e3 } else { -1e3 };
+                values.mapv_inplace(|v| offset + 1e-3 * v);
+            }
+        }
+    }
+    points
+}
+
+fn lcg(seed: u64) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        2.0 * ((state >> 11) as f64 / (1u64 << 53) as f64) - 1.0
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn neighbours_are_those_of_brute_force(
+        shape in proptest::sample::select(&SHAPES[..]),
+        rows in 3usize..90,
+        columns in 1usize..40,
+        wanted in 1usize..20,
+        seed in any::<u64>(),
+    ) {
+        let points = points(shape, rows, columns, lcg(seed));
+        let k = wanted.min(rows - 1);
+        check_all_engines(&points, k);
+        check_all_engines(&points.mapv(|v| v as f32), k);
+    }
+}
+
+#[test]
+fn several_blocks_agree_with_brute_force() {
+    for (number, shape) in SHAPES.into_iter().enumerate() {
+        let points = points(shape, 500 + 7 * number, 33, lcg(number as u64));
+        check_all_engines(&points.mapv(|v| v as f32), 5);
+    }
+}
+
+#[test]
+fn wide_points_agree_with_brute_force() {
+    let points = points(Shape::HugeOffset, 260, 700, lcg(5)).mapv(|v| v as f32);
+    check_all_engines(&points, 3);
+}
+
+#[test]
+fn float64_keeps_what_float32_cannot_hold() {
+    let points = points(Shape::Uniform, 300, 6, lcg(8)).mapv(|v| 1e9 + 1e-4 * v);
+    check_all_engines(&points, 4);
+    let wide = points.mapv(|v| (v - 1e9) * 1e200 + if v > 1e9 { 1e190 } else { 0.0 });
+    check_all_engines(&wide, 4);
+}
+
+#[test]
+fn single_precision_settles_ordinary_points() {
+    let points = points(Shape::Uniform, 1000, 100, lcg(3)).mapv(|v| v as f32);
+    assert_eq!(nearest(points.view(), 2, Engine::Exact, &Silent).unwrap().searched_directly, 0);
+}
+
+#[test]
+fn ties_go_to_the_smaller_row() {
+    let square = array![[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]];
+    for engine in [Engine::Exact, Engine::BallTree] {
+        let found = nearest(square.view(), 2, engine, &Silent).unwrap();
+        assert_eq!(found.indices, array![[2, 3], [2, 3], [0, 1], [0, 1]]);
+    }
+}
+
+#[test]
+fn identical_rows_do_not_degenerate_the_tree() {
+    let points = Array2::from_elem((20_000, 3), 1.5f32);
+    let found = nearest(points.view(), 2, Engine::BallTree, &Silent).unwrap();
+    assert_eq!(found.indices.row(19_999).to_vec(), [0, 1]);
+    assert!(found.distances.iter().all(|&distance| distance == 0.0));
+}
+
+#[test]
+fn non_finite_values_are_named() {
+    let mut points = Array2::<f32>::zeros((10, 3));
+    points[[7, 1]] = f32::NAN;
+    let error = nearest(points.view(), 2, Engine::Auto, &Silent).unwrap_err();
+    assert!(error.to_string().starts_with("row 7, column 1 is NaN; drop such rows"), "{error}");
+    points[[7, 1]] = f32::NEG_INFINITY;
+    let error = nearest(points.view(), 2, Engine::BallTree, &Silent).unwrap_err();
+    assert!(error.to_string().starts_with("row 7, column 1 is -inf"), "{error}");
+}
+
+#[test]
+fn impossible_questions_are_errors() {
+    let points = Array2::<f64>::zeros((3, 2));
+    assert!(matches!(
+        nearest(points.view(), 3, Engine::Auto, &Silent),
+        Err(NeighbourError::TooFewPoints { points: 3, wanted: 3 })
+    ));
+    assert!(matches!(nearest(points.view(), 0, Engine::Auto, &Silent), Err(NeighbourError::Nothing { .. })));
+    let empty = Array2::<f64>::zeros((3, 0));
+    assert!(matches!(nearest(empty.view(), 1, Engine::Auto, &Silent), Err(NeighbourError::Nothing { .. })));
+}
+
+#[test]
+fn a_cancelled_search_stops() {
+    struct Stop(CancelFlag);
+    impl Observer for Stop {
+        fn observe(&self, _: crate::progress::Event<'_>) {}
+        fn is_cancelled(&self) -> bool {
+            self.0.is_raised()
+        }
+    }
+    let stop = Stop(CancelFlag::default());
+    stop.0.raise();
+    let points = points(Shape::Uniform, 300, 4, lcg(1));
+    for engine in [Engine::Exact, Engine::BallTree] {
+        assert!(matches!(nearest(points.view(), 2, engine, &stop), Err(NeighbourError::Cancelled(_))));
+    }
+}
+
+#[test]
+fn columns_in_any_order_of_memory() {
+    let points = points(Shape::Uniform, 100, 7, lcg(2));
+    let transposed = points.t().as_standard_layout().to_owned();
+    let straight = nearest(points.view(), 3, Engine::Exact, &Silent).unwrap();
+    assert_eq!(nearest(transposed.t(), 3, Engine::Exact, &Silent).unwrap(), straight);
+}
+
+#[test]
+fn neighbours_among_some_rows() {
+    let line = array![[0.0], [1.0], [3.0], [4.0], [10.0]];
+    assert_eq!(nearest_among(line.view(), 1, &[1, 2, 4], 2), [(2.0, 2), (9.0, 4)]);
+    assert_eq!(nearest_among(line.view(), 1, &[1], 2), []);
+}
+
+#[test]
+fn engines_have_names() {
+    for engine in [Engine::Auto, Engine::BallTree, Engine::Exact] {
+        assert_eq!(engine.to_string().parse::<Engine>().unwrap(), engine);
+    }
+    let error = "kd-tree".parse::<Engine>().unwrap_err();
+    assert_eq!(error.to_string(), "unknown neighbour engine \"kd-tree\"; use auto, ball-tree or exact");
+    assert_eq!(Engine::Auto.resolve(1_000_000, 3), Engine::BallTree);
+    assert_eq!(Engine::Auto.resolve(1_000_000, 768), Engine::Exact);
+}

@@ -1,0 +1,196 @@
+//! Nodes that gelora appends to an export: pooled hidden states, and a head where there is none.
+
+use super::model::{Dimension, ValueInfo};
+use super::tensor::DataType;
+use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
+
+/// The extra graph input of [`append_pooling`].
+pub const POOL_WEIGHTS: &str = "pool_weights";
+
+/// Appends one small product per hidden state: `pooled.N = pool_weights · hidden_states.N`, float32
+/// `[batch, 1, hidden]`, where `pool_weights` is a new float32 input `[batch, 1, sequence]`. With `1/n` at the n real
+/// tokens of a row this is their mean, with a single one it is that token.
+///
+/// # Errors
+/// When a hidden state is known not to have three dimensions.
+pub fn append_pooling(model: &Model, states: &HiddenStates) -> Result<Edit<'static>, OnnxError> {
+    let mut edit = Edit::new();
+    let (batch, sequence) = batch_and_sequence(model);
+    edit.add_input(POOL_WEIGHTS, DataType::Float, &[batch.clone(), Dimension::Fixed(1), sequence]);
+    for (index, state) in states.values.iter().enumerate() {
+        let info = info(model, state);
+        let width = width(model, state, info)?;
+        let hidden = as_float(&mut edit, state, info, &format!("gelora.pooling.{index}"));
+        let pooled = format!("pooled.{index}");
+        edit.add_node(NodeSpec::new("MatMul", &[POOL_WEIGHTS, &hidden], &pooled));
+        edit.add_output(&pooled, DataType::Float, &[batch.clone(), Dimension::Fixed(1), width]);
+    }
+    Ok(edit)
+}
+
+/// Which token a new head reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadPooling {
+    /// The first token.
+    First,
+    /// The mean over the tokens of the attention mask.
+    Mean,
+    /// The last token of the attention mask.
+    Last,
+}
+
+impl std::str::FromStr for HeadPooling {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "first" => Ok(Self::First),
+            "mean" => Ok(Self::Mean),
+            "last" => Ok(Self::Last),
+            _ => Err(format!("`{text}` is no head; take first, mean or last")),
+        }
+    }
+}
+
+impl HeadPooling {
+    /// The name in settings and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Mean => "mean",
+            Self::Last => "last",
+        }
+    }
+}
+
+/// Appends a head to an export without one: a pooled last hidden state, `classifier.weight` `[labels, hidden]` and
+/// `classifier.bias` `[labels]` (float32, row by row), and the output `logits` `[batch, labels]`.
+///
+/// # Errors
+/// When the last hidden state does not have three dimensions or the width of the weight, when the export has no
+/// `attention_mask` (mean and last), or has an output `logits` already.
+pub fn append_head(
+    model: &Model,
+    states: &HiddenStates,
+    pooling: HeadPooling,
+    weight: &[f32],
+    bias: &[f32],
+) -> Result<Edit<'static>, OnnxError> {
+    let fail = |reason: String| OnnxError::Edit { path: model.path().into(), reason };
+    let mut edit = Edit::new();
+    let Some(state) = states.values.last() else { return Err(fail("it has no hidden states".into())) };
+    let labels = bias.len();
+    let width = weight.len().checked_div(labels).unwrap_or(0);
+    let info = info(model, state);
+    let fits = match self::width(model, state, info)? {
+        Dimension::Fixed(expected) => expected == width,
+        _ => true,
+    };
+    if width == 0 || width * labels != weight.len() || !fits {
+        let expected = format!("{:?}", info.and_then(|info| info.shape.clone()).unwrap_or_default());
+        return Err(fail(format!(
+            "a head of {} weights for {labels} labels does not fit `{state}` of shape {expected}",
+            weight.len()
+        )));
+    }
+    let hidden = as_float(&mut edit, state, info, "gelora.head.hidden");
+    let pooled = match pooling {
+        HeadPooling::First => {
+            edit.add_initializer("gelora.head.zero", DataType::Int64, &[], &0i64.to_le_bytes());
+            edit.add_node(NodeSpec::new("Gather", &[&hidden, "gelora.head.zero"], "gelora.head.pooled").int("axis", 1));
+            "gelora.head.pooled"
+        }
+        HeadPooling::Mean | HeadPooling::Last => {
+            if !model.graph.inputs.iter().any(|input| input.name == "attention_mask") {
+                return Err(fail(
+                    "it has no input `attention_mask`, so its last or mean token is not known; use `--head first`"
+                        .into(),
+                ));
+            }
+            pool_by_mask(&mut edit, model, &hidden, pooling)
+        }
+    };
+    let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    edit.add_initializer("classifier.weight", DataType::Float, &[labels, width], &bytes(weight));
+    edit.add_initializer("classifier.bias", DataType::Float, &[labels], &bytes(bias));
+    let gemm = NodeSpec::new("Gemm", &[pooled, "classifier.weight", "classifier.bias"], "logits").int("transB", 1);
+    edit.add_node(gemm);
+    let (batch, _) = batch_and_sequence(model);
+    edit.add_output("logits", DataType::Float, &[batch, Dimension::Fixed(labels)]);
+    Ok(edit)
+}
+
+/// Mean or last token as a product of a row of weights made from the attention mask with the hidden states. Only
+/// operators that read the same in every operator set since 11 are used, apart from `ReduceSum`.
+fn pool_by_mask(edit: &mut Edit, model: &Model, hidden: &str, pooling: HeadPooling) -> &'static str {
+    let integers = |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    edit.add_initializer("gelora.head.row", DataType::Int64, &[3], &integers(&[0, 1, -1]));
+    edit.add_initializer("gelora.head.flat", DataType::Int64, &[2], &integers(&[0, -1]));
+    edit.add_initializer("gelora.head.axis", DataType::Int64, &[1], &integers(&[1]));
+    edit.add_node(NodeSpec::new("Cast", &["attention_mask"], "gelora.head.mask").int("to", 1));
+    let sum = match model.opset() {
+        ..13 => NodeSpec::new("ReduceSum", &["gelora.head.mask"], "gelora.head.count").ints("axes", &[1]),
+        _ => NodeSpec::new("ReduceSum", &["gelora.head.mask", "gelora.head.axis"], "gelora.head.count"),
+    };
+    edit.add_node(sum.int("keepdims", 1));
+    if pooling == HeadPooling::Mean {
+        edit.add_node(NodeSpec::new("Div", &["gelora.head.mask", "gelora.head.count"], "gelora.head.weights"));
+    } else {
+        // The last real token is the one whose running count is the count of all, padding on either side or not.
+        edit.add_initializer("gelora.head.along", DataType::Int64, &[], &1i64.to_le_bytes());
+        edit.add_node(NodeSpec::new("CumSum", &["gelora.head.mask", "gelora.head.along"], "gelora.head.running"));
+        edit.add_node(NodeSpec::new("Mul", &["gelora.head.running", "gelora.head.mask"], "gelora.head.ordinal"));
+        edit.add_node(NodeSpec::new("Equal", &["gelora.head.ordinal", "gelora.head.count"], "gelora.head.is_last"));
+        edit.add_node(NodeSpec::new("Cast", &["gelora.head.is_last"], "gelora.head.weights").int("to", 1));
+    }
+    edit.add_node(NodeSpec::new("Reshape", &["gelora.head.weights", "gelora.head.row"], "gelora.head.weight_row"));
+    edit.add_node(NodeSpec::new("MatMul", &["gelora.head.weight_row", hidden], "gelora.head.product"));
+    edit.add_node(NodeSpec::new("Reshape", &["gelora.head.product", "gelora.head.flat"], "gelora.head.pooled"));
+    "gelora.head.pooled"
+}
+
+/// What the model says of a value's type and shape.
+fn info<'m>(model: &'m Model, value: &str) -> Option<&'m ValueInfo> {
+    let graph = &model.graph;
+    graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs).find(|info| info.name == value)
+}
+
+/// The last dimension of a hidden state: as declared, else by the scale of the norm that makes it.
+fn width(model: &Model, state: &str, info: Option<&ValueInfo>) -> Result<Dimension, OnnxError> {
+    let shape = info.and_then(|info| info.shape.as_deref());
+    match shape {
+        Some([_, _, Dimension::Fixed(width)]) => return Ok(Dimension::Fixed(*width)),
+        None | Some([_, _, _]) => {}
+        Some(other) => {
+            let reason = format!(
+                "hidden state `{state}` has {} dimensions, not batch × sequence × hidden; export it padded",
+                other.len()
+            );
+            return Err(OnnxError::Edit { path: model.path().into(), reason });
+        }
+    }
+    let topology = Topology::new(&model.graph);
+    let norm = topology.producer_node(state).filter(|node| node.is("LayerNormalization"));
+    let scale = norm.and_then(|node| topology.initializer(node.inputs.get(1)?));
+    Ok(scale.and_then(|tensor| tensor.dims.last()).map_or(Dimension::Unknown, |width| Dimension::Fixed(*width)))
+}
+
+/// The value itself where it is float32, else a cast of it.
+fn as_float(edit: &mut Edit, value: &str, info: Option<&ValueInfo>, name: &str) -> String {
+    match info.and_then(|info| info.data_type) {
+        None | Some(DataType::Float) => value.to_owned(),
+        Some(_) => {
+            edit.add_node(NodeSpec::new("Cast", &[value], name).int("to", 1));
+            name.to_owned()
+        }
+    }
+}
+
+/// How the model names the first two dimensions of its inputs.
+fn batch_and_sequence(model: &Model) -> (Dimension, Dimension) {
+    let shapes = model.graph.inputs.iter().filter_map(|input| input.shape.as_deref());
+    match shapes.filter_map(|shape| <&[Dimension; 2]>::try_from(shape).ok()).next() {
+        Some([batch, sequence]) => (batch.clone(), sequence.clone()),
+        None => (Dimension::Named("batch".into()), Dimension::Named("sequence".into())),
+    }
+}

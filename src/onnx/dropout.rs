@@ -1,0 +1,75 @@
+//! Exports made in training mode: dropout that is still active, and the edit that switches it off.
+
+use super::splice::{with_input, with_int_attribute};
+use super::{Edit, Model, Node, OnnxError, Topology};
+
+/// A `Dropout` node that drops values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveDropout {
+    /// Index in `graph.nodes`.
+    pub node: usize,
+    /// Name of the node, or its first output.
+    pub name: String,
+}
+
+/// The `Dropout` nodes of the main graph that are in training mode by a constant.
+pub fn active_dropout(model: &Model) -> Vec<ActiveDropout> {
+    let topology = Topology::new(&model.graph);
+    let nodes = model.graph.nodes.iter().enumerate();
+    nodes
+        .filter(|(_, node)| node.is("Dropout") && is_active(model, &topology, node))
+        .map(|(index, node)| ActiveDropout { node: index, name: node.label().to_owned() })
+        .collect()
+}
+
+fn is_active(model: &Model, topology: &Topology, node: &Node) -> bool {
+    match model.opset() {
+        // Before version 7 an attribute says whether the node is at rest, and by default it is not.
+        ..7 => node.int("is_test", 0) == 0,
+        // From 7 to 11 it never drops.
+        7..12 => false,
+        _ => {
+            let Some(mode) = node.inputs.get(2).filter(|name| !name.is_empty()) else { return false };
+            let Some(constant) = constant_behind(topology, mode) else { return false };
+            model.bytes(constant).is_ok_and(|bytes| bytes.first().is_some_and(|byte| *byte != 0))
+        }
+    }
+}
+
+fn constant_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<&'g super::Tensor> {
+    let mut value = value;
+    for _ in 0..16 {
+        if let Some(constant) = topology.constant(value) {
+            return Some(constant);
+        }
+        let node = topology.producer_node(value)?;
+        if !node.is("Identity") && !node.is("Cast") {
+            return None;
+        }
+        value = node.inputs.first()?;
+    }
+    None
+}
+
+/// The edit that takes every active `Dropout` out of training mode; empty where there is none.
+///
+/// # Errors
+/// When a node says itself that it is in training mode (operator sets before 7 with `is_test` = 0 written out).
+pub fn disable_training_mode(model: &Model) -> Result<Edit<'static>, OnnxError> {
+    let mut edit = Edit::new();
+    for ActiveDropout { node, name } in active_dropout(model) {
+        let encoding = match model.opset() {
+            ..7 if model.graph.nodes[node].attribute("is_test").is_some() => None,
+            ..7 => with_int_attribute(model, node, "is_test", 1),
+            // Without its third input a Dropout passes values through.
+            _ => with_input(model, node, 2, None),
+        };
+        let Some(encoding) = encoding else {
+            let reason =
+                format!("node `{name}` cannot be taken out of training mode; export the model after `.eval()`");
+            return Err(OnnxError::Edit { path: model.path().into(), reason });
+        };
+        edit.rewrite_node(node, Some(encoding));
+    }
+    Ok(edit)
+}

@@ -1,0 +1,331 @@
+//! `report.html`: one self-contained page about a plan.
+
+use std::io::Write;
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::files::write_atomically;
+use crate::rank::{BlockRank, Plan};
+
+use super::ReportError;
+use super::chart::Frame;
+use super::number;
+use super::profile::Profile;
+use super::ranks::{Ranks, certainty, probabilities};
+use super::scale::ScaleCurves;
+
+/// The rank that a plan is compared with: PEFT's default.
+const UNIFORM_RANK: u64 = 8;
+
+/// The report as HTML. It loads nothing: styles and figures are inside, and there is no script.
+///
+/// # Errors
+/// When the template does not fit the values, which is a bug.
+pub fn report_html(plan: &Plan) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.add_template("report.html", include_str!("templates/report.html"))?;
+    environment.add_template("figures.html", include_str!("templates/figures.html"))?;
+    environment.add_template("style.css", include_str!("templates/style.css"))?;
+    let page = minijinja::Value::from(minijinja::value::Serde(&Page::new(plan)));
+    Ok(environment.get_template("report.html")?.render(page)?)
+}
+
+/// Writes [`report_html`] to a file.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_report(path: &Path, plan: &Plan) -> Result<(), ReportError> {
+    let html = report_html(plan)?;
+    Ok(write_atomically(path, |writer| writer.write_all(html.as_bytes()))?)
+}
+
+/// Everything the template needs, in the words in which it appears.
+#[derive(Debug, Serialize)]
+struct Page {
+    title: String,
+    subtitle: Vec<String>,
+    figures: Vec<Figure>,
+    warnings: Vec<String>,
+    profiles: [Profile; 2],
+    ranks: [Ranks; 2],
+    scales: Option<[ScaleCurves; 2]>,
+    has_intervals: bool,
+    has_probabilities: bool,
+    budget: Budget,
+    layers: Vec<Layer>,
+    has_left_out: bool,
+    modules: Vec<Module>,
+    provenance: Vec<Group>,
+    version: String,
+}
+
+/// A number in large letters.
+#[derive(Debug, Serialize)]
+struct Figure {
+    name: &'static str,
+    value: String,
+    note: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Budget {
+    planned: String,
+    uniform: String,
+    uniform_rank: u64,
+    /// Widths of the bars in per cent.
+    planned_width: f64,
+    uniform_width: f64,
+    words: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer {
+    index: usize,
+    dimension: String,
+    interval: String,
+    points: String,
+    left_out: String,
+    block: Option<Block>,
+}
+
+#[derive(Debug, Serialize)]
+struct Block {
+    difference: String,
+    rank: usize,
+    alpha: String,
+    probabilities: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Module {
+    module: String,
+    role: String,
+    shape: String,
+    rank: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Group {
+    name: &'static str,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: String,
+    value: String,
+    /// Hashes and names of files, in letters of equal width.
+    code: bool,
+}
+
+impl Page {
+    fn new(plan: &Plan) -> Self {
+        let mut subtitle = vec![plan.data.task.clone().unwrap_or_else(|| file_name(&plan.data.file))];
+        subtitle.push(format!("{} distinct rows", number::thousands(plan.data.distinct_rows)));
+        subtitle.push(format!("{} blocks", plan.blocks.len()));
+        Self {
+            title: model_name(&plan.model.onnx),
+            subtitle,
+            figures: headline(plan),
+            warnings: plan.warnings.clone(),
+            profiles: [Frame::wide(300.0), Frame::narrow(250.0)].map(|frame| Profile::new(plan, frame)),
+            ranks: [Frame::wide(230.0), Frame::narrow(210.0)].map(|frame| Ranks::new(plan, frame)),
+            scales: ScaleCurves::new(plan, Frame::wide(280.0))
+                .and_then(|wide| ScaleCurves::new(plan, Frame::narrow(250.0)).map(|narrow| [wide, narrow])),
+            has_intervals: plan.hidden_states.iter().any(|state| state.interval.is_some()),
+            has_probabilities: plan.blocks.iter().any(|block| !block.rank_probabilities.is_empty()),
+            budget: budget(plan),
+            layers: plan.hidden_states.iter().map(|state| layer(plan, state.index)).collect(),
+            has_left_out: plan.hidden_states.iter().any(|state| state.duplicates + state.non_finite > 0),
+            modules: modules(plan),
+            provenance: provenance(plan),
+            version: plan.gelora_version.clone(),
+        }
+    }
+}
+
+/// `models/minilm/model.onnx` is known as `minilm`, `bert.onnx` as `bert`.
+fn model_name(onnx: &str) -> String {
+    let path = Path::new(onnx);
+    let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match (stem, folder) {
+        (Some(stem), Some(folder)) if stem == "model" => folder,
+        (Some(stem), _) => stem,
+        (None, _) => onnx.to_owned(),
+    }
+}
+
+fn file_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+fn headline(plan: &Plan) -> Vec<Figure> {
+    let ranks: Vec<usize> = plan.blocks.iter().map(|block| block.rank).collect();
+    let mean = ranks.iter().sum::<usize>() as f64 / ranks.len().max(1) as f64;
+    let dimensions: Vec<f64> = plan.hidden_states.iter().filter_map(|state| state.dimension).collect();
+    let (low, high) =
+        dimensions.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(*value), high.max(*value)));
+    let certain = plan.blocks.iter().filter(|block| certainty(block).is_some_and(|share| share >= 0.9)).count();
+    let mut figures = vec![
+        Figure {
+            name: "Ranks",
+            value: from_to(ranks.iter().min(), ranks.iter().max()),
+            note: format!("{mean:.1} on average"),
+        },
+        Figure {
+            name: "Intrinsic dimension",
+            value: if dimensions.is_empty() {
+                "–".into()
+            } else {
+                from_to(Some(&number::dimension(low)), Some(&number::dimension(high)))
+            },
+            note: format!("over {} hidden states", dimensions.len()),
+        },
+        Figure {
+            name: "Parameters to train",
+            value: number::short(plan.adapter_parameters),
+            note: format!("{} of a uniform rank {UNIFORM_RANK}", share_of_uniform(plan)),
+        },
+    ];
+    if plan.blocks.iter().any(|block| certainty(block).is_some()) {
+        figures.push(Figure {
+            name: "Certain ranks",
+            value: format!("{certain} of {}", plan.blocks.len()),
+            note: "came out in at least 90 % of the subsamples".into(),
+        });
+    }
+    figures
+}
+
+fn from_to<T: PartialEq + std::fmt::Display>(low: Option<&T>, high: Option<&T>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) if low == high => low.to_string(),
+        (Some(low), Some(high)) => format!("{low} to {high}"),
+        _ => "–".to_owned(),
+    }
+}
+
+/// What LoRA of one rank would train on the same weights: `r (in + out)` per weight.
+fn uniform_parameters(plan: &Plan) -> u64 {
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules);
+    modules.map(|module| UNIFORM_RANK * (module.in_features + module.out_features) as u64).sum()
+}
+
+fn share_of_uniform(plan: &Plan) -> String {
+    number::percent_of(plan.adapter_parameters, uniform_parameters(plan))
+}
+
+fn budget(plan: &Plan) -> Budget {
+    let (planned, uniform) = (plan.adapter_parameters, uniform_parameters(plan));
+    let most = planned.max(uniform).max(1) as f64;
+    let width = |parameters: u64| (1000.0 * parameters as f64 / most).round() / 10.0;
+    Budget {
+        planned: number::thousands(planned),
+        uniform: number::thousands(uniform),
+        uniform_rank: UNIFORM_RANK,
+        planned_width: width(planned),
+        uniform_width: width(uniform),
+        words: format!(
+            "The planned adapter trains {} parameters, {} of what LoRA with rank {UNIFORM_RANK} trains on the same weights.",
+            number::thousands(planned),
+            share_of_uniform(plan)
+        ),
+    }
+}
+
+fn layer(plan: &Plan, index: usize) -> Layer {
+    let state = &plan.hidden_states[index];
+    Layer {
+        index: state.index,
+        dimension: state.dimension.map_or_else(|| "none".to_owned(), number::dimension),
+        interval: match (state.interval, &state.degenerate) {
+            (_, Some(reason)) => reason.clone(),
+            (Some((low, high)), None) => format!("{} – {}", number::dimension(low), number::dimension(high)),
+            (None, None) => String::new(),
+        },
+        points: number::thousands(state.points),
+        left_out: number::thousands(state.duplicates + state.non_finite),
+        block: plan.blocks.iter().find(|block| block.block == state.index).map(block_row),
+    }
+}
+
+fn block_row(block: &BlockRank) -> Block {
+    Block {
+        difference: block.difference.map_or_else(|| "–".to_owned(), number::signed),
+        rank: block.rank,
+        alpha: block.alpha.to_string(),
+        probabilities: probabilities(block),
+        reason: block.reason.clone(),
+    }
+}
+
+fn modules(plan: &Plan) -> Vec<Module> {
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules);
+    modules
+        .map(|module| Module {
+            module: module.module.clone(),
+            role: module.role.replace('_', "-"),
+            shape: format!("{} → {}", module.in_features, module.out_features),
+            rank: module.rank,
+        })
+        .collect()
+}
+
+fn provenance(plan: &Plan) -> Vec<Group> {
+    let text = |name: &str, value: String| Entry { name: name.to_owned(), value, code: false };
+    let code = |name: &str, value: &str| Entry { name: name.to_owned(), value: value.to_owned(), code: true };
+    let mut model = vec![code("File", &plan.model.onnx), code("SHA-256", &plan.model.onnx_sha256)];
+    model.extend(plan.model.other_files.iter().map(|(name, hash)| code(name, hash)));
+    model.push(text("Exported by", plan.model.producer.clone()));
+    model.push(text("Operator set", plan.model.opset.to_string()));
+    if let Some(after) = plan.model.last_state_after_final_norm {
+        model.push(text("Last hidden state", format!("{} the final norm", if after { "after" } else { "before" })));
+    }
+    let mut data = vec![code("File", &plan.data.file), code("SHA-256", &plan.data.sha256)];
+    data.extend(plan.data.task.iter().map(|task| text("Task", task.clone())));
+    data.push(text("Columns", plan.data.columns.join(", ")));
+    let (rows, distinct) = (number::thousands(plan.data.rows), number::thousands(plan.data.distinct_rows));
+    data.push(text("Rows", format!("{rows}, of which {distinct} distinct")));
+    data.push(text("Maximum length", format!("{} tokens", plan.data.maximum_length)));
+    data.push(code("Tokenizer SHA-256", &plan.data.tokenizer_sha256));
+    let mut settings = Vec::new();
+    flatten("", &plan.settings, &mut settings);
+    let made = vec![
+        text("gelora", plan.gelora_version.clone()),
+        text("ONNX Runtime", format!("{}, {}", plan.extraction.onnxruntime, plan.extraction.provider)),
+        text("Plan format", plan.format_version.to_string()),
+        text("Pooling", plan.extraction.pooling.clone()),
+    ];
+    vec![
+        Group { name: "Model", entries: model },
+        Group { name: "Data", entries: data },
+        Group { name: "Settings", entries: settings },
+        Group { name: "Made with", entries: made },
+    ]
+}
+
+/// `{"rule": {"offset": 1}}` becomes `rule.offset: 1`.
+fn flatten(prefix: &str, value: &Value, entries: &mut Vec<Entry>) {
+    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&name(key), value, entries)),
+        Value::Null => entries.push(Entry { name: prefix.to_owned(), value: "none".into(), code: false }),
+        Value::Array(items) => {
+            let text = items.iter().map(plain).collect::<Vec<_>>().join(", ");
+            entries.push(Entry { name: prefix.to_owned(), value: text, code: false });
+        }
+        other => entries.push(Entry { name: prefix.to_owned(), value: plain(other), code: false }),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

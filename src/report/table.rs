@@ -1,0 +1,131 @@
+//! Tables for the terminal.
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use crate::rank::{HiddenStateDimension, Plan};
+
+use super::number;
+use super::ranks::certainty;
+
+/// A table with a line under its header; columns in `right` (from 0) are numbers and stand to the right.
+pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
+    use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
+    const STYLE: TableStyle = TableStyle::new()
+        .header_lines(ContentLineStyle::none().junction(' '))
+        .header_separator(LineStyle::none().fill('─').junction('─'))
+        .content_lines(ContentLineStyle::none().junction(' '));
+    let mut table = Table::new();
+    // Tables go into files and pipes too: their width must not depend on a terminal.
+    table.load_style(STYLE).set_content_arrangement(ContentArrangement::Disabled);
+    let align = |column: usize| if right.contains(&column) { CellAlignment::Right } else { CellAlignment::Left };
+    let cells = |row: &[String]| -> Vec<Cell> {
+        row.iter().enumerate().map(|(column, text)| Cell::new(text).set_alignment(align(column))).collect()
+    };
+    table.set_header(cells(&header.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()));
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    table.trim_fmt()
+}
+
+/// Names and values in two columns, without lines.
+pub fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+    let lines = facts.iter().map(|(name, value)| format!("{name:width$}  {value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// One line of [`dimension_table`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct DimensionRow {
+    /// `0`, `1` … or the name of a file.
+    pub layer: String,
+    /// The estimate, or why there is none.
+    pub dimension: Result<f64, String>,
+    /// 95 % interval.
+    pub interval: Option<(f64, f64)>,
+    /// Points that were used.
+    pub points: u64,
+    /// Rows left out as duplicates.
+    pub duplicates: u64,
+    /// Rows left out because they hold NaN or infinity.
+    pub non_finite: u64,
+}
+
+impl From<&HiddenStateDimension> for DimensionRow {
+    fn from(state: &HiddenStateDimension) -> Self {
+        let reason = || state.degenerate.clone().unwrap_or_else(|| "not estimated".to_owned());
+        Self {
+            layer: state.index.to_string(),
+            dimension: state.dimension.ok_or_else(reason),
+            interval: state.interval,
+            points: state.points,
+            duplicates: state.duplicates,
+            non_finite: state.non_finite,
+        }
+    }
+}
+
+/// Dimensions with their intervals; columns that would be zero in every row are left out.
+pub fn dimension_table(rows: &[DimensionRow]) -> String {
+    let duplicates = rows.iter().any(|row| row.duplicates > 0);
+    let non_finite = rows.iter().any(|row| row.non_finite > 0);
+    let mut header = vec!["layer", "dimension", "95 % interval", "points"];
+    header.extend(duplicates.then_some("duplicates"));
+    header.extend(non_finite.then_some("not finite"));
+    let lines: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let mut line = vec![
+                row.layer.clone(),
+                match &row.dimension {
+                    Ok(dimension) => number::dimension(*dimension),
+                    Err(reason) => format!("– ({reason})"),
+                },
+                interval(row.interval),
+                number::thousands(row.points),
+            ];
+            line.extend(duplicates.then(|| number::thousands(row.duplicates)));
+            line.extend(non_finite.then(|| number::thousands(row.non_finite)));
+            line
+        })
+        .collect();
+    table(&header, &[0, 1, 2, 3, 4, 5], &lines)
+}
+
+/// A plan, one line per hidden state: dimension, difference, rank and how often that rank came out.
+pub fn plan_table(plan: &Plan) -> String {
+    let rows: Vec<Vec<String>> = plan
+        .hidden_states
+        .iter()
+        .map(|state| {
+            let mut row = vec![state.index.to_string(), with_half_interval(state)];
+            match plan.blocks.iter().find(|block| block.block == state.index) {
+                Some(block) => row.extend([
+                    block.difference.map(number::signed).unwrap_or_else(|| "–".to_owned()),
+                    block.rank.to_string(),
+                    certainty(block).map(number::percent).unwrap_or_default(),
+                    number::thousands(block.modules.iter().filter(|module| module.rank > 0).count() as u64),
+                ]),
+                None => row.extend(std::iter::repeat_n(String::new(), 4)),
+            }
+            row
+        })
+        .collect();
+    table(&["layer", "dimension", "difference", "rank", "probability", "weights"], &[0, 1, 2, 3, 4, 5], &rows)
+}
+
+/// `2.41 ± 0.12`: half the 95 % interval.
+pub(crate) fn with_half_interval(state: &HiddenStateDimension) -> String {
+    match (state.dimension, state.interval) {
+        (Some(dimension), Some((low, high))) => {
+            format!("{} ± {}", number::dimension(dimension), number::dimension((high - low) / 2.0))
+        }
+        (Some(dimension), None) => number::dimension(dimension),
+        (None, _) => "degenerate".to_owned(),
+    }
+}
+
+fn interval(interval: Option<(f64, f64)>) -> String {
+    interval.map(|(low, high)| format!("{} … {}", number::dimension(low), number::dimension(high))).unwrap_or_default()
+}

@@ -1,0 +1,174 @@
+//! What people see, as snapshots; and what the report promises: one file, no network, nothing unescaped.
+
+use crate::rank::{
+    BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, Plan, PlannedModule,
+    RankProbability,
+};
+
+use super::*;
+
+/// Six blocks with what CoLA gives for a small encoder; the first hidden state is degenerate where that is asked for.
+fn plan(degenerate: bool) -> Plan {
+    let dimensions = [2.41, 2.70, 3.02, 3.11, 3.04, 2.72, 2.18];
+    let ranks = [2, 2, 2, 1, 1, 1];
+    Plan {
+        format_version: 1,
+        gelora_version: "0.1.0".into(),
+        model: ModelProvenance {
+            onnx: "models/minilm-cola/model.onnx".into(),
+            onnx_sha256: "9f2c".repeat(16),
+            other_files: vec![("model.safetensors".into(), "03ab".repeat(16))],
+            producer: "pytorch 2.11.0".into(),
+            opset: 17,
+            last_state_after_final_norm: Some(true),
+        },
+        data: DataProvenance {
+            file: "data/cola/train.tsv".into(),
+            sha256: "77e1".repeat(16),
+            tokenizer_sha256: "be50".repeat(16),
+            task: Some("cola".into()),
+            columns: vec!["sentence".into()],
+            rows: 8551,
+            distinct_rows: 8529,
+            maximum_length: 128,
+        },
+        extraction: ExtractionProvenance {
+            pooling: "mean".into(),
+            onnxruntime: "1.30.0".into(),
+            provider: "CPUExecutionProvider".into(),
+        },
+        settings: serde_json::json!({
+            "estimator": {"method": "two-nn linear", "discard": 0.1, "neighbours": "exact"},
+            "rule": {"rounding": "ceil", "offset": 1, "minimum": 1, "maximum": null, "budget": null, "scaling": 32.0,
+                     "projections": ["query", "key", "value", "output"]},
+            "subsamples": 40, "seed": 0
+        }),
+        hidden_states: dimensions.iter().enumerate().map(|(index, d)| state(index, *d, degenerate && index == 0)).collect(),
+        blocks: (1..=6).map(|index| block(index, dimensions[index] - dimensions[index - 1], ranks[index - 1], degenerate && index == 1)).collect(),
+        adapter_parameters: 9 * 4 * 768,
+        warnings: vec![
+            "The dimension changes with the number of rows (2.2 with 8,529, 4.9 with 1,066): the ranks are those of this data set, not of the task.".into(),
+            "Blocks 3 and 4 are not told apart by this data: <2 and 1> both come out often.".into(),
+        ],
+    }
+}
+
+fn state(index: usize, d: f64, degenerate: bool) -> HiddenStateDimension {
+    HiddenStateDimension {
+        index,
+        tensor: format!("hidden_states.{index}"),
+        width: 384,
+        dimension: (!degenerate).then_some(d),
+        interval: (!degenerate).then_some((d - 0.11 - 0.01 * index as f64, d + 0.12)),
+        standard_error: (!degenerate).then_some(0.06),
+        points: if degenerate { 0 } else { 8517 },
+        duplicates: 12,
+        non_finite: 0,
+        degenerate: degenerate.then(|| "the same vector in every row, \"within\" float noise".into()),
+        scale: if degenerate { vec![] } else { vec![(8517, d), (4258, d * 1.3), (2129, d * 1.7), (1064, d * 2.1)] },
+    }
+}
+
+fn block(index: usize, difference: f64, rank: usize, degenerate: bool) -> BlockRank {
+    let names = ["query", "key", "value", "output"];
+    let probabilities = match index {
+        1 | 2 => vec![(2, 1.0)],
+        3 => vec![(2, 0.625), (1, 0.375)],
+        4 => vec![(1, 0.7), (2, 0.275), (3, 0.025)],
+        _ => vec![(1, 1.0)],
+    };
+    BlockRank {
+        block: index,
+        difference: (!degenerate).then_some(difference),
+        difference_interval: (!degenerate).then_some((difference - 0.1, difference + 0.1)),
+        rank: if degenerate { 1 } else { rank },
+        alpha: 32.0 * rank as f64,
+        rank_probabilities: if degenerate {
+            vec![]
+        } else {
+            probabilities.into_iter().map(|(rank, probability)| RankProbability { rank, probability }).collect()
+        },
+        reason: if degenerate {
+            "hidden state 0 has no dimension: the smallest rank".into()
+        } else {
+            format!("ceil(max({difference:.2}, 0)) + 1")
+        },
+        modules: names
+            .iter()
+            .map(|role| PlannedModule {
+                module: format!("encoder.layer.{}.attention.{role}", index - 1),
+                checkpoint_tensor: None,
+                node: String::new(),
+                weight: String::new(),
+                role: (*role).into(),
+                in_features: 384,
+                out_features: 384,
+                rank,
+                alpha: 32.0 * rank as f64,
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn the_page_is_as_it_was_looked_at() {
+    insta::assert_snapshot!(report_html(&plan(false)).unwrap());
+}
+
+#[test]
+fn a_degenerate_layer_is_a_gap_and_not_a_number() {
+    let html = report_html(&plan(true)).unwrap();
+    assert!(html.contains("hidden state 0: no dimension"));
+    assert!(!html.contains("NaN"));
+    insta::assert_snapshot!(plan_table(&plan(true)));
+}
+
+#[test]
+fn the_page_loads_nothing_and_escapes_everything() {
+    let mut plan = plan(true);
+    plan.model.onnx = "<script>alert(1)</script>.onnx".into();
+    plan.hidden_states[2].degenerate = Some("<b>".into());
+    let html = report_html(&plan).unwrap();
+    assert!(
+        !html.contains("<script") && !html.contains("<b>") && !html.contains("http://") && !html.contains("https://")
+    );
+    assert!(!html.contains("url(") && !html.contains("src=\"") && !html.contains("@import"));
+}
+
+#[test]
+fn every_size_of_plan_can_be_drawn() {
+    for blocks in [1, 2, 12, 48, 200] {
+        let mut plan = plan(false);
+        plan.hidden_states =
+            (0..=blocks).map(|index| state(index, 8.0 + (index as f64 * 0.7).sin() * 4.0, index % 7 == 6)).collect();
+        plan.blocks = (1..=blocks).map(|index| block(index, 0.3, 1 + index % 14, index % 7 == 6)).collect();
+        let html = report_html(&plan).unwrap();
+        assert!(!html.contains("NaN") && !html.contains("inf\""), "{blocks} blocks");
+    }
+}
+
+#[test]
+fn dimensions_csv_has_one_row_per_hidden_state() {
+    insta::assert_snapshot!(dimensions_csv(&plan(true)));
+}
+
+#[test]
+fn the_tables_are_as_they_were_looked_at() {
+    insta::assert_snapshot!(plan_table(&plan(false)));
+    let rows: Vec<DimensionRow> = plan(true).hidden_states.iter().map(DimensionRow::from).collect();
+    insta::assert_snapshot!(dimension_table(&rows));
+}
+
+/// Writes pages to look at: `GELORA_LOOK=/tmp cargo test --lib report -- --ignored`.
+#[test]
+#[ignore = "makes files to look at with a browser"]
+fn pages_to_look_at() {
+    let Some(folder) = std::env::var_os("GELORA_LOOK").map(std::path::PathBuf::from) else { return };
+    write_report(&folder.join("small.html"), &plan(false)).unwrap();
+    write_report(&folder.join("degenerate.html"), &plan(true)).unwrap();
+    let mut large = plan(false);
+    large.hidden_states = (0..=28).map(|index| state(index, 11.0 + (index as f64 * 0.35).sin() * 6.0, false)).collect();
+    large.blocks = (1..=28).map(|index| block(index, 0.3, 1 + (index * 5) % 7, false)).collect();
+    large.warnings.clear();
+    write_report(&folder.join("large.html"), &large).unwrap();
+}

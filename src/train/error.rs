@@ -1,0 +1,248 @@
+use std::path::PathBuf;
+
+use tch::TchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::dataset::metric::MetricError;
+use crate::files::FileError;
+use crate::onnx::OnnxError;
+use crate::progress::Cancelled;
+use crate::runtime::RuntimeError;
+
+/// What can go wrong while a graph is turned into a program, run, or trained.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The graph uses an operator that the training program does not know.
+    #[error("node `{node}` uses the operator {operator}, which cannot be trained here; {cure}")]
+    UnsupportedOperator {
+        /// Domain and name, for instance `com.microsoft.Attention`.
+        operator: String,
+        /// The node's name.
+        node: String,
+        /// What to export instead.
+        cure: String,
+    },
+    /// An operator could not be executed.
+    #[error("node `{node}` ({operator}) cannot be executed: {reason}; {cure}")]
+    Operator {
+        /// Domain and name.
+        operator: String,
+        /// The node's name.
+        node: String,
+        /// What was found.
+        reason: String,
+        /// What to do about it.
+        cure: &'static str,
+    },
+    /// A value was asked for that the graph does not make.
+    #[error("the graph has no value `{name}`; its outputs are {known}")]
+    UnknownValue {
+        /// The name asked for.
+        name: String,
+        /// The graph's outputs.
+        known: String,
+    },
+    /// An input of the graph was not given.
+    #[error("the graph needs its input `{name}` and got {given}; give it")]
+    MissingInput {
+        /// The input.
+        name: String,
+        /// The names that were given.
+        given: String,
+    },
+    /// A weight cannot be adapted or trained.
+    #[error("cannot adapt `{weight}`: {reason}")]
+    Weight {
+        /// The initializer.
+        weight: String,
+        /// Why not, and the cure.
+        reason: String,
+    },
+    /// A value of the graph has another shape than a classifier or encoder gives it.
+    #[error(
+        "the value `{value}` has shape {found:?}, training needs {expected}; export a sequence classifier or an encoder"
+    )]
+    Shape {
+        /// The value.
+        value: String,
+        /// Its shape.
+        found: Vec<i64>,
+        /// What is needed.
+        expected: &'static str,
+    },
+    /// A setting that cannot be meant.
+    #[error("{name} {found}: {cure}")]
+    Setting {
+        /// The setting, in words.
+        name: &'static str,
+        /// What was given.
+        found: String,
+        /// What to give.
+        cure: String,
+    },
+    /// CUDA was asked for and is not there.
+    #[error(
+        "cannot train on CUDA: {reason}; take --device cpu, or install a driver and a CUDA build of libtorch 2.11 (`gelora doctor` shows what is found)"
+    )]
+    NoCuda {
+        /// What was found.
+        reason: String,
+    },
+    /// The plan belongs to another export.
+    #[error("the plan was made for another model ({planned}) than {}; run `gelora plan` for this model", model.display())]
+    PlanOfOtherModel {
+        /// The export.
+        model: PathBuf,
+        /// The export of the plan.
+        planned: String,
+    },
+    /// Nothing to train on, or to evaluate with.
+    #[error("the {what} data has no rows; check the file and its columns")]
+    NoRows {
+        /// `training` or `validation`.
+        what: &'static str,
+    },
+    /// Rows and labels differ in number.
+    #[error("the {what} data has {rows} rows and {labels} labels; give every row a label")]
+    Labels {
+        /// `training` or `validation`.
+        what: &'static str,
+        /// Rows.
+        rows: usize,
+        /// Labels.
+        labels: usize,
+    },
+    /// A label that the objective does not know.
+    #[error("row {row} of the {what} data has {found} where {expected} is needed; check the label column")]
+    LabelDoesNotFit {
+        /// `training` or `validation`.
+        what: &'static str,
+        /// The row, from 0.
+        row: usize,
+        /// The label.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// Given batches name a row that is not there.
+    #[error("the given batches name row {row}, and the training data has {rows} rows; make the batches for this data")]
+    BatchRow {
+        /// The row.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+    /// The plan has no rank above zero and there is no head to train.
+    #[error("there is nothing to train: no weight of the plan has a rank; make a plan with ranks of at least 1")]
+    NothingToTrain,
+    /// The export makes no logits.
+    #[error("{} makes no logits; add a head with --head first, --head mean or --head last, or export the model with its head", model.display())]
+    NoHead {
+        /// The export.
+        model: PathBuf,
+    },
+    /// The export has a head and another was asked for.
+    #[error("{} has a head of its own (`{output}`), which is trained; leave out --head", model.display())]
+    HasHead {
+        /// The export.
+        model: PathBuf,
+        /// What its head makes.
+        output: String,
+    },
+    /// A head for answers in a text.
+    #[error("the export makes {outputs}, and training takes one output of logits; export a sequence classifier")]
+    SeveralOutputs {
+        /// Its outputs.
+        outputs: String,
+    },
+    /// The head does not fit the labels.
+    #[error(
+        "the head of the export gives {found} number(s) a row, the data needs {expected}; export the model with {expected} label(s)"
+    )]
+    HeadWidth {
+        /// Width of the head.
+        found: usize,
+        /// Classes, or 1.
+        expected: usize,
+    },
+    /// The adapter to start from lacks a tensor.
+    #[error("the adapter to start from has no `{tensor}`; take one that was made with the same plan")]
+    AdapterLacks {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The adapter to start from has a tensor of another shape.
+    #[error(
+        "`{tensor}` of the adapter to start from has shape {found:?}, the plan asks for {expected:?}; take one that was made with the same plan"
+    )]
+    AdapterShape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The planned shape.
+        expected: Vec<usize>,
+    },
+    /// The loss is NaN or infinite.
+    #[error(
+        "the loss became {loss} at step {step}; take a lower learning rate (now {learning_rate:e}) or a longer warm-up, and start anew with --restart"
+    )]
+    NotFinite {
+        /// The optimizer step, from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// Learning rate of the step.
+        learning_rate: f64,
+    },
+    /// The saved state belongs to a run with other settings.
+    #[error("{} was saved with another {name} ({saved}; now {now}); take the earlier one to go on, or start anew with --restart", path.display())]
+    OtherRun {
+        /// The state.
+        path: PathBuf,
+        /// What differs.
+        name: String,
+        /// As saved.
+        saved: String,
+        /// As given now.
+        now: String,
+    },
+    /// The saved state cannot be read.
+    #[error("{} is not a state to go on from: {reason}; start anew with --restart", path.display())]
+    BadState {
+        /// The state.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A metric.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// The inputs of the export.
+    #[error(transparent)]
+    Inputs(#[from] RuntimeError),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model file.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    /// libtorch refused something.
+    #[error("libtorch: {}", first_line(.0))]
+    Torch(#[from] TchError),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// The first line of libtorch's message: the rest is a C++ stack trace.
+pub(crate) fn first_line(error: &TchError) -> String {
+    let text = match error {
+        TchError::Torch(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}

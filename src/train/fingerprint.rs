@@ -1,0 +1,67 @@
+//! What must stay the same for a saved run to go on.
+
+use super::input::{Rows, TrainInput};
+use super::order::epochs;
+use super::settings::{Batching, TrainSettings, WarmUp};
+use super::state::Fingerprint;
+use crate::files::sha256;
+
+/// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
+/// run goes on, though not to the same bits.
+pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> Fingerprint {
+    let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
+    let warm_up = match settings.warm_up {
+        WarmUp::Steps(steps) => format!("{steps} steps"),
+        WarmUp::Ratio(ratio) => format!("{ratio} of all steps"),
+    };
+    let metrics: Vec<&str> = input.metrics.iter().map(|metric| metric.name()).collect();
+    let rows = |rows: Option<Rows<'_>>| optional(rows.map(|rows| short(&rows.sha256())));
+    let entries = [
+        ("model", short(input.model_sha256)),
+        ("plan", plan(input)),
+        ("set of training rows", rows(Some(input.train))),
+        ("set of validation rows", rows(input.validation)),
+        ("metric", metrics.join(", ")),
+        ("starting adapter", optional(input.initial.map(|adapter| short(&sha256(format!("{adapter:?}").as_bytes()))))),
+        ("number of epochs", epochs(settings).to_string()),
+        ("maximum of steps", optional(settings.maximum_steps.map(|steps| steps.to_string()))),
+        ("batch size", settings.batch_size.to_string()),
+        ("accumulation", settings.accumulation.to_string()),
+        ("learning rate", settings.learning_rate.to_string()),
+        ("weight decay", settings.weight_decay.to_string()),
+        ("pair of betas", format!("{}, {}", settings.betas.0, settings.betas.1)),
+        ("epsilon", settings.epsilon.to_string()),
+        ("schedule", format!("{:?}", settings.schedule).to_lowercase()),
+        ("warm-up", warm_up),
+        ("clip norm", optional(settings.clip_norm.map(|norm| norm.to_string()))),
+        ("dropout", settings.dropout.to_string()),
+        ("seed", settings.seed.to_string()),
+        ("choice of kernels", settings.kernels.as_str().to_owned()),
+        ("batching", batching(&settings.batching)),
+        ("head", optional(settings.head.map(|head| head.as_str().to_owned()))),
+        ("evaluation before the first step", settings.evaluate_before.to_string()),
+        ("patience", optional(settings.patience.map(|epochs| epochs.to_string()))),
+        ("logging interval", settings.log_every.to_string()),
+        ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
+    ];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.
+fn plan(input: &TrainInput<'_>) -> String {
+    let modules = input.plan.blocks.iter().flat_map(|block| &block.modules);
+    let lines = modules.map(|module| format!("{} {} {} {}\n", module.module, module.weight, module.rank, module.alpha));
+    short(&sha256(lines.collect::<String>().as_bytes()))
+}
+
+fn batching(batching: &Batching) -> String {
+    match batching {
+        Batching::Shuffled => "shuffled".into(),
+        Batching::Bucketed => "bucketed".into(),
+        Batching::Given(batches) => format!("given list {}", short(&sha256(format!("{batches:?}").as_bytes()))),
+    }
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}

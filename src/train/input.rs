@@ -1,0 +1,192 @@
+//! What a training run works on, checked before anything is computed.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::error::TrainError;
+use super::head::{HEAD_BIAS, HEAD_WEIGHT};
+use super::settings::HeadPooling;
+use crate::adapter::Adapter;
+use crate::checkpoint::{Checkpoint, match_head};
+use crate::dataset::{Encoding, Label, Metric, Objective};
+use crate::files::sha256;
+use crate::onnx::{Head, HiddenStates, Model, head};
+use crate::rank::{Plan, PlannedModule};
+
+/// Rows with their labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Token ids of every row.
+    pub encodings: &'a [Encoding],
+    /// Label of every row.
+    pub labels: &'a [Label],
+}
+
+impl Rows<'_> {
+    /// A hash over tokens and labels.
+    pub(super) fn sha256(&self) -> String {
+        let mut bytes = Vec::new();
+        for encoding in self.encodings {
+            bytes.extend((encoding.len() as u64).to_le_bytes());
+            bytes.extend(encoding.ids.iter().chain(&encoding.type_ids).flat_map(|id| id.to_le_bytes()));
+        }
+        for label in self.labels {
+            match label {
+                Label::Class(class) => bytes.extend((*class as u64).to_le_bytes()),
+                Label::Value(value) => bytes.extend(value.to_le_bytes()),
+            }
+        }
+        sha256(&bytes)
+    }
+}
+
+/// What a training run works on.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainInput<'a> {
+    /// The export.
+    pub model: &'a Model,
+    /// SHA-256 of its `.onnx` file; must be that of the plan.
+    pub model_sha256: &'a str,
+    /// Its checkpoint, if there is one: a trained head gets the names it has there.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// Which weights get adapters of which rank.
+    pub plan: &'a Plan,
+    /// What is learnt.
+    pub objective: &'a Objective,
+    /// Rows to learn from.
+    pub train: Rows<'a>,
+    /// Rows to choose the best epoch with.
+    pub validation: Option<Rows<'a>>,
+    /// What is measured on them; the first metric decides which epoch is the best.
+    pub metrics: &'a [Metric],
+    /// Token id of padding.
+    pub pad_id: u32,
+    /// Type id of padding.
+    pub pad_type_id: u32,
+    /// Whether padding leaves the results as they are. If not (the export ignores its mask), only rows of equal length
+    /// are computed together.
+    pub padding_is_safe: bool,
+    /// Where training starts; a fresh adapter (A random, B zero) and the head as it is without it.
+    pub initial: Option<&'a Adapter>,
+    /// Folder of `metrics.jsonl` and of `state/`.
+    pub folder: &'a Path,
+}
+
+/// A tensor that is trained as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SavedName {
+    /// The initializer in the graph; empty for a new head.
+    pub initializer: String,
+    /// The tensor in the checkpoint.
+    pub name: String,
+    /// Whether the initializer is the transposed checkpoint tensor.
+    pub transposed: bool,
+}
+
+/// The head: its tensors, and the value of the graph that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SavedNames {
+    pub tensors: Vec<SavedName>,
+    pub output: String,
+}
+
+impl<'a> TrainInput<'a> {
+    /// Refuses what does not fit together.
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        if self.plan.model.onnx_sha256 != self.model_sha256 {
+            return Err(TrainError::PlanOfOtherModel {
+                model: self.model.path().to_owned(),
+                planned: self.plan.model.onnx.clone(),
+            });
+        }
+        let named = [("training", Some(self.train)), ("validation", self.validation)];
+        for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
+            if rows.encodings.is_empty() {
+                return Err(TrainError::NoRows { what });
+            }
+            if rows.encodings.len() != rows.labels.len() {
+                return Err(TrainError::Labels { what, rows: rows.encodings.len(), labels: rows.labels.len() });
+            }
+        }
+        for metric in self.metrics {
+            metric.check(self.objective)?;
+        }
+        Ok(())
+    }
+
+    /// The weights to adapt: those with a rank, each once.
+    pub(super) fn planned_modules(&self) -> Result<Vec<&'a PlannedModule>, TrainError> {
+        let modules = self.plan.blocks.iter().flat_map(|block| &block.modules).filter(|module| module.rank > 0);
+        let mut seen = HashSet::new();
+        let mut kept = Vec::new();
+        for module in modules {
+            if !seen.insert(module.weight.as_str()) {
+                return Err(TrainError::Weight {
+                    weight: module.weight.clone(),
+                    reason:
+                        "several planned modules share it, and an adapter would change all of them; leave it out of \
+                             the plan"
+                            .into(),
+                });
+            }
+            kept.push(module);
+        }
+        Ok(kept)
+    }
+
+    /// The tensors of the head, and the value that the program is asked for.
+    pub(super) fn saved_names(
+        &self,
+        states: &HiddenStates,
+        pooling: Option<HeadPooling>,
+    ) -> Result<SavedNames, TrainError> {
+        let outputs = self.objective.outputs();
+        match (head(self.model, states)?, pooling) {
+            (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),
+            (Some(head), Some(_)) => {
+                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
+            }
+            (None, Some(_)) => {
+                let tensor =
+                    |name: &str| SavedName { initializer: String::new(), name: name.to_owned(), transposed: false };
+                Ok(SavedNames {
+                    tensors: vec![tensor(HEAD_WEIGHT), tensor(HEAD_BIAS)],
+                    output: states.values.last().cloned().unwrap_or_default(),
+                })
+            }
+            (Some(head), None) => {
+                if head.outputs.len() > 1 {
+                    return Err(TrainError::SeveralOutputs { outputs: head.outputs.join(", ") });
+                }
+                if let Some(last) = head.linears.last()
+                    && last.out_features != outputs
+                {
+                    return Err(TrainError::HeadWidth { found: last.out_features, expected: outputs });
+                }
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, output: head.output })
+            }
+        }
+    }
+
+    /// The trained tensors of the export's head, under the names of the checkpoint where they are known.
+    fn head_tensors(&self, head: &Head) -> Result<Vec<SavedName>, TrainError> {
+        if let Some(tensor) = head.tensors.iter().find(|tensor| tensor.shared) {
+            return Err(TrainError::Weight {
+                weight: tensor.initializer.clone(),
+                reason: "the head shares it with the rest of the model, and training it would change both; export the \
+                         model with a head of its own"
+                    .into(),
+            });
+        }
+        let matches = match self.checkpoint {
+            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
+            None => vec![None; head.tensors.len()],
+        };
+        let tensors = head.tensors.iter().zip(matches).map(|(tensor, known)| SavedName {
+            initializer: tensor.initializer.clone(),
+            transposed: known.as_ref().map_or(tensor.transposed, |known| known.transposed),
+            name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),
+        });
+        Ok(tensors.collect())
+    }
+}

@@ -1,0 +1,304 @@
+//! The graph with its adapters and its head: from a batch to logits, from trained numbers to an [`Adapter`].
+
+use ndarray::{Array2, ArrayD, IxDyn};
+use tch::{Device, Kind, Tensor};
+
+use super::error::TrainError;
+use super::head::NewHead;
+use super::input::{SavedName, TrainInput};
+use super::lora::{AdapterSpec, LoraInit};
+use super::parameters::Parameters;
+use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
+use super::settings::TrainSettings;
+use crate::adapter::{Adapter, LoraFactors, SavedTensor};
+use crate::dataset::{Batch, Encoding, pad};
+use crate::onnx::HiddenStates;
+use crate::rank::PlannedModule;
+use crate::runtime::{Feeder, InputTensor, Tokens};
+
+/// What a parameter becomes in the adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A of `modules[i]`.
+    A(usize),
+    /// B of `modules[i]`.
+    B(usize),
+    /// `saved[i]`.
+    Saved(usize),
+}
+
+/// A program that learns.
+#[derive(Debug)]
+pub(super) struct Learner<'a> {
+    body: Body,
+    parameters: Parameters,
+    places: Vec<Place>,
+    modules: Vec<&'a PlannedModule>,
+    saved: Vec<SavedName>,
+}
+
+/// What computes logits.
+#[derive(Debug)]
+struct Body {
+    program: Program,
+    feeder: Feeder,
+    head: Option<NewHead>,
+    /// The value to ask the program for: the logits, or the last hidden state for a new head.
+    output: String,
+    pad_id: u32,
+    pad_type_id: u32,
+    device: Device,
+    equal_lengths: bool,
+}
+
+impl<'a> Learner<'a> {
+    /// Reads the graph, inserts the planned adapters and finds or makes the head.
+    pub fn new(
+        input: &TrainInput<'a>,
+        settings: &TrainSettings,
+        device: Device,
+        linear: LinearBackend,
+    ) -> Result<Self, TrainError> {
+        let states = HiddenStates::find(input.model)?;
+        let names = input.saved_names(&states, settings.head)?;
+        let modules = input.planned_modules()?;
+        let mut program = Program::new(input.model, device, ProgramOptions { linear, ..ProgramOptions::default() })?;
+        program.attach(fresh_adapters(&modules, settings)?)?;
+        let mut body = Body {
+            program,
+            feeder: Feeder::new(&free_inputs(input), &[])?,
+            head: None,
+            output: names.output,
+            pad_id: input.pad_id,
+            pad_type_id: input.pad_type_id,
+            device,
+            equal_lengths: !input.padding_is_safe,
+        };
+        body.make_head(input, settings, &names.tensors)?;
+        let (places, leaves) = body.trainables(&modules, &names.tensors).into_iter().unzip();
+        let parameters = Parameters::gather(leaves)?;
+        let mut learner = Learner { body, parameters, places, modules, saved: names.tensors };
+        if let Some(initial) = input.initial {
+            learner.load(initial)?;
+        }
+        Ok(learner)
+    }
+
+    /// Dropout on or off.
+    pub fn set_training(&mut self, training: bool) {
+        self.body.program.set_training(training);
+    }
+
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    pub fn linear_choices(&self) -> Vec<LinearChoice> {
+        self.body.program.linear_choices()
+    }
+
+    /// Splits rows into groups that may share a padded batch: all of them, or by length where the export ignores its mask.
+    pub fn groups(&self, encodings: &[Encoding], rows: &[usize]) -> Vec<Vec<usize>> {
+        if !self.body.equal_lengths {
+            return vec![rows.to_vec()];
+        }
+        let mut sorted = rows.to_vec();
+        sorted.sort_by_key(|&row| encodings[row].len());
+        sorted.chunk_by(|&a, &b| encodings[a].len() == encodings[b].len()).map(<[usize]>::to_vec).collect()
+    }
+
+    /// Whether all rows of a batch must have the same length.
+    pub fn equal_lengths(&self) -> bool {
+        self.body.equal_lengths
+    }
+
+    /// Logits of some rows, `[rows, outputs]`, with gradients unless they are switched off.
+    pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
+        self.body.logits(encodings, rows)
+    }
+
+    /// The adapter that these parameters (flat) are.
+    pub fn adapter(&self, values: &[f32]) -> Adapter {
+        let parts = self.parameters.split(values);
+        let find = |wanted: Place| self.places.iter().position(|place| *place == wanted).map(|at| &parts[at]);
+        let matrix = |place: Place| {
+            let (entry, values) = find(place)?;
+            let shape = (*entry.shape.first()? as usize, *entry.shape.get(1)? as usize);
+            Array2::from_shape_vec(shape, values.to_vec()).ok()
+        };
+        let factors = self.modules.iter().enumerate().filter_map(|(index, module)| {
+            let (a, b) = (matrix(Place::A(index))?, matrix(Place::B(index))?);
+            Some(LoraFactors { module: module.module.clone(), alpha: module.alpha, a, b })
+        });
+        let saved = self.saved.iter().enumerate().filter_map(|(index, saved)| {
+            let (entry, values) = find(Place::Saved(index))?;
+            let shape: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
+            let values = ArrayD::from_shape_vec(IxDyn(&shape), values.to_vec()).ok()?;
+            let values = if saved.transposed { values.t().as_standard_layout().into_owned() } else { values };
+            Some(SavedTensor { name: saved.name.clone(), values })
+        });
+        Adapter { factors: factors.collect(), saved: saved.collect() }
+    }
+
+    /// Sets the parameters to those of an adapter, which must have all of them.
+    pub fn load(&mut self, adapter: &Adapter) -> Result<(), TrainError> {
+        let mut flat = Vec::with_capacity(self.parameters.len());
+        for (place, entry) in self.places.iter().zip(self.parameters.entries()) {
+            let values = self
+                .values_in(adapter, *place)
+                .ok_or_else(|| TrainError::AdapterLacks { tensor: self.name_of(*place) })?;
+            let expected: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
+            if values.shape() != expected {
+                return Err(TrainError::AdapterShape {
+                    tensor: self.name_of(*place),
+                    found: values.shape().to_vec(),
+                    expected,
+                });
+            }
+            flat.extend(values.iter());
+        }
+        self.parameters.write(&flat)
+    }
+
+    fn values_in(&self, adapter: &Adapter, place: Place) -> Option<ArrayD<f32>> {
+        let factors =
+            |index: usize| adapter.factors.iter().find(|factors| factors.module == self.modules[index].module);
+        match place {
+            Place::A(index) => factors(index).map(|factors| factors.a.clone().into_dyn()),
+            Place::B(index) => factors(index).map(|factors| factors.b.clone().into_dyn()),
+            Place::Saved(index) => {
+                let saved = &self.saved[index];
+                let found = adapter.saved.iter().find(|tensor| tensor.name == saved.name)?;
+                Some(if saved.transposed { found.values.t().to_owned() } else { found.values.clone() })
+            }
+        }
+    }
+
+    fn name_of(&self, place: Place) -> String {
+        match place {
+            Place::A(index) => format!("{}.lora_A.weight", self.modules[index].module),
+            Place::B(index) => format!("{}.lora_B.weight", self.modules[index].module),
+            Place::Saved(index) => self.saved[index].name.clone(),
+        }
+    }
+}
+
+impl Body {
+    /// Makes the head of the export trainable, or adds a new one.
+    fn make_head(
+        &mut self,
+        input: &TrainInput<'_>,
+        settings: &TrainSettings,
+        saved: &[SavedName],
+    ) -> Result<(), TrainError> {
+        let Some(pooling) = settings.head else {
+            let initializers: Vec<&str> = saved.iter().map(|saved| saved.initializer.as_str()).collect();
+            return self.program.train_whole(&initializers);
+        };
+        let hidden = tch::no_grad(|| self.hidden_width(input.train.encodings))?;
+        self.head = Some(NewHead::new(pooling, hidden, input.objective.outputs(), settings.seed, self.device)?);
+        Ok(())
+    }
+
+    fn hidden_width(&self, encodings: &[Encoding]) -> Result<usize, TrainError> {
+        let size = self.run(&pad(encodings, &[0], self.pad_id, self.pad_type_id))?.size();
+        match size.as_slice() {
+            &[_, _, width] => Ok(width as usize),
+            _ => Err(TrainError::Shape { value: self.output.clone(), found: size, expected: "[rows, tokens, width]" }),
+        }
+    }
+
+    /// All leaf tensors with their names and what they become.
+    fn trainables(&self, modules: &[&PlannedModule], saved: &[SavedName]) -> Vec<(Place, (String, Tensor))> {
+        let mut leaves = Vec::new();
+        for Trainable { name, kind, tensor } in self.program.trainables() {
+            let module = modules.iter().position(|module| module.weight == name);
+            let (place, suffix) = match kind {
+                TrainableKind::LoraA => (module.map(Place::A), ".lora_A"),
+                TrainableKind::LoraB => (module.map(Place::B), ".lora_B"),
+                TrainableKind::Whole => {
+                    (saved.iter().position(|saved| saved.initializer == name).map(Place::Saved), "")
+                }
+            };
+            leaves.extend(place.map(|place| (place, (name + suffix, tensor))));
+        }
+        for (name, tensor) in self.head.iter().flat_map(NewHead::trainables) {
+            let place = saved.iter().position(|saved| saved.name == name).map(Place::Saved);
+            leaves.extend(place.map(|place| (place, (name, tensor))));
+        }
+        leaves
+    }
+
+    fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
+        let batch = pad(encodings, rows, self.pad_id, self.pad_type_id);
+        let value = self.run(&batch)?;
+        let logits = match &self.head {
+            None => value,
+            Some(head) => {
+                let shape = [batch.rows.len() as i64, batch.length as i64];
+                let mask = Tensor::f_from_slice(&batch.mask)?.f_reshape(shape)?.f_to_device(self.device)?;
+                head.logits(&value, &mask)?
+            }
+        };
+        match logits.size().as_slice() {
+            &[found, _] if found == rows.len() as i64 => Ok(logits),
+            size => Err(TrainError::Shape {
+                value: self.output.clone(),
+                found: size.to_vec(),
+                expected: "[rows, outputs], one line of logits for every row",
+            }),
+        }
+    }
+
+    fn run(&self, batch: &Batch) -> Result<Tensor, TrainError> {
+        let feed = self.feeder.feed(&Tokens {
+            rows: batch.rows.len(),
+            length: batch.length,
+            ids: &batch.ids,
+            mask: &batch.mask,
+            type_ids: &batch.type_ids,
+        });
+        let mut inputs = Vec::new();
+        for (name, tensor) in feed.tensors() {
+            inputs.push((name, to_torch(&tensor)?.f_to_device(self.device)?));
+        }
+        let mut outputs = self.program.run(&inputs, &[&self.output])?;
+        outputs.pop().ok_or_else(|| TrainError::UnknownValue { name: self.output.clone(), known: String::new() })
+    }
+}
+
+fn fresh_adapters(modules: &[&PlannedModule], settings: &TrainSettings) -> Result<Vec<AdapterSpec>, TrainError> {
+    let mut init = LoraInit::new(settings.seed);
+    let adapter = |module: &&PlannedModule| {
+        let shape = (module.in_features, module.out_features);
+        let spec = init.adapter(&module.weight, shape, module.rank, module.alpha)?;
+        Ok(AdapterSpec { dropout: settings.dropout, ..spec })
+    };
+    modules.iter().map(adapter).collect()
+}
+
+/// The inputs of the graph that are not constants (old exports list those too).
+fn free_inputs(input: &TrainInput<'_>) -> Vec<crate::onnx::ValueInfo> {
+    let graph = &input.model.graph;
+    let constant = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);
+    graph.inputs.iter().filter(|value| !constant(&value.name)).cloned().collect()
+}
+
+fn to_torch(tensor: &InputTensor<'_>) -> Result<Tensor, TrainError> {
+    let shape: Vec<i64> = tensor.shape().iter().map(|&size| size as i64).collect();
+    let bytes = |data: &[u8], kind: Kind| Tensor::f_from_data_size(data, &shape, kind);
+    Ok(match tensor {
+        InputTensor::I64 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Int64)?,
+        InputTensor::I32 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Int)?,
+        InputTensor::F32 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Float)?,
+        InputTensor::F16 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Half)?,
+        InputTensor::Bool { data, .. } => {
+            let data: Vec<u8> = data.iter().map(|&value| u8::from(value)).collect();
+            bytes(&data, Kind::Bool)?
+        }
+    })
+}

@@ -1,0 +1,62 @@
+//! Low-rank adapters: what is inserted beside a weight, and how its factors begin.
+
+use tch::{Device, Kind, Tensor};
+
+use super::error::TrainError;
+
+/// An adapter for one weight: `y = x·W + (alpha / rank) · (x·Aᵀ)·Bᵀ` at every use of the weight.
+#[derive(Debug)]
+pub struct AdapterSpec {
+    /// Name of the initializer that holds the weight.
+    pub weight: String,
+    /// Scaling numerator.
+    pub alpha: f64,
+    /// Share of the adapter's input that is dropped while training; 0 for none.
+    pub dropout: f64,
+    /// `[rank, in]`.
+    pub a: Tensor,
+    /// `[out, rank]`.
+    pub b: Tensor,
+}
+
+impl AdapterSpec {
+    /// The rank.
+    pub fn rank(&self) -> i64 {
+        self.a.size().first().copied().unwrap_or(0)
+    }
+
+    /// `alpha / rank`.
+    pub fn scaling(&self) -> f64 {
+        self.alpha / self.rank().max(1) as f64
+    }
+}
+
+/// Makes fresh factors as PEFT does: A uniform (Kaiming with a = √5), B zero.
+#[derive(Debug)]
+pub struct LoraInit {
+    state: rand_chacha::ChaCha8Rng,
+}
+
+impl LoraInit {
+    /// The same seed gives the same factors on every machine.
+    pub fn new(seed: u64) -> Self {
+        use rand_chacha::rand_core::SeedableRng;
+        LoraInit { state: rand_chacha::ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// A fresh adapter. `kaiming_uniform_(a = √5)` draws from ±√(6 / ((1 + a²) · in)) = ±1/√in.
+    pub fn adapter(
+        &mut self,
+        weight: &str,
+        (in_features, out_features): (usize, usize),
+        rank: usize,
+        alpha: f64,
+    ) -> Result<AdapterSpec, TrainError> {
+        use rand::RngExt;
+        let bound = 1.0 / (in_features.max(1) as f64).sqrt();
+        let values: Vec<f32> = (0..rank * in_features).map(|_| self.state.random_range(-bound..bound) as f32).collect();
+        let a = Tensor::f_from_slice(&values)?.f_reshape([rank as i64, in_features as i64])?;
+        let b = Tensor::f_zeros([out_features as i64, rank as i64], (Kind::Float, Device::Cpu))?;
+        Ok(AdapterSpec { weight: weight.to_owned(), alpha, dropout: 0.0, a, b })
+    }
+}

@@ -1,0 +1,84 @@
+//! What is made small: cross entropy for classes, the squared error for numbers, as Hugging Face's sequence classifiers.
+
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::error::TrainError;
+use crate::dataset::{Label, Objective};
+
+/// Labels checked against an objective, ready to be looked up by row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Targets {
+    /// Class of every row.
+    Classes(Vec<i64>),
+    /// Value of every row.
+    Values(Vec<f32>),
+}
+
+impl Targets {
+    /// Takes the labels of all rows. `what` names the data in errors ("training", "validation").
+    pub fn new(what: &'static str, objective: &Objective, labels: &[Label]) -> Result<Self, TrainError> {
+        let outputs = objective.outputs();
+        let class = |(row, label): (usize, &Label)| match *label {
+            Label::Class(class) if class < outputs => Ok(class as i64),
+            Label::Class(class) => Err(TrainError::LabelDoesNotFit {
+                what,
+                row,
+                found: format!("class {class}"),
+                expected: format!("one of {outputs} classes"),
+            }),
+            Label::Value(value) => Err(TrainError::LabelDoesNotFit {
+                what,
+                row,
+                found: format!("the value {value}"),
+                expected: "a class".into(),
+            }),
+        };
+        let value = |(row, label): (usize, &Label)| match *label {
+            Label::Value(value) => Ok(value),
+            Label::Class(class) => Err(TrainError::LabelDoesNotFit {
+                what,
+                row,
+                found: format!("class {class}"),
+                expected: "a value".into(),
+            }),
+        };
+        match objective {
+            Objective::Classification { .. } => {
+                labels.iter().enumerate().map(class).collect::<Result<_, _>>().map(Targets::Classes)
+            }
+            Objective::Regression => {
+                labels.iter().enumerate().map(value).collect::<Result<_, _>>().map(Targets::Values)
+            }
+        }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Targets::Classes(classes) => classes.len(),
+            Targets::Values(values) => values.len(),
+        }
+    }
+
+    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` is `[rows, outputs]`; a regression reads its
+    /// first column.
+    pub fn loss(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
+        let device = logits.device();
+        let logits = logits.f_to_kind(Kind::Float)?;
+        match self {
+            Targets::Classes(classes) => {
+                let targets = select(classes, rows, device)?;
+                Ok(logits.f_cross_entropy_loss::<Tensor>(&targets, None, Reduction::Sum, -100, 0.0)?)
+            }
+            Targets::Values(values) => {
+                let targets = select(values, rows, device)?;
+                Ok(logits.f_select(1, 0)?.f_mse_loss(&targets, Reduction::Sum)?)
+            }
+        }
+    }
+}
+
+fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
+    let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
+    Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
+}

@@ -1,0 +1,65 @@
+//! What a run gives back.
+
+use serde::{Deserialize, Serialize};
+
+use super::program::LinearChoice;
+use super::settings::HeadPooling;
+use crate::adapter::Adapter;
+
+/// An evaluation on the validation data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Optimizer steps taken before.
+    pub step: u64,
+    /// Epochs before, with the share of the current one.
+    pub epoch: f64,
+    /// Mean loss per row; `None` where it is not finite.
+    pub loss: Option<f64>,
+    /// Metrics by name, the one that decides first; `None` where one is undefined.
+    pub metrics: Vec<(String, Option<f64>)>,
+}
+
+impl Evaluation {
+    /// The metric that decides.
+    pub fn decisive(&self) -> Option<f64> {
+        self.metrics.first().and_then(|(_, value)| *value)
+    }
+}
+
+/// The best evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Optimizer steps taken before.
+    pub step: u64,
+    /// Value of the metric that decides.
+    pub value: f64,
+}
+
+/// What a training run gives back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainOutcome {
+    /// The trained factors and head: those of the best evaluation, or the last where nothing was evaluated.
+    pub adapter: Adapter,
+    /// For an export without a head: which vector the new head (`classifier.weight`, `classifier.bias`) reads.
+    pub new_head: Option<HeadPooling>,
+    /// All evaluations in order.
+    pub evaluations: Vec<Evaluation>,
+    /// The best of them: what the adapter is.
+    pub best: Option<Best>,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Whether training ended for want of a better metric.
+    pub stopped_early: bool,
+    /// The step from which an earlier run was continued.
+    pub resumed_from: Option<u64>,
+    /// Training rows per second, evaluation left out.
+    pub examples_per_second: f64,
+    /// Numbers trained.
+    pub trained_parameters: usize,
+    /// Where it was computed (`cpu`, `cuda:0`).
+    pub device: String,
+    /// CPU threads.
+    pub threads: usize,
+    /// Which kernels computed the linear layers.
+    pub linear: Vec<LinearChoice>,
+}

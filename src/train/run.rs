@@ -1,0 +1,494 @@
+//! The loop: steps, evaluation after every epoch, the best state, saving and going on.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use ndarray::Array2;
+use tch::{Kind, Tensor};
+
+use super::error::TrainError;
+use super::evaluation::{self, Measured};
+use super::fingerprint::fingerprint;
+use super::input::{Rows, TrainInput};
+use super::journal::{EvaluationLine, Journal, StepLine};
+use super::learner::Learner;
+use super::objective::Targets;
+use super::optimizer::{AdamW, clip_norm};
+use super::order::{epoch_batches, epochs, steps_of};
+use super::outcome::{Best, Evaluation, TrainOutcome};
+use super::program::LinearBackend;
+use super::schedule::LearningRate;
+use super::settings::{Batching, TrainSettings};
+use super::state::{Header, Position, State};
+use super::{device, state};
+use crate::adapter::Adapter;
+use crate::progress::{Event, Observer};
+
+/// libtorch's random generator and its number of threads belong to the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Trains adapters at the ranks of a plan, and the head.
+///
+/// `metrics.jsonl` and `state/` in [`TrainInput::folder`] are written while it runs; called again with the same input
+/// and settings, a run goes on from the saved state and gives, on the CPU with the same number of threads, the same bits.
+/// A finished run is not repeated. Runs of one process take turns.
+///
+/// # Errors
+/// Input, plan, settings or a saved state that do not fit together; a loss that is not finite; files; libtorch; and
+/// [`TrainError::Cancelled`] when the observer asks to stop (the state is saved before).
+pub fn train(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    observer: &dyn Observer,
+) -> Result<TrainOutcome, TrainError> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut run = Run::prepare(input, settings, observer)?;
+    let done = run.go();
+    if let Err(TrainError::Cancelled(_)) = done {
+        run.save()?;
+    }
+    done?;
+    run.outcome()
+}
+
+/// The adapter that a run with these settings starts from: A random, B zero, the head as it is or fresh.
+///
+/// # Errors
+/// As [`train`].
+pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Result<Adapter, TrainError> {
+    settings.check()?;
+    input.check()?;
+    let device = device::open(settings.device)?;
+    let learner = Learner::new(input, settings, device, LinearBackend::Torch)?;
+    Ok(learner.adapter(&learner.parameters().read()?))
+}
+
+/// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
+///
+/// # Errors
+/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's.
+pub fn logits(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    adapter: &Adapter,
+    rows: Rows<'_>,
+    observer: &dyn Observer,
+) -> Result<Array2<f32>, TrainError> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    settings.check()?;
+    input.check()?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
+    learner.load(adapter)?;
+    let (logits, _) = evaluation::logits_and_loss(&mut learner, rows, None, settings.evaluation_tokens, observer)?;
+    Ok(logits)
+}
+
+/// Loss and gradient norm of a step that are still on the device: asking for them at once would make it wait.
+struct Pending {
+    loss: Tensor,
+    norm: Tensor,
+    rows: usize,
+    learning_rate: f64,
+}
+
+struct Run<'a> {
+    input: &'a TrainInput<'a>,
+    settings: &'a TrainSettings,
+    observer: &'a dyn Observer,
+    header: Header,
+    learner: Learner<'a>,
+    optimizer: AdamW,
+    rate: LearningRate,
+    total_steps: u64,
+    lengths: Vec<usize>,
+    targets: Targets,
+    validation: Option<(Rows<'a>, Targets)>,
+    journal: Journal,
+    pending: Vec<Pending>,
+    last_loss: f64,
+    last_norm: f64,
+    best: Option<Vec<f32>>,
+    resumed_from: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn prepare(
+        input: &'a TrainInput<'a>,
+        settings: &'a TrainSettings,
+        observer: &'a dyn Observer,
+    ) -> Result<Self, TrainError> {
+        settings.check()?;
+        input.check()?;
+        check_batches(settings, input.train.encodings.len())?;
+        let targets = Targets::new("training", input.objective, input.train.labels)?;
+        let validation = match input.validation {
+            Some(rows) => Some((rows, Targets::new("validation", input.objective, rows.labels)?)),
+            None => None,
+        };
+        let device = device::open(settings.device)?;
+        let folder = state_folder(input);
+        let fingerprint = fingerprint(input, settings);
+        let saved = if settings.restart { None } else { State::read(&folder)? };
+        if let Some(saved) = &saved {
+            saved.header.check(&state::path(&folder), &fingerprint)?;
+        }
+        let threads =
+            settings.threads.map(|threads| threads as i32).or(saved.as_ref().map(|saved| saved.header.threads));
+        if let Some(threads) = threads {
+            tch::set_num_threads(threads);
+        }
+        let mut header = Header::new(fingerprint, device_name(device), tch::get_num_threads());
+        let linear = match &saved {
+            Some(saved) if !saved.header.linear.is_empty() => LinearBackend::Chosen(saved.header.linear.clone()),
+            _ => settings.kernels.backend(),
+        };
+        let learner = Learner::new(input, settings, device, linear)?;
+        header.parameters = learner.parameters().entries().to_vec();
+        let optimizer = AdamW::new(settings, learner.parameters().values())?;
+        let lengths: Vec<usize> = input.train.encodings.iter().map(|encoding| encoding.len()).collect();
+        let total_steps = total_steps(settings, &lengths);
+        let journal_bytes = saved.as_ref().map_or(0, |saved| saved.header.position.journal_bytes);
+        let mut run = Run {
+            journal: Journal::open(&input.folder.join("metrics.jsonl"), journal_bytes)?,
+            rate: LearningRate::new(settings, total_steps),
+            input,
+            settings,
+            observer,
+            header,
+            learner,
+            optimizer,
+            total_steps,
+            lengths,
+            targets,
+            validation,
+            pending: Vec::new(),
+            last_loss: f64::NAN,
+            last_norm: f64::NAN,
+            best: None,
+            resumed_from: None,
+        };
+        if let Some(saved) = saved {
+            run.restore(saved)?;
+        }
+        Ok(run)
+    }
+
+    /// Goes back to a saved state.
+    fn restore(&mut self, saved: State) -> Result<(), TrainError> {
+        if saved.header.parameters != self.header.parameters {
+            return Err(TrainError::BadState {
+                path: state::path(&state_folder(self.input)),
+                reason: "its parameters are not those of this model and plan".into(),
+            });
+        }
+        let before = (saved.header.device.as_str(), saved.header.threads);
+        let now = (self.header.device.as_str(), self.header.threads);
+        if before != now && !saved.header.position.finished {
+            self.observer.observe(Event::Warning(&format!(
+                "going on with {} and {} threads after {} and {} threads: the last bits of the result may differ",
+                now.0, now.1, before.0, before.1
+            )));
+        }
+        self.learner.parameters_mut().write(&saved.values)?;
+        self.optimizer.restore(&saved.optimizer)?;
+        self.best = saved.best;
+        self.resumed_from = Some(saved.header.position.step);
+        self.header.linear = saved.header.linear;
+        self.header.position = saved.header.position;
+        Ok(())
+    }
+
+    fn position(&mut self) -> &mut Position {
+        &mut self.header.position
+    }
+
+    /// Runs to the end.
+    fn go(&mut self) -> Result<(), TrainError> {
+        let done = self.header.position.step;
+        self.observer.observe(Event::Begin { stage: "training", total: Some(self.total_steps), done, unit: "steps" });
+        if done == 0 && self.settings.evaluate_before && self.header.position.evaluations.is_empty() {
+            self.evaluate(false)?;
+            self.save()?;
+        }
+        while !self.header.position.finished {
+            self.finish_epoch_of_steps()?;
+            self.evaluate(true)?;
+            let position = self.position();
+            position.epoch += 1;
+            position.batch = 0;
+            self.decide_whether_to_stop();
+            self.save()?;
+        }
+        self.observer.observe(Event::End);
+        Ok(())
+    }
+
+    /// The rest of the current epoch, step by step.
+    fn finish_epoch_of_steps(&mut self) -> Result<(), TrainError> {
+        let batches = epoch_batches(self.settings, &self.lengths, self.header.position.epoch);
+        while (self.header.position.batch as usize) < batches.len() && self.header.position.step < self.total_steps {
+            self.observer.check()?;
+            let start = self.header.position.batch as usize;
+            let window = &batches[start..batches.len().min(start + self.settings.accumulation)];
+            self.step(window)?;
+            self.position().batch += window.len() as u64;
+            let step = self.header.position.step;
+            if step.is_multiple_of(self.settings.log_every) || step == self.total_steps {
+                self.log(batches.len())?;
+            }
+            if step.is_multiple_of(self.settings.save_every) {
+                self.save()?;
+            }
+            self.report();
+        }
+        self.collect()
+    }
+
+    /// One optimizer step on the mean loss of all rows of these batches.
+    fn step(&mut self, batches: &[Vec<usize>]) -> Result<(), TrainError> {
+        let clock = Instant::now();
+        let step = self.header.position.step;
+        let rows: usize = batches.iter().map(Vec::len).sum();
+        let encodings = self.input.train.encodings;
+        self.learner.set_training(true);
+        let mut gradient: Option<Tensor> = None;
+        let mut loss: Option<Tensor> = None;
+        let groups: Vec<Vec<usize>> = batches.iter().flat_map(|batch| self.learner.groups(encodings, batch)).collect();
+        for (number, group) in groups.iter().enumerate() {
+            if self.settings.dropout > 0.0 {
+                tch::manual_seed(dropout_seed(self.settings.seed, step, number as u64));
+            }
+            let logits = self.learner.logits(encodings, group)?;
+            let part = self.targets.loss(&logits, group)?.f_div_scalar(rows as f64)?;
+            add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
+            add(&mut loss, part.f_detach()?)?;
+        }
+        let (Some(mut gradient), Some(loss)) = (gradient, loss) else { return Ok(()) };
+        let norm = clip_norm(&mut gradient, self.settings.clip_norm)?;
+        let learning_rate = self.rate.at(step);
+        self.optimizer.step(self.learner.parameters().values(), &gradient, learning_rate)?;
+        self.pending.push(Pending { loss, norm, rows, learning_rate });
+        let position = self.position();
+        position.step += 1;
+        position.rows += rows as u64;
+        let seconds = clock.elapsed().as_secs_f64();
+        position.seconds += seconds;
+        position.loss_seconds += seconds;
+        Ok(())
+    }
+
+    /// Fetches what the device has computed, and stops at a loss that is not finite.
+    fn collect(&mut self) -> Result<(), TrainError> {
+        let clock = Instant::now();
+        let pending = std::mem::take(&mut self.pending);
+        let first = self.header.position.step - pending.len() as u64;
+        for (number, pending) in pending.into_iter().enumerate() {
+            let loss = pending.loss.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+            if !loss.is_finite() {
+                let step = first + number as u64 + 1;
+                return Err(TrainError::NotFinite { step, loss, learning_rate: pending.learning_rate });
+            }
+            self.last_loss = loss;
+            self.last_norm = pending.norm.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+            let position = self.position();
+            position.loss_sum += loss * pending.rows as f64;
+            position.loss_rows += pending.rows as u64;
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        let position = self.position();
+        position.seconds += seconds;
+        position.loss_seconds += seconds;
+        Ok(())
+    }
+
+    /// A line about the steps since the last line.
+    fn log(&mut self, batches: usize) -> Result<(), TrainError> {
+        self.collect()?;
+        let epoch = self.epochs_done(batches);
+        let position = &self.header.position;
+        let rows = position.loss_rows as f64;
+        let line = StepLine {
+            step: position.step,
+            epoch,
+            loss: position.loss_sum / rows.max(1.0),
+            gradient_norm: self.last_norm,
+            learning_rate: self.rate.at(position.step.saturating_sub(1)),
+            examples_per_second: rows / position.loss_seconds.max(1e-9),
+        };
+        self.journal.write(&line)?;
+        let position = self.position();
+        (position.loss_sum, position.loss_rows, position.loss_seconds) = (0.0, 0, 0.0);
+        Ok(())
+    }
+
+    fn epochs_done(&self, batches: usize) -> f64 {
+        let position = &self.header.position;
+        position.epoch as f64 + position.batch as f64 / batches.max(1) as f64
+    }
+
+    fn report(&self) {
+        let position = &self.header.position;
+        let speed = position.rows as f64 / position.seconds.max(1e-9);
+        let detail = if self.last_loss.is_nan() {
+            format!("{speed:.0} rows/s")
+        } else {
+            format!("loss {:.4} · {speed:.0} rows/s", self.last_loss)
+        };
+        self.observer.observe(Event::Advance { done: position.step, detail: &detail });
+    }
+
+    /// Measures on the validation data. `counts` says whether the result can become the best.
+    fn evaluate(&mut self, counts: bool) -> Result<(), TrainError> {
+        self.collect()?;
+        let Some((rows, targets)) = &self.validation else { return Ok(()) };
+        let budget = self.settings.evaluation_tokens;
+        let Measured { loss, metrics } =
+            evaluation::evaluate(&mut self.learner, self.input, *rows, targets, budget, self.observer)?;
+        let batches = epoch_batches(self.settings, &self.lengths, self.header.position.epoch).len();
+        let evaluation = Evaluation {
+            step: self.header.position.step,
+            epoch: self.epochs_done(batches),
+            loss: Some(loss).filter(|loss| loss.is_finite()),
+            metrics,
+        };
+        let better = match (evaluation.decisive(), &self.header.position.best) {
+            (Some(value), Some(best)) => value > best.value,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let best = counts && better;
+        if let (true, Some(value)) = (best, evaluation.decisive()) {
+            self.best = Some(self.learner.parameters().read()?);
+            let step = evaluation.step;
+            self.position().best = Some(Best { step, value });
+        }
+        if counts {
+            let position = self.position();
+            position.epochs_without_gain = if best { 0 } else { position.epochs_without_gain + 1 };
+        }
+        self.journal.write(&EvaluationLine {
+            step: evaluation.step,
+            epoch: evaluation.epoch,
+            validation_loss: loss,
+            metrics: evaluation.metrics.iter().map(|(name, value)| (name.clone(), (*value).into())).collect(),
+            best,
+        })?;
+        self.observer.observe(Event::Notice(&sentence(&evaluation, best)));
+        self.position().evaluations.push(evaluation);
+        Ok(())
+    }
+
+    fn decide_whether_to_stop(&mut self) {
+        let (steps, epochs) = (self.total_steps, epochs(self.settings));
+        let patience = self.settings.patience;
+        let measured = self.validation.is_some();
+        let position = self.position();
+        let done = position.step >= steps || position.epoch >= epochs;
+        position.stopped_early =
+            !done && measured && patience.is_some_and(|patience| position.epochs_without_gain >= patience.max(1));
+        position.finished = done || position.stopped_early;
+    }
+
+    /// Writes the state, so that the run can go on from here.
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.collect()?;
+        self.header.position.journal_bytes = self.journal.sync()?;
+        self.header.linear = self.learner.linear_choices();
+        let state = State {
+            header: self.header.clone(),
+            values: self.learner.parameters().read()?,
+            optimizer: self.optimizer.state()?,
+            best: self.best.clone(),
+        };
+        state.write(&state_folder(self.input))
+    }
+
+    fn outcome(self) -> Result<TrainOutcome, TrainError> {
+        let values = match self.best {
+            Some(best) => best,
+            None => self.learner.parameters().read()?,
+        };
+        let position = self.header.position;
+        Ok(TrainOutcome {
+            adapter: self.learner.adapter(&values),
+            new_head: self.settings.head,
+            evaluations: position.evaluations,
+            best: position.best,
+            steps: position.step,
+            stopped_early: position.stopped_early,
+            resumed_from: self.resumed_from,
+            examples_per_second: position.rows as f64 / position.seconds.max(1e-9),
+            trained_parameters: values.len(),
+            device: self.header.device,
+            threads: usize::try_from(self.header.threads).unwrap_or(1),
+            linear: self.header.linear,
+        })
+    }
+}
+
+fn state_folder(input: &TrainInput<'_>) -> PathBuf {
+    input.folder.join("state")
+}
+
+fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(number) => format!("cuda:{number}"),
+        _ => "cpu".into(),
+    }
+}
+
+/// Optimizer steps of the whole run.
+fn total_steps(settings: &TrainSettings, lengths: &[usize]) -> u64 {
+    let all: u64 = match &settings.batching {
+        Batching::Given(epochs) => epochs.iter().map(|batches| steps_of(batches.len(), settings.accumulation)).sum(),
+        _ => steps_of(lengths.len().div_ceil(settings.batch_size), settings.accumulation) * settings.epochs,
+    };
+    settings.maximum_steps.map_or(all, |maximum| all.min(maximum))
+}
+
+/// Given batches must name rows that are there, at least one each.
+fn check_batches(settings: &TrainSettings, rows: usize) -> Result<(), TrainError> {
+    let Batching::Given(epochs) = &settings.batching else { return Ok(()) };
+    let batches = || epochs.iter().flatten();
+    if batches().next().is_none() || batches().any(Vec::is_empty) {
+        return Err(TrainError::Setting {
+            name: "batches",
+            found: "with nothing in them".into(),
+            cure: "give [epoch][batch][row] with at least one row in every batch".into(),
+        });
+    }
+    match batches().flatten().find(|&&row| row >= rows) {
+        Some(&row) => Err(TrainError::BatchRow { row, rows }),
+        None => Ok(()),
+    }
+}
+
+fn add(sum: &mut Option<Tensor>, part: Tensor) -> Result<(), TrainError> {
+    *sum = Some(match sum.take() {
+        None => part,
+        Some(mut sum) => sum.f_add_(&part)?,
+    });
+    Ok(())
+}
+
+/// Another seed for every pass, from nothing but its place in the run: what a resumed run needs for the same dropout.
+/// Mixed as in SplitMix64 (Steele, Lea and Flood 2014).
+fn dropout_seed(seed: u64, step: u64, part: u64) -> i64 {
+    let mut mixed = 0u64;
+    for value in [seed, step, part] {
+        mixed = (mixed ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+    }
+    (mixed >> 1) as i64
+}
+
+fn sentence(evaluation: &Evaluation, best: bool) -> String {
+    let number = |value: &Option<f64>| value.map_or_else(|| "undefined".to_owned(), |value| format!("{value:.4}"));
+    let metrics: Vec<String> =
+        evaluation.metrics.iter().map(|(name, value)| format!("{name} {}", number(value))).collect();
+    let best = if best { ", the best so far" } else { "" };
+    format!("epoch {:.2}: loss {}, {}{best}", evaluation.epoch, number(&evaluation.loss), metrics.join(", "))
+}

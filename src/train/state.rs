@@ -1,0 +1,221 @@
+//! The state of a run on disk: one safetensors file, written whole, from which a run goes on as if it had never stopped.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use super::optimizer::AdamWState;
+use super::outcome::{Best, Evaluation};
+use super::parameters::ParameterEntry;
+use super::program::LinearChoice;
+use crate::files::{FileError, write_atomically};
+
+/// Version of the file.
+const FORMAT_VERSION: u32 = 1;
+/// Where the header keeps everything that is not a tensor.
+const KEY: &str = "gelora_training_state";
+/// File in the folder of states.
+const FILE: &str = "training.safetensors";
+
+/// How far a run has come.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Batches of the current epoch that are done.
+    pub batch: u64,
+    /// Sum of the loss over the rows since the last line of the journal.
+    pub loss_sum: f64,
+    /// These rows.
+    pub loss_rows: u64,
+    /// Seconds they took.
+    pub loss_seconds: f64,
+    /// Rows trained on in all.
+    pub rows: u64,
+    /// Seconds spent on them.
+    pub seconds: f64,
+    /// The evaluations so far.
+    pub evaluations: Vec<Evaluation>,
+    /// The best of them.
+    pub best: Option<Best>,
+    /// Epochs since then.
+    pub epochs_without_gain: u64,
+    /// Length of `metrics.jsonl`.
+    pub journal_bytes: u64,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// Whether it was over early, for want of a better metric.
+    pub stopped_early: bool,
+}
+
+/// What must be equal for a run to go on: (name, value), in the words of the user.
+pub type Fingerprint = Vec<(String, String)>;
+
+/// Everything a run needs to go on, apart from the tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the file.
+    pub format_version: u32,
+    /// Version of gelora that wrote it.
+    pub gelora_version: String,
+    /// Settings, model, plan and data.
+    pub fingerprint: Fingerprint,
+    /// The device of the run.
+    pub device: String,
+    /// Its CPU threads.
+    pub threads: i32,
+    /// Which kernels compute the linear layers.
+    pub linear: Vec<LinearChoice>,
+    /// Names and shapes of the parameters, in the order of the flat tensors.
+    pub parameters: Vec<ParameterEntry>,
+    /// How far the run has come.
+    pub position: Position,
+}
+
+/// A whole state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Everything but the tensors.
+    pub header: Header,
+    /// The parameters, flat.
+    pub values: Vec<f32>,
+    /// The optimizer.
+    pub optimizer: AdamWState,
+    /// The parameters of the best evaluation, flat.
+    pub best: Option<Vec<f32>>,
+}
+
+impl Header {
+    /// A header of this version of gelora.
+    pub fn new(fingerprint: Fingerprint, device: String, threads: i32) -> Self {
+        Header {
+            format_version: FORMAT_VERSION,
+            gelora_version: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint,
+            device,
+            threads,
+            linear: Vec::new(),
+            parameters: Vec::new(),
+            position: Position::default(),
+        }
+    }
+
+    /// An error that names the first difference, if the state belongs to another run.
+    pub fn check(&self, path: &Path, wanted: &Fingerprint) -> Result<(), TrainError> {
+        let find = |name: &str| self.fingerprint.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        for (name, now) in wanted {
+            let saved = find(name).map_or("nothing", String::as_str);
+            if saved != now {
+                return Err(TrainError::OtherRun {
+                    path: path.to_owned(),
+                    name: name.clone(),
+                    saved: saved.to_owned(),
+                    now: now.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Path of the state file in a folder.
+pub fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+impl State {
+    /// Writes the state; a reader sees the old one or this one.
+    pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
+        let path = path(folder);
+        let failed = |source: std::io::Error| FileError { action: "write", path: path.clone(), source };
+        let header = serde_json::to_string(&self.header).map_err(|error| failed(error.into()))?;
+        let mut tensors = vec![
+            ("parameters", Flat::new(&self.values)),
+            ("first_moment", Flat::new(&self.optimizer.first)),
+            ("second_moment", Flat::new(&self.optimizer.second)),
+        ];
+        if let Some(best) = &self.best {
+            tensors.push(("best_parameters", Flat::new(best)));
+        }
+        let bytes = safetensors::serialize(tensors, Some(HashMap::from([(KEY.to_owned(), header)])))
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        write_atomically(&path, |writer| std::io::Write::write_all(writer, &bytes))?;
+        Ok(())
+    }
+
+    /// Reads a state; `None` where there is none.
+    pub fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
+        let path = path(folder);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FileError::new("read", path)(error).into()),
+        };
+        parse(&bytes).map(Some).map_err(|reason| TrainError::BadState { path, reason })
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<State, String> {
+    let text = |error: safetensors::SafeTensorError| error.to_string();
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(text)?;
+    let header = metadata.metadata().as_ref().and_then(|map| map.get(KEY)).ok_or("its header is not gelora's")?;
+    let header: Header = serde_json::from_str(header).map_err(|error| error.to_string())?;
+    if header.format_version != FORMAT_VERSION {
+        return Err(format!("it has format version {}, this gelora reads {FORMAT_VERSION}", header.format_version));
+    }
+    let tensors = SafeTensors::deserialize(bytes).map_err(text)?;
+    let length: i64 = header.parameters.iter().map(|entry| entry.shape.iter().product::<i64>()).sum();
+    let flat = |name: &str| -> Result<Vec<f32>, String> {
+        let tensor = tensors.tensor(name).map_err(text)?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != [length as usize] {
+            return Err(format!("its tensor `{name}` is not {length} float32 numbers"));
+        }
+        Ok(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    };
+    Ok(State {
+        values: flat("parameters")?,
+        optimizer: AdamWState {
+            steps: header.position.step,
+            first: flat("first_moment")?,
+            second: flat("second_moment")?,
+        },
+        best: if tensors.names().contains(&"best_parameters") { Some(flat("best_parameters")?) } else { None },
+        header,
+    })
+}
+
+/// A flat float tensor for the safetensors writer.
+struct Flat<'a> {
+    values: &'a [f32],
+    shape: [usize; 1],
+}
+
+impl<'a> Flat<'a> {
+    fn new(values: &'a [f32]) -> Self {
+        Flat { values, shape: [values.len()] }
+    }
+}
+
+impl View for Flat<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(bytemuck::cast_slice(self.values))
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of training at its edge. Expected numbers come from PyTorch 2.11 and transformers 5.23, computed once.
+
+mod numbers;
+mod order;
+mod resume;
+mod runs;
+mod support;

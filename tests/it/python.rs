@@ -1,0 +1,41 @@
+//! Runs the checks in `tests/python/` with the Python of `.venv`: the reference implementations live there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A path inside the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Runs `tests/python/SCRIPT ARGUMENTS…`; it fails the test by a non-zero exit. Says so and returns false where there is no
+/// `.venv`.
+pub fn check(script: &str, arguments: &[&str]) -> bool {
+    let python = repository(".venv/bin/python");
+    if !python.exists() {
+        println!("skipped: .venv is not here; run scripts/setup.sh");
+        return false;
+    }
+    let output = Command::new(python)
+        .arg(repository("tests/python").join(script))
+        .args(arguments)
+        .env("TRANSFORMERS_VERBOSITY", "error")
+        .env("HF_HUB_OFFLINE", "1")
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .expect("Python starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?} failed:\n{}\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    print!("{}", text(&output.stdout));
+    true
+}
+
+/// As `&str`, for arguments.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
