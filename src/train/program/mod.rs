@@ -1,7 +1,19 @@
 //! An ONNX graph executed with libtorch, node by node, under autograd.
 
-use tch::{Device, Tensor};
+mod execute;
+mod graph;
+mod linear;
+mod schedule;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use tch::{Device, Kind, Tensor};
+
+use self::execute::{Run, ShapeCache};
+use self::graph::{Graph, Source, is_float, on_device};
+use self::linear::{Adapter, Linears, fuse_linear};
+use self::schedule::{Context, Schedule, compile};
 use super::error::TrainError;
 use super::lora::AdapterSpec;
 use crate::onnx::Model;
@@ -73,58 +85,205 @@ pub struct Trainable {
 
 /// The graph as a program. Not tied to an input shape; used for one batch after another.
 #[derive(Debug)]
-pub struct Program {}
+pub struct Program {
+    source: Source,
+    device: Device,
+    options: ProgramOptions,
+    linears: Linears,
+    adapters: Vec<Adapter>,
+    whole: Vec<(String, Tensor)>,
+    training: bool,
+    /// One per set of outputs that was asked for.
+    compiled: RefCell<Vec<Compiled>>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    outputs: Vec<String>,
+    schedule: Schedule,
+    cache: ShapeCache,
+}
 
 impl Program {
     /// Reads the graph and its weights. Nodes are resolved when outputs are first asked for.
     pub fn new(model: &Model, device: Device, options: ProgramOptions) -> Result<Self, TrainError> {
-        let _ = (model, device, options);
-        Ok(Program {})
+        Ok(Program {
+            source: Source::read(model)?,
+            device,
+            linears: Linears::new(device, options.linear.clone()),
+            options,
+            adapters: Vec::new(),
+            whole: Vec::new(),
+            training: false,
+            compiled: RefCell::default(),
+        })
     }
 
     /// Inserts adapters. The factors are copied to the device and become leaf tensors. An adapter for a weight that has
     /// one replaces it.
     pub fn attach(&mut self, adapters: Vec<AdapterSpec>) -> Result<(), TrainError> {
-        let _ = adapters;
+        self.compiled.get_mut().clear();
+        for spec in adapters {
+            self.check_adapter(&spec)?;
+            let scaling = spec.scaling();
+            let adapter = Adapter {
+                a: self.leaf(&spec.a)?,
+                b: self.leaf(&spec.b)?,
+                weight: spec.weight,
+                scaling,
+                dropout: spec.dropout,
+            };
+            match self.adapters.iter_mut().find(|present| present.weight == adapter.weight) {
+                Some(present) => *present = adapter,
+                None => self.adapters.push(adapter),
+            }
+        }
         Ok(())
+    }
+
+    fn check_adapter(&self, spec: &AdapterSpec) -> Result<(), TrainError> {
+        let problem = |reason: String| Err(TrainError::Weight { weight: spec.weight.clone(), reason });
+        let Some(weight) = self.source.constants.get(&spec.weight) else {
+            return problem("the graph has no such weight; make the plan for this export".into());
+        };
+        let (Ok((rank, inner)), Ok((outer, columns)), Ok((first, second))) =
+            (spec.a.size2(), spec.b.size2(), weight.size2())
+        else {
+            return problem(format!("only matrices can be adapted, its shape is {:?}", weight.size()));
+        };
+        let fits = (first, second) == (inner, outer) || (first, second) == (outer, inner);
+        if !fits || rank != columns || rank == 0 {
+            return problem(format!(
+                "factors A {:?} and B {:?} do not fit its shape {:?}; make the plan for this export",
+                spec.a.size(),
+                spec.b.size(),
+                weight.size()
+            ));
+        }
+        Ok(())
+    }
+
+    /// A copy on the device that asks for gradients.
+    fn leaf(&self, tensor: &Tensor) -> Result<Tensor, TrainError> {
+        let copy = tensor.f_detach_copy()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+        Ok(copy.f_set_requires_grad(true)?)
     }
 
     /// Makes initializers (a head) trainable as a whole.
     pub fn train_whole(&mut self, initializers: &[&str]) -> Result<(), TrainError> {
-        let _ = initializers;
+        self.compiled.get_mut().clear();
+        for name in initializers {
+            let Some(value) = self.source.constants.get(*name) else {
+                let reason = "the graph has no such weight; take its name from `gelora inspect`".into();
+                return Err(TrainError::Weight { weight: (*name).to_owned(), reason });
+            };
+            if !is_float(value) {
+                let reason = "only floating-point weights can be trained".into();
+                return Err(TrainError::Weight { weight: (*name).to_owned(), reason });
+            }
+            let leaf = self.leaf(value)?;
+            if self.whole.iter().all(|(present, _)| present != name) {
+                self.whole.push(((*name).to_owned(), leaf));
+            }
+        }
         Ok(())
     }
 
     /// All trainable tensors: adapters in the order they were attached (A, then B), then whole tensors.
     pub fn trainables(&self) -> Vec<Trainable> {
-        Vec::new()
+        let adapters = self.adapters.iter().flat_map(|adapter| {
+            [(TrainableKind::LoraA, &adapter.a), (TrainableKind::LoraB, &adapter.b)]
+                .map(|(kind, tensor)| (adapter.weight.clone(), kind, tensor.shallow_clone()))
+        });
+        let whole = self.whole.iter().map(|(name, t)| (name.clone(), TrainableKind::Whole, t.shallow_clone()));
+        adapters.chain(whole).map(|(name, kind, tensor)| Trainable { name, kind, tensor }).collect()
     }
 
     /// Training mode (adapter dropout active) or evaluation mode, the state of a new program. Gradients are recorded in
     /// both modes; use `tch::no_grad` around [`Program::run`] where they are not wanted.
     pub fn set_training(&mut self, training: bool) {
-        let _ = training;
+        self.training = training;
     }
 
     /// Names of the graph's inputs that must be given (initializers left out).
-    pub fn inputs(&self) -> Vec<String> {
-        Vec::new()
+    pub fn inputs(&self) -> &[String] {
+        &self.source.inputs
     }
 
     /// Names of the graph's outputs.
-    pub fn outputs(&self) -> Vec<String> {
-        Vec::new()
+    pub fn outputs(&self) -> &[String] {
+        &self.source.outputs
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// Runs the graph. `outputs` may name any value of the graph (hidden states, `logits`, inner values); only what they
     /// need is computed. Inputs that they do not need may be left out; inputs on another device are copied.
     pub fn run(&self, inputs: &[(&str, Tensor)], outputs: &[&str]) -> Result<Vec<Tensor>, TrainError> {
-        let _ = (inputs, outputs);
-        Ok(Vec::new())
+        let mut compiled = self.compiled.borrow_mut();
+        let index = match compiled.iter().position(|c| c.outputs == outputs) {
+            Some(index) => index,
+            None => {
+                compiled.push(self.compile(outputs)?);
+                compiled.len() - 1
+            }
+        };
+        let Compiled { schedule, cache, .. } = &mut compiled[index];
+        let mut given = Vec::with_capacity(schedule.inputs.len());
+        for (name, _) in &schedule.inputs {
+            match inputs.iter().find(|(given, _)| given == name) {
+                Some((_, tensor)) => given.push(on_device(tensor, self.device)?),
+                None => {
+                    let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+                    return Err(TrainError::MissingInput { name: name.clone(), given: names.join(", ") });
+                }
+            }
+        }
+        Run { schedule, device: self.device, training: self.training }.execute(given, cache)
+    }
+
+    fn compile(&self, outputs: &[&str]) -> Result<Compiled, TrainError> {
+        self.check_outputs(outputs)?;
+        let adapted = self.adapters.iter().map(|adapter| adapter.weight.clone());
+        let pinned: HashSet<String> = adapted.chain(self.whole.iter().map(|(name, _)| name.clone())).collect();
+        let mut graph = Graph::new(&self.source, outputs, &pinned)?;
+        let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.weight == weight);
+        let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
+        if self.options.fuse {
+            fuse_linear(&mut graph, &|weight| !is_whole(weight));
+        } else {
+            fuse_linear(&mut graph, &is_adapted);
+        }
+        let context = Context {
+            device: self.device,
+            linears: &self.linears,
+            adapters: &self.adapters,
+            whole: &self.whole,
+            inputs: &self.source.inputs,
+        };
+        Ok(Compiled {
+            outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
+            schedule: compile(&graph, outputs, &context)?,
+            cache: ShapeCache::new(self.options.shapes_kept),
+        })
+    }
+
+    fn check_outputs(&self, outputs: &[&str]) -> Result<(), TrainError> {
+        let made: HashSet<&str> =
+            self.source.nodes.iter().flat_map(|node| node.outputs.iter().map(String::as_str)).collect();
+        match outputs.iter().find(|name| name.is_empty() || !made.contains(**name)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(TrainError::UnknownValue { name: (*name).to_owned(), known: self.source.outputs.join(", ") })
+            }
+        }
     }
 
     /// The backends that are in use, for the record and for a run that resumes.
     pub fn linear_choices(&self) -> Vec<LinearChoice> {
-        Vec::new()
+        self.linears.choices()
     }
 }

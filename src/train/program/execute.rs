@@ -1,0 +1,184 @@
+//! Runs a schedule, and keeps what depends on input shapes alone.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use tch::{Device, Tensor};
+
+use super::super::error::TrainError;
+use super::super::operators::{Call, Outputs};
+use super::graph::{error_of, on_device};
+use super::schedule::{Place, Schedule, Step, Turn};
+
+/// Shape values of one set of input shapes: on the host and on the device.
+#[derive(Debug, Default)]
+pub(super) struct ShapeValues {
+    host: Vec<Option<Tensor>>,
+    device: Vec<Option<Tensor>>,
+    bytes: usize,
+}
+
+/// Shape values by input shapes, the least recently used dropped first.
+#[derive(Debug)]
+pub(super) struct ShapeCache {
+    entries: HashMap<Vec<i64>, (u64, Rc<ShapeValues>)>,
+    clock: u64,
+    bytes: usize,
+    limit: usize,
+}
+
+/// However few shapes are kept: no more memory than this.
+const CACHE_BYTES: usize = 256 << 20;
+
+impl ShapeCache {
+    pub fn new(limit: usize) -> Self {
+        ShapeCache { entries: HashMap::new(), clock: 0, bytes: 0, limit: limit.max(1) }
+    }
+
+    /// Number of shapes that are kept.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn get(&mut self, key: &[i64]) -> Option<Rc<ShapeValues>> {
+        self.clock += 1;
+        let (used, values) = self.entries.get_mut(key)?;
+        *used = self.clock;
+        Some(Rc::clone(values))
+    }
+
+    fn insert(&mut self, key: Vec<i64>, values: Rc<ShapeValues>) {
+        self.bytes += values.bytes;
+        self.entries.insert(key, (self.clock, values));
+        while self.entries.len() > 1 && (self.entries.len() > self.limit || self.bytes > CACHE_BYTES) {
+            let Some(oldest) = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone())
+            else {
+                return;
+            };
+            if let Some((_, gone)) = self.entries.remove(&oldest) {
+                self.bytes -= gone.bytes;
+            }
+        }
+    }
+}
+
+/// What a run needs beside the schedule.
+pub(super) struct Run<'r> {
+    pub schedule: &'r Schedule,
+    pub device: Device,
+    pub training: bool,
+}
+
+impl Run<'_> {
+    /// Executes the schedule on these inputs, in the order of `schedule.inputs`.
+    pub fn execute(&self, inputs: Vec<Tensor>, cache: &mut ShapeCache) -> Result<Vec<Tensor>, TrainError> {
+        let schedule = self.schedule;
+        let mut key = Vec::with_capacity(4 * inputs.len());
+        for input in &inputs {
+            key.push(input.dim() as i64);
+            key.extend(input.size());
+        }
+        let mut slots: Vec<Option<Tensor>> = Vec::new();
+        slots.resize_with(schedule.slots, || None);
+        for (tensor, (_, slot)) in inputs.into_iter().zip(&schedule.inputs) {
+            slots[*slot] = Some(tensor);
+        }
+        let values = match cache.get(&key) {
+            Some(values) => {
+                self.turns(&schedule.lean, &mut slots, &mut Shapes::Known(&values))?;
+                values
+            }
+            None => {
+                let mut fresh = ShapeValues::default();
+                fresh.host.resize_with(schedule.shapes, || None);
+                fresh.device.resize_with(schedule.shapes, || None);
+                self.turns(&schedule.full, &mut slots, &mut Shapes::Fresh(&mut fresh))?;
+                let values = Rc::new(self.only_kept(fresh));
+                cache.insert(key, Rc::clone(&values));
+                values
+            }
+        };
+        let outputs = schedule.outputs.iter().map(|place| {
+            self.find(*place, &slots, &values)
+                .map(Tensor::shallow_clone)
+                .ok_or_else(|| TrainError::UnknownValue { name: "(an output)".into(), known: "never computed".into() })
+        });
+        outputs.collect()
+    }
+
+    fn turns(&self, turns: &[Turn], slots: &mut [Option<Tensor>], shapes: &mut Shapes<'_>) -> Result<(), TrainError> {
+        for turn in turns {
+            let step = &self.schedule.steps[turn.step];
+            let made = self
+                .step(step, slots, shapes.values())
+                .map_err(|error| error_of(&step.operator, &step.node, &error))?;
+            for (place, tensor) in step.outputs.iter().zip(made) {
+                match place {
+                    Some(Place::Slot(slot)) => slots[*slot] = Some(tensor),
+                    Some(Place::Shape(index)) => shapes.insert(*index, tensor, self.device)?,
+                    _ => {}
+                }
+            }
+            for slot in &turn.frees {
+                slots[*slot] = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &Step, slots: &[Option<Tensor>], shapes: &ShapeValues) -> Outputs {
+        let inputs: Vec<Option<&Tensor>> =
+            step.inputs.iter().map(|place| place.and_then(|place| self.find(place, slots, shapes))).collect();
+        (step.kernel)(&Call { inputs: &inputs, training: self.training })
+    }
+
+    fn find<'a>(&'a self, place: Place, slots: &'a [Option<Tensor>], shapes: &'a ShapeValues) -> Option<&'a Tensor> {
+        match place {
+            Place::Slot(slot) => slots[slot].as_ref(),
+            Place::Fixed(index) => self.schedule.fixed.get(index),
+            Place::Shape(index) => shapes.host[index].as_ref(),
+            Place::ShapeOnDevice(index) => shapes.device[index].as_ref(),
+        }
+    }
+
+    /// Drops what only shape steps read.
+    fn only_kept(&self, mut fresh: ShapeValues) -> ShapeValues {
+        let mut kept = ShapeValues::default();
+        kept.host.resize_with(fresh.host.len(), || None);
+        kept.device.resize_with(fresh.host.len(), || None);
+        for (index, on_device) in &self.schedule.kept {
+            kept.host[*index] = fresh.host[*index].take();
+            if *on_device {
+                kept.device[*index] = fresh.device[*index].take();
+            }
+            if let Some(tensor) = &kept.host[*index] {
+                kept.bytes += tensor.numel() * tensor.kind().elt_size_in_bytes();
+            }
+        }
+        kept
+    }
+}
+
+/// Shape values while steps run: read, or made.
+enum Shapes<'s> {
+    Known(&'s ShapeValues),
+    Fresh(&'s mut ShapeValues),
+}
+
+impl Shapes<'_> {
+    fn values(&self) -> &ShapeValues {
+        match self {
+            Shapes::Known(values) => values,
+            Shapes::Fresh(values) => values,
+        }
+    }
+
+    fn insert(&mut self, index: usize, tensor: Tensor, device: Device) -> Result<(), TrainError> {
+        if let Shapes::Fresh(values) = self {
+            values.device[index] = Some(on_device(&tensor, device)?);
+            values.host[index] = Some(tensor);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! The graph while it is compiled: nodes that can be rewritten, and the values that are already known.
+
+use std::collections::{HashMap, HashSet};
+
+use tch::{Device, Kind, Tensor};
+
+use super::super::error::TrainError;
+use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, load, scalar};
+use crate::onnx::{Attribute, Model, Node, TensorData, node_inputs};
+
+/// What a program keeps of a model: nodes with their tensor attributes beside them, and the initializers as tensors.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub nodes: Vec<Node>,
+    pub opset: i64,
+    /// Inputs that are not initializers.
+    pub inputs: Vec<String>,
+    pub outputs: Vec<String>,
+    /// Initializers on the CPU, without gradients.
+    pub constants: HashMap<String, Tensor>,
+}
+
+impl Source {
+    /// Reads what nodes use. Initializers of types that libtorch lacks are left out: only their use is an error.
+    pub fn read(model: &Model) -> Result<Self, TrainError> {
+        let graph = &model.graph;
+        let used: HashSet<&str> =
+            graph.nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
+        let mut constants = HashMap::new();
+        for tensor in graph.initializers.iter().filter(|t| used.contains(t.name.as_str())) {
+            if kind_of(tensor.data_type).is_ok() && !matches!(tensor.data, TensorData::Strings(_)) {
+                let loaded = load(tensor, model.bytes(tensor)?).map_err(|error| weight_error(&tensor.name, &error))?;
+                constants.insert(tensor.name.clone(), loaded);
+            }
+        }
+        let initializers: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
+        let inputs = graph.inputs.iter().map(|i| i.name.clone()).filter(|i| !initializers.contains(i.as_str()));
+        Ok(Source {
+            nodes: graph.nodes.iter().map(|node| with_own_bytes(node, model)).collect::<Result<_, _>>()?,
+            opset: model.opset(),
+            inputs: inputs.collect(),
+            outputs: graph.outputs.iter().map(|o| o.name.clone()).collect(),
+            constants,
+        })
+    }
+}
+
+fn weight_error(name: &str, error: &OpError) -> TrainError {
+    TrainError::Weight { weight: name.to_owned(), reason: format!("{error}; export the model again") }
+}
+
+/// The node with the bytes of its tensor attributes copied out of the file, so that it outlives the model.
+fn with_own_bytes(node: &Node, model: &Model) -> Result<Node, TrainError> {
+    let mut node = node.clone();
+    for (_, attribute) in &mut node.attributes {
+        if let Attribute::Tensor(tensor) = attribute
+            && !matches!(tensor.data, TensorData::Strings(_))
+        {
+            tensor.data = TensorData::Decoded(model.bytes(tensor)?.to_vec());
+        }
+    }
+    Ok(node)
+}
+
+/// The graph of one set of outputs while it is rewritten.
+pub(super) struct Graph<'s> {
+    source: &'s Source,
+    /// In topological order.
+    pub nodes: Vec<Node>,
+    /// Values that must exist under their names.
+    pub wanted: HashSet<String>,
+    /// Initializers that must not be folded away: adapted, or trained as a whole.
+    pub pinned: &'s HashSet<String>,
+    folded: HashMap<String, Tensor>,
+    users: HashMap<String, Vec<usize>>,
+    makers: HashMap<String, usize>,
+}
+
+impl<'s> Graph<'s> {
+    /// The nodes that `wanted` needs, with everything that is constant computed.
+    pub fn new(source: &'s Source, wanted: &[&str], pinned: &'s HashSet<String>) -> Result<Self, TrainError> {
+        let mut graph = Graph {
+            source,
+            nodes: source.nodes.clone(),
+            wanted: wanted.iter().map(|name| (*name).to_owned()).collect(),
+            pinned,
+            folded: HashMap::new(),
+            users: HashMap::new(),
+            makers: HashMap::new(),
+        };
+        graph.remove_unused();
+        graph.fold()?;
+        graph.remove_unused();
+        Ok(graph)
+    }
+
+    pub fn opset(&self) -> i64 {
+        self.source.opset
+    }
+
+    /// A value known while compiling, on the CPU. Pinned initializers are not.
+    pub fn constant(&self, name: &str) -> Option<&Tensor> {
+        if self.pinned.contains(name) {
+            return None;
+        }
+        self.folded.get(name).or_else(|| self.source.constants.get(name))
+    }
+
+    /// An initializer by its name in the file, pinned or not.
+    pub fn initializer(&self, name: &str) -> Option<&Tensor> {
+        self.source.constants.get(name)
+    }
+
+    /// A constant of one element.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.constant(name).and_then(|tensor| scalar(tensor).ok())
+    }
+
+    /// Index of the node that makes a value.
+    pub fn maker(&self, name: &str) -> Option<usize> {
+        self.makers.get(name).copied()
+    }
+
+    /// The node that makes a value, if it is this operator of the default domain.
+    pub fn made_by(&self, name: &str, op_type: &str) -> Option<&Node> {
+        self.maker(name).map(|index| &self.nodes[index]).filter(|node| node.is(op_type))
+    }
+
+    /// Indices of the nodes that use a value.
+    pub fn users(&self, name: &str) -> &[usize] {
+        self.users.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a value is used once and not asked for, so that it may disappear in a fusion.
+    pub fn is_private(&self, name: &str) -> bool {
+        self.users(name).len() == 1 && !self.wanted.contains(name)
+    }
+
+    /// Drops the nodes that nothing needs and indexes the rest.
+    pub fn remove_unused(&mut self) {
+        let mut needed: HashSet<&str> = self.wanted.iter().map(String::as_str).collect();
+        let mut keep = vec![false; self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate().rev() {
+            if node.outputs.iter().any(|o| needed.contains(o.as_str())) {
+                keep[index] = true;
+                needed.extend(node_inputs(node));
+            }
+        }
+        let mut keep = keep.into_iter();
+        self.nodes.retain(|_| keep.next().unwrap_or(false));
+        self.index();
+    }
+
+    fn index(&mut self) {
+        self.users.clear();
+        self.makers.clear();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for input in node_inputs(node) {
+                self.users.entry(input.to_owned()).or_default().push(index);
+            }
+            for output in node.outputs.iter().filter(|o| !o.is_empty()) {
+                self.makers.insert(output.clone(), index);
+            }
+        }
+    }
+
+    /// Computes, on the CPU, every node whose inputs are all constants.
+    fn fold(&mut self) -> Result<(), TrainError> {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            let inputs: Option<Vec<Option<&Tensor>>> = node
+                .inputs
+                .iter()
+                .map(|name| if name.is_empty() { Some(None) } else { self.constant(name).map(Some) })
+                .collect();
+            let (Some(inputs), Some(operator)) = (inputs, find(&node.domain, &node.op_type)) else { continue };
+            let building = Building { node, opset: self.opset() };
+            let outputs = (operator.build)(&building)
+                .and_then(|kernel| tch::no_grad(|| kernel(&Call { inputs: &inputs, training: false })))
+                .map_err(|error| node_error(node, &error))?;
+            let names: Vec<String> = node.outputs.clone();
+            self.folded.extend(names.into_iter().zip(outputs).filter(|(name, _)| !name.is_empty()));
+        }
+        let folded = &self.folded;
+        self.nodes.retain(|node| !node.outputs.iter().all(|o| o.is_empty() || folded.contains_key(o)));
+        self.index();
+        Ok(())
+    }
+}
+
+/// A node that could not be built or executed.
+pub(super) fn node_error(node: &Node, error: &OpError) -> TrainError {
+    error_of(&full_name(node), node.label(), error)
+}
+
+/// The same, of a compiled step.
+pub(super) fn error_of(operator: &str, node: &str, error: &OpError) -> TrainError {
+    TrainError::Operator { operator: operator.into(), node: node.into(), reason: error.to_string(), cure: CURE }
+}
+
+const CURE: &str = "check that the batch fits the export (token ids below its vocabulary, lengths within its maximum), \
+                    else export the model again in evaluation mode";
+
+/// The value on another device and of no other kind.
+pub(super) fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TrainError> {
+    Ok(if tensor.device() == device { tensor.shallow_clone() } else { tensor.f_to_device(device)? })
+}
+
+/// Whether it holds floats.
+pub(super) fn is_float(tensor: &Tensor) -> bool {
+    matches!(tensor.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+}

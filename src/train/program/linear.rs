@@ -1,0 +1,307 @@
+//! Linear layers: products with a constant weight, their backends, and the adapters beside them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use tch::{Device, Kind, Tensor};
+
+use super::super::error::TrainError;
+use super::super::operators::{Built, Call, FUSED, OpError, because, kernel};
+use super::graph::{Graph, is_float, on_device};
+use super::{LinearBackend, LinearChoice};
+use crate::onnx::{Attribute, Node};
+
+/// Name of the fused operation.
+pub(super) const LINEAR: &str = "Linear";
+
+/// Which library multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    Torch,
+    OneDnn,
+}
+
+impl Backend {
+    fn name(self) -> &'static str {
+        match self {
+            Backend::Torch => "torch",
+            Backend::OneDnn => "onednn",
+        }
+    }
+}
+
+/// The factors of an adapter, on the device, as leaves that ask for gradients.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    pub weight: String,
+    pub a: Tensor,
+    pub b: Tensor,
+    pub scaling: f64,
+    pub dropout: f64,
+}
+
+/// Replaces products with a constant matrix by `gelora.Linear` nodes, their bias included, where
+/// `wanted` says so of the weight.
+pub(super) fn fuse_linear(graph: &mut Graph<'_>, wanted: &dyn Fn(&str) -> bool) {
+    for index in 0..graph.nodes.len() {
+        let Some(mut found) = recognise(graph, &graph.nodes[index]) else { continue };
+        if !wanted(&found.weight) {
+            continue;
+        }
+        let mut place = index;
+        if found.bias.is_none()
+            && let Some((add, bias)) = separate_bias(graph, index, &found)
+        {
+            (place, found.bias) = (add, Some(bias));
+        }
+        let node = found.into_node(&graph.nodes[index], &graph.nodes[place].outputs);
+        graph.nodes[place] = node;
+    }
+    graph.remove_unused();
+}
+
+struct Found {
+    input: String,
+    weight: String,
+    /// The weight is `[out, in]`.
+    out_in: bool,
+    bias: Option<String>,
+}
+
+impl Found {
+    fn into_node(self, product: &Node, outputs: &[String]) -> Node {
+        let text = |value: String| Attribute::String(value.into_bytes());
+        let mut attributes = vec![
+            ("weight".to_owned(), text(self.weight)),
+            ("out_in".to_owned(), Attribute::Int(i64::from(self.out_in))),
+        ];
+        attributes.extend(self.bias.map(|bias| ("bias".to_owned(), text(bias))));
+        Node {
+            name: product.label().to_owned(),
+            op_type: LINEAR.into(),
+            domain: FUSED.into(),
+            inputs: vec![self.input],
+            outputs: outputs.to_vec(),
+            attributes,
+            metadata: product.metadata.clone(),
+        }
+    }
+}
+
+fn recognise(graph: &Graph<'_>, node: &Node) -> Option<Found> {
+    let [input, weight, ..] = node.inputs.as_slice() else { return None };
+    let mut found = match (node.domain.as_str(), node.op_type.as_str()) {
+        ("", "MatMul") => Found { input: input.clone(), weight: weight.clone(), out_in: false, bias: None },
+        ("", "Gemm") => {
+            let plain = node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0 && node.int("transA", 0) == 0;
+            let bias = node.inputs.get(2).filter(|b| !b.is_empty()).cloned();
+            if !plain {
+                return None;
+            }
+            Found { input: input.clone(), weight: weight.clone(), out_in: node.int("transB", 0) != 0, bias }
+        }
+        _ => return None,
+    };
+    // Newer exporters leave the transposition of the weight in the graph.
+    while let Some(maker) = graph.maker(&found.weight).map(|index| &graph.nodes[index]) {
+        let turned = maker.is("Transpose") && maker.ints("perm").is_none_or(|perm| perm == [1, 0]);
+        if !turned && !maker.is("Identity") {
+            return None;
+        }
+        found.out_in ^= turned;
+        found.weight = maker.inputs.first()?.clone();
+    }
+    let tensor = graph.constant(&found.weight).or_else(|| graph.initializer(&found.weight))?;
+    let width = *tensor.size().get(usize::from(!found.out_in))?;
+    let bias_fits = match &found.bias {
+        Some(bias) => graph.constant(bias).is_some_and(|b| b.size() == [width]),
+        None => true,
+    };
+    (tensor.dim() == 2 && is_float(tensor) && graph.constant(input).is_none() && bias_fits).then_some(found)
+}
+
+/// The `Add` of a constant vector that alone uses the product.
+fn separate_bias(graph: &Graph<'_>, index: usize, found: &Found) -> Option<(usize, String)> {
+    let product = graph.nodes[index].outputs.first()?;
+    let width = *graph
+        .constant(&found.weight)
+        .or_else(|| graph.initializer(&found.weight))?
+        .size()
+        .get(usize::from(!found.out_in))?;
+    if !graph.is_private(product) {
+        return None;
+    }
+    let add = *graph.users(product).first()?;
+    let node = &graph.nodes[add];
+    let bias = node.inputs.iter().find(|name| *name != product)?;
+    let fits = graph.constant(bias).is_some_and(|b| b.size() == [width]);
+    (node.is("Add") && fits).then(|| (add, bias.clone()))
+}
+
+/// Weights as the backends want them, and which backend serves which shape. Shared by all schedules of a program.
+#[derive(Debug)]
+pub(super) struct Linears {
+    device: Device,
+    setting: LinearBackend,
+    /// `[out, in]`, contiguous, on the device.
+    weights: RefCell<HashMap<String, Tensor>>,
+    chosen: RefCell<HashMap<(i64, i64), Backend>>,
+}
+
+impl Linears {
+    pub fn new(device: Device, setting: LinearBackend) -> Self {
+        Linears { device, setting, weights: RefCell::default(), chosen: RefCell::default() }
+    }
+
+    /// What is in use, in a fixed order.
+    pub fn choices(&self) -> Vec<LinearChoice> {
+        let mut choices: Vec<LinearChoice> = self
+            .chosen
+            .borrow()
+            .iter()
+            .map(|((inner, outer), backend)| LinearChoice {
+                in_features: *inner as usize,
+                out_features: *outer as usize,
+                backend: backend.name().to_owned(),
+            })
+            .collect();
+        choices.sort_by_key(|choice| (choice.in_features, choice.out_features));
+        choices
+    }
+
+    fn weight(&self, name: &str, value: &Tensor, out_in: bool) -> Result<Tensor, TrainError> {
+        let key = format!("{name}\u{0}{out_in}");
+        if let Some(weight) = self.weights.borrow().get(&key) {
+            return Ok(weight.shallow_clone());
+        }
+        let turned = if out_in { value.shallow_clone() } else { value.f_transpose(0, 1)? };
+        let weight = on_device(&turned.f_contiguous()?, self.device)?;
+        self.weights.borrow_mut().insert(key, weight.shallow_clone());
+        Ok(weight)
+    }
+
+    fn backend(&self, weight: &Tensor) -> Result<Backend, TrainError> {
+        let (outer, inner) = weight.size2()?;
+        if self.device != Device::Cpu || weight.kind() != Kind::Float {
+            return Ok(Backend::Torch);
+        }
+        if let Some(backend) = self.chosen.borrow().get(&(inner, outer)) {
+            return Ok(*backend);
+        }
+        let backend = match &self.setting {
+            LinearBackend::Torch => Backend::Torch,
+            LinearBackend::OneDnn => Backend::OneDnn,
+            LinearBackend::Auto => trial(weight)?,
+            LinearBackend::Chosen(list) => {
+                let listed = list.iter().find(|c| (c.in_features as i64, c.out_features as i64) == (inner, outer));
+                match listed {
+                    Some(choice) if choice.backend == Backend::OneDnn.name() => Backend::OneDnn,
+                    _ => Backend::Torch,
+                }
+            }
+        };
+        self.chosen.borrow_mut().insert((inner, outer), backend);
+        Ok(backend)
+    }
+
+    /// The kernel of a `gelora.Linear` node.
+    pub fn build(&self, graph: &Graph<'_>, node: &Node, adapter: Option<&Adapter>) -> Result<Built, TrainError> {
+        let name = node.string("weight").unwrap_or_default();
+        let Some(value) = graph.constant(name).or_else(|| graph.initializer(name)) else {
+            return Ok(because(format!("the weight `{name}` is not in the file")));
+        };
+        let weight = self.weight(name, value, node.int("out_in", 0) != 0)?;
+        let bias = match node.string("bias").and_then(|bias| graph.constant(bias)) {
+            Some(bias) => Some(on_device(bias, self.device)?),
+            None => None,
+        };
+        let backend = self.backend(&weight)?;
+        let adapter = adapter.map(Branch::new);
+        Ok(kernel(move |call| linear(call, &weight, bias.as_ref(), backend, adapter.as_ref())))
+    }
+}
+
+/// What the kernel needs of an adapter.
+struct Branch {
+    a: Tensor,
+    b: Tensor,
+    scaling: f64,
+    dropout: f64,
+}
+
+impl Branch {
+    fn new(adapter: &Adapter) -> Self {
+        Branch {
+            a: adapter.a.shallow_clone(),
+            b: adapter.b.shallow_clone(),
+            scaling: adapter.scaling,
+            dropout: adapter.dropout,
+        }
+    }
+}
+
+/// `x·Wᵀ + bias + scaling · (x·Aᵀ)·Bᵀ`; `x` is `[…, in]`.
+fn linear(
+    call: &Call<'_>,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    backend: Backend,
+    adapter: Option<&Branch>,
+) -> Result<Tensor, OpError> {
+    let x = call.tensor(0)?;
+    let (outer, inner) = weight.size2()?;
+    let mut shape = x.size();
+    if shape.last() != Some(&inner) {
+        return because(format!("an input of shape {shape:?} for a weight that takes {inner}"));
+    }
+    let rows = x.f_reshape([-1, inner])?;
+    let mut y = product(&rows, weight, bias, backend)?;
+    if let Some(branch) = adapter {
+        let dropped = branch.dropout > 0.0 && call.training;
+        let source = if dropped { rows.f_dropout(branch.dropout, true)? } else { rows };
+        let inside = source.f_matmul(&branch.a.f_transpose(0, 1)?)?.f_mul_scalar(branch.scaling)?;
+        // In place: the product is not needed for any gradient.
+        y = y.f_addmm_(&inside, &branch.b.f_transpose(0, 1)?)?;
+    }
+    if let Some(last) = shape.last_mut() {
+        *last = outer;
+    }
+    Ok(y.f_reshape(&shape)?)
+}
+
+fn product(rows: &Tensor, weight: &Tensor, bias: Option<&Tensor>, backend: Backend) -> Result<Tensor, OpError> {
+    match backend {
+        Backend::OneDnn if rows.numel() > 0 => {
+            Ok(rows.f_to_mkldnn(None)?.f_mkldnn_linear(weight, bias)?.f_to_dense(None, false)?)
+        }
+        _ => Ok(rows.f_linear(weight, bias)?),
+    }
+}
+
+/// Rows of the trial: a batch of 32 short texts.
+const TRIAL_ROWS: i64 = 640;
+
+/// Times forward and backward of both backends and takes the faster one.
+fn trial(weight: &Tensor) -> Result<Backend, TrainError> {
+    let (_, inner) = weight.size2()?;
+    let x = Tensor::f_ones([TRIAL_ROWS, inner], (Kind::Float, Device::Cpu))?.f_set_requires_grad(true)?;
+    let time = |backend: Backend| -> Result<f64, OpError> {
+        let mut best = f64::INFINITY;
+        for _ in 0..5 {
+            let start = Instant::now();
+            let y = product(&x, weight, None, backend)?;
+            let total = y.f_sum(Kind::Float)?;
+            Tensor::f_run_backward(&[&total], &[&x], false, false)?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let failed =
+        |error: OpError| TrainError::Weight { weight: "(trial of linear layers)".into(), reason: error.to_string() };
+    let timed = || -> Result<Backend, OpError> {
+        let (torch, onednn) = (time(Backend::Torch)?, time(Backend::OneDnn)?);
+        Ok(if onednn < torch { Backend::OneDnn } else { Backend::Torch })
+    };
+    tch::with_grad(timed).map_err(failed)
+}

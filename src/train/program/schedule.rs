@@ -1,0 +1,305 @@
+//! A graph compiled for one set of outputs: steps over numbered values, sorted into what depends on the data and what
+//! depends on shapes alone.
+
+use std::collections::{HashMap, HashSet};
+
+use tch::{Device, Tensor};
+
+use super::super::error::TrainError;
+use super::super::operators::{Building, FUSED, Kernel, Nature, find, full_name};
+use super::graph::{Graph, node_error, on_device};
+use super::linear::{Adapter, LINEAR, Linears};
+use crate::onnx::Node;
+
+/// Where a step finds an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Made by this run.
+    Slot(usize),
+    /// Known since compilation.
+    Fixed(usize),
+    /// Depends on the input shapes; on the host.
+    Shape(usize),
+    /// The same on the device.
+    ShapeOnDevice(usize),
+}
+
+/// One operation.
+pub(super) struct Step {
+    pub kernel: Kernel,
+    pub inputs: Vec<Option<Place>>,
+    /// `Slot` or `Shape`.
+    pub outputs: Vec<Option<Place>>,
+    /// For messages.
+    pub node: String,
+    pub operator: String,
+}
+
+/// A step in the order of execution, and the slots that are free after it.
+pub(super) struct Turn {
+    pub step: usize,
+    pub frees: Vec<usize>,
+}
+
+/// A compiled graph.
+pub(super) struct Schedule {
+    pub steps: Vec<Step>,
+    /// All steps: for shapes seen for the first time.
+    pub full: Vec<Turn>,
+    /// Those that depend on the data.
+    pub lean: Vec<Turn>,
+    pub slots: usize,
+    pub shapes: usize,
+    /// Shape values that the data steps or outputs read: (index, needed on the device).
+    pub kept: Vec<(usize, bool)>,
+    pub fixed: Vec<Tensor>,
+    /// Graph inputs: name and slot.
+    pub inputs: Vec<(String, usize)>,
+    pub outputs: Vec<Place>,
+}
+
+impl std::fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Schedule({} steps, {} per batch)", self.full.len(), self.lean.len())
+    }
+}
+
+/// What is known about a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Constant,
+    Shape(usize),
+    Data {
+        slot: usize,
+        unknown_shape: bool,
+    },
+    /// A tensor that is trained as a whole.
+    Parameter,
+}
+
+/// What a program gives to compilation.
+pub(super) struct Context<'p> {
+    pub device: Device,
+    pub linears: &'p Linears,
+    pub adapters: &'p [Adapter],
+    pub whole: &'p [(String, Tensor)],
+    pub inputs: &'p [String],
+}
+
+struct Compiler<'c> {
+    context: &'c Context<'c>,
+    graph: &'c Graph<'c>,
+    classes: HashMap<String, Class>,
+    fixed: Vec<Tensor>,
+    fixed_places: HashMap<(String, bool), usize>,
+    inputs: Vec<(String, usize)>,
+    slots: usize,
+    shapes: usize,
+    steps: Vec<Step>,
+    /// Whether each step depends on data.
+    data_steps: Vec<bool>,
+}
+
+/// Turns a rewritten graph into a schedule.
+pub(super) fn compile(graph: &Graph<'_>, wanted: &[&str], context: &Context<'_>) -> Result<Schedule, TrainError> {
+    let mut compiler = Compiler {
+        context,
+        graph,
+        classes: HashMap::new(),
+        fixed: Vec::new(),
+        fixed_places: HashMap::new(),
+        inputs: Vec::new(),
+        slots: 0,
+        shapes: 0,
+        steps: Vec::new(),
+        data_steps: Vec::new(),
+    };
+    for node in &graph.nodes {
+        compiler.node(node)?;
+    }
+    let outputs = wanted.iter().map(|name| compiler.place(name, false)).collect::<Result<Vec<_>, _>>()?;
+    Ok(compiler.finish(outputs))
+}
+
+impl Compiler<'_> {
+    fn node(&mut self, node: &Node) -> Result<(), TrainError> {
+        let (kernel, host, nature) = self.kernel(node)?;
+        let names = || node.inputs.iter().enumerate().filter(|(_, name)| !name.is_empty());
+        let mut data = false;
+        let mut unknown = nature == Nature::UnknownShape;
+        for (position, name) in names() {
+            match self.class(name)? {
+                Class::Data { unknown_shape, .. } => {
+                    data |= nature != Nature::Shapes || unknown_shape;
+                    unknown |= unknown_shape || host.contains(&position);
+                }
+                Class::Parameter => data |= nature != Nature::Shapes,
+                Class::Constant | Class::Shape(_) => {}
+            }
+        }
+        data |= nature == Nature::UnknownShape;
+        let mut inputs = vec![None; node.inputs.len()];
+        for (position, name) in names() {
+            inputs[position] = Some(self.place(name, !data || host.contains(&position))?);
+        }
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        for name in &node.outputs {
+            if name.is_empty() {
+                outputs.push(None);
+                continue;
+            }
+            let class = if data {
+                self.slots += 1;
+                Class::Data { slot: self.slots - 1, unknown_shape: unknown }
+            } else {
+                self.shapes += 1;
+                Class::Shape(self.shapes - 1)
+            };
+            self.classes.insert(name.clone(), class);
+            outputs.push(Some(match class {
+                Class::Data { slot, .. } => Place::Slot(slot),
+                _ => Place::Shape(self.shapes - 1),
+            }));
+        }
+        self.steps.push(Step { kernel, inputs, outputs, node: node.label().to_owned(), operator: full_name(node) });
+        self.data_steps.push(data);
+        Ok(())
+    }
+
+    fn kernel(&self, node: &Node) -> Result<(Kernel, &'static [usize], Nature), TrainError> {
+        if node.domain == FUSED && node.op_type == LINEAR {
+            let weight = node.string("weight").unwrap_or_default();
+            let adapter = self.context.adapters.iter().find(|a| a.weight == weight);
+            let built = self.context.linears.build(self.graph, node, adapter)?;
+            return Ok((built.map_err(|error| node_error(node, &error))?, &[], Nature::Values));
+        }
+        let Some(operator) = find(&node.domain, &node.op_type) else { return Err(unsupported(node)) };
+        let building = Building { node, opset: self.graph.opset() };
+        let kernel = (operator.build)(&building).map_err(|error| node_error(node, &error))?;
+        Ok((kernel, operator.host, operator.nature))
+    }
+
+    fn class(&mut self, name: &str) -> Result<Class, TrainError> {
+        if let Some(class) = self.classes.get(name) {
+            return Ok(*class);
+        }
+        let class = if self.context.whole.iter().any(|(whole, _)| whole == name) {
+            Class::Parameter
+        } else if let Some(adapter) = self.context.adapters.iter().find(|a| a.weight == name) {
+            return Err(TrainError::Weight {
+                weight: adapter.weight.clone(),
+                reason: "it is also used outside of matrix products (a tied embedding?); leave it out of the plan"
+                    .into(),
+            });
+        } else if self.graph.constant(name).is_some() {
+            Class::Constant
+        } else if self.context.inputs.iter().any(|input| input == name) {
+            self.slots += 1;
+            self.inputs.push((name.to_owned(), self.slots - 1));
+            Class::Data { slot: self.slots - 1, unknown_shape: false }
+        } else {
+            return Err(TrainError::UnknownValue { name: name.to_owned(), known: "not what a node names".into() });
+        };
+        self.classes.insert(name.to_owned(), class);
+        Ok(class)
+    }
+
+    fn place(&mut self, name: &str, host: bool) -> Result<Place, TrainError> {
+        Ok(match self.class(name)? {
+            Class::Data { slot, .. } => Place::Slot(slot),
+            Class::Shape(index) if host => Place::Shape(index),
+            Class::Shape(index) => Place::ShapeOnDevice(index),
+            Class::Constant | Class::Parameter => {
+                let key = (name.to_owned(), host || self.context.device == Device::Cpu);
+                if let Some(index) = self.fixed_places.get(&key) {
+                    return Ok(Place::Fixed(*index));
+                }
+                let whole = self.context.whole.iter().find(|(whole, _)| whole == name).map(|(_, tensor)| tensor);
+                let device = if host { Device::Cpu } else { self.context.device };
+                let tensor = match (whole, self.graph.constant(name)) {
+                    (Some(tensor), _) => tensor.shallow_clone(),
+                    (None, Some(tensor)) => on_device(tensor, device)?,
+                    (None, None) => return Err(TrainError::UnknownValue { name: name.into(), known: String::new() }),
+                };
+                self.fixed.push(tensor);
+                self.fixed_places.insert(key, self.fixed.len() - 1);
+                Place::Fixed(self.fixed.len() - 1)
+            }
+        })
+    }
+
+    fn finish(self, outputs: Vec<Place>) -> Schedule {
+        let full: Vec<usize> = (0..self.steps.len()).collect();
+        let lean = self.needed(&outputs);
+        let mut kept: HashMap<usize, bool> = HashMap::new();
+        let reads = lean.iter().flat_map(|index| self.steps[*index].inputs.iter().flatten());
+        for place in reads.chain(&outputs) {
+            match place {
+                Place::Shape(index) => {
+                    kept.entry(*index).or_insert(false);
+                }
+                Place::ShapeOnDevice(index) => {
+                    kept.insert(*index, true);
+                }
+                _ => {}
+            }
+        }
+        let mut kept: Vec<(usize, bool)> = kept.into_iter().collect();
+        kept.sort_unstable();
+        Schedule {
+            full: turns(&self.steps, &full, &outputs),
+            lean: turns(&self.steps, &lean, &outputs),
+            steps: self.steps,
+            slots: self.slots,
+            shapes: self.shapes,
+            kept,
+            fixed: self.fixed,
+            inputs: self.inputs,
+            outputs,
+        }
+    }
+
+    /// Data steps that the outputs need once all shape values are known.
+    fn needed(&self, outputs: &[Place]) -> Vec<usize> {
+        let mut wanted: HashSet<usize> = outputs.iter().filter_map(slot).collect();
+        let mut chosen = Vec::new();
+        for (index, step) in self.steps.iter().enumerate().rev() {
+            if self.data_steps[index] && step.outputs.iter().flatten().filter_map(slot).any(|s| wanted.contains(&s)) {
+                wanted.extend(step.inputs.iter().flatten().filter_map(slot));
+                chosen.push(index);
+            }
+        }
+        chosen.reverse();
+        chosen
+    }
+}
+
+fn slot(place: &Place) -> Option<usize> {
+    match place {
+        Place::Slot(slot) => Some(*slot),
+        _ => None,
+    }
+}
+
+/// Steps in this order, each with the slots that no later one reads.
+fn turns(steps: &[Step], order: &[usize], outputs: &[Place]) -> Vec<Turn> {
+    let mut later: HashSet<usize> = outputs.iter().filter_map(slot).collect();
+    let mut turns: Vec<Turn> = Vec::with_capacity(order.len());
+    for &index in order.iter().rev() {
+        let step = &steps[index];
+        let touched = step.inputs.iter().chain(&step.outputs).flatten().filter_map(slot);
+        let frees = touched.filter(|s| later.insert(*s)).collect();
+        turns.push(Turn { step: index, frees });
+    }
+    turns.reverse();
+    turns
+}
+
+fn unsupported(node: &Node) -> TrainError {
+    let cure = match node.domain.as_str() {
+        "com.microsoft" => "train from the export as it was before ONNX Runtime's optimizer",
+        "" => "export the model with another opset or attention implementation (`eager`), or report the operator",
+        _ => "export the model without custom operators",
+    };
+    TrainError::UnsupportedOperator { operator: full_name(node), node: node.label().to_owned(), cure: cure.to_owned() }
+}
