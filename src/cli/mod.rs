@@ -8,19 +8,23 @@ mod context;
 mod dimension;
 mod doctor;
 mod evaluate;
+mod evaluating;
 mod exit;
 mod expose;
 mod extract;
 mod inspect;
 mod inspection;
 mod merge;
+mod opened;
 mod paint;
 mod plan;
+mod planning;
 mod progress;
-mod opened;
 mod run;
 mod settings;
 mod train;
+#[cfg(feature = "train")]
+mod training;
 
 use std::process::ExitCode;
 

@@ -74,7 +74,7 @@ fn a_given_start_is_taken() {
     let mut short = start.clone();
     short.factors.pop();
     input.initial = Some(&short);
-    insta::assert_snapshot!(initial_adapter(&input, &second).unwrap_err(), @"");
+    insta::assert_snapshot!(initial_adapter(&input, &second).unwrap_err(), @"the adapter to start from has no `bert.encoder.layer.1.attention.output.dense.lora_A.weight`; take one that was made with the same plan");
 }
 
 #[test]
@@ -228,7 +228,15 @@ fn what_does_not_fit_is_refused_in_one_line() {
     let given = TrainSettings { batching: Batching::Given(vec![vec![vec![0, 120]]]), ..settings() };
     found.push(refuse(bench.input(), &given));
     found.push(refuse(bench.input(), &TrainSettings { dropout: 1.5, ..settings() }));
-    insta::assert_snapshot!(found.join("\n"), @"");
+    insta::assert_snapshot!(found.join("\n"), @r"
+    the plan was made for another model (model.onnx) than /onnx/tiny_encoder/model.onnx; run `gelora plan` for this model
+    /onnx/tiny_encoder/model.onnx has a head of its own (`logits`), which is trained; leave out --head
+    /onnx/tiny_encoder_base/model.onnx makes no logits; add a head with --head first, --head mean or --head last, or export the model with its head
+    the head of the export gives 2 number(s) a row, the data needs 3; export the model with 3 label(s)
+    the training data has no rows; check the file and its columns
+    the given batches name row 120, and the training data has 120 rows; make the batches for this data
+    dropout 1.5: take a number from 0 to below 1
+    ");
 }
 
 #[cfg(target_os = "linux")]
