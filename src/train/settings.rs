@@ -182,8 +182,8 @@ pub struct TrainSettings {
     pub device: Device,
     /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
     pub threads: Option<usize>,
-    /// Which library multiplies matrices on the CPU.
-    pub kernels: Kernels,
+    /// Which library computes the linear layers on the CPU.
+    pub linear: Kernels,
     /// How rows are put into batches.
     pub batching: Batching,
     /// For an export without a head: which vector the new head reads.
@@ -220,7 +220,7 @@ impl Default for TrainSettings {
             seed: 0,
             device: Device::Auto,
             threads: None,
-            kernels: Kernels::Auto,
+            linear: Kernels::Auto,
             batching: Batching::Shuffled,
             head: None,
             evaluation_tokens: 4096,
