@@ -30,9 +30,9 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ort_lib: Option<PathBuf>,
 
-    /// Where to compute: auto, cpu, cuda or cuda:N; cuda fails where there is none
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N; cuda fails where there is none [default: auto]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub(crate) device: Option<Device>,
 
     /// Threads to compute with [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]

@@ -12,7 +12,7 @@ use crate::activations::Store;
 use crate::dimension::{LayerDimension, TwoNn};
 use crate::files::FileError;
 use crate::neighbours::Real;
-use crate::progress::{Event, Observer, Silent};
+use crate::progress::{Event, Observer};
 use crate::report::{self, DimensionRow};
 
 use super::arguments::DimensionArguments;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 
 use crate::checkpoint::ModelFolder;
@@ -16,7 +16,8 @@ const EXAMPLE: &str = "\
 Examples:
   gelora expose my-model -o my-model-fixed --eval
 
-The copy differs from the export only where it has to; the rest is equal to the bit.";
+The copy differs from the export only where it has to; the rest is equal to the bit.
+Adding hidden states to an export that lacks them is not possible yet: export it with output_hidden_states=True.";
 
 /// Write a copy of an export with dropout switched off (--eval)
 #[derive(Debug, clap::Args)]
@@ -47,13 +48,11 @@ struct Exposed {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
     let model = Model::open(&folder.onnx)?;
-    let states = HiddenStates::find(&model)
-        .context("adding hidden states to an export is not possible yet; export it with output_hidden_states=True")?;
-    ensure!(
-        arguments.eval,
-        "{} has its hidden states already; add --eval to switch off dropout, or use it as it is",
-        folder.onnx.display()
-    );
+    let states = HiddenStates::find(&model);
+    if !arguments.eval {
+        let states = states?.values.len();
+        bail!("{} shows its {states} hidden states already; add --eval to switch off dropout", folder.onnx.display());
+    }
     let dropout = onnx::active_dropout(&model);
     ensure!(!dropout.is_empty(), "no dropout is active in {}; use it as it is", folder.onnx.display());
     ensure!(
@@ -68,7 +67,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let exposed = Exposed {
         out: out.display().to_string(),
         switched_off: dropout.into_iter().map(|dropout| dropout.name).collect(),
-        hidden_states: states.values.len(),
+        hidden_states: states.map_or(0, |states| states.values.len()),
         copied,
     };
     context.print(&exposed, || exposed.describe())

@@ -12,7 +12,7 @@ use crate::report;
 use super::arguments::{DataArguments, ExtractionArguments};
 use super::config::PlanSection;
 use super::context::Context;
-use super::opened::{Opened, sampled};
+use super::opened::{Opened, load, sampled};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -61,23 +61,10 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let data = arguments.data.section();
     let model = Opened::new(&arguments.model)?;
     let tokenizer = model.tokenizer(data.max_length)?;
-    let dataset = load_texts(context, &data.train, &data.load_settings().without_labels())?;
+    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
     let store = extract(context, &model, &dataset, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;
     let extracted = Extracted::new(&store);
     context.print(&extracted, || extracted.describe())
-}
-
-/// Reads rows and says what is odd about them.
-pub(crate) fn load_texts(
-    context: &Context,
-    path: &Path,
-    settings: &crate::dataset::LoadSettings,
-) -> anyhow::Result<Dataset> {
-    let dataset = Dataset::load(path, settings)?;
-    for warning in &dataset.warnings {
-        context.observer().observe(Event::Warning(warning));
-    }
-    Ok(dataset)
 }
 
 /// Extracts to a store, or goes on with it, or takes it as it is where it is complete.

@@ -387,8 +387,10 @@ fn join(values: &[impl std::fmt::Display]) -> String {
 }
 
 fn check_facts(check: &SelfCheck) -> Vec<(&'static str, String)> {
-    let line = |holds: bool, difference: f32| {
-        format!("{} (largest relative difference {difference:.1e})", if holds { "yes" } else { "no" })
+    let line = |holds: bool, difference: f32| match (holds, difference == 0.0) {
+        (true, true) => "yes, to the bit".to_owned(),
+        (true, false) => format!("yes (largest relative difference {difference:.1e})"),
+        (false, _) => format!("no (largest relative difference {difference:.1e})"),
     };
     vec![
         ("deterministic", line(check.deterministic, check.between_runs.relative)),

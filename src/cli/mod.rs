@@ -8,6 +8,7 @@ mod context;
 mod dimension;
 mod doctor;
 mod evaluate;
+mod evaluating;
 mod exit;
 mod expose;
 mod extract;
@@ -17,10 +18,13 @@ mod merge;
 mod opened;
 mod paint;
 mod plan;
+mod planning;
 mod progress;
 mod run;
 mod settings;
 mod train;
+#[cfg(feature = "train")]
+mod training;
 
 use std::process::ExitCode;
 

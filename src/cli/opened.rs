@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Example, Tokenizer, sample_rows};
+use crate::dataset::{Dataset, Example, LoadSettings, Tokenizer, sample_rows};
 use crate::onnx::{self, HiddenStates, Model};
+use crate::progress::{Event, Observer};
+
+use super::context::Context;
 
 /// An export with its folder and its hidden states.
 pub(crate) struct Opened {
@@ -50,4 +53,13 @@ pub(crate) fn sampled(examples: &[Example], rows: Option<usize>, seed: u64) -> V
     let all: Vec<usize> = (0..examples.len()).collect();
     let kept = sample_rows(&all, rows.unwrap_or(usize::MAX), seed);
     kept.into_iter().map(|row| examples[row].clone()).collect()
+}
+
+/// Reads rows and says what is odd about them.
+pub(crate) fn load(context: &Context, path: &Path, settings: &LoadSettings) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::load(path, settings)?;
+    for warning in &dataset.warnings {
+        context.observer().observe(Event::Warning(warning));
+    }
+    Ok(dataset)
 }

@@ -5,6 +5,7 @@ use crate::dataset::Dataset;
 use crate::dimension::{Method, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
+use crate::rank::{RankSettings, Rounding};
 
 use super::arguments::{ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::config::{self, DataSection, PlanSection, Projection};
@@ -113,7 +114,7 @@ impl PlanSection {
         ExtractSettings {
             pooling: self.pooling(),
             session: context.session_settings(),
-            library: context.global().ort_lib.clone(),
+            library: context.ort_lib().map(Into::into),
             batch_tokens: Some(self.batch_tokens),
             overwrite,
             provenance: Provenance {
@@ -125,8 +126,27 @@ impl PlanSection {
         }
     }
 
+    /// How dimensions become ranks.
+    pub(crate) fn rank_settings(&self) -> RankSettings {
+        RankSettings {
+            rounding: match self.rounding {
+                config::Rounding::Ceil => Rounding::Ceil,
+                config::Rounding::Round => Rounding::Round,
+                config::Rounding::Floor => Rounding::Floor,
+            },
+            offset: self.offset,
+            minimum: self.minimum_rank,
+            maximum: self.maximum_rank,
+            budget: self.budget,
+            scaling: self.scaling,
+            projections: self.roles(),
+            subsamples: self.subsamples,
+            seed: self.seed,
+        }
+    }
+
     /// The weights that get adapters.
-    pub(crate) fn roles(&self) -> Vec<Role> {
+    fn roles(&self) -> Vec<Role> {
         let mut roles = Vec::new();
         for projection in &self.projections {
             roles.extend(match projection {
@@ -149,5 +169,94 @@ impl PlanSection {
         roles.sort_unstable();
         roles.dedup();
         roles
+    }
+}
+
+#[cfg(feature = "train")]
+mod training {
+    use crate::cli::arguments::TrainingArguments;
+    use crate::cli::config::{self, TrainSection};
+    use crate::cli::context::Context;
+    use crate::train::{Batching, HeadPooling, Kernels, Schedule, TrainSettings, WarmUp};
+
+    impl TrainingArguments {
+        /// As `[train]` of a configuration would say it.
+        pub(crate) fn section(self) -> TrainSection {
+            let usual = TrainSection::default();
+            TrainSection {
+                epochs: self.epochs,
+                maximum_steps: self.maximum_steps,
+                batch_size: self.batch_size,
+                accumulation: self.accumulation,
+                learning_rate: self.learning_rate,
+                schedule: self.schedule,
+                warmup_ratio: self.warmup_ratio,
+                warmup_steps: self.warmup_steps,
+                weight_decay: self.weight_decay,
+                clip_norm: self.clip_norm,
+                dropout: self.dropout,
+                seed: self.seed,
+                batching: self.batching,
+                head: self.head,
+                linear: self.linear,
+                evaluation_tokens: usual.evaluation_tokens,
+                evaluate_before: usual.evaluate_before,
+                patience: self.patience,
+                log_every: self.log_every,
+                save_every: self.save_every,
+            }
+        }
+    }
+
+    impl TrainSection {
+        /// What the trainer takes.
+        pub(crate) fn settings(&self, context: &Context, restart: bool) -> TrainSettings {
+            let usual = TrainSettings::default();
+            let (device, threads) = context.training();
+            TrainSettings {
+                epochs: self.epochs,
+                maximum_steps: self.maximum_steps,
+                batch_size: self.batch_size,
+                accumulation: self.accumulation,
+                learning_rate: self.learning_rate,
+                weight_decay: self.weight_decay,
+                schedule: match self.schedule {
+                    config::Schedule::Linear => Schedule::Linear,
+                    config::Schedule::Cosine => Schedule::Cosine,
+                    config::Schedule::Constant => Schedule::Constant,
+                },
+                warm_up: match (self.warmup_steps, self.warmup_ratio) {
+                    (Some(steps), _) => WarmUp::Steps(steps),
+                    (None, Some(ratio)) => WarmUp::Ratio(ratio),
+                    (None, None) => usual.warm_up,
+                },
+                clip_norm: (self.clip_norm > 0.0).then_some(self.clip_norm),
+                dropout: self.dropout,
+                seed: self.seed,
+                device,
+                threads,
+                kernels: match self.linear {
+                    config::Linear::Auto => Kernels::Auto,
+                    config::Linear::Torch => Kernels::Torch,
+                    config::Linear::OneDnn => Kernels::OneDnn,
+                },
+                batching: match self.batching {
+                    config::Batching::Shuffled => Batching::Shuffled,
+                    config::Batching::Bucketed => Batching::Bucketed,
+                },
+                head: self.head.map(|head| match head {
+                    config::Head::First => HeadPooling::First,
+                    config::Head::Mean => HeadPooling::Mean,
+                    config::Head::Last => HeadPooling::Last,
+                }),
+                evaluation_tokens: self.evaluation_tokens,
+                evaluate_before: self.evaluate_before,
+                patience: self.patience,
+                log_every: self.log_every,
+                save_every: self.save_every,
+                restart,
+                ..usual
+            }
+        }
     }
 }

@@ -224,6 +224,22 @@ impl<'a> Edit<'a> {
         self
     }
 
+    /// Whether it rewrites this node.
+    pub(crate) fn rewrites(&self, index: usize) -> bool {
+        self.nodes.contains_key(&index)
+    }
+
+    /// Adds everything that another edit does.
+    pub fn extend(&mut self, other: Edit<'a>) -> &mut Self {
+        self.graph.raw(&other.graph.into_bytes());
+        self.new_values.extend(other.new_values);
+        self.new_initializers.extend(other.new_initializers);
+        self.new_outputs.extend(other.new_outputs);
+        self.replacements.extend(other.replacements);
+        self.nodes.extend(other.nodes);
+        self
+    }
+
     /// The changed `.onnx` file. External data stays where it is.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ pub use error::TrainError;
 pub use head::{HEAD_BIAS, HEAD_WEIGHT};
 pub use input::{Rows, TrainInput};
 pub use lora::{AdapterSpec, LoraInit};
+pub use operators::supported_operators;
 pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
 pub use program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};

@@ -86,7 +86,8 @@ fn inspect_shows_the_export() {
     let blocks = json["blocks"].as_array().unwrap();
     assert_eq!(blocks.len() + 1, states);
     for block in blocks {
-        let roles: Vec<&str> = block["weights"].as_array().unwrap().iter().map(|w| w["role"].as_str().unwrap()).collect();
+        let roles: Vec<&str> =
+            block["weights"].as_array().unwrap().iter().map(|w| w["role"].as_str().unwrap()).collect();
         assert_eq!(roles, ["query", "key", "value", "output", "feed_forward", "feed_forward"]);
     }
     assert_eq!(json["checkpoint"]["unmatched"], 0);

@@ -138,7 +138,7 @@ def test_numpy_maps_the_store_and_finds_the_hidden_states_of_transformers(done, 
     assert len(manifest["hidden_states"]) == len(states)
     for number, state in enumerate(states):
         expected = (state.numpy() * mask).sum(1) / mask.sum(1)
-        shards = sorted((tmp_path / "store").glob(f"shard-*/*{number}.npy"))
+        shards = sorted((tmp_path / "store").glob(f"shard-*/hidden_state.{number}.npy"))
         found = numpy.concatenate([numpy.load(shard, mmap_mode="r") for shard in shards])
         assert found.dtype == numpy.float32
         assert numpy.abs(found[: len(sentences)] - expected).max() < TOLERANCE

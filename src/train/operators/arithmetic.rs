@@ -143,8 +143,10 @@ pub(super) fn dropout(building: &Building<'_>) -> Built {
         return because("it drops values at random (is_test = 0)");
     }
     Ok(Box::new(move |call| {
+        let ratio = call.optional(1).map_or(Ok(0.5), scalar)?;
         if let Some(training) = call.optional(2)
             && scalar(training)? != 0.0
+            && ratio != 0.0
         {
             return because("it drops values at random (training_mode is true)");
         }

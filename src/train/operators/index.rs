@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Building, Built, Call, OpError, axis_of, because, ints, kernel, scalar_int};
+use super::{Building, Built, OpError, axis_of, because, ints, kernel, scalar, scalar_int};
 use crate::onnx::Node;
 
 pub(super) fn slice(building: &Building<'_>) -> Built {
@@ -146,22 +146,44 @@ pub(super) fn scatter_elements(building: &Building<'_>) -> Built {
         let indices = from_front(indices, data.size()[axis as usize])?;
         match reduction {
             "none" => Ok(data.f_scatter(axis, &indices, updates)?),
-            reduction => Ok(data.f_scatter_reduce(axis, &indices, updates, reduction)?),
+            reduction => Ok(data.f_internal_scatter_reduce(axis, &indices, updates, reduction, true)?),
         }
     })
 }
 
 pub(super) fn scatter_nd(building: &Building<'_>) -> Built {
-    match reduction(building)? {
-        "none" => kernel(|call| scatter_slices(call, false)),
-        "sum" => kernel(|call| scatter_slices(call, true)),
-        other => because(format!("the reduction `{other}` has no counterpart in libtorch")),
-    }
+    let reduction = reduction(building)?;
+    kernel(move |call| {
+        let (data, indices, updates) = (call.tensor(0)?, call.tensor(1)?, call.tensor(2)?);
+        let coordinates = coordinates(data, indices, 0)?;
+        match reduction {
+            "none" => Ok(data.f_index_put(&coordinates, updates, false)?),
+            "sum" => Ok(data.f_index_put(&coordinates, updates, true)?),
+            reduction => scatter_rows(data, &coordinates, updates, reduction),
+        }
+    })
 }
 
-fn scatter_slices(call: &Call<'_>, accumulate: bool) -> Result<Tensor, OpError> {
-    let (data, indices, updates) = (call.tensor(0)?, call.tensor(1)?, call.tensor(2)?);
-    Ok(data.f_index_put(&coordinates(data, indices, 0)?, updates, accumulate)?)
+/// The leading dimensions that the coordinates cover become one, so that every update is a row.
+fn scatter_rows(
+    data: &Tensor,
+    coordinates: &[Option<Tensor>],
+    updates: &Tensor,
+    reduction: &str,
+) -> Result<Tensor, OpError> {
+    let size = data.size();
+    let (covered, rest) = size.split_at(coordinates.len());
+    let width: i64 = rest.iter().product();
+    let rows: i64 = covered.iter().product();
+    let updates = updates.f_reshape([-1, width])?;
+    let mut place = Tensor::f_zeros([updates.size()[0]], (Kind::Int64, data.device()))?;
+    for (coordinate, length) in coordinates.iter().flatten().zip(covered) {
+        let coordinate = from_front(coordinate, *length)?.f_reshape([-1])?;
+        place = place.f_mul_scalar(*length)?.f_add(&coordinate)?;
+    }
+    let place = place.f_unsqueeze(1)?.f_expand([-1, width], false)?;
+    let result = data.f_reshape([rows, width])?.f_internal_scatter_reduce(0, &place, &updates, reduction, true)?;
+    Ok(result.f_reshape(&size)?)
 }
 
 /// `values` is `[off, on]`; indices outside `−depth..depth` give a row of `off`.
@@ -169,7 +191,7 @@ pub(super) fn one_hot(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     kernel(move |call| {
         let (indices, values) = (call.tensor(0)?, call.tensor(2)?);
-        let depth = *call.ints(1)?.first().ok_or_else(|| OpError::Because("its depth is empty".into()))?;
+        let depth = scalar(call.tensor(1)?)? as i64;
         let axis = axis_of(axis, indices.dim() + 1)?;
         let indices = indices.f_to_kind(Kind::Int64)?;
         let indices = indices.f_add_scalar(depth)?.f_where_self(&indices.f_lt(0)?, &indices)?;

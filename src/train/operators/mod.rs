@@ -301,6 +301,12 @@ pub(crate) fn find(domain: &str, name: &str) -> Option<&'static Operator> {
     TABLE.iter().find(|operator| operator.domain == domain && operator.name == name)
 }
 
+/// Names of the operators that a graph may use, `domain.Name` outside of the default domain.
+pub fn supported_operators() -> Vec<String> {
+    let public = TABLE.iter().filter(|operator| operator.domain != FUSED);
+    public.map(|o| if o.domain.is_empty() { o.name.to_owned() } else { format!("{}.{}", o.domain, o.name) }).collect()
+}
+
 /// Domain and name as a user knows them.
 pub(crate) fn full_name(node: &Node) -> String {
     if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) }

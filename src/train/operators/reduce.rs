@@ -34,11 +34,32 @@ fn reduce(building: &Building<'_>, compute: Reduction) -> Built {
 }
 
 pub(super) fn max(building: &Building<'_>) -> Built {
-    reduce(building, |x, axes, keep| x.f_amax(axes, keep))
+    reduce(building, |x, axes, keep| match of_nothing(x, axes, keep) {
+        Some((shape, Kind::Bool)) => Tensor::f_zeros(&shape, (Kind::Bool, x.device())),
+        Some((shape, kind)) => Tensor::f_full(&shape, f64::NEG_INFINITY, (kind, x.device())),
+        None => x.f_amax(axes, keep),
+    })
 }
 
 pub(super) fn min(building: &Building<'_>) -> Built {
-    reduce(building, |x, axes, keep| x.f_amin(axes, keep))
+    reduce(building, |x, axes, keep| match of_nothing(x, axes, keep) {
+        Some((shape, Kind::Bool)) => Tensor::f_ones(&shape, (Kind::Bool, x.device())),
+        Some((shape, kind)) => Tensor::f_full(&shape, f64::INFINITY, (kind, x.device())),
+        None => x.f_amin(axes, keep),
+    })
+}
+
+/// Shape and kind of the result where there is nothing to compare along the axes.
+fn of_nothing(x: &Tensor, axes: &[i64], keep: bool) -> Option<(Vec<i64>, Kind)> {
+    let size = x.size();
+    if axes.iter().all(|axis| size[*axis as usize] != 0) {
+        return None;
+    }
+    let kept = size.iter().enumerate().filter_map(|(i, d)| match axes.contains(&(i as i64)) {
+        true => keep.then_some(1),
+        false => Some(*d),
+    });
+    Some((kept.collect(), x.kind()))
 }
 
 pub(super) fn mean(building: &Building<'_>) -> Built {
@@ -118,7 +139,6 @@ pub(super) fn cum_sum(building: &Building<'_>) -> Built {
 pub(super) fn top_k(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     let largest = building.node.int("largest", 1) != 0;
-    let sorted = building.node.int("sorted", 1) != 0;
     let fixed = building.node.attribute("k").map(|_| building.node.int("k", 1));
     Ok(Box::new(move |call| {
         let x = call.tensor(0)?;
@@ -129,7 +149,9 @@ pub(super) fn top_k(building: &Building<'_>) -> Built {
         if x.f_kind()? == Kind::Bool {
             return because("truth values have no order");
         }
-        let (values, indices) = x.f_topk(k, axis_of(axis, x.dim())?, largest, sorted)?;
-        Ok(vec![values, indices])
+        let axis = axis_of(axis, x.dim())?;
+        // Of equal values the one with the lower index comes first, which libtorch's `topk` does not promise.
+        let (values, indices) = x.f_sort_stable(true, axis, largest)?;
+        Ok(vec![values.f_narrow(axis, 0, k)?, indices.f_narrow(axis, 0, k)?])
     }))
 }
