@@ -18,17 +18,19 @@ wanted() { [ "$part" = all ] || [ "$part" = "$1" ]; }
 run() {
     printf '\n== %s\n' "$*"
     local start=$SECONDS
-    "$@"
+    "$@" || { printf 'test: failed: %s\n' "$*" >&2; exit 1; }
     printf -- '-- %s s\n' "$((SECONDS - start))"
 }
 
-# The tests print why they skip; cargo shows that only when the output of passing tests is asked for.
+# cargo shows what a passing test printed only when asked, and then shows too much: keep the totals and what was skipped.
 tests() {
     local log=target/test-output.txt
     mkdir -p target
-    run cargo test --locked "$@" -- --show-output >"$log" 2>&1 || { cat "$log"; return 1; }
-    grep -E '^(== |-- |test result|     Running|   Doc-tests)' "$log" || true
-    grep -hoE 'skipped: .*' "$log" | sort | uniq -c | sed -E 's/^ *([0-9]+) skipped: /   \1 skipped: /' || true
+    if ! cargo test --locked "$@" -- --show-output 2>&1 | tee "$log" | grep --line-buffered -E '^(test result|     Running|   Doc-tests)'; then
+        cat "$log"
+        return 1
+    fi
+    grep -oE '^skipped: .*' "$log" | sort | uniq -c | sed -E 's/^ *([0-9]+) skipped: (.*)/   skipped in \1 tests: \2/' || true
 }
 
 if [ "$part" = all ] || [ "$part" = python ] || [ ! -e .venv/libtorch/lib ]; then
@@ -42,12 +44,12 @@ if wanted clippy; then
     run cargo clippy --locked --all-targets --no-default-features -- -D warnings
 fi
 if wanted rust; then
-    tests
-    tests --no-default-features
+    run tests
+    run tests --no-default-features
 fi
 if wanted docs; then
-    run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-    run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --no-default-features
+    run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+    run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features
 fi
 if wanted python; then
     run cargo build --locked

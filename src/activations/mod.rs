@@ -1,1 +1,20 @@
-//! The activations of every layer over a data set: the extraction pipeline and the store on disk.
+//! Activations of every hidden state over a data set: the extraction pipeline and the store on disk.
+//!
+//! [`extract`] runs the graph over the rows, pools inside the graph, and writes shards of dataset rows; [`Store`] reads
+//! them. Memory grows with the size of a shard and not with the number of rows.
+
+mod error;
+mod extract;
+mod manifest;
+mod pipeline;
+mod pooled_model;
+mod pooling;
+mod shard;
+mod source;
+mod store;
+
+pub use error::ActivationsError;
+pub use extract::{ExtractSettings, Provenance, extract, extract_texts};
+pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry};
+pub use pooling::Pooling;
+pub use store::Store;

@@ -1,6 +1,27 @@
 //! PEFT adapter folders, read and written.
 
+mod config;
+mod error;
+mod provenance;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use ndarray::{Array2, ArrayD};
+
+pub use config::{ConfigSettings, Flavour, adapter_config, head_modules};
+pub use error::AdapterError;
+pub use provenance::{BaseFile, PROVENANCE_FILE, Provenance};
+pub use read::read;
+pub use write::{WriteSettings, write};
+
+/// The configuration file of an adapter folder.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The tensors of an adapter folder.
+pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+/// What PEFT puts before the name of a module.
+const PREFIX: &str = "base_model.model.";
 
 /// The trained factors of one weight: `ΔW = alpha / rank · B · A` in PEFT's orientation (`W` is `[out, in]`).
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +34,18 @@ pub struct LoraFactors {
     pub a: Array2<f32>,
     /// `[out, rank]`.
     pub b: Array2<f32>,
+}
+
+impl LoraFactors {
+    /// The rank of the stored factors.
+    pub fn rank(&self) -> usize {
+        self.a.nrows()
+    }
+
+    /// `alpha / rank`, the factor of `B · A`.
+    pub fn scaling(&self) -> f64 {
+        self.alpha / self.rank().max(1) as f64
+    }
 }
 
 /// A tensor that is trained as a whole (the head): PEFT's `modules_to_save`.

@@ -3,6 +3,7 @@
 mod error;
 mod folder;
 mod matching;
+mod own_head;
 mod safetensors;
 #[cfg(test)]
 mod tests;
@@ -10,4 +11,5 @@ mod tests;
 pub use error::CheckpointError;
 pub use folder::ModelFolder;
 pub use matching::{MatchedBy, WeightMatch, match_head, match_weights};
+pub use own_head::{own_head, with_own_head};
 pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};

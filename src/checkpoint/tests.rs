@@ -142,3 +142,43 @@ proptest! {
         }
     }
 }
+
+/// The tiny encoder with one input of its classifier exchanged or left out, and its states.
+fn with_classifier_input(position: usize, input: Option<&str>) -> (Model, HiddenStates) {
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let states = HiddenStates::find(&model).unwrap();
+    let classifier = head(&model, &states).unwrap().unwrap().linears.pop().unwrap();
+    let changed = crate::onnx::test_support::with_input(&model, classifier.node, position, input);
+    (Model::from_bytes(model.path(), changed).unwrap(), states)
+}
+
+#[test]
+fn a_bias_that_the_exporter_left_out_comes_back() {
+    let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let (bare, states) = with_classifier_input(2, None);
+    let names = |model: &Model| {
+        let head = head(model, &states).unwrap().unwrap();
+        head.tensors.into_iter().map(|tensor| tensor.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&bare), ["model.classifier.weight"]);
+    let whole = with_own_head(bare, &states, &checkpoint).unwrap();
+    assert_eq!(names(&whole), ["model.classifier.weight", "model.classifier.bias"]);
+    let tensor = &head(&whole, &states).unwrap().unwrap().tensors[1];
+    let values = whole.to_f32(&whole.graph.initializers[tensor.index]).unwrap();
+    assert_eq!(values, checkpoint.to_f32("classifier.bias").unwrap());
+}
+
+#[test]
+fn a_shared_tensor_of_the_head_gets_its_own() {
+    let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let table = "model.bert.embeddings.token_type_embeddings.weight";
+    let (tied, states) = with_classifier_input(1, Some(table));
+    let weight = |model: &Model| head(model, &states).unwrap().unwrap().tensors[0].clone();
+    assert!(weight(&tied).shared);
+    let untied = own_head(&tied, &states, &checkpoint, &|_| Some(vec![0.5; 32])).unwrap();
+    let untied = Model::from_bytes(tied.path(), untied.apply_to_bytes(&tied).unwrap()).unwrap();
+    let found = weight(&untied);
+    assert!(!found.shared && found.name == "model.classifier.weight", "{found:?}");
+    assert_eq!(untied.to_f32(&untied.graph.initializers[found.index]).unwrap(), [0.5; 32]);
+    assert_eq!(untied.graph.nodes.len(), tied.graph.nodes.len());
+}

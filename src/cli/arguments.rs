@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::de::DeserializeOwned;
 
+use crate::dataset::{Format, ObjectiveKind, PRESETS, preset};
 use crate::runtime::Device;
+
+use super::config;
 
 /// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
@@ -26,9 +30,9 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ort_lib: Option<PathBuf>,
 
-    /// Where to compute: auto, cpu, cuda or cuda:N; cuda fails where there is none
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N; cuda fails where there is none [default: auto]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub(crate) device: Option<Device>,
 
     /// Threads to compute with [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
@@ -52,7 +56,7 @@ pub(crate) struct DataArguments {
 #[command(next_help_heading = "Data")]
 pub(crate) struct ColumnArguments {
     /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = known_task)]
     pub(crate) task: Option<String>,
 
     /// Column of the text: a name, or a number from 0 where the file has no header
@@ -72,12 +76,12 @@ pub(crate) struct ColumnArguments {
     pub(crate) labels: Option<Vec<String>>,
 
     /// What the labels are: classification or regression [default: by the labels]
-    #[arg(long, value_name = "KIND")]
-    pub(crate) objective: Option<String>,
+    #[arg(long, value_name = "KIND", value_parser = word::<ObjectiveKind>)]
+    pub(crate) objective: Option<ObjectiveKind>,
 
     /// tsv, csv or jsonl [default: by the name of the file]
     #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
+    pub(crate) format: Option<Format>,
 
     /// Whether quotes enclose fields: true or false [default: by the format and the task]
     #[arg(long, value_name = "BOOL")]
@@ -93,8 +97,8 @@ pub(crate) struct ColumnArguments {
 #[command(next_help_heading = "Activations")]
 pub(crate) struct ExtractionArguments {
     /// What stands for a text: mean, first, last (one vector per text) or tokens (a sample of its token vectors)
-    #[arg(long, value_name = "POOLING", default_value = "mean")]
-    pub(crate) pooling: String,
+    #[arg(long, value_name = "POOLING", default_value = "mean", value_parser = word::<config::Pooling>)]
+    pub(crate) pooling: config::Pooling,
 
     /// With --pooling tokens: vectors per text
     #[arg(long, value_name = "N", default_value_t = 4)]
@@ -103,6 +107,14 @@ pub(crate) struct ExtractionArguments {
     /// Tokens per batch, padding included
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     pub(crate) batch_tokens: usize,
+
+    /// At most so many rows, drawn with --seed [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) rows: Option<usize>,
+
+    /// Seed of everything random
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
 }
 
 /// How the intrinsic dimension is estimated.
@@ -110,16 +122,16 @@ pub(crate) struct ExtractionArguments {
 #[command(next_help_heading = "Dimension")]
 pub(crate) struct DimensionArguments {
     /// TwoNN by linear fit (linear), maximum likelihood (mle) or censored maximum likelihood (censored-mle)
-    #[arg(long, value_name = "METHOD", default_value = "linear")]
-    pub(crate) method: String,
+    #[arg(long, value_name = "METHOD", default_value = "linear", value_parser = word::<config::Method>)]
+    pub(crate) method: config::Method,
 
     /// Share of the largest ratios that linear and censored-mle leave out
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub(crate) discard: f64,
 
     /// How to find neighbours: auto, ball-tree or exact; the answers are the same
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    pub(crate) neighbours: String,
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = word::<config::Neighbours>)]
+    pub(crate) neighbours: config::Neighbours,
 }
 
 /// The rule that makes ranks of dimensions.
@@ -127,8 +139,8 @@ pub(crate) struct DimensionArguments {
 #[command(next_help_heading = "Ranks")]
 pub(crate) struct RankArguments {
     /// How a difference of dimensions becomes whole: ceil, round or floor
-    #[arg(long, value_name = "HOW", default_value = "ceil")]
-    pub(crate) rounding: String,
+    #[arg(long, value_name = "HOW", default_value = "ceil", value_parser = word::<config::Rounding>)]
+    pub(crate) rounding: config::Rounding,
 
     /// Added to every rank
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -151,14 +163,102 @@ pub(crate) struct RankArguments {
     pub(crate) scaling: f64,
 
     /// Weights to adapt: query, key, value, output, feed-forward, or all
-    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "query,key,value,output")]
-    pub(crate) projections: Vec<String>,
+    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "query,key,value,output", value_parser = word::<config::Projection>)]
+    pub(crate) projections: Vec<config::Projection>,
 
     /// Subsamples of the rows that tell how certain a rank is; 0 for none
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) subsamples: usize,
+}
 
-    /// Seed of everything random
+/// How training goes. The defaults are those of `[train]` in a configuration.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Training")]
+pub(crate) struct TrainingArguments {
+    /// Passes over the rows
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) epochs: u64,
+
+    /// End after so many steps, should these be fewer
+    #[arg(long, value_name = "N")]
+    pub(crate) maximum_steps: Option<u64>,
+
+    /// Rows in a batch
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) batch_size: usize,
+
+    /// Batches in a step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) accumulation: usize,
+
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
+    pub(crate) learning_rate: f64,
+
+    /// After the warm-up: linear, cosine or constant
+    #[arg(long, value_name = "SCHEDULE", default_value = "linear", value_parser = word::<config::Schedule>)]
+    pub(crate) schedule: config::Schedule,
+
+    /// Share of the steps in which the learning rate rises [default: 0.06]
+    #[arg(long, value_name = "SHARE", conflicts_with = "warmup_steps")]
+    pub(crate) warmup_ratio: Option<f64>,
+
+    /// Steps in which the learning rate rises
+    #[arg(long, value_name = "N")]
+    pub(crate) warmup_steps: Option<u64>,
+
+    /// AdamW's weight decay
+    #[arg(long, value_name = "DECAY", default_value_t = 0.0)]
+    pub(crate) weight_decay: f64,
+
+    /// Largest norm of the gradient; 0 for no clipping
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    pub(crate) clip_norm: f64,
+
+    /// Share of the adapters' input that is dropped
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(crate) dropout: f64,
+
+    /// Seed of the initial adapters, the order of rows, and dropout
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
+
+    /// How rows are put into batches: shuffled, or bucketed (similar lengths together)
+    #[arg(long, value_name = "HOW", default_value = "shuffled", value_parser = word::<config::Batching>)]
+    pub(crate) batching: config::Batching,
+
+    /// For an export without a head: what the new head reads: first, mean or last
+    #[arg(long, value_name = "POOLING", value_parser = word::<config::Head>)]
+    pub(crate) head: Option<config::Head>,
+
+    /// Library of the linear layers: auto, torch or onednn
+    #[arg(long, value_name = "LIBRARY", default_value = "auto", value_parser = word::<config::Linear>)]
+    pub(crate) linear: config::Linear,
+
+    /// End after so many epochs without a better metric
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) patience: Option<u64>,
+
+    /// A line in metrics.jsonl every so many steps
+    #[arg(long, value_name = "STEPS", default_value_t = 10)]
+    pub(crate) log_every: u64,
+
+    /// Save the state every so many steps
+    #[arg(long, value_name = "STEPS", default_value_t = 50)]
+    pub(crate) save_every: u64,
+}
+
+/// A task that has a preset.
+fn known_task(text: &str) -> Result<String, String> {
+    let names = || PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
+    match preset(text) {
+        Some(preset) => Ok(preset.name.to_owned()),
+        None => Err(format!("there is no preset of that name; use one of {}, or name the columns instead", names())),
+    }
+}
+
+/// One of the words that a configuration knows too.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    use serde::de::value::{Error, StrDeserializer};
+    T::deserialize(StrDeserializer::<Error>::new(text)).map_err(|error| error.to_string())
 }

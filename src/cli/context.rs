@@ -1,27 +1,36 @@
 //! What every command is given: the global options, the progress display, and the way to print a result.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::runtime::{Library, SessionSettings};
+use crate::runtime::{Device, Library, SessionSettings};
 
 use super::arguments::GlobalArguments;
+use super::config::DeviceSection;
 use super::progress::Terminal;
 
 /// The checked global options and the terminal.
 pub(crate) struct Context {
-    global: GlobalArguments,
-    terminal: Terminal,
+    json: bool,
+    /// As the command line says, if it does.
+    device: Option<Device>,
+    inference: Device,
+    training: Device,
+    threads: Option<usize>,
+    ort_lib: Option<PathBuf>,
+    terminal: Arc<Terminal>,
 }
 
 impl Context {
     /// Sets up logging, progress and Ctrl-C.
     pub(crate) fn new(global: GlobalArguments) -> Self {
         start_logging(global.verbose);
-        let terminal = Terminal::new(global.quiet, global.verbose > 0);
-        let flag = terminal.cancel_flag().clone();
+        let context = Self::with_terminal(&global, Terminal::new(global.quiet, global.verbose > 0));
+        let flag = context.terminal.cancel_flag().clone();
         let handler = move || {
             if flag.is_raised() {
                 std::process::exit(super::exit::PARTIAL.into());
@@ -32,29 +41,60 @@ impl Context {
         if let Err(error) = ctrlc::set_handler(handler) {
             tracing::warn!("Ctrl-C will end the program at once: {error}");
         }
-        Self { global, terminal }
+        context
+    }
+
+    fn with_terminal(global: &GlobalArguments, terminal: Terminal) -> Self {
+        Self {
+            json: global.json,
+            device: global.device,
+            inference: global.device.unwrap_or_default(),
+            training: global.device.unwrap_or_default(),
+            threads: global.threads,
+            ort_lib: global.ort_lib.clone(),
+            terminal: Arc::new(terminal),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        Self { global: GlobalArguments::default(), terminal: Terminal::new(true, false) }
+        Self::with_terminal(&GlobalArguments::default(), Terminal::new(true, false))
     }
 
-    /// The global options.
-    pub(crate) fn global(&self) -> &GlobalArguments {
-        &self.global
+    /// The same under `[device]` of a configuration: options of the command line go before it.
+    pub(crate) fn under(&self, section: &DeviceSection) -> Self {
+        Self {
+            json: self.json,
+            device: self.device,
+            inference: self.device.unwrap_or(section.inference),
+            training: self.device.unwrap_or(section.training),
+            threads: self.threads.or(section.threads),
+            ort_lib: self.ort_lib.clone().or_else(|| section.ort_lib.clone()),
+            terminal: Arc::clone(&self.terminal),
+        }
     }
 
-    /// ONNX Runtime, as `--ort-lib` says.
+    /// The library that was named, if one was.
+    pub(crate) fn ort_lib(&self) -> Option<&Path> {
+        self.ort_lib.as_deref()
+    }
+
+    /// ONNX Runtime.
     pub(crate) fn library(&self) -> anyhow::Result<&'static Library> {
-        let library = Library::load(self.global.ort_lib.as_deref())?;
+        let library = Library::load(self.ort_lib())?;
         tracing::info!("ONNX Runtime {} from {}", library.version(), library.path().display());
         Ok(library)
     }
 
     /// Device and threads of a session of ONNX Runtime.
     pub(crate) fn session_settings(&self) -> SessionSettings {
-        SessionSettings { device: self.global.device, threads: self.global.threads, ..SessionSettings::default() }
+        SessionSettings { device: self.inference, threads: self.threads, ..SessionSettings::default() }
+    }
+
+    /// Device and threads of libtorch.
+    #[cfg(feature = "train")]
+    pub(crate) fn training(&self) -> (Device, Option<usize>) {
+        (self.training, self.threads)
     }
 
     /// Where long computations report to.
@@ -65,7 +105,7 @@ impl Context {
     /// Prints the result of a command: for people, or with `--json` for machines.
     pub(crate) fn print(&self, machine: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         self.terminal.finish();
-        let mut text = if self.global.json {
+        let mut text = if self.json {
             serde_json::to_string_pretty(machine).context("cannot write the result as JSON")?
         } else {
             human()

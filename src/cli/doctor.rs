@@ -100,7 +100,7 @@ fn examine(context: &Context) -> Findings {
 }
 
 fn onnxruntime(context: &Context, missing: &mut Vec<String>, notes: &mut Vec<String>) -> OnnxRuntime {
-    let library = match Library::load(context.global().ort_lib.as_deref()) {
+    let library = match Library::load(context.ort_lib()) {
         Ok(library) => library,
         Err(error) => {
             missing.push(error.to_string());
@@ -110,7 +110,7 @@ fn onnxruntime(context: &Context, missing: &mut Vec<String>, notes: &mut Vec<Str
     if library.version() != RECOMMENDED {
         notes.push(format!("gelora is tested with ONNX Runtime {RECOMMENDED}, this is {}", library.version()));
     }
-    let wished = context.global().device;
+    let wished = context.session_settings().device;
     let mut devices = vec![Device::Cpu];
     match wished {
         Device::Cuda(_) => devices.push(wished),

@@ -1,9 +1,18 @@
 //! `gelora extract`: the activations of every layer over a data set, to a store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::activations::{ActivationsError, Store, extract_texts};
+use crate::dataset::{Dataset, Tokenizer};
+use crate::progress::{Event, Observer};
+use crate::report;
 
 use super::arguments::{DataArguments, ExtractionArguments};
+use super::config::PlanSection;
 use super::context::Context;
+use super::opened::{Opened, load, sampled};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -29,11 +38,103 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     extraction: ExtractionArguments,
 
-    /// Seed of what --pooling tokens samples
-    #[arg(long, value_name = "SEED", default_value_t = 0)]
-    seed: u64,
+    /// Replace a store that was made of something else
+    #[arg(long)]
+    overwrite: bool,
 }
 
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet here")
+#[derive(Debug, Serialize)]
+struct Extracted {
+    store: String,
+    hidden_states: usize,
+    widths: Vec<usize>,
+    rows: usize,
+    points: usize,
+    duplicates: usize,
+    pooling: String,
+    onnxruntime: String,
+    matrix_products: String,
+}
+
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let plan = arguments.extraction.enter(PlanSection::default());
+    let data = arguments.data.section();
+    let model = Opened::new(&arguments.model)?;
+    let tokenizer = model.tokenizer(data.max_length)?;
+    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
+    let store = extract(context, &model, &dataset, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;
+    let extracted = Extracted::new(&store);
+    context.print(&extracted, || extracted.describe())
+}
+
+/// Extracts to a store, or goes on with it, or takes it as it is where it is complete.
+pub(crate) fn extract(
+    context: &Context,
+    model: &Opened,
+    dataset: &Dataset,
+    tokenizer: &Tokenizer,
+    plan: &PlanSection,
+    out: &Path,
+    overwrite: bool,
+) -> anyhow::Result<Store> {
+    let examples = sampled(&dataset.examples, plan.rows, plan.seed);
+    let observer = context.observer();
+    let attempt = |overwrite: bool| {
+        let settings = plan.extraction(context, dataset, overwrite);
+        extract_texts(&model.model, &model.states, &examples, tokenizer, &settings, out, observer)
+    };
+    match attempt(false) {
+        Err(error @ ActivationsError::OtherStore { .. }) if overwrite => {
+            observer.observe(Event::Notice(&format!("made anew: {}", short_reason(&error))));
+            Ok(attempt(true)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// What differs, without the cure: it is being applied.
+fn short_reason(error: &ActivationsError) -> String {
+    let text = error.to_string();
+    text.split(';').next().unwrap_or(&text).to_owned()
+}
+
+impl Extracted {
+    fn new(store: &Store) -> Self {
+        let manifest = store.manifest();
+        Self {
+            store: store.path().display().to_string(),
+            hidden_states: store.hidden_states(),
+            widths: manifest.widths.clone(),
+            rows: manifest.source_rows,
+            points: manifest.points,
+            duplicates: manifest.duplicates,
+            pooling: manifest.pooling.to_string(),
+            onnxruntime: distinct(manifest.shards.iter().map(|shard| shard.onnxruntime.as_str())),
+            matrix_products: distinct(manifest.shards.iter().map(|shard| shard.matrix_products.as_str())),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut widths = self.widths.clone();
+        widths.dedup();
+        let widths = widths.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        report::facts(&[
+            ("store", self.store.clone()),
+            ("hidden states", format!("{}, width {widths}", self.hidden_states)),
+            ("rows", format!("{}, of which {} repeat others", self.rows, self.duplicates)),
+            ("points", format!("{} ({})", self.points, self.pooling)),
+            ("computed by", format!("ONNX Runtime {}, {}", self.onnxruntime, self.matrix_products)),
+        ])
+    }
+}
+
+/// The different values in their order: shards of a resumed run may have been computed elsewhere.
+pub(crate) fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    for value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen.join("; ")
 }

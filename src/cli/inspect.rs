@@ -2,13 +2,22 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::ModelFolder;
+use crate::dataset::{Example, Tokenizer};
+use crate::onnx::{HiddenStates, Model};
+use crate::progress::{Observer, Silent};
+use crate::runtime::self_check;
+
 use super::context::Context;
+use super::inspection::{Check, Inspection};
 
 const EXAMPLE: &str = "\
 Examples:
   gelora inspect my-model                    a folder with model.onnx, model.safetensors, tokenizer.json
   gelora inspect my-model/model.onnx --weights
-  gelora inspect my-model --json | jq '.blocks[].weights[].module'";
+  gelora inspect my-model --json | jq '.blocks[].weights[].module'
+
+Exit code 1 when something is in the way of a plan, with the cure.";
 
 /// Show inputs, layers, hidden states and adaptable weights of an export, and check it against itself
 #[derive(Debug, clap::Args)]
@@ -26,6 +35,47 @@ pub(crate) struct Arguments {
     no_self_check: bool,
 }
 
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet here")
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let folder = ModelFolder::open(&arguments.model)?;
+    let model = Model::open(&folder.onnx)?;
+    let mut inspection = Inspection::new(&folder, &model)?;
+    if !arguments.no_self_check && inspection.obstacles.is_empty() {
+        match check(context, &folder, &model) {
+            Ok(check) => inspection.enter(check),
+            Err(error) => inspection.obstacles.push(super::exit::in_one_line(&error)),
+        }
+    }
+    context.observer().check()?;
+    context.print(&inspection, || inspection.describe(arguments.weights))?;
+    match inspection.obstacles.as_slice() {
+        [] => Ok(()),
+        [one] => anyhow::bail!("{one}"),
+        several => anyhow::bail!("{} things are in the way; each is listed above with its cure", several.len()),
+    }
+}
+
+/// Runs a few sentences of different lengths through the model.
+fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Result<Check> {
+    const SENTENCES: [&str; 6] = [
+        "The keys to the old cabinet were on the table.",
+        "She left.",
+        "Although it had rained for days, the river stayed within its banks and nobody in the valley had to leave home.",
+        "What did the engineer say about the bridge that the town built last year?",
+        "No.",
+        "A dog that barks at every passing car rarely sleeps well, and neither do the people who live next door to it.",
+    ];
+    let Some(tokenizer) = &folder.tokenizer else {
+        return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
+    };
+    let library = context.library()?;
+    let tokenizer = Tokenizer::open(tokenizer, 64)?;
+    let examples: Vec<Example> = SENTENCES
+        .iter()
+        .enumerate()
+        .map(|(line, text)| Example { line, text: (*text).into(), pair: None, label: None })
+        .collect();
+    let encodings = tokenizer.encode(&examples, &Silent)?;
+    let states = HiddenStates::find(model)?;
+    let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
+    Ok(Check::Done(self_check(library, model, &states, &encodings, padding, &context.session_settings())?))
 }

@@ -2,11 +2,18 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::ModelFolder;
+use crate::merge::{MergeReport, merge};
+use crate::progress::{Event, Observer};
+use crate::report;
+
 use super::context::Context;
 
 const EXAMPLE: &str = "\
 Examples:
-  gelora merge my-model out/adapter -o out/merged";
+  gelora merge my-model out/adapter -o out/merged
+
+The folder has the files of the base, with the same names and types; only adapted weights and the head differ.";
 
 /// Merge an adapter into its base: a checkpoint folder and an .onnx to deploy
 #[derive(Debug, clap::Args)]
@@ -23,6 +30,24 @@ pub(crate) struct Arguments {
     out: PathBuf,
 }
 
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet here")
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let base = ModelFolder::open(&arguments.model)?;
+    let merged = merge(&base, &arguments.adapter, &arguments.out, context.observer())?;
+    for warning in &merged.warnings {
+        context.observer().observe(Event::Warning(warning));
+    }
+    context.print(&merged, || describe(&merged, &arguments.out.display().to_string()))
+}
+
+/// What was merged and what rounding took.
+fn describe(merged: &MergeReport, out: &str) -> String {
+    let lost = merged.tensors.iter().filter_map(|tensor| tensor.checkpoint.or(tensor.export));
+    let lost = lost.map(|change| change.lost_by_rounding).fold(0.0, f64::max);
+    let trained_whole = merged.tensors.iter().filter(|tensor| tensor.rank.is_none()).count();
+    report::facts(&[
+        ("merged", out.to_owned()),
+        ("tensors", format!("{} adapted, {trained_whole} replaced", merged.tensors.len() - trained_whole)),
+        ("rounding", format!("took at most {:.2e} of the change of a tensor", lost)),
+        ("files", merged.files.join(", ")),
+    ])
 }

@@ -3,20 +3,32 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
+pub mod config;
 mod context;
 mod dimension;
 mod doctor;
 mod evaluate;
+mod evaluating;
 mod exit;
 mod expose;
 mod extract;
 mod inspect;
+mod inspection;
 mod merge;
+mod opened;
 mod paint;
+#[cfg(feature = "train")]
+mod pipeline;
 mod plan;
+mod planning;
 mod progress;
 mod run;
+mod settings;
+#[cfg(feature = "train")]
+mod stages;
 mod train;
+#[cfg(feature = "train")]
+mod training;
 
 use std::process::ExitCode;
 

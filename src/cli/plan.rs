@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::rank::Plan;
+use crate::report;
+
 use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::context::Context;
+use super::opened::{Opened, load};
+use super::planning::{PlanData, PlanFiles, plan};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -37,6 +42,25 @@ pub(crate) struct Arguments {
     rank: RankArguments,
 }
 
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet here")
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let settings = arguments.rank.enter(arguments.extraction.enter(arguments.dimension.section()));
+    let data = arguments.data.section();
+    let files = PlanFiles::in_folder(&arguments.out);
+    let model = Opened::new(&arguments.model)?;
+    let tokenizer = model.tokenizer(data.max_length)?;
+    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
+    let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };
+    let plan = plan(context, &model, &data, &settings, &files)?;
+    // The plan is on disk as JSON; printing the same again is what --json is for.
+    context.print(&plan, || describe(&plan, &files))
+}
+
+/// The table, what to know about it, and where everything lies.
+pub(crate) fn describe(plan: &Plan, files: &PlanFiles) -> String {
+    let mut text = report::plan_table(plan);
+    for warning in &plan.warnings {
+        text += &format!("\nwarning: {warning}");
+    }
+    let written = files.written().map(|path| path.display().to_string()).join(", ");
+    text + &format!("\n\n{} parameters to train; written: {written}", plan.adapter_parameters)
 }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::arguments::ColumnArguments;
+use crate::adapter::Flavour;
+use crate::dataset::Metric;
+
+use super::arguments::{ColumnArguments, TrainingArguments};
 use super::context::Context;
 
 const EXAMPLE: &str = "\
@@ -14,6 +17,7 @@ The folder is a PEFT adapter. Running it again resumes from the last state that 
 /// Train LoRA adapters at the ranks of a plan
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "the options exist to be explained"))]
 pub(crate) struct Arguments {
     /// The model folder, or .onnx file, that the plan was made for
     model: PathBuf,
@@ -26,6 +30,14 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
 
+    /// Ranks in the adapter folder: native, or uniform (filled up with zeros to the largest)
+    #[arg(long, value_name = "FLAVOUR", default_value = "native")]
+    flavour: Flavour,
+
+    /// Ignore a saved state and start anew
+    #[arg(long)]
+    restart: bool,
+
     /// Rows to train on: .tsv, .csv or .jsonl
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     data: PathBuf,
@@ -36,6 +48,13 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     columns: ColumnArguments,
+
+    /// What to measure on them: accuracy, f1, matthews, pearson, spearman; the first decides [default: by the task]
+    #[arg(long, value_name = "METRICS", value_delimiter = ',', help_heading = "Data")]
+    metrics: Option<Vec<Metric>>,
+
+    #[command(flatten)]
+    training: TrainingArguments,
 }
 
 /// What a gelora without libtorch says.
@@ -49,6 +68,29 @@ pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<(
 }
 
 #[cfg(feature = "train")]
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet here")
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    use super::evaluating::padding_is_safe;
+    use super::opened::{Opened, load};
+    use super::training::{TrainingData, labelled, train_adapter};
+
+    let mut section = arguments.columns.section(arguments.data);
+    section.metrics = arguments.metrics;
+    let plan = crate::rank::Plan::read(&arguments.plan)?;
+    let model = Opened::new(&arguments.model)?;
+    let tokenizer = model.tokenizer(section.max_length)?;
+    let train = load(context, &section.train, &section.load_settings())?;
+    let (objective, _) = labelled(&train)?;
+    let held_out = section.held_out_settings(objective);
+    let validation = arguments.validation.map(|path| load(context, &path, &held_out)).transpose()?;
+    let sample = tokenizer.encode(&train.examples[..train.examples.len().min(64)], &crate::progress::Silent)?;
+    let data = TrainingData {
+        validation: validation.as_ref(),
+        tokenizer: &tokenizer,
+        metrics: &section.metrics(objective),
+        padding_is_safe: padding_is_safe(context, &model.model, &sample, &tokenizer)?,
+        train: &train,
+    };
+    let settings = arguments.training.section().settings(context, arguments.restart);
+    let facts = train_adapter(context, &model, &plan, &data, &settings, arguments.flavour, &arguments.out)?;
+    context.print(&facts, || facts.describe())
 }

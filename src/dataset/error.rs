@@ -52,7 +52,7 @@ pub enum DatasetError {
         column: String,
     },
     /// A column that was asked for is not there.
-    #[error("{}, line {line}: no column `{column}`; the columns are {there}; name one of them", path.display())]
+    #[error("{}, line {line}: no column `{column}`; the columns are {there}; {cure}", path.display())]
     MissingColumn {
         /// The file.
         path: PathBuf,
@@ -62,6 +62,8 @@ pub enum DatasetError {
         column: String,
         /// The columns that are there, quoted and separated by commas.
         there: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// A row has more or fewer fields than the header.
     #[error("{}, line {line}: the number of fields is {found}, in the header {expected}; {cure}", path.display())]

@@ -98,6 +98,10 @@ impl Dataset {
     /// One line that names the file, the line, what was found and the cure: unreadable file, unknown format, invalid
     /// UTF-8, missing column, ragged row, empty text, empty or unknown label, no rows.
     pub fn load(path: &Path, settings: &LoadSettings) -> Result<Self, DatasetError> {
+        if path.is_dir() {
+            let (found, cure) = ("is a folder", "name a file in it");
+            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+        }
         let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
         let format = settings
             .format

@@ -131,6 +131,7 @@ fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<
             line: 1,
             column: column.name.into(),
             there: quoted_list(header),
+            cure: "name one of them, or give the file a header line if that is a row",
         })
     };
     wanted.iter().map(position).collect()
@@ -255,6 +256,7 @@ fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>
             line,
             column: column.name.into(),
             there: quoted_list(&object.keys().collect::<Vec<_>>()),
+            cure: "name one of them, or mend the row",
         }),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Null) => Ok(String::new()),

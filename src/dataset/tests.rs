@@ -150,8 +150,10 @@ fn what_is_wrong_with_a_table() {
     let pair = LoadSettings { pair: Some("other".into()), ..plain() };
     let quoting = LoadSettings { quoting: Some(true), ..plain() };
     let missing = Dataset::load(&PathBuf::from("nowhere/train.tsv"), &plain()).unwrap_err().to_string();
+    let folder = Dataset::load(&PathBuf::from("src"), &plain()).unwrap_err().to_string();
     let cases = [
         missing,
+        folder,
         error("a.txt", "text\tlabel\n", &plain()),
         error("a.tsv", "", &plain()),
         error("a.tsv", "text\tlabel\n\n", &plain()),
@@ -389,6 +391,13 @@ fn the_configuration_beside_the_tokenizer_counts() {
     let encodings = tokenizer.encode(&examples(&[("a b c d e", None)]), &Silent).unwrap();
     assert_eq!(encodings[0].ids, [1, 6, 7, 8, 2]);
     assert_eq!((tokenizer.pad_id(), tokenizer.model_maximum_length()), (4, Some(512)));
+
+    let pair = examples(&[("a", Some("b"))]);
+    assert_eq!(tokenizer.encode(&pair, &Silent).unwrap()[0].type_ids, [0, 0, 0, 1, 1]);
+    let config = r#"{"model_input_names": ["input_ids", "attention_mask"]}"#;
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::open(&path, 5).unwrap();
+    assert_eq!(tokenizer.encode(&pair, &Silent).unwrap()[0].type_ids, [0; 5]);
 }
 
 /// Notes what it hears; may ask to stop.

@@ -32,6 +32,8 @@ pub struct Tokenizer {
     model_maximum_length: Option<usize>,
     pad_id: u32,
     pad_type_id: u32,
+    /// Whether the second text is told from the first; else all type ids are 0.
+    tells_texts_apart: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -44,7 +46,8 @@ impl Tokenizer {
     /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are cut; of a pair
     /// the longer text first (`longest_first`).
     ///
-    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut and which token pads.
+    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut, which token pads, and whether the
+    /// model is told the two texts of a pair apart (`model_input_names`).
     ///
     /// # Errors
     /// Unreadable or broken file; a maximum length that the special tokens fill up.
@@ -85,6 +88,7 @@ impl Tokenizer {
             model_maximum_length: config.number("model_max_length"),
             pad_id,
             pad_type_id,
+            tells_texts_apart: config.list_has("model_input_names", "token_type_ids").unwrap_or(true),
         })
     }
 
@@ -130,7 +134,9 @@ impl Tokenizer {
         if encoding.get_ids().is_empty() {
             return Err(failed(format!("makes no token of {}", quoted(&example.text))));
         }
-        Ok((Encoding { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec() }, cut))
+        let ids = encoding.get_ids().to_vec();
+        let type_ids = if self.tells_texts_apart { encoding.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        Ok((Encoding { ids, type_ids }, cut))
     }
 
     /// What the library's `encode` does, but with the lengths of the whole texts.
@@ -247,6 +253,11 @@ impl SideFile {
     fn token(&self, key: &str) -> Option<&str> {
         let value = self.0.get(key)?;
         value.as_str().or_else(|| value.get("content")?.as_str())
+    }
+
+    /// Whether a list holds a text; `None` where there is no such list.
+    fn list_has(&self, key: &str, text: &str) -> Option<bool> {
+        Some(self.0.get(key)?.as_array()?.iter().any(|value| value.as_str() == Some(text)))
     }
 
     /// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.

@@ -12,6 +12,7 @@ mod two_nn;
 mod tests;
 
 pub use cloud::{Cloud, Prepared, prepare};
+pub(crate) use fit::NORMAL_QUANTILE;
 pub use fit::{Fit, Method};
 pub use two_nn::{Counts, Estimate, LayerDimension, TwoNn, two_nn};
 

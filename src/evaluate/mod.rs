@@ -1,1 +1,14 @@
-//! Metrics, and the evaluation of an export.
+//! The evaluation of an export: rows in batches sorted by length, logits, predictions in the order of the data set, metrics.
+
+mod error;
+mod export;
+mod labels;
+mod predictions;
+#[cfg(test)]
+mod tests;
+
+pub use crate::dataset::metric::{Metric, MetricError, Score, accuracy, f1, matthews, pearson, spearman};
+pub use error::EvaluateError;
+pub use export::{EvaluateSettings, Evaluation, evaluate_export, logits, predictions, score};
+pub use labels::{check_label_order, label_names};
+pub use predictions::write_predictions;

@@ -43,6 +43,13 @@ pub fn blocks(model: &Model, states: &HiddenStates) -> Result<Vec<Block>, OnnxEr
     Ok(blocks)
 }
 
+/// All linear layers of a graph, in file order, in blocks or not; their roles are not told apart.
+pub fn linear_layers(model: &Model) -> Vec<LinearLayer> {
+    let topology = Topology::new(&model.graph);
+    let finder = LinearFinder::new(model, &topology);
+    (0..model.graph.nodes.len()).filter_map(|node| finder.linear(node)).collect()
+}
+
 /// Nodes that depend on `from` and feed `to` without passing through another value of `barriers`, in file order.
 pub(crate) fn between(topology: &Topology, from: &[&str], to: &[&str], barriers: &HashSet<&str>) -> Vec<usize> {
     let below = topology.descendants(from, &outside(barriers, from));

@@ -43,7 +43,7 @@ pub enum OnnxError {
     },
     /// The export has no hidden-state outputs.
     #[error(
-        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …, or add them with `gelora expose`",
+        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …",
         path.display()
     )]
     NoHiddenStates {

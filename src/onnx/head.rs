@@ -37,7 +37,8 @@ pub struct HeadTensor {
     pub name: String,
     /// Whether the initializer is the transposed checkpoint tensor.
     pub transposed: bool,
-    /// Other nodes than those of the head use the same initializer: it must not be trained in place.
+    /// Other nodes or other modules of the head use the same initializer: it must not be trained in place before it has
+    /// one of its own ([`super::own_tensor`]).
     pub shared: bool,
 }
 
@@ -83,12 +84,15 @@ fn trained_tensors(
     let mut candidates: Vec<HeadTensor> = Vec::new();
     let own: HashSet<usize> = nodes.iter().copied().collect();
     let mut add = |index: usize, name: Option<String>, transposed: bool| {
-        if candidates.iter().any(|known| known.index == index) {
-            return;
-        }
         let initializer = finder.topology.graph.initializers[index].name.clone();
-        let shared = finder.users(index).iter().any(|user| !own.contains(user));
         let name = name.unwrap_or_else(|| initializer.clone());
+        let mut shared = finder.users(index).iter().any(|user| !own.contains(user));
+        for known in candidates.iter_mut().filter(|known| known.index == index) {
+            if known.name == name {
+                return;
+            }
+            (known.shared, shared) = (true, true);
+        }
         candidates.push(HeadTensor { initializer, index, name, transposed, shared });
     };
     for linear in linears {
@@ -106,7 +110,9 @@ fn trained_tensors(
         for (input, kind) in node.inputs.iter().skip(1).zip(["weight", "bias"]) {
             if let Some(source) = finder.source(input) {
                 let initializer = &finder.topology.graph.initializers[source.initializer].name;
-                add(source.initializer, module_of(node, initializer).map(|module| format!("{module}.{kind}")), false);
+                // Norms that start alike are stored once, under the name of one of them.
+                let own = if finder.users(source.initializer).len() > 1 { "" } else { initializer.as_str() };
+                add(source.initializer, module_of(node, own).map(|module| format!("{module}.{kind}")), false);
             }
         }
     }

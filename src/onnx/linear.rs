@@ -143,7 +143,10 @@ impl<'g> LinearFinder<'g> {
         };
         let output = node.outputs.first()?.clone();
         let bias = self.bias(node, &output, out_features);
-        let shared_with = self.users(source.initializer).iter().copied().filter(|user| *user != index).collect();
+        let users = self.users(source.initializer).iter().copied();
+        let shared_with: Vec<usize> = users.filter(|user| *user != index).collect();
+        // The name of a weight that several modules share is that of one of them: then the node knows better.
+        let named_by_node = if shared_with.is_empty() { None } else { module_of(node, "") };
         Some(LinearLayer {
             node: index,
             node_name: node.label().to_owned(),
@@ -155,7 +158,7 @@ impl<'g> LinearFinder<'g> {
             bias: bias.map(|bias| graph.initializers[bias].name.clone()),
             in_features,
             out_features,
-            module: module_of(node, &tensor.name),
+            module: named_by_node.or_else(|| module_of(node, &tensor.name)),
             role: Role::Other,
             shared_with,
         })

@@ -11,6 +11,9 @@ mod error;
 mod head;
 mod linear;
 mod model;
+mod node_spec;
+mod own_head;
+mod parser;
 mod roles;
 mod splice;
 mod states;
@@ -19,14 +22,32 @@ mod topology;
 pub mod wire;
 
 pub use append::{HeadPooling, POOL_WEIGHTS, append_head, append_pooling};
-pub use blocks::{Block, blocks};
+pub use blocks::{Block, blocks, linear_layers};
 pub use dropout::{ActiveDropout, active_dropout, disable_training_mode};
-pub use edit::{AttributeSpec, Edit, NodeSpec, Produce};
+pub use edit::{Edit, Produce};
 pub use error::OnnxError;
 pub use head::{Head, HeadTensor, head};
 pub use linear::{LinearLayer, WeightLayout};
 pub use model::{Attribute, Dimension, ExternalFile, Graph, Model, Node, ValueInfo};
+pub use node_spec::{AttributeSpec, NodeSpec};
+pub use own_head::{own_bias, own_tensor};
 pub use roles::Role;
 pub use states::HiddenStates;
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};
+
+/// Changes that only tests make.
+#[cfg(test)]
+pub(crate) mod test_support {
+    use super::{Edit, Model};
+
+    /// The model with one input of a node exchanged or left out.
+    pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Option<&str>) -> Vec<u8> {
+        let mut edit = Edit::new();
+        edit.rewrite_node(node, super::splice::with_input(model, node, position, input));
+        edit.apply_to_bytes(model).expect("the node is there")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,29 @@
-//! The GeLoRA rule and the plan file.
+//! The GeLoRA rule, how certain its ranks are, and the plan file.
+//!
+//! Ed-dib, Datbayev, Aboussalah, *GeLoRA: Geometric Adaptive Ranks For Efficient LoRA Fine-tuning* (arXiv 2412.09250): with
+//! `d_i` the intrinsic dimension of hidden state `i`, the rank of block `i` is `max(d_i − d_{i−1}, 0) + 1`. Dimensions are
+//! estimates, and their noise is of the size of the ranks; so every plan says how often another sample of the rows would
+//! have given another rank. See `docs/dimension.md`.
 
+mod budget;
+mod error;
+mod file;
+mod make;
+mod measure;
 mod plan;
+mod rule;
+mod settings;
+mod warnings;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::RankError;
+pub use file::FORMAT_VERSION;
+pub use make::{BlockToAdapt, LoadLayer, ModuleToAdapt, PlanRequest, make_plan};
+pub use measure::{Measurement, measure, standard_error};
 pub use plan::{
     BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, Plan, PlannedModule,
     RankProbability,
 };
+pub use settings::{RankSettings, Rounding};

@@ -3,6 +3,7 @@
 use half::f16;
 
 use super::{InputTensor, RuntimeError};
+use crate::dataset::Batch;
 use crate::onnx::{DataType, Dimension, ValueInfo};
 
 /// A batch of padded token rows, borrowed. All three slices are row-major `[rows, length]`.
@@ -18,6 +19,13 @@ pub struct Tokens<'a> {
     pub mask: &'a [i64],
     /// Segment of each token.
     pub type_ids: &'a [i64],
+}
+
+impl<'a> From<&'a Batch> for Tokens<'a> {
+    fn from(batch: &'a Batch) -> Self {
+        let Batch { rows, length, ids, mask, type_ids } = batch;
+        Tokens { rows: rows.len(), length: *length, ids, mask, type_ids }
+    }
 }
 
 /// What an input of the model is filled with.

@@ -7,7 +7,9 @@ mod error;
 mod feed;
 mod library;
 mod placement;
+mod self_check;
 mod session;
+pub(crate) mod subgraph;
 #[cfg(test)]
 mod tests;
 
@@ -16,4 +18,6 @@ pub use error::RuntimeError;
 pub use feed::{Feed, Feeder, Tokens, feed};
 pub use library::{Found, Library, RECOMMENDED};
 pub use placement::Placement;
+pub use self_check::{Difference, SelfCheck, self_check};
+pub(crate) use self_check::{RowStates, check_rows, has_training_dropout, padded, precision_of, type_of};
 pub use session::{InputTensor, Session, SessionSettings};

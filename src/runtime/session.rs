@@ -24,6 +24,9 @@ pub struct SessionSettings {
     /// Lets CUDA round the inputs of float32 products to 10 bits of mantissa: faster, and off by default because
     /// distances between activations feel it.
     pub tf32: bool,
+    /// Keeps dropout that is active. ONNX Runtime takes most of it out while optimising, and a check of the export must
+    /// see what other programs would see.
+    pub keep_dropout: bool,
     /// Writes a Chrome trace of every operation to files that start with this path.
     pub profile: Option<PathBuf>,
 }
@@ -238,6 +241,9 @@ fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -
     if let Source::Bytes(_, folder) = source {
         let folder = folder.to_string_lossy();
         builder = builder.with_config_entry("session.model_external_initializers_file_folder_path", folder)?;
+    }
+    if settings.keep_dropout {
+        builder = builder.with_disabled_optimizers("EliminateDropout")?;
     }
     if let Some(path) = &settings.profile {
         builder = builder.with_profiling(path)?;

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use tch::TchError;
 
+use crate::checkpoint::CheckpointError;
 use crate::dataset::metric::MetricError;
 use crate::files::FileError;
 use crate::onnx::OnnxError;
@@ -223,6 +224,9 @@ pub enum TrainError {
     /// The inputs of the export.
     #[error(transparent)]
     Inputs(#[from] RuntimeError),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The model file.
     #[error(transparent)]
     Onnx(#[from] OnnxError),

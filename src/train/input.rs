@@ -7,9 +7,10 @@ use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
 use super::settings::HeadPooling;
 use crate::adapter::Adapter;
+use crate::checkpoint::{Checkpoint, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective};
 use crate::files::sha256;
-use crate::onnx::{HiddenStates, Model, head};
+use crate::onnx::{Head, HiddenStates, Model, head};
 use crate::rank::{Plan, PlannedModule};
 
 /// Rows with their labels.
@@ -46,8 +47,8 @@ pub struct TrainInput<'a> {
     pub model: &'a Model,
     /// SHA-256 of its `.onnx` file; must be that of the plan.
     pub model_sha256: &'a str,
-    /// Names of the tensors in its checkpoint, if there is one: the names that a trained head gets.
-    pub checkpoint_tensors: &'a [String],
+    /// Its checkpoint, if there is one: a trained head gets the names it has there.
+    pub checkpoint: Option<&'a Checkpoint>,
     /// Which weights get adapters of which rank.
     pub plan: &'a Plan,
     /// What is learnt.
@@ -162,32 +163,30 @@ impl<'a> TrainInput<'a> {
                 {
                     return Err(TrainError::HeadWidth { found: last.out_features, expected: outputs });
                 }
-                let mut tensors = Vec::new();
-                for tensor in head.tensors {
-                    if tensor.shared {
-                        return Err(TrainError::Weight {
-                            weight: tensor.initializer,
-                            reason:
-                                "the head shares it with the rest of the model, and training it would change both; \
-                                     export the model with a head of its own"
-                                    .into(),
-                        });
-                    }
-                    tensors.push(SavedName {
-                        name: self.checkpoint_name(&tensor.name),
-                        initializer: tensor.initializer,
-                        transposed: tensor.transposed,
-                    });
-                }
-                Ok(SavedNames { tensors, output: head.output })
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, output: head.output })
             }
         }
     }
 
-    /// The longest end of a module path that the checkpoint knows: exports put the name of a wrapper before it.
-    fn checkpoint_name(&self, name: &str) -> String {
-        let ends = std::iter::successors(Some(name), |rest| rest.split_once('.').map(|(_, rest)| rest));
-        let mut known = ends.filter(|end| self.checkpoint_tensors.iter().any(|tensor| tensor == end));
-        known.next().unwrap_or(name).to_owned()
+    /// The trained tensors of the export's head, under the names of the checkpoint where they are known.
+    fn head_tensors(&self, head: &Head) -> Result<Vec<SavedName>, TrainError> {
+        if let Some(tensor) = head.tensors.iter().find(|tensor| tensor.shared) {
+            return Err(TrainError::Weight {
+                weight: tensor.initializer.clone(),
+                reason: "the head shares it with the rest of the model, and training it would change both; export the \
+                         model with a head of its own"
+                    .into(),
+            });
+        }
+        let matches = match self.checkpoint {
+            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
+            None => vec![None; head.tensors.len()],
+        };
+        let tensors = head.tensors.iter().zip(matches).map(|(tensor, known)| SavedName {
+            initializer: tensor.initializer.clone(),
+            transposed: known.as_ref().map_or(tensor.transposed, |known| known.transposed),
+            name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),
+        });
+        Ok(tensors.collect())
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
+use super::program::LinearBackend;
 use crate::runtime::Device;
 
 /// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
@@ -43,6 +44,56 @@ pub enum WarmUp {
     Steps(u64),
     /// This share of all optimizer steps, rounded up.
     Ratio(f64),
+}
+
+/// Which library multiplies matrices on the CPU. They round differently: a run that is to be repeated to the bit names one
+/// (a run that resumes keeps what it began with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    /// The faster one for each shape, by a short trial at the start.
+    #[default]
+    Auto,
+    /// libtorch's own choice (MKL).
+    Torch,
+    /// oneDNN.
+    OneDnn,
+}
+
+impl Kernels {
+    /// `auto`, `torch` or `onednn`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kernels::Auto => "auto",
+            Kernels::Torch => "torch",
+            Kernels::OneDnn => "onednn",
+        }
+    }
+
+    pub(super) fn backend(self) -> LinearBackend {
+        match self {
+            Kernels::Auto => LinearBackend::Auto,
+            Kernels::Torch => LinearBackend::Torch,
+            Kernels::OneDnn => LinearBackend::OneDnn,
+        }
+    }
+}
+
+impl std::str::FromStr for Kernels {
+    type Err = TrainError;
+
+    fn from_str(text: &str) -> Result<Self, TrainError> {
+        match text {
+            "auto" => Ok(Kernels::Auto),
+            "torch" => Ok(Kernels::Torch),
+            "onednn" => Ok(Kernels::OneDnn),
+            _ => Err(TrainError::Setting {
+                name: "kernels",
+                found: text.to_owned(),
+                cure: "take auto, torch or onednn".into(),
+            }),
+        }
+    }
 }
 
 /// How rows are put into batches.
@@ -131,6 +182,8 @@ pub struct TrainSettings {
     pub device: Device,
     /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
     pub threads: Option<usize>,
+    /// Which library computes the linear layers on the CPU.
+    pub linear: Kernels,
     /// How rows are put into batches.
     pub batching: Batching,
     /// For an export without a head: which vector the new head reads.
@@ -167,6 +220,7 @@ impl Default for TrainSettings {
             seed: 0,
             device: Device::Auto,
             threads: None,
+            linear: Kernels::Auto,
             batching: Batching::Shuffled,
             head: None,
             evaluation_tokens: 4096,

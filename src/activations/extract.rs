@@ -1,0 +1,375 @@
+//! The extraction: checks, sessions, the pipeline, and what is said at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::MANIFEST;
+use super::pipeline::{Engine, Pipeline};
+use super::pooled_model::{pooled_model, vocabulary};
+use super::pooling::TokenSample;
+use super::shard::{self, PlanSettings};
+use super::source::{Encoded, Seen, Source, Texts};
+use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, Store};
+use crate::dataset::{Encoding, Example, Tokenizer};
+use crate::files::FileError;
+use crate::onnx::{HiddenStates, Model};
+use crate::progress::{Event, Observer};
+use crate::runtime::{
+    Device, Library, SelfCheck, Session, SessionSettings, check_rows, has_training_dropout, precision_of,
+};
+
+/// Rows of the data per piece in passes that only count.
+const PASS_ROWS: usize = 4096;
+/// Fewer rows are done before one more session is loaded.
+const ROWS_PER_SESSION: usize = 256;
+/// A shard holds about so many bytes.
+const SHARD_BYTES: usize = 256 << 20;
+/// All sessions together hold about so many bytes of weights.
+const SESSION_BYTES: usize = 2 << 30;
+
+/// How activations are extracted.
+#[derive(Debug, Clone, Default)]
+pub struct ExtractSettings {
+    /// Which vectors stand for a row.
+    pub pooling: Pooling,
+    /// Device and threads; `threads` counts all of them.
+    pub session: SessionSettings,
+    /// `--ort-lib`.
+    pub library: Option<PathBuf>,
+    /// Sessions side by side on the CPU, which share the threads; chosen by the size of the model where `None`.
+    pub sessions: Option<usize>,
+    /// Tokens per batch, padding included; chosen by the device where `None`.
+    pub batch_tokens: Option<usize>,
+    /// Rows of the data per shard; chosen by the size of the hidden states where `None`.
+    pub shard_rows: Option<usize>,
+    /// Id of the padding token.
+    pub pad_id: u32,
+    /// Segment of the padding token.
+    pub pad_type_id: u32,
+    /// Keeps rows whose tokens repeat an earlier row. They are neighbours at distance 0.
+    pub keep_duplicates: bool,
+    /// Goes on when some rows have NaN or infinite activations.
+    pub allow_non_finite: bool,
+    /// Replaces the store that is there. One of the same thing that was stopped half-way goes on all the same.
+    pub overwrite: bool,
+    /// Where the data come from.
+    pub provenance: Provenance,
+}
+
+/// Where the rows come from; kept in the manifest and compared when an extraction goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The data file.
+    pub data: Option<PathBuf>,
+    /// Its SHA-256.
+    pub data_sha256: Option<String>,
+    /// SHA-256 of the tokenizer file.
+    pub tokenizer_sha256: Option<String>,
+    /// Longest row in tokens.
+    pub maximum_length: Option<usize>,
+}
+
+/// Extracts the hidden states of tokenized rows to the store in `folder`, or goes on with what an earlier run left.
+pub fn extract(
+    model: &Model,
+    states: &HiddenStates,
+    encodings: &[Encoding],
+    settings: &ExtractSettings,
+    folder: &Path,
+    observer: &dyn Observer,
+) -> Result<Store, ActivationsError> {
+    Extraction { model, states, source: &Encoded(encodings), settings, folder, observer }.run()
+}
+
+/// The same from texts, which are tokenized while the model runs. Padding and the hash of the tokenizer are the
+/// tokenizer's, whatever `settings` say.
+pub fn extract_texts(
+    model: &Model,
+    states: &HiddenStates,
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    settings: &ExtractSettings,
+    folder: &Path,
+    observer: &dyn Observer,
+) -> Result<Store, ActivationsError> {
+    let mut settings = settings.clone();
+    settings.pad_id = tokenizer.pad_id();
+    settings.pad_type_id = tokenizer.pad_type_id();
+    settings.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
+    settings.provenance.maximum_length = Some(tokenizer.maximum_length());
+    let source = Texts { examples, tokenizer };
+    Extraction { model, states, source: &source, settings: &settings, folder, observer }.run()
+}
+
+struct Extraction<'a> {
+    model: &'a Model,
+    states: &'a HiddenStates,
+    source: &'a dyn Source,
+    settings: &'a ExtractSettings,
+    folder: &'a Path,
+    observer: &'a dyn Observer,
+}
+
+impl Extraction<'_> {
+    fn run(&self) -> Result<Store, ActivationsError> {
+        if self.source.rows() == 0 {
+            return Err(ActivationsError::NoRows);
+        }
+        let wanted = self.new_manifest();
+        let earlier = if self.settings.overwrite { self.half_done(&wanted) } else { Manifest::read(self.folder)? };
+        // Without a finished shard nothing is lost.
+        match earlier.filter(|earlier| !earlier.shards.is_empty()) {
+            Some(earlier) => {
+                earlier.check_same(&wanted, self.folder)?;
+                if earlier.complete {
+                    self.notice(&format!("{} is complete already", self.folder.display()));
+                    return self.finish(&earlier);
+                }
+                self.compute(earlier)
+            }
+            None => self.compute(wanted),
+        }
+    }
+
+    /// With `--overwrite`: what an earlier run of the same thing left unfinished.
+    fn half_done(&self, wanted: &Manifest) -> Option<Manifest> {
+        let earlier = Manifest::read(self.folder).ok().flatten().filter(|earlier| !earlier.complete)?;
+        earlier.check_same(wanted, self.folder).ok().map(|()| earlier)
+    }
+
+    fn new_manifest(&self) -> Manifest {
+        let settings = self.settings;
+        Manifest {
+            format: FORMAT,
+            gelora: env!("CARGO_PKG_VERSION").into(),
+            complete: false,
+            model: ModelIdentity::of(self.model),
+            hidden_states: self.states.values.clone(),
+            widths: Vec::new(),
+            dtype: "float32".into(),
+            precision: precision_of(self.model, self.states),
+            pooling: settings.pooling,
+            source_rows: self.source.rows(),
+            rows_sha256: self.source.sha256(),
+            provenance: settings.provenance.clone(),
+            deduplicate: !settings.keep_duplicates,
+            duplicates: 0,
+            points: 0,
+            shard_rows: 0,
+            equal_lengths: false,
+            self_check: None,
+            non_finite: 0,
+            shards: Vec::new(),
+        }
+    }
+
+    fn compute(&self, mut manifest: Manifest) -> Result<Store, ActivationsError> {
+        let settings = self.settings;
+        let library = Library::load(settings.library.as_deref())?;
+        let engines = self.engines(library, &mut manifest)?;
+        if let Some(wanted) = settings.shard_rows.filter(|wanted| *wanted != manifest.shard_rows) {
+            return Err(ActivationsError::OtherStore {
+                path: self.folder.into(),
+                what: "size of shards",
+                found: manifest.shard_rows.to_string(),
+                wanted: wanted.to_string(),
+            });
+        }
+        let on_cpu = engines.iter().all(|engine| engine.session().device() == Device::Cpu);
+        let sample = self.token_sample(&manifest)?;
+        let pipeline = Pipeline {
+            source: self.source,
+            store: self.folder,
+            plan: PlanSettings {
+                deduplicate: manifest.deduplicate,
+                sample: sample.as_ref(),
+                batch_tokens: settings.batch_tokens.unwrap_or_else(|| batch_tokens(on_cpu, &manifest.widths)),
+                equal_lengths: manifest.equal_lengths,
+                vocabulary: vocabulary(self.model),
+            },
+            onnxruntime: library.version(),
+        };
+        self.observer.observe(Event::Begin {
+            stage: "extracting activations",
+            total: Some(manifest.source_rows as u64),
+            done: manifest.rows_done() as u64,
+            unit: "rows",
+        });
+        pipeline.run(engines, &mut manifest, self.observer)?;
+        self.observer.observe(Event::End);
+        self.finish(&manifest)
+    }
+
+    /// The sessions. The first one checks the export, unless an earlier run did, while the others load.
+    fn engines(&self, library: &Library, manifest: &mut Manifest) -> Result<Vec<Engine>, ActivationsError> {
+        let bytes = pooled_model(self.model, self.states, &self.settings.pooling)?;
+        let (count, session) = self.share_threads(bytes.len(), self.settings.session.clone());
+        let mut first = self.engine(library, &bytes, &session)?;
+        self.say_where(library, first.session(), count, &session);
+        let device = first.session().device();
+        let count = if device == Device::Cpu { count } else { 1 };
+        // The device is settled: a session that comes later must not choose another one.
+        let session = SessionSettings { device, ..session };
+        thread::scope(|scope| {
+            let load = || self.engine(library, &bytes, &session);
+            let others: Vec<_> = (1..count).map(|_| scope.spawn(load)).collect();
+            if manifest.shards.is_empty() {
+                self.begin(manifest, &mut first)?;
+            }
+            let others = others.into_iter().map(|other| match other.join() {
+                Ok(engine) => engine,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            std::iter::once(Ok(first)).chain(others).collect()
+        })
+    }
+
+    /// Sessions and the threads of each: as many sessions as the weights allow, because two sessions with one thread
+    /// wait less for each other than two threads in one session.
+    fn share_threads(&self, weights: usize, session: SessionSettings) -> (usize, SessionSettings) {
+        let external: usize = self.model.external_files().iter().map(|file| file.bytes().len()).sum();
+        let available = thread::available_parallelism().map_or(1, usize::from);
+        let threads = session.threads.unwrap_or(available).max(1);
+        let affordable = (SESSION_BYTES / (weights + external).max(1)).max(1);
+        let engines = self
+            .settings
+            .sessions
+            .unwrap_or(affordable.min(self.source.rows().div_ceil(ROWS_PER_SESSION)))
+            .clamp(1, threads);
+        let keep_dropout = has_training_dropout(self.model);
+        (engines, SessionSettings { threads: Some(threads / engines), keep_dropout, ..session })
+    }
+
+    fn engine(&self, library: &Library, bytes: &[u8], session: &SessionSettings) -> Result<Engine, ActivationsError> {
+        let folder = self.model.path().parent().unwrap_or(Path::new("."));
+        let session = Session::from_bytes(library, bytes, folder, session)?;
+        let padding = (self.settings.pad_id, self.settings.pad_type_id);
+        Ok(Engine::new(session, self.states.values.len(), self.settings.pooling, padding)?)
+    }
+
+    fn say_where(&self, library: &Library, session: &Session, engines: usize, settings: &SessionSettings) {
+        let device = session.device();
+        let threads = match device {
+            Device::Cpu => format!(", {engines} sessions of {} threads", settings.threads.unwrap_or(1)),
+            _ => String::new(),
+        };
+        let why = session.why().map(|why| format!(" ({why})")).unwrap_or_default();
+        self.notice(&format!("ONNX Runtime {} on {device}{threads}{why}", library.version()));
+    }
+
+    fn notice(&self, text: &str) {
+        self.observer.observe(Event::Notice(text));
+    }
+
+    /// Checks the export and clears the place for a new store.
+    fn begin(&self, manifest: &mut Manifest, engine: &mut Engine) -> Result<(), ActivationsError> {
+        let rows = self.source.encodings(0..self.source.rows().min(PASS_ROWS))?;
+        for (row, encoding) in rows.iter().enumerate() {
+            if encoding.is_empty() {
+                return Err(ActivationsError::EmptyRow { row });
+            }
+        }
+        let mut widths = Vec::new();
+        let check = check_rows(&rows, manifest.precision, |rows, length| {
+            let states = engine.row_states(rows, length)?;
+            widths = states.first().map(|row| row.iter().map(|state| state.ncols()).collect()).unwrap_or_default();
+            Ok::<_, ActivationsError>(states)
+        })?;
+        self.heed(&check)?;
+        manifest.equal_lengths = !check.padding_invariant;
+        manifest.self_check = Some(check);
+        manifest.shard_rows = self.shard_rows(&widths);
+        manifest.widths = widths;
+        self.clear()?;
+        manifest.write(self.folder)
+    }
+
+    /// Random exports are refused; the others can be used rightly.
+    fn heed(&self, check: &SelfCheck) -> Result<(), ActivationsError> {
+        if !check.deterministic {
+            let absolute = check.between_runs.absolute;
+            return Err(ActivationsError::Random { path: self.model.path().into(), absolute });
+        }
+        if !check.padding_invariant {
+            self.observer.observe(Event::Warning(&format!(
+                "{} ignores its attention mask (padding changes hidden states by {:.1} %): only rows of equal length are \
+                 put together, which is slower; export it with a mask that holds zeros to mend it",
+                self.model.path().display(),
+                100.0 * check.between_paddings.relative
+            )));
+        }
+        if !check.batch_invariant {
+            self.observer.observe(Event::Warning(&format!(
+                "{} gives a row other hidden states alone than in a batch (by {:.2} %), as dynamically quantised exports \
+                 do; small dimensions may be noise of this size",
+                self.model.path().display(),
+                100.0 * check.between_batches.relative
+            )));
+        }
+        Ok(())
+    }
+
+    fn shard_rows(&self, widths: &[usize]) -> usize {
+        let rows = self.source.rows();
+        let vectors = match self.settings.pooling {
+            Pooling::Tokens { per_row, .. } => per_row.max(1),
+            Pooling::SampledTokens { total, .. } => total.div_ceil(rows).max(1),
+            _ => 1,
+        };
+        let bytes = 4 * vectors * widths.iter().sum::<usize>();
+        self.settings.shard_rows.unwrap_or((SHARD_BYTES / bytes.max(1)).clamp(64, 4096)).max(1)
+    }
+
+    /// Removes what an earlier store left; nothing else in the folder is touched.
+    fn clear(&self) -> Result<(), ActivationsError> {
+        fs::create_dir_all(self.folder).map_err(FileError::new("create", self.folder))?;
+        let entries = fs::read_dir(self.folder).map_err(FileError::new("read", self.folder))?;
+        let _ = fs::remove_file(self.folder.join(MANIFEST));
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if (name.starts_with("shard-") || name.starts_with(".shard-")) && entry.path().is_dir() {
+                shard::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For `tokens`: which ones. A sample of the whole data set needs the lengths of all rows first.
+    fn token_sample(&self, manifest: &Manifest) -> Result<Option<TokenSample>, ActivationsError> {
+        let (total, seed) = match self.settings.pooling {
+            Pooling::Tokens { per_row, seed } => return Ok(Some(TokenSample::PerRow { count: per_row, seed })),
+            Pooling::SampledTokens { total, seed } => (total, seed),
+            _ => return Ok(None),
+        };
+        let mut seen = Seen::default();
+        let mut available = 0;
+        for from in (0..self.source.rows()).step_by(PASS_ROWS) {
+            self.observer.check()?;
+            let encodings = self.source.encodings(from..(from + PASS_ROWS).min(self.source.rows()))?;
+            let kept = encodings.iter().filter(|row| !manifest.deduplicate || seen.is_new(row));
+            available += kept.map(Encoding::len).sum::<usize>();
+        }
+        Ok(Some(TokenSample::draw(total, available, seed)))
+    }
+
+    fn finish(&self, manifest: &Manifest) -> Result<Store, ActivationsError> {
+        if !self.settings.allow_non_finite {
+            manifest.check_finite()?;
+        } else if let Err(error) = manifest.check_finite() {
+            self.observer.observe(Event::Warning(&error.to_string()));
+        }
+        Store::open(self.folder)
+    }
+}
+
+/// Tokens per batch where nothing was said. On the CPU the activations of a batch should stay in the cache of their core
+/// (128 Ki floats per hidden state; CPU time per row measured at width 384: 256 tokens 3.9, 1,024 4.4, 4,096 5.7 ms); a
+/// GPU wants much at once.
+fn batch_tokens(on_cpu: bool, widths: &[usize]) -> usize {
+    let width = widths.iter().copied().max().unwrap_or(1).max(1);
+    if on_cpu { ((128 << 10) / width).clamp(128, 1024) } else { 32_768 }
+}

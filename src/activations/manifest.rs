@@ -1,0 +1,220 @@
+//! `manifest.json`: what a store holds and of what it was made. A shard counts when it is listed here.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ActivationsError, Pooling, Provenance};
+use crate::files::{self, FileError};
+use crate::onnx::Model;
+use crate::runtime::SelfCheck;
+
+/// Version of the store's format.
+pub const FORMAT: u32 = 1;
+
+/// Its name in the store.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// What a store holds and of what it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the format.
+    pub format: u32,
+    /// Version of gelora that made it.
+    pub gelora: String,
+    /// Whether every shard is there.
+    pub complete: bool,
+    /// The export.
+    pub model: ModelIdentity,
+    /// Names of the hidden states, 0 to L.
+    pub hidden_states: Vec<String>,
+    /// Width of each hidden state.
+    pub widths: Vec<usize>,
+    /// Element type of the files.
+    pub dtype: String,
+    /// Machine epsilon of the type that the export computes in.
+    pub precision: f32,
+    /// Which vectors stand for a row.
+    pub pooling: Pooling,
+    /// Rows of the data.
+    pub source_rows: usize,
+    /// Hash of all tokens or texts.
+    pub rows_sha256: String,
+    /// Where the data come from.
+    pub provenance: Provenance,
+    /// Whether rows with equal tokens were left out.
+    pub deduplicate: bool,
+    /// How many were.
+    pub duplicates: usize,
+    /// Vectors per hidden state.
+    pub points: usize,
+    /// Rows of the data per shard.
+    pub shard_rows: usize,
+    /// Whether only rows of equal length were put together, because the export ignores its mask.
+    pub equal_lengths: bool,
+    /// What the check of the export said.
+    pub self_check: Option<SelfCheck>,
+    /// Rows with NaN or infinite values.
+    pub non_finite: usize,
+    /// The shards that are done.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// Identity of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelIdentity {
+    /// Where it was read from.
+    pub path: String,
+    /// SHA-256 of the `.onnx` file.
+    pub sha256: String,
+    /// Name and SHA-256 of each external data file.
+    pub external: Vec<(String, String)>,
+}
+
+/// A shard that is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Its number; its folder is `shard-NNNNN`.
+    pub index: usize,
+    /// First row of the data, counted from 0.
+    pub first_row: usize,
+    /// One after its last row.
+    pub end_row: usize,
+    /// Vectors per hidden state.
+    pub points: usize,
+    /// Rows left out because they repeat an earlier one.
+    pub duplicates: usize,
+    /// Rows with NaN or infinite values.
+    pub non_finite: usize,
+    /// The first of them.
+    pub non_finite_rows: Vec<usize>,
+    /// Execution providers that ran the matrix products, with their number.
+    pub matrix_products: String,
+    /// Version of ONNX Runtime.
+    pub onnxruntime: String,
+}
+
+impl ModelIdentity {
+    /// Hashes the file and its external data.
+    pub fn of(model: &Model) -> Self {
+        let external = model.external_files().iter();
+        Self {
+            path: model.path().display().to_string(),
+            sha256: files::sha256(model.file_bytes()),
+            external: external.map(|file| (file.location.clone(), files::sha256(file.bytes()))).collect(),
+        }
+    }
+
+    fn has_equal_content(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256 && self.external == other.external
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest of a store; `None` where there is none.
+    pub(super) fn read(store: &Path) -> Result<Option<Self>, ActivationsError> {
+        let path = store.join(MANIFEST);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FileError::new("read", path)(error).into()),
+        };
+        let damaged = |reason: String| ActivationsError::Damaged { path: path.clone(), reason };
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(format!("it is not valid JSON: {error}")))?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format == u64::from(FORMAT) => {}
+            Some(format) => return Err(damaged(format!("its format is {format}, this gelora reads {FORMAT}"))),
+            None => return Err(damaged("it has no format number".into())),
+        }
+        let manifest: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        if manifest.widths.len() != manifest.hidden_states.len() {
+            return Err(damaged("it names other hidden states than it has widths for".into()));
+        }
+        Ok(Some(manifest))
+    }
+
+    pub(super) fn write(&self, store: &Path) -> Result<(), ActivationsError> {
+        Ok(files::write_json(&store.join(MANIFEST), self)?)
+    }
+
+    /// An error that names the first thing in which the store differs from what is wanted now.
+    pub(super) fn check_same(&self, wanted: &Self, store: &Path) -> Result<(), ActivationsError> {
+        let short = |hash: &str| hash.chars().take(12).collect::<String>();
+        let optional = |value: &Option<String>| value.as_deref().map_or("none".into(), short);
+        let (a, b) = (&self.provenance, &wanted.provenance);
+        let states = |manifest: &Self| format!("{} hidden states", manifest.hidden_states.len());
+        let rows = |manifest: &Self| format!("{} rows, {}", manifest.source_rows, short(&manifest.rows_sha256));
+        let differences = [
+            (
+                "model",
+                !self.model.has_equal_content(&wanted.model),
+                short(&self.model.sha256),
+                short(&wanted.model.sha256),
+            ),
+            ("set of hidden states", self.hidden_states != wanted.hidden_states, states(self), states(wanted)),
+            (
+                "tokenizer",
+                a.tokenizer_sha256 != b.tokenizer_sha256,
+                optional(&a.tokenizer_sha256),
+                optional(&b.tokenizer_sha256),
+            ),
+            ("data file", a.data_sha256 != b.data_sha256, optional(&a.data_sha256), optional(&b.data_sha256)),
+            (
+                "maximum length",
+                a.maximum_length != b.maximum_length,
+                format!("{:?}", a.maximum_length),
+                format!("{:?}", b.maximum_length),
+            ),
+            ("selection of rows", self.rows_sha256 != wanted.rows_sha256, rows(self), rows(wanted)),
+            ("pooling", self.pooling != wanted.pooling, self.pooling.to_string(), wanted.pooling.to_string()),
+            (
+                "treatment of repeated rows",
+                self.deduplicate != wanted.deduplicate,
+                format!("deduplicate {}", self.deduplicate),
+                format!("deduplicate {}", wanted.deduplicate),
+            ),
+        ];
+        match differences.into_iter().find(|(_, differs, _, _)| *differs) {
+            Some((what, _, found, wanted)) => {
+                Err(ActivationsError::OtherStore { path: store.into(), what, found, wanted })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Enters a shard and counts anew.
+    pub(super) fn enter(&mut self, entry: ShardEntry) {
+        self.shards.retain(|shard| shard.index != entry.index);
+        self.shards.push(entry);
+        self.shards.sort_by_key(|shard| shard.index);
+        self.points = self.shards.iter().map(|shard| shard.points).sum();
+        self.duplicates = self.shards.iter().map(|shard| shard.duplicates).sum();
+        self.non_finite = self.shards.iter().map(|shard| shard.non_finite).sum();
+        self.complete = self.shards.len() == self.source_rows.div_ceil(self.shard_rows.max(1));
+    }
+
+    /// Whether this shard is done.
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.shards.iter().any(|shard| shard.index == index)
+    }
+
+    /// Rows of the data in finished shards.
+    pub(super) fn rows_done(&self) -> usize {
+        self.shards.iter().map(|shard| shard.end_row - shard.first_row).sum()
+    }
+
+    /// An error if some rows have no finite activations.
+    pub(super) fn check_finite(&self) -> Result<(), ActivationsError> {
+        if self.non_finite == 0 {
+            return Ok(());
+        }
+        let rows = self.shards.iter().flat_map(|shard| &shard.non_finite_rows).take(10);
+        let mut rows: Vec<String> = rows.map(usize::to_string).collect();
+        if rows.len() < self.non_finite {
+            rows.push("…".into());
+        }
+        Err(ActivationsError::NonFinite { count: self.non_finite, rows: rows.join(", ") })
+    }
+}

@@ -1,0 +1,246 @@
+//! Rows in, shards out: one thread tokenizes and plans, some run the model, the caller's thread writes.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use ndarray::Array2;
+
+use super::pooled_model::{POOL_WEIGHTS, TOKEN_PLACES, output};
+use super::shard::{PlanSettings, Progress, ShardBuffer, ShardPlan};
+use super::source::Source;
+use super::{ActivationsError, Manifest, Pooling};
+use crate::dataset::{Batch, Encoding, pad};
+use crate::progress::{Event, Observer};
+use crate::runtime::{Feeder, InputTensor, RowStates, RuntimeError, Session, Tokens, padded};
+
+/// Batches that wait for a session: enough to plan the next shard meanwhile.
+const WAITING: usize = 64;
+
+/// A session of the pooled model and what it takes to fill its inputs.
+pub(super) struct Engine {
+    session: Session,
+    feeder: Feeder,
+    outputs: Vec<String>,
+    pooling: Pooling,
+    padding: (u32, u32),
+}
+
+impl Engine {
+    pub(super) fn new(
+        session: Session,
+        states: usize,
+        pooling: Pooling,
+        padding: (u32, u32),
+    ) -> Result<Self, RuntimeError> {
+        let feeder = Feeder::new(session.inputs(), &[POOL_WEIGHTS, TOKEN_PLACES])?;
+        Ok(Self { session, feeder, outputs: (0..states).map(output).collect(), pooling, padding })
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The vectors of a batch, per hidden state row-major `[points, width]`. `places` are batch row and position of
+    /// every token that is taken; without sampling of tokens it is not looked at.
+    fn vectors(&mut self, batch: &Batch, places: &[i64]) -> Result<Vec<Vec<f32>>, RuntimeError> {
+        let feed = self.feeder.feed(&Tokens::from(batch));
+        let mut inputs = feed.tensors();
+        let weights;
+        let (points_shape, weights_shape) = ([places.len() / 2, 2], [batch.rows.len(), 1, batch.length]);
+        if self.pooling.is_tokens() {
+            inputs.push((TOKEN_PLACES, InputTensor::I64 { shape: &points_shape, data: places }));
+        } else {
+            weights = self.pooling.weights(batch);
+            inputs.push((POOL_WEIGHTS, InputTensor::F32 { shape: &weights_shape, data: &weights }));
+        }
+        let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        let mut values = Vec::with_capacity(outputs.len());
+        self.session.run_each(&inputs, &outputs, |_, _, vectors| values.push(vectors.to_vec()))?;
+        Ok(values)
+    }
+
+    fn run(&mut self, plan: &ShardPlan, batch: usize) -> Result<Vec<Vec<f32>>, RuntimeError> {
+        let rows = &plan.batches[batch];
+        let places = rows.iter().enumerate().flat_map(|(place, row)| {
+            plan.positions[*row].iter().flat_map(move |position| [place as i64, i64::from(*position)])
+        });
+        let places: Vec<i64> = places.collect();
+        self.vectors(&pad(&plan.encodings, rows, self.padding.0, self.padding.1), &places)
+    }
+
+    /// Pooled vectors of a few rows at a given padded length, for the check of the export.
+    pub(super) fn row_states(&mut self, rows: &[Encoding], length: usize) -> Result<Vec<RowStates>, RuntimeError> {
+        let batch = padded(rows, length, self.padding.0, self.padding.1);
+        let counts: Vec<usize> = rows.iter().map(|row| if self.pooling.is_tokens() { row.len() } else { 1 }).collect();
+        let all = rows.iter().enumerate().flat_map(|(i, row)| (0..row.len()).flat_map(move |p| [i as i64, p as i64]));
+        let values = self.vectors(&batch, &all.collect::<Vec<_>>())?;
+        let points: usize = counts.iter().sum();
+        let mut from = 0;
+        let mut states = Vec::with_capacity(rows.len());
+        for count in counts {
+            let row = values.iter().zip(&self.outputs).map(|(values, name)| {
+                let width = values.len() / points.max(1);
+                let vectors = values[from * width..(from + count) * width].to_vec();
+                let found = || RuntimeError::Output { name: name.clone(), found: "of an unexpected shape".into() };
+                Array2::from_shape_vec((count, width), vectors).map_err(|_| found())
+            });
+            states.push(row.collect::<Result<RowStates, _>>()?);
+            from += count;
+        }
+        Ok(states)
+    }
+}
+
+struct Job {
+    plan: Arc<ShardPlan>,
+    batch: usize,
+}
+
+enum Message {
+    Planned(Arc<ShardPlan>),
+    Done { job: Job, values: Vec<Vec<f32>> },
+    Failed(ActivationsError),
+    Exhausted,
+}
+
+/// What the threads share.
+pub(super) struct Pipeline<'a> {
+    pub source: &'a dyn Source,
+    pub store: &'a Path,
+    pub plan: PlanSettings<'a>,
+    pub onnxruntime: &'a str,
+}
+
+impl Pipeline<'_> {
+    /// Computes and writes the shards that `manifest` lacks.
+    pub(super) fn run(
+        &self,
+        engines: Vec<Engine>,
+        manifest: &mut Manifest,
+        observer: &dyn Observer,
+    ) -> Result<(), ActivationsError> {
+        let shard_rows = manifest.shard_rows.max(1);
+        let shards = self.source.rows().div_ceil(shard_rows);
+        let done: Vec<bool> = (0..shards).map(|index| manifest.has(index)).collect();
+        let products = engines.first().map(|e| e.session().provider_of_matrix_products()).unwrap_or_default();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (jobs, waiting) = sync_channel::<Job>(WAITING);
+            let (sender, messages) = channel();
+            let waiting = Arc::new(Mutex::new(waiting));
+            for engine in engines {
+                let (waiting, sender, stop) = (Arc::clone(&waiting), sender.clone(), &stop);
+                scope.spawn(move || work(engine, &waiting, &sender, stop));
+            }
+            drop(waiting);
+            scope.spawn(|| {
+                let (jobs, sender) = (jobs, sender);
+                let planned = self.plan_shards(shard_rows, &done, &jobs, &sender, &stop);
+                // The receiver is gone only after an error of its own.
+                let _ = sender.send(planned.map_or_else(Message::Failed, |()| Message::Exhausted));
+            });
+            let result = self.collect(&messages, manifest, &products, observer);
+            stop.store(true, Ordering::SeqCst);
+            result
+        })
+    }
+
+    /// Tokenizes shard after shard and hands out its batches.
+    fn plan_shards(
+        &self,
+        shard_rows: usize,
+        done: &[bool],
+        jobs: &SyncSender<Job>,
+        sender: &Sender<Message>,
+        stop: &AtomicBool,
+    ) -> Result<(), ActivationsError> {
+        let mut progress = Progress::default();
+        let last = done.iter().rposition(|done| !done).map_or(0, |last| last + 1);
+        for (index, done) in done.iter().enumerate().take(last) {
+            if stop.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let range = index * shard_rows..((index + 1) * shard_rows).min(self.source.rows());
+            let encodings = self.source.encodings(range.clone())?;
+            let plan = Arc::new(ShardPlan::new(index, range, &encodings, &mut progress, &self.plan)?);
+            if *done {
+                continue;
+            }
+            if sender.send(Message::Planned(Arc::clone(&plan))).is_err() {
+                return Ok(());
+            }
+            for batch in 0..plan.batches.len() {
+                if jobs.send(Job { plan: Arc::clone(&plan), batch }).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the vectors of batches together and writes every shard that is whole.
+    fn collect(
+        &self,
+        messages: &Receiver<Message>,
+        manifest: &mut Manifest,
+        products: &str,
+        observer: &dyn Observer,
+    ) -> Result<(), ActivationsError> {
+        let mut open: HashMap<usize, (Arc<ShardPlan>, ShardBuffer)> = HashMap::new();
+        let mut exhausted = false;
+        let mut rows_done = manifest.rows_done();
+        while !(exhausted && open.is_empty()) {
+            observer.check()?;
+            let whole = match messages.recv_timeout(Duration::from_millis(100)) {
+                Ok(Message::Planned(plan)) => {
+                    rows_done += plan.range.len() - plan.batches.iter().map(Vec::len).sum::<usize>();
+                    let buffer = ShardBuffer::new(&plan, &manifest.widths);
+                    let index = plan.index;
+                    open.insert(index, (plan, buffer));
+                    index
+                }
+                Ok(Message::Done { job, values }) => {
+                    if let Some((plan, buffer)) = open.get_mut(&job.plan.index) {
+                        buffer.put(plan, job.batch, &values);
+                    }
+                    rows_done += job.plan.batches[job.batch].len();
+                    observer.observe(Event::Advance { done: rows_done as u64, detail: "" });
+                    job.plan.index
+                }
+                Ok(Message::Failed(error)) => return Err(error),
+                Ok(Message::Exhausted) => {
+                    exhausted = true;
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => continue,
+            };
+            if open.get(&whole).is_some_and(|(_, buffer)| buffer.batches_left == 0)
+                && let Some((plan, buffer)) = open.remove(&whole)
+            {
+                manifest.enter(buffer.write(self.store, &plan, (products, self.onnxruntime))?);
+                manifest.write(self.store)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs batches until there are none.
+fn work(mut engine: Engine, waiting: &Mutex<Receiver<Job>>, sender: &Sender<Message>, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let message = match engine.run(&job.plan, job.batch) {
+            Ok(values) => Message::Done { job, values },
+            Err(error) => Message::Failed(error.into()),
+        };
+        if sender.send(message).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The graph that extraction runs: the hidden states, each followed by one small node that pools it.
+
+use super::{ActivationsError, Pooling};
+use crate::onnx::{DataType, HiddenStates, Model};
+use crate::runtime::subgraph::{Additions, node, subgraph, value};
+use crate::runtime::type_of;
+
+/// Extra input: one weight per token, `[batch, 1, sequence]`.
+pub(super) const POOL_WEIGHTS: &str = "gelora.pool_weights";
+/// Extra input: batch row and position of every token that is taken, `[points, 2]`.
+pub(super) const TOKEN_PLACES: &str = "gelora.token_places";
+
+/// Name of the pooled hidden state.
+pub(super) fn output(state: usize) -> String {
+    format!("gelora.pooled.{state}")
+}
+
+/// The bytes of the model with pooled outputs: `[batch, 1, width]`, or `[points, width]` for tokens; float32.
+///
+/// Whatever the hidden states do not need (the head) is left out.
+pub(super) fn pooled_model(
+    model: &Model,
+    states: &HiddenStates,
+    pooling: &Pooling,
+) -> Result<Vec<u8>, ActivationsError> {
+    // `GatherND` exists since operator set 11, and looks at batches as we need it since 12.
+    if pooling.is_tokens() && model.opset() < 12 {
+        return Err(ActivationsError::OldOperatorSet { path: model.path().into(), found: model.opset() });
+    }
+    let mut additions = Additions::default();
+    for (index, state) in states.values.iter().enumerate() {
+        let wide = format!("gelora.float32.{index}");
+        let input = if type_of(model, state) == Some(DataType::Float) {
+            state
+        } else {
+            // Weights such as 1/7 have no place in 16 bits.
+            let float = i64::from(DataType::Float.code());
+            additions.nodes.push(node("Cast", &[state], &wide, &[("to", float)]));
+            &wide
+        };
+        let pool = if pooling.is_tokens() {
+            node("GatherND", &[input, TOKEN_PLACES], &output(index), &[("batch_dims", 0)])
+        } else {
+            node("MatMul", &[POOL_WEIGHTS, input], &output(index), &[])
+        };
+        additions.nodes.push(pool);
+        additions.outputs.push(value(&output(index), DataType::Float, None));
+    }
+    additions.inputs.push(if pooling.is_tokens() {
+        value(TOKEN_PLACES, DataType::Int64, Some(&["gelora.points", "2"]))
+    } else {
+        value(POOL_WEIGHTS, DataType::Float, Some(&["gelora.batch", "1", "gelora.sequence"]))
+    });
+    let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
+    Ok(subgraph(model, &wanted, &additions)?)
+}
+
+/// Rows of the embedding table, where `input_ids` goes straight into one.
+pub(super) fn vocabulary(model: &Model) -> Option<usize> {
+    let graph = &model.graph;
+    let gather = |node: &&crate::onnx::Node| {
+        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| name == "input_ids")
+    };
+    let table = graph.nodes.iter().find(gather)?.inputs.first()?;
+    graph.initializers.iter().find(|tensor| tensor.name == *table)?.dims.first().copied()
+}

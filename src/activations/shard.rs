@@ -1,0 +1,234 @@
+//! A shard: so many rows of the data, which of them are kept, how they are batched, and their vectors on disk.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array1, Array2};
+use ndarray_npy::{WriteNpyError, WriteNpyExt};
+
+use super::pooling::TokenSample;
+use super::source::Seen;
+use super::{ActivationsError, ShardEntry};
+use crate::dataset::{Encoding, token_budget_batches};
+use crate::files::FileError;
+
+/// Folder of a shard in the store.
+pub(super) fn folder(store: &Path, index: usize) -> PathBuf {
+    store.join(format!("shard-{index:05}"))
+}
+
+/// File of a hidden state in the folder of a shard.
+pub(super) fn state_file(state: usize) -> String {
+    format!("hidden_state.{state}.npy")
+}
+
+/// Rows of the data, `int64 [points]`.
+pub(super) const ROWS_FILE: &str = "rows.npy";
+/// Positions of the tokens in their rows, `int64 [points]`; only where tokens were taken.
+pub(super) const POSITIONS_FILE: &str = "positions.npy";
+
+/// What is to be computed for a shard.
+#[derive(Debug)]
+pub(super) struct ShardPlan {
+    pub index: usize,
+    pub range: Range<usize>,
+    /// The kept rows.
+    pub encodings: Vec<Encoding>,
+    /// Number in the data of each kept row.
+    pub rows: Vec<usize>,
+    /// Tokens taken of each kept row; empty lists without a sample of tokens.
+    pub positions: Vec<Vec<u32>>,
+    /// First vector of each kept row, and the number of all.
+    pub offsets: Vec<usize>,
+    /// Kept rows by batch.
+    pub batches: Vec<Vec<usize>>,
+    pub duplicates: usize,
+}
+
+/// What is remembered from shard to shard while planning.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub seen: Seen,
+    pub tokens: u64,
+}
+
+/// How rows become batches.
+pub(super) struct PlanSettings<'a> {
+    pub deduplicate: bool,
+    pub sample: Option<&'a TokenSample>,
+    pub batch_tokens: usize,
+    pub equal_lengths: bool,
+    pub vocabulary: Option<usize>,
+}
+
+impl ShardPlan {
+    /// Chooses and batches the rows of `range`. Called for every shard in order, finished ones too: what a shard keeps
+    /// depends on the rows before it.
+    pub(super) fn new(
+        index: usize,
+        range: Range<usize>,
+        encodings: &[Encoding],
+        progress: &mut Progress,
+        settings: &PlanSettings<'_>,
+    ) -> Result<Self, ActivationsError> {
+        let mut plan = Self {
+            index,
+            range: range.clone(),
+            encodings: Vec::new(),
+            rows: Vec::new(),
+            positions: Vec::new(),
+            offsets: vec![0],
+            batches: Vec::new(),
+            duplicates: 0,
+        };
+        for (row, encoding) in range.zip(encodings) {
+            check_row(row, encoding, settings.vocabulary)?;
+            if settings.deduplicate && !progress.seen.is_new(encoding) {
+                plan.duplicates += 1;
+                continue;
+            }
+            let positions = match settings.sample {
+                Some(sample) => sample.of_row(row, encoding.len(), progress.tokens),
+                None => Vec::new(),
+            };
+            progress.tokens += encoding.len() as u64;
+            let points = if settings.sample.is_some() { positions.len() } else { 1 };
+            plan.offsets.push(plan.points() + points);
+            plan.encodings.push(encoding.clone());
+            plan.rows.push(row);
+            plan.positions.push(positions);
+        }
+        let lengths: Vec<usize> = plan.encodings.iter().map(Encoding::len).collect();
+        let needed: Vec<usize> = (0..lengths.len()).filter(|k| plan.offsets[k + 1] > plan.offsets[*k]).collect();
+        plan.batches = token_budget_batches(&lengths, &needed, settings.batch_tokens, settings.equal_lengths);
+        Ok(plan)
+    }
+
+    /// Number of vectors per hidden state.
+    pub(super) fn points(&self) -> usize {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    fn row_of_points(&self) -> Vec<usize> {
+        let counts = self.offsets.windows(2).map(|pair| pair[1] - pair[0]);
+        self.rows.iter().zip(counts).flat_map(|(row, count)| std::iter::repeat_n(*row, count)).collect()
+    }
+}
+
+fn check_row(row: usize, encoding: &Encoding, vocabulary: Option<usize>) -> Result<(), ActivationsError> {
+    let largest = encoding.ids.iter().copied().max().ok_or(ActivationsError::EmptyRow { row })?;
+    match vocabulary {
+        Some(vocabulary) if largest as usize >= vocabulary => {
+            Err(ActivationsError::TokenOutOfRange { row, id: largest, vocabulary })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The vectors of a shard while they come in.
+pub(super) struct ShardBuffer {
+    /// Per hidden state, `[points, width]`.
+    values: Vec<Vec<f32>>,
+    widths: Vec<usize>,
+    pub batches_left: usize,
+}
+
+impl ShardBuffer {
+    pub(super) fn new(plan: &ShardPlan, widths: &[usize]) -> Self {
+        let values = widths.iter().map(|width| vec![0.0; plan.points() * width]).collect();
+        Self { values, widths: widths.to_vec(), batches_left: plan.batches.len() }
+    }
+
+    /// Puts the vectors of a batch where they belong: `values[state]` is `[points of the batch, width]`.
+    pub(super) fn put(&mut self, plan: &ShardPlan, batch: usize, values: &[Vec<f32>]) {
+        for ((all, width), values) in self.values.iter_mut().zip(&self.widths).zip(values) {
+            let mut from = 0;
+            for &row in &plan.batches[batch] {
+                let (start, end) = (plan.offsets[row] * width, plan.offsets[row + 1] * width);
+                all[start..end].copy_from_slice(&values[from..from + (end - start)]);
+                from += end - start;
+            }
+        }
+        self.batches_left -= 1;
+    }
+
+    /// Writes the shard under a temporary name and renames it.
+    pub(super) fn write(
+        self,
+        store: &Path,
+        plan: &ShardPlan,
+        (matrix_products, onnxruntime): (&str, &str),
+    ) -> Result<ShardEntry, ActivationsError> {
+        let rows = plan.row_of_points();
+        let mut non_finite: Vec<usize> = Vec::new();
+        for (point, &row) in rows.iter().enumerate() {
+            let mut vectors = self.values.iter().zip(&self.widths).map(|(v, width)| &v[point * width..][..*width]);
+            if non_finite.last() != Some(&row) && vectors.any(|vector| vector.iter().any(|v| !v.is_finite())) {
+                non_finite.push(row);
+            }
+        }
+        let temporary = store.join(format!(".shard-{:05}.tmp", plan.index));
+        let written = self.write_files(&temporary, plan, &rows).and_then(|()| {
+            let folder = folder(store, plan.index);
+            remove(&folder)?;
+            fs::rename(&temporary, &folder).map_err(FileError::new("write", &folder))
+        });
+        if let Err(error) = written {
+            // What was begun is no use to anyone and may be what fills the disk.
+            let _ = fs::remove_dir_all(&temporary);
+            return Err(error.into());
+        }
+        Ok(ShardEntry {
+            index: plan.index,
+            first_row: plan.range.start,
+            end_row: plan.range.end,
+            points: plan.points(),
+            duplicates: plan.duplicates,
+            non_finite: non_finite.len(),
+            non_finite_rows: non_finite.into_iter().take(10).collect(),
+            matrix_products: matrix_products.into(),
+            onnxruntime: onnxruntime.into(),
+        })
+    }
+
+    fn write_files(self, folder: &Path, plan: &ShardPlan, rows: &[usize]) -> Result<(), FileError> {
+        remove(folder)?;
+        fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
+        for (state, (values, width)) in self.values.into_iter().zip(&self.widths).enumerate() {
+            let path = folder.join(state_file(state));
+            let array = Array2::from_shape_vec((plan.points(), *width), values)
+                .map_err(|error| FileError::new("write", &path)(io::Error::other(error)))?;
+            write_npy(&path, &array)?;
+        }
+        let rows: Array1<i64> = rows.iter().map(|row| *row as i64).collect();
+        write_npy(&folder.join(ROWS_FILE), &rows)?;
+        if plan.positions.iter().any(|positions| !positions.is_empty()) {
+            let positions: Array1<i64> = plan.positions.iter().flatten().map(|p| i64::from(*p)).collect();
+            write_npy(&folder.join(POSITIONS_FILE), &positions)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_npy(path: &Path, array: &impl WriteNpyExt) -> Result<(), FileError> {
+    let write = || -> io::Result<()> {
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        array.write_npy(&mut writer).map_err(|error| match error {
+            WriteNpyError::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
+        writer.flush()?;
+        writer.get_ref().sync_all()
+    };
+    write().map_err(FileError::new("write", path))
+}
+
+/// Removes a folder if it is there.
+pub(super) fn remove(folder: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,98 @@
+//! Where token rows come from, and which of them are left when repeated ones are dropped.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
+
+use sha2::{Digest, Sha256};
+
+use super::ActivationsError;
+use crate::dataset::{Encoding, Example, Tokenizer};
+use crate::progress::Silent;
+
+/// Rows of token ids that can be had piece by piece, as often as wanted.
+pub(super) trait Source: Sync {
+    fn rows(&self) -> usize;
+    fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError>;
+    /// Differs when a row does.
+    fn sha256(&self) -> String;
+}
+
+/// Rows that are tokenized already.
+pub(super) struct Encoded<'a>(pub &'a [Encoding]);
+
+impl Source for Encoded<'_> {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError> {
+        Ok(Cow::Borrowed(&self.0[range]))
+    }
+
+    fn sha256(&self) -> String {
+        let mut hasher = Sha256::new();
+        self.0.iter().for_each(|row| hash(&mut hasher, row));
+        hexadecimal(&hasher.finalize())
+    }
+}
+
+/// Texts that are tokenized when their turn comes.
+pub(super) struct Texts<'a> {
+    pub examples: &'a [Example],
+    pub tokenizer: &'a Tokenizer,
+}
+
+impl Source for Texts<'_> {
+    fn rows(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError> {
+        Ok(Cow::Owned(self.tokenizer.encode(&self.examples[range], &Silent)?))
+    }
+
+    fn sha256(&self) -> String {
+        let mut hasher = Sha256::new();
+        let mut part = |text: &str| {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        };
+        part(self.tokenizer.sha256());
+        part(&self.tokenizer.maximum_length().to_string());
+        for example in self.examples {
+            part(&example.text);
+            match &example.pair {
+                Some(pair) => part(pair),
+                None => part(""),
+            }
+        }
+        hexadecimal(&hasher.finalize())
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(hasher: &mut Sha256, row: &Encoding) {
+    hasher.update((row.ids.len() as u64).to_le_bytes());
+    for value in row.ids.iter().chain(&row.type_ids) {
+        hasher.update(value.to_le_bytes());
+    }
+}
+
+/// Remembers rows by 128 bits of their hash, which is enough for more rows than anyone has.
+#[derive(Default)]
+pub(super) struct Seen(HashSet<[u8; 16]>);
+
+impl Seen {
+    /// Whether the row was not seen before.
+    pub(super) fn is_new(&mut self, row: &Encoding) -> bool {
+        let mut hasher = Sha256::new();
+        hash(&mut hasher, row);
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize()[..16]);
+        self.0.insert(key)
+    }
+}

@@ -1,0 +1,149 @@
+//! Writes an adapter folder that PEFT opens.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use ndarray::{Array2, ArrayD, Axis, concatenate};
+
+use super::config::planned;
+use super::provenance::FORMAT_VERSION;
+use super::{
+    Adapter, AdapterError, BaseFile, CONFIG_FILE, ConfigSettings, Flavour, LoraFactors, PREFIX, PROVENANCE_FILE,
+    Provenance, SavedTensor, TENSOR_FILE, adapter_config, head_modules,
+};
+use crate::checkpoint::{Checkpoint, ElementType, from_f32, write_safetensors};
+use crate::files::{sha256, write_json};
+use crate::onnx::HeadPooling;
+use crate::rank::Plan;
+
+/// How an adapter folder is written.
+#[derive(Debug, Default)]
+pub struct WriteSettings<'a> {
+    /// How ranks are laid down.
+    pub flavour: Flavour,
+    /// Where PEFT finds the base model, for `base_model_name_or_path`.
+    pub base_model: Option<String>,
+    /// The checkpoint of the base model: module names are checked against it, and tensors of the head that the export
+    /// does not hold (a bias of zeros that the exporter left out) are taken from it.
+    pub checkpoint: Option<&'a Checkpoint>,
+    /// The pooling of a head that training added.
+    pub added_head: Option<HeadPooling>,
+}
+
+/// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last.
+///
+/// # Errors
+/// When the factors are not those of the plan, the plan cannot be expressed, or a file cannot be written.
+pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSettings) -> Result<(), AdapterError> {
+    check(plan, adapter)?;
+    let mut saved = adapter.saved.clone();
+    complete_modules(&mut saved, settings.checkpoint)?;
+    let config = adapter_config(
+        plan,
+        &ConfigSettings {
+            flavour: settings.flavour,
+            head: head_modules(saved.iter().map(|tensor| tensor.name.as_str())),
+            base_model: settings.base_model.clone(),
+            trained: true,
+            modules: settings.checkpoint.map(modules).unwrap_or_default(),
+        },
+    )?;
+    let largest = adapter.factors.iter().map(LoraFactors::rank).max().unwrap_or(0);
+    let mut tensors: Vec<(String, ArrayD<f32>)> = Vec::new();
+    for factors in &adapter.factors {
+        let (a, b) = match settings.flavour {
+            Flavour::Native => (factors.a.clone(), factors.b.clone()),
+            Flavour::Uniform => padded(factors, largest),
+        };
+        tensors.push((format!("{PREFIX}{}.lora_A.weight", factors.module), a.into_dyn()));
+        tensors.push((format!("{PREFIX}{}.lora_B.weight", factors.module), b.into_dyn()));
+    }
+    tensors.extend(saved.into_iter().map(|tensor| (format!("{PREFIX}{}", tensor.name), tensor.values)));
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let layout: Vec<_> =
+        tensors.iter().map(|(name, values)| (name.clone(), ElementType::F32, values.shape().to_vec())).collect();
+    write_safetensors(&dir.join(TENSOR_FILE), &layout, |index| {
+        let values: Vec<f32> = tensors[index].1.iter().copied().collect();
+        from_f32(&values, &ElementType::F32).ok_or_else(|| io::Error::other("float32 is a float type"))
+    })?;
+    write_json(&dir.join(PROVENANCE_FILE), &provenance(plan, settings))?;
+    write_json(&dir.join(CONFIG_FILE), &config)?;
+    Ok(())
+}
+
+fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
+    let files = plan.model.other_files.iter();
+    Provenance {
+        format_version: FORMAT_VERSION,
+        gelora_version: env!("CARGO_PKG_VERSION").into(),
+        onnx_sha256: plan.model.onnx_sha256.clone(),
+        files: files.map(|(name, sha256)| BaseFile { name: name.clone(), sha256: sha256.clone() }).collect(),
+        plan_sha256: sha256(&serde_json::to_vec(plan).unwrap_or_default()),
+        flavour: settings.flavour,
+        added_head: settings.added_head.map(|pooling| pooling.as_str().to_owned()),
+    }
+}
+
+/// Every planned module has its factors at its rank and alpha, and there are no others.
+fn check(plan: &Plan, adapter: &Adapter) -> Result<(), AdapterError> {
+    let wrong = |module: &str, reason: String| Err(AdapterError::NotThePlan { module: module.into(), reason });
+    let mut open = BTreeSet::new();
+    for factors in &adapter.factors {
+        if !open.insert(factors.module.as_str()) {
+            return wrong(&factors.module, "was trained twice: blocks share it".into());
+        }
+    }
+    for module in planned(plan) {
+        let Some(factors) = adapter.factors.iter().find(|factors| factors.module == module.module) else {
+            return wrong(&module.module, "is planned and was not trained".into());
+        };
+        open.remove(module.module.as_str());
+        let expected = ([module.rank, module.in_features], [module.out_features, module.rank]);
+        let found = (factors.a.dim().into(), factors.b.dim().into());
+        if expected != found {
+            return wrong(&module.module, format!("should have factors of shape {expected:?} and has {found:?}"));
+        }
+        if (factors.alpha - module.alpha).abs() > 1e-9 * module.alpha.abs() {
+            return wrong(&module.module, format!("should have alpha {} and has {}", module.alpha, factors.alpha));
+        }
+        if factors.a.iter().chain(&factors.b).any(|value| !value.is_finite()) {
+            return wrong(&module.module, "holds values that are not finite: the training diverged".into());
+        }
+    }
+    match open.first() {
+        Some(module) => wrong(module, "was trained and is not planned".into()),
+        None => Ok(()),
+    }
+}
+
+/// PEFT saves whole modules. Where the export holds only a part of one, the rest is that of the base checkpoint.
+fn complete_modules(saved: &mut Vec<SavedTensor>, checkpoint: Option<&Checkpoint>) -> Result<(), AdapterError> {
+    let Some(checkpoint) = checkpoint else { return Ok(()) };
+    for module in head_modules(saved.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>()) {
+        for tensor in checkpoint.tensors() {
+            let inside = tensor.name.rsplit_once('.').is_some_and(|(stem, _)| stem == module);
+            if inside && !saved.iter().any(|known| known.name == tensor.name) {
+                let values = ArrayD::from_shape_vec(tensor.shape.clone(), checkpoint.to_f32(&tensor.name)?);
+                let values = values.map_err(|error| AdapterError::Config { reason: error.to_string() })?;
+                saved.push(SavedTensor { name: tensor.name.clone(), values });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All modules of a checkpoint that own a weight.
+fn modules(checkpoint: &Checkpoint) -> Vec<String> {
+    let names = checkpoint.tensors().iter();
+    names.filter_map(|tensor| Some(tensor.name.strip_suffix(".weight")?.to_owned())).collect()
+}
+
+fn padded(factors: &LoraFactors, rank: usize) -> (Array2<f32>, Array2<f32>) {
+    let more = rank.saturating_sub(factors.rank());
+    let rows = Array2::zeros((more, factors.a.ncols()));
+    let columns = Array2::zeros((factors.b.nrows(), more));
+    let a = concatenate(Axis(0), &[factors.a.view(), rows.view()]).unwrap_or_else(|_| factors.a.clone());
+    let b = concatenate(Axis(1), &[factors.b.view(), columns.view()]).unwrap_or_else(|_| factors.b.clone());
+    (a, b)
+}

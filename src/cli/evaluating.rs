@@ -1,0 +1,139 @@
+//! Metrics of an export on labelled rows: the work of `gelora evaluate` and of the last stage of `gelora run`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
+use crate::evaluate::{EvaluateSettings, Evaluation, evaluate_export};
+use crate::onnx::{HiddenStates, Model};
+use crate::progress::{Event, Observer};
+use crate::report;
+use crate::runtime::{Session, self_check};
+
+use super::context::Context;
+
+/// What an evaluation found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EvaluationFacts {
+    pub(crate) model: String,
+    pub(crate) data: String,
+    pub(crate) data_sha256: String,
+    pub(crate) rows: usize,
+    pub(crate) objective: Objective,
+    pub(crate) metrics: Vec<MetricFacts>,
+    pub(crate) matrix_products: String,
+    pub(crate) rows_per_second: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MetricFacts {
+    pub(crate) name: String,
+    /// `None` where it is undefined.
+    pub(crate) value: Option<f64>,
+    pub(crate) note: Option<String>,
+}
+
+/// Rows to evaluate, and how.
+pub(crate) struct EvaluationData<'a> {
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) objective: &'a Objective,
+    pub(crate) encodings: &'a [Encoding],
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) metrics: &'a [Metric],
+    pub(crate) batch_tokens: usize,
+    /// Whether padding leaves the results as they are.
+    pub(crate) padding_is_safe: bool,
+}
+
+/// Runs the rows through an export and scores what comes out.
+pub(crate) fn evaluate(
+    context: &Context,
+    onnx: &Path,
+    data: &EvaluationData<'_>,
+) -> anyhow::Result<(EvaluationFacts, Evaluation)> {
+    let mut session = Session::from_file(context.library()?, onnx, &context.session_settings())?;
+    let settings = EvaluateSettings {
+        batch_tokens: data.batch_tokens,
+        equal_lengths: !data.padding_is_safe,
+        pad_id: data.tokenizer.pad_id(),
+        pad_type_id: data.tokenizer.pad_type_id(),
+    };
+    let labels = data.dataset.labels();
+    let start = Instant::now();
+    let evaluation = evaluate_export(
+        &mut session,
+        data.encodings,
+        labels.as_deref(),
+        data.objective,
+        data.metrics,
+        &settings,
+        context.observer(),
+    )?;
+    let scores = evaluation.scores.iter().map(|score| MetricFacts {
+        name: score.metric.to_string(),
+        value: score.value,
+        note: score.note.map(str::to_owned),
+    });
+    let facts = EvaluationFacts {
+        model: onnx.display().to_string(),
+        data: data.dataset.path.display().to_string(),
+        data_sha256: data.dataset.sha256.clone(),
+        rows: data.encodings.len(),
+        objective: data.objective.clone(),
+        metrics: scores.collect(),
+        matrix_products: session.provider_of_matrix_products(),
+        rows_per_second: data.encodings.len() as f64 / start.elapsed().as_secs_f64().max(1e-9),
+    };
+    Ok((facts, evaluation))
+}
+
+/// Whether rows may be padded: asked of the export itself. One whose hidden states cannot be seen is taken not to
+/// obey its mask, which is slower and always right.
+pub(crate) fn padding_is_safe(
+    context: &Context,
+    model: &Model,
+    encodings: &[Encoding],
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<bool> {
+    let Ok(states) = HiddenStates::find(model) else {
+        let text = "the export shows no hidden states to check its attention mask with: only rows of equal length are \
+                    computed together";
+        context.observer().observe(Event::Notice(text));
+        return Ok(false);
+    };
+    let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
+    let check = self_check(context.library()?, model, &states, encodings, padding, &context.session_settings())?;
+    if !check.padding_invariant {
+        let text = "the export ignores its attention mask: only rows of equal length are computed together";
+        context.observer().observe(Event::Warning(text));
+    }
+    Ok(check.padding_invariant)
+}
+
+impl EvaluationFacts {
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        let rows: Vec<Vec<String>> = self
+            .metrics
+            .iter()
+            .map(|metric| vec![metric.name.clone(), metric.show(), metric.note.clone().unwrap_or_default()])
+            .collect();
+        let table = match self.metrics.is_empty() {
+            true => String::new(),
+            false => report::table(&["metric", "value", ""], &[1], &rows) + "\n\n",
+        };
+        format!(
+            "{table}{} rows of {}, {} ({}, {:.0} rows/s)",
+            self.rows, self.data, self.model, self.matrix_products, self.rows_per_second
+        )
+    }
+}
+
+impl MetricFacts {
+    /// Four decimals, as papers print it.
+    pub(crate) fn show(&self) -> String {
+        self.value.map_or_else(|| "undefined".to_owned(), |value| format!("{value:.4}"))
+    }
+}

@@ -1,0 +1,65 @@
+//! A model with all that a command needs of it, opened and checked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::checkpoint::ModelFolder;
+use crate::dataset::{Dataset, Example, LoadSettings, Tokenizer, sample_rows};
+use crate::onnx::{self, HiddenStates, Model};
+use crate::progress::{Event, Observer};
+
+use super::context::Context;
+
+/// An export with its folder and its hidden states.
+pub(crate) struct Opened {
+    pub(crate) folder: ModelFolder,
+    pub(crate) model: Model,
+    pub(crate) states: HiddenStates,
+}
+
+impl Opened {
+    /// Opens a model folder or an `.onnx` file that has hidden states and no active dropout.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        let folder = ModelFolder::open(path)?;
+        let model = Model::open(&folder.onnx)?;
+        let states = HiddenStates::find(&model)?;
+        let dropout = onnx::active_dropout(&model).len();
+        if dropout > 0 {
+            bail!(
+                "{} has {dropout} active Dropout nodes, so every run gives other values; write a copy without them: \
+                 gelora expose {} --eval -o FOLDER",
+                folder.onnx.display(),
+                path.display()
+            );
+        }
+        Ok(Self { folder, model, states })
+    }
+
+    /// The tokenizer that belongs to the model.
+    pub(crate) fn tokenizer(&self, maximum_length: usize) -> anyhow::Result<Tokenizer> {
+        Ok(Tokenizer::open(&self.tokenizer_path()?, maximum_length)?)
+    }
+
+    fn tokenizer_path(&self) -> anyhow::Result<PathBuf> {
+        self.folder.tokenizer.clone().with_context(|| {
+            format!("there is no tokenizer.json in {}; copy it from the model's folder", self.folder.folder.display())
+        })
+    }
+}
+
+/// At most so many of the rows, drawn without replacement, in their order.
+pub(crate) fn sampled(examples: &[Example], rows: Option<usize>, seed: u64) -> Vec<Example> {
+    let all: Vec<usize> = (0..examples.len()).collect();
+    let kept = sample_rows(&all, rows.unwrap_or(usize::MAX), seed);
+    kept.into_iter().map(|row| examples[row].clone()).collect()
+}
+
+/// Reads rows and says what is odd about them.
+pub(crate) fn load(context: &Context, path: &Path, settings: &LoadSettings) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::load(path, settings)?;
+    for warning in &dataset.warnings {
+        context.observer().observe(Event::Warning(warning));
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,169 @@
+//! From a model and its data to a plan with all its files: the work of `gelora plan` and of the first stage of
+//! `gelora run`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::activations::Store;
+use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
+use crate::checkpoint::{WeightMatch, match_head, match_weights};
+use crate::dataset::{Dataset, Tokenizer};
+use crate::files::{sha256_file, write_json};
+use crate::onnx::{self, LinearLayer};
+use crate::rank::{BlockToAdapt, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlanRequest, make_plan};
+use crate::report;
+
+use super::config::{DataSection, PlanSection};
+use super::context::Context;
+use super::extract::{distinct, extract};
+use super::opened::Opened;
+
+/// Where a plan and its files lie.
+#[derive(Debug, Clone)]
+pub(crate) struct PlanFiles {
+    pub(crate) store: PathBuf,
+    pub(crate) plan: PathBuf,
+    pub(crate) dimensions: PathBuf,
+    pub(crate) report: PathBuf,
+    pub(crate) adapter_config: PathBuf,
+}
+
+impl PlanFiles {
+    /// In this folder.
+    pub(crate) fn in_folder(out: &Path) -> Self {
+        Self {
+            store: out.join("store"),
+            plan: out.join("plan.json"),
+            dimensions: out.join("dimensions.csv"),
+            report: out.join("report.html"),
+            adapter_config: out.join(CONFIG_FILE),
+        }
+    }
+
+    /// What a plan writes, the plan itself last: where it is, the others are.
+    pub(crate) fn written(&self) -> [&Path; 4] {
+        [&self.dimensions, &self.report, &self.adapter_config, &self.plan]
+    }
+}
+
+/// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
+pub(crate) struct PlanData<'a> {
+    pub(crate) section: &'a DataSection,
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) tokenizer: &'a Tokenizer,
+}
+
+/// Extracts, measures, ranks, and writes everything.
+pub(crate) fn plan(
+    context: &Context,
+    model: &Opened,
+    data: &PlanData<'_>,
+    settings: &PlanSection,
+    files: &PlanFiles,
+) -> anyhow::Result<Plan> {
+    let blocks = blocks_to_adapt(model)?;
+    let store = extract(context, model, data.dataset, data.tokenizer, settings, &files.store, true)?;
+    let request = PlanRequest {
+        model: model_provenance(model, &store)?,
+        data: data_provenance(data, &store),
+        extraction: extraction_provenance(&store),
+        hidden_states: &model.states.values,
+        blocks: &blocks,
+        estimator: settings.two_nn(),
+        settings: settings.rank_settings(),
+    };
+    let mut load = |index: usize| store.layer(index).map_err(Into::into);
+    let plan = make_plan(&mut load, &request, context.observer())?;
+    write(model, &plan, files)?;
+    Ok(plan)
+}
+
+/// The blocks with the names that the checkpoint gives their weights.
+fn blocks_to_adapt(model: &Opened) -> anyhow::Result<Vec<BlockToAdapt>> {
+    let blocks = onnx::blocks(&model.model, &model.states)?;
+    let linears: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
+    let matches = match &model.folder.checkpoint {
+        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears)?,
+        None => Vec::new(),
+    };
+    let mut rest = matches.as_slice();
+    let named = blocks.iter().map(|block| {
+        let (own, others): (&[Option<WeightMatch>], _) = rest.split_at(block.linears.len().min(rest.len()));
+        rest = others;
+        BlockToAdapt::new(block, own)
+    });
+    Ok(named.collect())
+}
+
+fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {
+    report::write_dimensions(&files.dimensions, plan)?;
+    report::write_report(&files.report, plan)?;
+    let config = adapter_config(plan, &config_settings(model)?)?;
+    write_json(&files.adapter_config, &config)?;
+    plan.write(&files.plan)?;
+    Ok(())
+}
+
+/// What PEFT needs to train this plan itself.
+fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
+    let head = onnx::head(&model.model, &model.states)?;
+    let mut names = Vec::new();
+    if let Some(head) = &head {
+        let found = match &model.folder.checkpoint {
+            Some(checkpoint) => match_head(&model.model, checkpoint, head)?,
+            None => vec![None; head.tensors.len()],
+        };
+        let tensors = head.tensors.iter().zip(found);
+        names.extend(tensors.map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor)));
+    }
+    let modules = model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.tensors());
+    Ok(ConfigSettings {
+        head: head_modules(names.iter().map(String::as_str)),
+        base_model: Some(model.folder.folder.display().to_string()),
+        modules: head_modules(modules.map(|tensor| tensor.name.as_str())),
+        ..ConfigSettings::default()
+    })
+}
+
+fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProvenance> {
+    let identity = &store.manifest().model;
+    let mut other_files = identity.external.clone();
+    for file in model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
+        let name = file.path.file_name().context("a checkpoint file without a name")?.to_string_lossy();
+        other_files.push((name.into_owned(), sha256_file(&file.path)?));
+    }
+    Ok(ModelProvenance {
+        onnx: model.folder.onnx.display().to_string(),
+        onnx_sha256: identity.sha256.clone(),
+        other_files,
+        producer: model.model.producer.clone(),
+        opset: model.model.opset(),
+        last_state_after_final_norm: None,
+    })
+}
+
+fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
+    let PlanData { section, dataset, tokenizer } = data;
+    let settings = section.load_settings();
+    let manifest = store.manifest();
+    DataProvenance {
+        file: dataset.path.display().to_string(),
+        sha256: dataset.sha256.clone(),
+        tokenizer_sha256: tokenizer.sha256().to_owned(),
+        task: section.task.clone(),
+        columns: std::iter::once(settings.text).chain(settings.pair).collect(),
+        rows: dataset.examples.len() as u64,
+        distinct_rows: manifest.source_rows.saturating_sub(manifest.duplicates) as u64,
+        maximum_length: section.max_length,
+    }
+}
+
+fn extraction_provenance(store: &Store) -> ExtractionProvenance {
+    let manifest = store.manifest();
+    ExtractionProvenance {
+        pooling: manifest.pooling.to_string(),
+        onnxruntime: distinct(manifest.shards.iter().map(|shard| shard.onnxruntime.as_str())),
+        provider: distinct(manifest.shards.iter().map(|shard| shard.matrix_products.as_str())),
+    }
+}

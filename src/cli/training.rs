@@ -1,0 +1,155 @@
+//! LoRA training at the ranks of a plan, to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::{self, Flavour, WriteSettings};
+use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, Tokenizer};
+use crate::files::sha256;
+use crate::onnx;
+use crate::rank::Plan;
+use crate::train::{HeadPooling, Rows, TrainInput, TrainOutcome, TrainSettings, train};
+
+use super::context::Context;
+use super::opened::Opened;
+
+/// What there is to train with.
+pub(crate) struct TrainingData<'a> {
+    pub(crate) train: &'a Dataset,
+    pub(crate) validation: Option<&'a Dataset>,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) metrics: &'a [Metric],
+    /// Whether padding leaves the results as they are.
+    pub(crate) padding_is_safe: bool,
+}
+
+/// How a training went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TrainingFacts {
+    pub(crate) adapter: String,
+    pub(crate) steps: u64,
+    pub(crate) best_step: Option<u64>,
+    /// The metrics on the validation rows at the best step, the decisive one first.
+    pub(crate) validation: Vec<(String, Option<f64>)>,
+    pub(crate) trained_parameters: usize,
+    pub(crate) examples_per_second: f64,
+    pub(crate) device: String,
+    pub(crate) threads: usize,
+    pub(crate) stopped_early: bool,
+    pub(crate) resumed_from: Option<u64>,
+    pub(crate) added_head: Option<String>,
+}
+
+/// Trains, or goes on training, and writes the adapter folder.
+pub(crate) fn train_adapter(
+    context: &Context,
+    model: &Opened,
+    plan: &Plan,
+    data: &TrainingData<'_>,
+    settings: &TrainSettings,
+    flavour: Flavour,
+    out: &Path,
+) -> anyhow::Result<TrainingFacts> {
+    let (objective, labels) = labelled(data.train)?;
+    let encodings = data.tokenizer.encode(&data.train.examples, context.observer())?;
+    let validation = match data.validation {
+        Some(dataset) => {
+            let (_, labels) = labelled(dataset)?;
+            Some((data.tokenizer.encode(&dataset.examples, context.observer())?, labels))
+        }
+        None => None,
+    };
+    let model_sha256 = sha256(model.model.file_bytes());
+    let input = TrainInput {
+        model: &model.model,
+        model_sha256: &model_sha256,
+        checkpoint: model.folder.checkpoint.as_ref(),
+        plan,
+        objective,
+        train: Rows { encodings: &encodings, labels: &labels },
+        validation: validation
+            .as_ref()
+            .map(|(encodings, labels): &(Vec<Encoding>, Vec<Label>)| Rows { encodings, labels }),
+        metrics: data.metrics,
+        pad_id: data.tokenizer.pad_id(),
+        pad_type_id: data.tokenizer.pad_type_id(),
+        padding_is_safe: data.padding_is_safe,
+        initial: None,
+        folder: out,
+    };
+    let outcome = train(&input, settings, context.observer())?;
+    let settings = WriteSettings {
+        flavour,
+        base_model: Some(model.folder.folder.display().to_string()),
+        checkpoint: model.folder.checkpoint.as_ref(),
+        added_head: outcome.new_head.map(pooling_of_head),
+    };
+    adapter::write(out, plan, &outcome.adapter, &settings)?;
+    Ok(TrainingFacts::new(&outcome, out))
+}
+
+/// Objective and labels of rows that must have them.
+pub(crate) fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
+    let missing = || format!("{} was read without labels; name their column with --label", dataset.path.display());
+    Ok((dataset.objective.as_ref().with_context(missing)?, dataset.labels().with_context(missing)?))
+}
+
+fn pooling_of_head(pooling: HeadPooling) -> onnx::HeadPooling {
+    match pooling {
+        HeadPooling::First => onnx::HeadPooling::First,
+        HeadPooling::Mean => onnx::HeadPooling::Mean,
+        HeadPooling::Last => onnx::HeadPooling::Last,
+    }
+}
+
+impl TrainingFacts {
+    fn new(outcome: &TrainOutcome, out: &Path) -> Self {
+        let best = outcome.best.as_ref();
+        let evaluation = match best {
+            Some(best) => outcome.evaluations.iter().find(|evaluation| evaluation.step == best.step),
+            None => outcome.evaluations.last(),
+        };
+        Self {
+            adapter: out.display().to_string(),
+            steps: outcome.steps,
+            best_step: best.map(|best| best.step),
+            validation: evaluation.map(|evaluation| evaluation.metrics.clone()).unwrap_or_default(),
+            trained_parameters: outcome.trained_parameters,
+            examples_per_second: outcome.examples_per_second,
+            device: outcome.device.clone(),
+            threads: outcome.threads,
+            stopped_early: outcome.stopped_early,
+            resumed_from: outcome.resumed_from,
+            added_head: outcome.new_head.map(|head| head.as_str().to_owned()),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        let metrics = self.validation.iter().map(|(name, value)| match value {
+            Some(value) => format!("{name} {value:.4}"),
+            None => format!("{name} undefined"),
+        });
+        let metrics = metrics.collect::<Vec<_>>().join(", ");
+        let mut facts = vec![("adapter", self.adapter.clone())];
+        if let Some(best) = self.best_step {
+            facts.push(("best", format!("{metrics} (after {best} of {} steps)", self.steps)));
+        } else {
+            facts.push(("steps", self.steps.to_string()));
+        }
+        facts.push((
+            "trained",
+            format!("{} parameters on {} ({} threads)", self.trained_parameters, self.device, self.threads),
+        ));
+        facts.push(("speed", format!("{:.1} rows/s", self.examples_per_second)));
+        if let Some(head) = &self.added_head {
+            facts.push(("head", format!("added, reads the {head} token vector of the last hidden state")));
+        }
+        if self.stopped_early {
+            facts.push(("ended", "early: the metric no longer rose".to_owned()));
+        }
+        crate::report::facts(&facts)
+    }
+}

@@ -1,0 +1,95 @@
+//! What can be wrong with an evaluation.
+
+use std::path::PathBuf;
+
+use crate::dataset::metric::MetricError;
+use crate::files::FileError;
+use crate::progress::Cancelled;
+use crate::runtime::RuntimeError;
+
+/// What can be wrong with an evaluation. Every text is one line that ends in the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The model cannot be run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// Predictions and labels cannot be compared.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// The model has no head.
+    #[error(
+        "the model has no output `logits` (it has {there}); evaluate a model with a head: one exported with it, or the \
+         result of `gelora merge`"
+    )]
+    NoLogits {
+        /// The outputs that are there.
+        there: String,
+    },
+    /// The logits are not one row of numbers per row.
+    #[error(
+        "the model gives logits of shape {found:?} for {rows} rows; export it with a head that gives [rows, classes]"
+    )]
+    Shape {
+        /// Shape of the logits.
+        found: Vec<usize>,
+        /// Rows of the batch.
+        rows: usize,
+    },
+    /// Head and task do not fit.
+    #[error(
+        "the model gives {found} numbers per row and the task needs {expected} ({task}); choose the task that the model was \
+         trained for, or export it with {expected} labels"
+    )]
+    Outputs {
+        /// Width of the logits.
+        found: usize,
+        /// What the task needs.
+        expected: usize,
+        /// Why, e.g. `classes a, b, c`.
+        task: String,
+    },
+    /// A logit is NaN or infinite.
+    #[error(
+        "the model gives {value} for row {row}, counted from 0; check the model with `gelora inspect`: in float16 it may \
+         overflow"
+    )]
+    NotFinite {
+        /// The row in the data set, from 0.
+        row: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The model counts its classes in another order than the data.
+    #[error(
+        "the model's classes are {model} and the data's are {data}, in another order; give the model's order (labels = \
+         [...] in [data], or --labels)"
+    )]
+    LabelOrder {
+        /// Names of the model's classes, in order.
+        model: String,
+        /// Names of the data's classes, in order.
+        data: String,
+    },
+    /// The ending of a file name says nothing.
+    #[error("{}: predictions are written as .csv, .tsv or .jsonl; give one of these endings", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Different numbers of things that belong together.
+    #[error("{found} {what} for {expected} rows; evaluate and write the same data set")]
+    Lengths {
+        /// What was counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// Rows.
+        expected: usize,
+    },
+}

@@ -1,0 +1,35 @@
+//! The names a model gives its classes, and whether the data counts them in the same order.
+
+use super::EvaluateError;
+use crate::dataset::Objective;
+
+/// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are none but the
+/// placeholders `LABEL_0`, `LABEL_1` …
+pub fn label_names(config: &serde_json::Value) -> Option<Vec<String>> {
+    let names = config.get("id2label")?.as_object()?;
+    let in_order: Option<Vec<String>> =
+        (0..names.len()).map(|class| Some(names.get(&class.to_string())?.as_str()?.to_owned())).collect();
+    in_order.filter(|names| !names.iter().enumerate().all(|(class, name)| *name == format!("LABEL_{class}")))
+}
+
+/// Checks that model and data, where they use the same names, use them in the same order. Upper and lower case do not count.
+///
+/// A model for textual inference may count contradiction, neutral, entailment where the data counts the other way round; its
+/// accuracy is then that of a model which has learnt nothing.
+///
+/// # Errors
+/// Both orders.
+pub fn check_label_order(model: &[String], objective: &Objective) -> Result<(), EvaluateError> {
+    let Objective::Classification { labels: data } = objective else { return Ok(()) };
+    let plain = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
+    let (ours, theirs) = (plain(data), plain(model));
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    if ours != theirs && sorted(&ours) == sorted(&theirs) {
+        return Err(EvaluateError::LabelOrder { model: model.join(", "), data: data.join(", ") });
+    }
+    Ok(())
+}

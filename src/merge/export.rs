@@ -1,0 +1,120 @@
+//! Writes the merged export: a copy in which only the bytes of the adapted weights and of the head differ.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::MergeError;
+use super::report::Changes;
+use super::targets::{Change, Place, Targets, unchanged};
+use super::weights::{add, delta};
+use crate::adapter::SavedTensor;
+use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, from_f32, own_head};
+use crate::onnx::{DataType, Edit, HiddenStates, Model, OnnxError, append_head};
+
+type Step<'s> = &'s (dyn Fn(&str) -> io::Result<()> + Sync);
+
+/// Writes the export to the same place relative to `out` as it has in the base folder.
+pub(super) fn write(
+    base: &ModelFolder,
+    model: &Model,
+    targets: &Targets,
+    out: &Path,
+    step: Step,
+    files: &mut Vec<String>,
+) -> Result<Changes, MergeError> {
+    let changes = Mutex::new(Changes::new());
+    let mut edit = Edit::new();
+    for target in &targets.list {
+        for place in &target.places {
+            let tensor = &model.graph.initializers[place.index];
+            let change = target.change;
+            let changes = &changes;
+            let element_type = stored_type(model, place)?;
+            let produce = move || {
+                step(&place.initializer)?;
+                let stored = model.bytes(tensor).map_err(io::Error::other)?;
+                let merged = match change {
+                    Change::Factors(factors) => add(stored, &element_type, delta(factors).view(), place.transposed)
+                        .map(|(bytes, change)| {
+                            if let Ok(mut changes) = changes.lock() {
+                                changes.insert(place.initializer.clone(), change);
+                            }
+                            bytes
+                        }),
+                    Change::Values(saved) => from_f32(&values(saved, place.transposed), &element_type),
+                };
+                merged.ok_or_else(|| io::Error::other(format!("`{}` is not floating-point", place.initializer)))
+            };
+            edit.replace_tensor_with(model, tensor, Box::new(produce))?;
+        }
+    }
+    add_head(base, model, targets, &mut edit)?;
+    let relative = base.onnx.strip_prefix(&base.folder).unwrap_or(Path::new("model.onnx"));
+    edit.write(model, &out.join(relative))?;
+    files.push(relative.display().to_string());
+    files.extend(model.external_files().iter().map(|external| external.location.clone()));
+    drop(edit);
+    Ok(changes.into_inner().unwrap_or_default())
+}
+
+fn stored_type(model: &Model, place: &Place) -> Result<ElementType, MergeError> {
+    let tensor = &model.graph.initializers[place.index];
+    Ok(match tensor.data_type {
+        DataType::Float => ElementType::F32,
+        DataType::Float16 => ElementType::F16,
+        DataType::BFloat16 => ElementType::Bf16,
+        DataType::Double => ElementType::F64,
+        other => {
+            let found = other.name().to_owned();
+            return Err(CheckpointError::NotFloat { tensor: tensor.name.clone(), found }.into());
+        }
+    })
+}
+
+/// The values of a saved tensor as the export stores them.
+fn values(saved: &SavedTensor, transposed: bool) -> Vec<f32> {
+    match transposed {
+        true => saved.values.t().iter().copied().collect(),
+        false => saved.values.iter().copied().collect(),
+    }
+}
+
+/// What of the head has no place in the export yet: a new head, or tensors that the exporter shared or left out.
+fn add_head(base: &ModelFolder, model: &Model, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
+    let saved = |name: &str| {
+        targets.list.iter().find_map(|target| match target.change {
+            Change::Values(saved) if target.name == name => Some(saved),
+            _ => None,
+        })
+    };
+    let states = HiddenStates::find(model)?;
+    if let Some(pooling) = targets.added_head {
+        let (Some(weight), Some(bias)) = (saved("classifier.weight"), saved("classifier.bias")) else {
+            let reason = "the adapter's new head has no `classifier.weight` and `classifier.bias`".into();
+            return Err(OnnxError::Edit { path: model.path().into(), reason }.into());
+        };
+        edit.extend(append_head(model, &states, pooling, &values(weight, false), &values(bias, false))?);
+        return Ok(());
+    }
+    let handled = RefCell::new(BTreeSet::new());
+    if let Some(checkpoint) = &base.checkpoint {
+        let trained = |name: &str| {
+            let saved = saved(name).filter(|saved| !unchanged(Some(checkpoint), saved))?;
+            handled.borrow_mut().insert(name.to_owned());
+            Some(values(saved, false))
+        };
+        edit.extend(own_head(model, &states, checkpoint, &trained)?);
+    }
+    for target in &targets.list {
+        let Change::Values(saved) = target.change else { continue };
+        let placed = !target.places.is_empty() || handled.borrow().contains(&target.name);
+        if !placed && !unchanged(base.checkpoint.as_ref(), saved) {
+            let reason = format!("the export has no constant that is the trained `{}`", target.name);
+            return Err(MergeError::DoesNotFit { base: base.folder.clone(), reason });
+        }
+    }
+    Ok(())
+}

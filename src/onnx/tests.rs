@@ -1,0 +1,178 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::wire::Writer;
+use super::*;
+
+fn fixture(name: &str) -> Model {
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx").join(name);
+    Model::open(folder.join("model.onnx")).unwrap()
+}
+
+/// Everything the room does with a model; the results do not matter here.
+fn use_all(bytes: Vec<u8>) {
+    let Ok(model) = Model::from_bytes("model.onnx", bytes) else { return };
+    let _ = (active_dropout(&model), disable_training_mode(&model).map(|edit| edit.apply_to_bytes(&model)));
+    let _ = linear_layers(&model);
+    let Ok(states) = HiddenStates::find(&model) else { return };
+    let _ = (blocks(&model, &states), head(&model, &states));
+    let _ = append_pooling(&model, &states).map(|edit| edit.apply_to_bytes(&model));
+    for tensor in &model.graph.initializers {
+        let _ = (model.to_f32(tensor), model.to_i64(tensor));
+    }
+}
+
+/// A graph of two blocks, each `x · W`, small enough to cut at every byte.
+fn small() -> Vec<u8> {
+    let mut model = Writer::new();
+    model.int(1, 8).message(8, |opset| {
+        opset.string(1, "").int(2, 17);
+    });
+    model.message(7, |graph| {
+        for (input, output) in [("hidden_states.0", "hidden_states.1"), ("hidden_states.1", "hidden_states.2")] {
+            graph.message(1, |node| {
+                node.string(1, input).string(1, "w").string(2, output).string(3, "/m/MatMul").string(4, "MatMul");
+            });
+        }
+        graph.message(1, |node| {
+            node.string(1, "hidden_states.2").string(1, "").string(1, "on").string(2, "logits").string(4, "Dropout");
+        });
+        graph.message(5, |tensor| {
+            tensor.int(1, 2).int(1, 2).int(2, 1).string(8, "w").bytes(9, &[0; 16]);
+        });
+        graph.message(5, |tensor| {
+            tensor.int(2, 9).string(8, "on").int(5, 1);
+        });
+        for name in ["hidden_states.0", "hidden_states.1", "hidden_states.2", "logits"] {
+            graph.message(12, |output| {
+                output.string(1, name);
+            });
+        }
+    });
+    model.into_bytes()
+}
+
+#[test]
+fn every_prefix_and_every_changed_byte_gives_an_answer() {
+    let whole = small();
+    let model = Model::from_bytes("model.onnx", whole.clone()).unwrap();
+    assert_eq!(blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap().len(), 2);
+    assert_eq!(active_dropout(&model).len(), 1);
+    for end in 0..whole.len() {
+        use_all(whole[..end].to_vec());
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut changed = whole.clone();
+            changed[end] = value;
+            use_all(changed);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_change_of_a_real_export_gives_an_answer(
+        cut in 0.0..1.0f64, changes in prop::collection::vec((0.0..1.0f64, any::<u8>()), 0..8), truncate: bool,
+    ) {
+        let model = fixture("tiny_encoder");
+        let mut bytes = model.file_bytes().to_vec();
+        for (place, value) in changes {
+            let place = (place * bytes.len() as f64) as usize;
+            bytes[place] = value;
+        }
+        if truncate {
+            bytes.truncate((cut * bytes.len() as f64) as usize);
+        }
+        use_all(bytes);
+    }
+
+    #[test]
+    fn any_bytes_give_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        use_all(bytes);
+    }
+}
+
+#[test]
+fn absurd_sizes_are_refused() {
+    let tensor = |dims: &[i64], bytes: &[u8]| {
+        let mut model = Writer::new();
+        model.message(7, |graph| {
+            graph.message(5, |tensor| {
+                dims.iter().for_each(|dim| {
+                    tensor.int(1, *dim);
+                });
+                tensor.int(2, 1).string(8, "w").bytes(9, bytes);
+            });
+        });
+        Model::from_bytes("model.onnx", model.into_bytes()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(tensor(&[2, 2], &[0; 16]), Ok(()));
+    for dims in [&[i64::MAX, i64::MAX][..], &[1 << 40], &[-1, 4], &[2, 3], &[1 << 32, 1 << 32]] {
+        let error = tensor(dims, &[0; 16]).unwrap_err();
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+/// Without names, the products around the softmax tell the roles.
+#[test]
+fn structure_tells_the_roles_where_names_fail() {
+    for name in ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"] {
+        let mut model = fixture(name);
+        let states = HiddenStates::find(&model).unwrap();
+        let named: Vec<Vec<Role>> = roles(&model, &states);
+        for node in &mut model.graph.nodes {
+            node.name.clear();
+            node.metadata.clear();
+        }
+        assert!(blocks(&model, &states).unwrap().iter().all(|block| block.linears.iter().all(|l| l.module.is_none())));
+        assert_eq!(roles(&model, &states), named, "{name}");
+        assert!(named.iter().flatten().all(|role| *role != Role::Other));
+    }
+}
+
+fn roles(model: &Model, states: &HiddenStates) -> Vec<Vec<Role>> {
+    let blocks = blocks(model, states).unwrap();
+    blocks.iter().map(|block| block.linears.iter().map(|linear| linear.role).collect()).collect()
+}
+
+/// An output may be a copy of the tensor that the next block reads.
+#[test]
+fn copies_of_hidden_states_are_seen_through() {
+    let mut model = fixture("tiny_encoder");
+    let states = HiddenStates::find(&model).unwrap();
+    let before = blocks(&model, &states).unwrap();
+    for node in &mut model.graph.nodes {
+        for value in node.inputs.iter_mut().chain(&mut node.outputs) {
+            if value == "hidden_states.1" {
+                *value = "inner".into();
+            }
+        }
+    }
+    let copy = Node {
+        op_type: "Identity".into(),
+        inputs: vec!["inner".into()],
+        outputs: vec!["hidden_states.1".into()],
+        ..Default::default()
+    };
+    model.graph.nodes.push(copy);
+    let after = blocks(&model, &states).unwrap();
+    let weights = |blocks: &[Block]| -> Vec<Vec<String>> {
+        blocks.iter().map(|block| block.linears.iter().map(|linear| linear.weight.clone()).collect()).collect()
+    };
+    assert_eq!(weights(&after), weights(&before));
+}
+
+#[test]
+fn missing_hidden_states_are_named() {
+    let mut model = fixture("tiny_encoder");
+    model.graph.outputs.retain(|output| output.name != "hidden_states.1");
+    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    assert!(error.contains("number 1 is missing"), "{error}");
+    model.graph.outputs.retain(|output| output.name == "logits");
+    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    assert!(error.contains("its outputs are logits") && error.contains("output_hidden_states=True"), "{error}");
+    let numbered = |i: usize| ValueInfo { name: format!("hidden_states_{i}"), ..Default::default() };
+    model.graph.outputs = (0..11).rev().map(numbered).collect();
+    let found = HiddenStates::find(&model).unwrap().values;
+    assert_eq!([&found[0], &found[9], &found[10]], ["hidden_states_0", "hidden_states_9", "hidden_states_10"]);
+}

@@ -1,0 +1,55 @@
+//! Reading and writing `plan.json`.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Plan, RankError};
+use crate::files::{FileError, write_json};
+
+/// The plan format that this version writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+impl Plan {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no plan, or has another format version.
+    pub fn read(path: &Path) -> Result<Self, RankError> {
+        let text = fs::read_to_string(path).map_err(FileError::new("read", path))?;
+        let not_a_plan = |reason: String| RankError::NotAPlan { path: path.to_owned(), reason };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| not_a_plan(error.to_string()))?;
+        // The version comes first: a plan of another format may lack any other field.
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64);
+        let version = version.ok_or_else(|| not_a_plan("it has no format_version".into()))?;
+        if version != u64::from(FORMAT_VERSION) {
+            return Err(RankError::Version {
+                path: path.to_owned(),
+                found: u32::try_from(version).unwrap_or(u32::MAX),
+            });
+        }
+        serde_json::from_value(value).map_err(|error| not_a_plan(error.to_string()))
+    }
+
+    /// Writes the plan, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), RankError> {
+        Ok(write_json(path, self)?)
+    }
+
+    /// Whether the plan belongs to the model with this SHA-256 of its `.onnx` file.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn verify_model(&self, onnx_sha256: &str) -> Result<(), RankError> {
+        if self.model.onnx_sha256 == onnx_sha256 {
+            return Ok(());
+        }
+        Err(RankError::OtherModel {
+            file: self.model.onnx.clone(),
+            expected: self.model.onnx_sha256.clone(),
+            found: onnx_sha256.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,359 @@
+//! A plan from the activations of a model.
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+
+use super::budget::{self, Share};
+use super::rule::{Ruling, rule};
+use super::{
+    BlockRank, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension, Measurement,
+    ModelProvenance, Plan, PlannedModule, RankError, RankSettings, measure, standard_error,
+};
+use crate::checkpoint::WeightMatch;
+use crate::dimension::{DimensionError, LayerDimension, NORMAL_QUANTILE, TwoNn};
+use crate::onnx::{Block, Role};
+use crate::progress::{Event, Observer};
+
+/// A weight that could get an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleToAdapt {
+    /// Module path as PEFT and the checkpoint know it.
+    pub module: String,
+    /// Tensor in the checkpoint.
+    pub checkpoint_tensor: Option<String>,
+    /// Node of the matrix product.
+    pub node: String,
+    /// The constant that holds the weight.
+    pub weight: String,
+    /// What it is for.
+    pub role: Role,
+    /// Input width.
+    pub in_features: usize,
+    /// Output width.
+    pub out_features: usize,
+}
+
+/// The weights of one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockToAdapt {
+    /// 1 to L.
+    pub block: usize,
+    /// All its linear layers; the rule picks those with a wanted role.
+    pub modules: Vec<ModuleToAdapt>,
+}
+
+impl BlockToAdapt {
+    /// A block of the graph with the checkpoint tensors of its linear layers, in the same order (none at all without a
+    /// checkpoint). A module is named by the checkpoint, else by the graph, else by its weight.
+    pub fn new(block: &Block, matches: &[Option<WeightMatch>]) -> Self {
+        let module = |(place, linear): (usize, &crate::onnx::LinearLayer)| {
+            let found = matches.get(place).and_then(Option::as_ref);
+            let named = found.map(|found| found.module().to_owned()).or_else(|| linear.module.clone());
+            ModuleToAdapt {
+                module: named.unwrap_or_else(|| linear.weight.clone()),
+                checkpoint_tensor: found.map(|found| found.tensor.clone()),
+                node: linear.node_name.clone(),
+                weight: linear.weight.clone(),
+                role: linear.role,
+                in_features: linear.in_features,
+                out_features: linear.out_features,
+            }
+        };
+        Self { block: block.index, modules: block.linears.iter().enumerate().map(module).collect() }
+    }
+}
+
+/// All that a plan is made from, but the activations.
+#[derive(Debug, Clone)]
+pub struct PlanRequest<'a> {
+    /// The model.
+    pub model: ModelProvenance,
+    /// The data.
+    pub data: DataProvenance,
+    /// How the activations were made.
+    pub extraction: ExtractionProvenance,
+    /// Names of the hidden states in the graph, 0 to L.
+    pub hidden_states: &'a [String],
+    /// The blocks, 1 to L.
+    pub blocks: &'a [BlockToAdapt],
+    /// How dimensions are estimated.
+    pub estimator: TwoNn,
+    /// How they become ranks.
+    pub settings: RankSettings,
+}
+
+/// Activations of one hidden state `[rows, width]`; all have the same rows.
+pub type LoadLayer<'a> = dyn FnMut(usize) -> Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+
+/// The share of rows that may be NaN or infinite in a layer; they are left out with a warning.
+const NON_FINITE_SHARE: f64 = 0.01;
+
+/// Measures every hidden state, one at a time in memory, and gives every block its rank.
+///
+/// A weight that several blocks share gets one adapter with the largest of their ranks, listed at the first of them.
+///
+/// # Errors
+/// Layers that cannot be loaded or differ in their rows; more than 1 % of the rows NaN or infinite; fewer than 50 distinct
+/// rows in every layer; no weight with a wanted role; a budget below the smallest ranks; cancelled.
+pub fn make_plan(
+    load: &mut LoadLayer<'_>,
+    request: &PlanRequest<'_>,
+    observer: &dyn Observer,
+) -> Result<Plan, RankError> {
+    let settings = request.settings.checked()?;
+    let states = request.hidden_states.len();
+    if states < 2 || request.blocks.len() != states - 1 {
+        return Err(RankError::Blocks { hidden_states: states, blocks: request.blocks.len() });
+    }
+    let modules = wanted_modules(request)?;
+    let measurements = measure_all(load, request, observer)?;
+    let rulings: Vec<Ruling> =
+        (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], settings)).collect();
+    let (ranks, lowered) = ranks_within_budget(&rulings, &modules, settings)?;
+    let blocks = assemble_blocks(request, rulings, &ranks, &lowered, modules);
+    let hidden_states: Vec<_> = measurements
+        .iter()
+        .enumerate()
+        .map(|(index, measurement)| hidden_state(index, &request.hidden_states[index], measurement))
+        .collect();
+    let all = blocks.iter().flat_map(|block| &block.modules);
+    Ok(Plan {
+        format_version: FORMAT_VERSION,
+        gelora_version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: request.model.clone(),
+        data: request.data.clone(),
+        extraction: request.extraction.clone(),
+        settings: settings_json(request, &measurements),
+        adapter_parameters: all.map(|m| m.rank as u64 * (m.in_features + m.out_features) as u64).sum(),
+        warnings: super::warnings::warnings(&hidden_states, &blocks),
+        hidden_states,
+        blocks,
+    })
+}
+
+/// For every block the modules with a wanted role; a shared weight only in the first block that uses it, with all the
+/// blocks that do.
+fn wanted_modules<'a>(request: &'a PlanRequest<'_>) -> Result<Vec<Vec<Wanted<'a>>>, RankError> {
+    let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (place, block) in request.blocks.iter().enumerate() {
+        for module in block.modules.iter().filter(|module| module.role.is_in(&request.settings.projections)) {
+            users.entry(&module.weight).or_default().push(place);
+        }
+    }
+    if users.is_empty() {
+        let names = |mut roles: Vec<Role>| {
+            roles.sort_unstable();
+            roles.dedup();
+            roles.into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let present = request.blocks.iter().flat_map(|block| &block.modules).map(|module| module.role).collect();
+        return Err(RankError::NothingToAdapt {
+            wanted: names(request.settings.projections.clone()),
+            found: names(present),
+        });
+    }
+    let wanted = |(place, block): (usize, &'a BlockToAdapt)| {
+        let mut wanted: Vec<Wanted<'_>> = Vec::new();
+        for module in &block.modules {
+            let Some(users) = users.get(module.weight.as_str()) else { continue };
+            let first_here = users[0] == place && !wanted.iter().any(|other| other.module.weight == module.weight);
+            if module.role.is_in(&request.settings.projections) && first_here {
+                wanted.push(Wanted { module, users: users.clone() });
+            }
+        }
+        wanted
+    };
+    Ok(request.blocks.iter().enumerate().map(wanted).collect())
+}
+
+/// A module and the blocks (from 0) that use its weight.
+struct Wanted<'a> {
+    module: &'a ModuleToAdapt,
+    users: Vec<usize>,
+}
+
+impl Wanted<'_> {
+    fn rank(&self, ranks: &[usize]) -> usize {
+        self.users.iter().map(|&block| ranks[block]).max().unwrap_or_default()
+    }
+}
+
+fn measure_all(
+    load: &mut LoadLayer<'_>,
+    request: &PlanRequest<'_>,
+    observer: &dyn Observer,
+) -> Result<Vec<Measurement>, RankError> {
+    let states = request.hidden_states.len();
+    observer.observe(Event::Begin {
+        stage: "measuring dimensions",
+        total: Some(states as u64),
+        done: 0,
+        unit: "hidden states",
+    });
+    let mut measured = Vec::with_capacity(states);
+    let mut rows = None;
+    for hidden_state in 0..states {
+        observer.check()?;
+        let layer = load(hidden_state).map_err(|source| RankError::Activations { hidden_state, source })?;
+        let expected = *rows.get_or_insert(layer.nrows());
+        if layer.nrows() != expected {
+            return Err(RankError::RowsDiffer { hidden_state, found: layer.nrows(), expected });
+        }
+        let inner = Inner(observer);
+        measured.push((layer.ncols(), measure(layer.view(), &request.estimator, &request.settings, &inner)));
+        observer.observe(Event::Advance { done: hidden_state as u64 + 1, detail: "" });
+    }
+    observer.observe(Event::End);
+    let some_layer_has_points = measured.iter().any(|(_, result)| result.is_ok());
+    let settle = |(hidden_state, (width, result)): (usize, (usize, Result<Measurement, DimensionError>))| {
+        let measurement = match result {
+            Err(DimensionError::TooFewRows { rows, non_finite, duplicates, distinct }) if some_layer_has_points => {
+                few_distinct_rows(width, rows, non_finite, duplicates, distinct)
+            }
+            other => other.map_err(RankError::dimension(hidden_state))?,
+        };
+        let counts = measurement.dimension.counts();
+        if counts.non_finite as f64 > NON_FINITE_SHARE * counts.rows as f64 {
+            return Err(RankError::NonFinite { hidden_state, non_finite: counts.non_finite, rows: counts.rows });
+        }
+        Ok(measurement)
+    };
+    measured.into_iter().enumerate().map(settle).collect()
+}
+
+/// Asks the outer observer whether to stop; the stages of single layers are not shown.
+struct Inner<'a>(&'a dyn Observer);
+
+impl Observer for Inner<'_> {
+    fn observe(&self, _: Event<'_>) {}
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+/// A layer that takes few values where others take many, as the embedding of a last token does.
+fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: usize, distinct: usize) -> Measurement {
+    let counts = crate::dimension::Counts { rows, non_finite, duplicates, near_duplicates: 0 };
+    let reason = format!("only {distinct} of {rows} rows are distinct");
+    let dimension = LayerDimension::Degenerate { reason, counts };
+    Measurement { width, dimension, deviations: Vec::new(), scale: Vec::new() }
+}
+
+/// The ranks of all blocks, and what each was before the budget lowered it.
+fn ranks_within_budget(
+    rulings: &[Ruling],
+    modules: &[Vec<Wanted<'_>>],
+    settings: &RankSettings,
+) -> Result<(Vec<usize>, Vec<usize>), RankError> {
+    let before: Vec<usize> = rulings.iter().map(|ruling| ruling.rank).collect();
+    let Some(limit) = settings.budget else { return Ok((before.clone(), before)) };
+    let cost = |block: usize| {
+        let own = modules.iter().flatten().filter(|wanted| wanted.users[0] == block);
+        own.map(|wanted| (wanted.module.in_features + wanted.module.out_features) as u64).sum()
+    };
+    // Blocks that share weights have one rank: the bill goes to the first of them.
+    let mut shares: Vec<Share> = rulings
+        .iter()
+        .enumerate()
+        .map(|(block, ruling)| Share { rank: ruling.rank, cost: cost(block), bound: ruling.bound })
+        .collect();
+    for wanted in modules.iter().flatten().filter(|wanted| wanted.users.len() > 1) {
+        let first = wanted.users[0];
+        shares[first].rank = wanted.rank(&before).max(shares[first].rank);
+    }
+    budget::fit(&mut shares, limit, settings.minimum)?;
+    let mut ranks: Vec<usize> = shares.iter().map(|share| share.rank).collect();
+    for wanted in modules.iter().flatten().filter(|wanted| wanted.users.len() > 1) {
+        let first = ranks[wanted.users[0]];
+        wanted.users[1..].iter().for_each(|&block| ranks[block] = ranks[block].min(first));
+    }
+    Ok((ranks, before))
+}
+
+fn assemble_blocks(
+    request: &PlanRequest<'_>,
+    rulings: Vec<Ruling>,
+    ranks: &[usize],
+    before: &[usize],
+    modules: Vec<Vec<Wanted<'_>>>,
+) -> Vec<BlockRank> {
+    let settings = &request.settings;
+    let planned = |wanted: &Wanted<'_>| {
+        let (rank, module) = (wanted.rank(ranks), wanted.module);
+        PlannedModule {
+            module: module.module.clone(),
+            checkpoint_tensor: module.checkpoint_tensor.clone(),
+            node: module.node.clone(),
+            weight: module.weight.clone(),
+            role: module.role.as_str().to_owned(),
+            in_features: module.in_features,
+            out_features: module.out_features,
+            rank,
+            alpha: settings.scaling * rank as f64,
+        }
+    };
+    let block = |(place, (ruling, modules)): (usize, (Ruling, Vec<Wanted<'_>>))| {
+        let rank = ranks[place];
+        let lowered = if rank < before[place] {
+            format!("; lowered from {} by the budget", before[place])
+        } else {
+            String::new()
+        };
+        BlockRank {
+            block: request.blocks[place].block,
+            difference: ruling.difference,
+            difference_interval: ruling.interval,
+            rank,
+            alpha: settings.scaling * rank as f64,
+            rank_probabilities: ruling.probabilities,
+            reason: ruling.reason + &lowered,
+            // PEFT knows no rank 0: such a module is left out.
+            modules: modules.iter().map(planned).filter(|module| module.rank > 0).collect(),
+        }
+    };
+    rulings.into_iter().zip(modules).enumerate().map(block).collect()
+}
+
+fn hidden_state(index: usize, tensor: &str, measurement: &Measurement) -> HiddenStateDimension {
+    let dimension = measurement.dimension.dimension();
+    let counts = measurement.dimension.counts();
+    let error = standard_error(&measurement.deviations);
+    let reach = error.map(|error| NORMAL_QUANTILE * error);
+    HiddenStateDimension {
+        index,
+        tensor: tensor.to_owned(),
+        width: measurement.width,
+        dimension,
+        interval: dimension.zip(reach).map(|(d, reach)| ((d - reach).max(0.0), d + reach)),
+        standard_error: error,
+        points: counts.points() as u64,
+        duplicates: (counts.duplicates + counts.near_duplicates) as u64,
+        non_finite: counts.non_finite as u64,
+        degenerate: match &measurement.dimension {
+            LayerDimension::Degenerate { reason, .. } => Some(reason.clone()),
+            LayerDimension::Estimate(_) => None,
+        },
+        scale: measurement.scale.clone(),
+    }
+}
+
+fn settings_json(request: &PlanRequest<'_>, measurements: &[Measurement]) -> serde_json::Value {
+    let TwoNn { method, engine, noise } = request.estimator;
+    let used = measurements.iter().find_map(|measurement| match &measurement.dimension {
+        LayerDimension::Estimate(estimate) => Some(estimate.engine.as_str()),
+        LayerDimension::Degenerate { .. } => None,
+    });
+    serde_json::json!({
+        "dimension": {
+            "estimator": "two_nn",
+            "method": method.as_str(),
+            "discard": method.discard(),
+            "neighbours": engine.as_str(),
+            "neighbours_used": used,
+            "noise": noise,
+        },
+        "rank": request.settings.to_json(),
+    })
+}

@@ -1,0 +1,106 @@
+//! The rule: from the dimensions before and after a block to its rank, and how probable other ranks are.
+
+use std::collections::BTreeMap;
+
+use super::{Measurement, RankProbability, RankSettings};
+use crate::dimension::NORMAL_QUANTILE;
+use crate::rank::measure::standard_error;
+
+/// What the rule says about one block, before any budget.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ruling {
+    pub difference: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    pub rank: usize,
+    /// The rank that the geometry asks for, unrounded and unlimited: `max(d_i − d_{i−1}, 0) + offset`.
+    pub bound: f64,
+    pub probabilities: Vec<RankProbability>,
+    pub reason: String,
+}
+
+impl RankSettings {
+    /// The rank for a difference of dimensions.
+    pub fn rank(&self, difference: f64) -> usize {
+        self.limit(self.rounding.apply(difference.max(0.0)) as usize + self.offset)
+    }
+
+    /// The rank where nothing grows, or nothing is known.
+    pub fn floor_rank(&self) -> usize {
+        self.limit(self.offset)
+    }
+
+    fn limit(&self, rank: usize) -> usize {
+        rank.max(self.minimum).min(self.maximum.unwrap_or(usize::MAX))
+    }
+}
+
+/// The rank of the block between hidden states `block − 1` and `block`.
+pub(super) fn rule(block: usize, before: &Measurement, after: &Measurement, settings: &RankSettings) -> Ruling {
+    let (Some(lower), Some(upper)) = (before.dimension.dimension(), after.dimension.dimension()) else {
+        return undefined(block, before, after, settings);
+    };
+    let difference = upper - lower;
+    let deviations: Vec<f64> = before.deviations.iter().zip(&after.deviations).map(|(b, a)| a - b).collect();
+    let interval = standard_error(&deviations)
+        .map(|error| (difference - NORMAL_QUANTILE * error, difference + NORMAL_QUANTILE * error));
+    let rank = settings.rank(difference);
+    let probabilities = probabilities(difference, &deviations, settings);
+    let reason = reason(difference, rank, &probabilities, settings);
+    let bound = difference.max(0.0) + settings.offset as f64;
+    Ruling { difference: Some(difference), interval, rank, bound, probabilities, reason }
+}
+
+fn undefined(block: usize, before: &Measurement, after: &Measurement, settings: &RankSettings) -> Ruling {
+    let without: Vec<String> = [(block - 1, before), (block, after)]
+        .into_iter()
+        .filter(|(_, layer)| layer.dimension.dimension().is_none())
+        .map(|(index, _)| format!("hidden state {index}"))
+        .collect();
+    let rank = settings.floor_rank();
+    let verb = if without.len() == 1 { "has" } else { "have" };
+    Ruling {
+        difference: None,
+        interval: None,
+        rank,
+        bound: settings.offset as f64,
+        probabilities: Vec::new(),
+        reason: format!(
+            "{} {verb} no dimension, so the difference is undefined: smallest rank {rank}",
+            without.join(" and ")
+        ),
+    }
+}
+
+/// How often each rank comes out when the difference deviates as it does between the halves of the rows. A deviation is
+/// half the difference between two halves; which one is subtracted is arbitrary, so both signs count.
+fn probabilities(difference: f64, deviations: &[f64], settings: &RankSettings) -> Vec<RankProbability> {
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    for deviation in deviations {
+        for value in [difference + deviation, difference - deviation] {
+            *counts.entry(settings.rank(value)).or_default() += 1;
+        }
+    }
+    let total = 2.0 * deviations.len() as f64;
+    let mut probabilities: Vec<RankProbability> =
+        counts.into_iter().map(|(rank, count)| RankProbability { rank, probability: count as f64 / total }).collect();
+    probabilities.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.rank.cmp(&b.rank)));
+    probabilities
+}
+
+fn reason(difference: f64, rank: usize, probabilities: &[RankProbability], settings: &RankSettings) -> String {
+    let unlimited = settings.rounding.apply(difference.max(0.0)) as usize + settings.offset;
+    let growth = if difference > 0.0 {
+        format!("the dimension grows by {difference:.2}: {} of it plus {}", settings.rounding, settings.offset)
+    } else {
+        format!("the dimension does not grow ({difference:+.2}): {} alone", settings.offset)
+    };
+    let limit = match rank.cmp(&unlimited) {
+        std::cmp::Ordering::Less => format!(", cut from {unlimited} to the maximum"),
+        std::cmp::Ordering::Greater => format!(", raised from {unlimited} to the minimum"),
+        std::cmp::Ordering::Equal => String::new(),
+    };
+    let share = probabilities.iter().find(|entry| entry.rank == rank).map_or(0.0, |entry| entry.probability);
+    let certainty =
+        if probabilities.is_empty() { String::new() } else { format!("; in {:.0} % of the subsamples", 100.0 * share) };
+    format!("{growth} gives {rank}{limit}{certainty}")
+}

@@ -1,0 +1,132 @@
+//! Settings of the rule.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::RankError;
+use crate::onnx::Role;
+
+/// How a difference of dimensions becomes a whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// Up: the rank is never below the bound.
+    #[default]
+    Ceil,
+    /// To the nearest.
+    Round,
+    /// Down.
+    Floor,
+}
+
+impl Rounding {
+    /// `ceil`, `round` or `floor`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rounding::Ceil => "ceil",
+            Rounding::Round => "round",
+            Rounding::Floor => "floor",
+        }
+    }
+
+    /// The whole number.
+    pub fn apply(self, value: f64) -> f64 {
+        match self {
+            Rounding::Ceil => value.ceil(),
+            Rounding::Round => value.round(),
+            Rounding::Floor => value.floor(),
+        }
+    }
+}
+
+impl fmt::Display for Rounding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Rounding {
+    type Err = RankError;
+
+    fn from_str(text: &str) -> Result<Self, RankError> {
+        let all = [Rounding::Ceil, Rounding::Round, Rounding::Floor];
+        all.into_iter().find(|rounding| rounding.as_str() == text).ok_or_else(|| RankError::Setting {
+            setting: "rounding",
+            found: format!("{text:?}"),
+            cure: "use ceil, round or floor",
+        })
+    }
+}
+
+/// How dimensions become ranks: `rank = rounding(max(d_i − d_{i−1}, 0)) + offset`, kept within minimum and maximum, then
+/// lowered where the budget asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RankSettings {
+    /// How the difference becomes a whole number.
+    pub rounding: Rounding,
+    /// Added to every rounded difference; 1 in the paper.
+    pub offset: usize,
+    /// Smallest rank; 0 lets a block go without adapter (with an offset of 0).
+    pub minimum: usize,
+    /// Largest rank.
+    pub maximum: Option<usize>,
+    /// Most parameters that all adapters together may have (without the head).
+    pub budget: Option<u64>,
+    /// `alpha / rank`, the same for all blocks.
+    pub scaling: f64,
+    /// Which weights of a block get the rank.
+    pub projections: Vec<Role>,
+    /// Random splits of the rows into halves that tell how certain a rank is; 0 for none.
+    pub subsamples: usize,
+    /// Seed of the splits.
+    pub seed: u64,
+}
+
+impl Default for RankSettings {
+    fn default() -> Self {
+        Self {
+            rounding: Rounding::Ceil,
+            offset: 1,
+            minimum: 1,
+            maximum: None,
+            budget: None,
+            scaling: 32.0,
+            projections: vec![Role::Query, Role::Key, Role::Value, Role::Output],
+            subsamples: 100,
+            seed: 0,
+        }
+    }
+}
+
+impl RankSettings {
+    /// The same settings, if they make sense.
+    pub fn checked(&self) -> Result<&Self, RankError> {
+        if self.maximum.is_some_and(|maximum| maximum < self.minimum) {
+            let found = format!("{} with a minimum of {}", self.maximum.unwrap_or_default(), self.minimum);
+            return Err(RankError::Setting { setting: "the maximum rank", found, cure: "give at least the minimum" });
+        }
+        if !(self.scaling.is_finite() && self.scaling > 0.0) {
+            let found = self.scaling.to_string();
+            return Err(RankError::Setting { setting: "the scaling alpha/rank", found, cure: "give a number above 0" });
+        }
+        if self.projections.is_empty() {
+            let cure = "name some of query, key, value, output, feed_forward, other";
+            return Err(RankError::Setting { setting: "the list of projections", found: "empty".into(), cure });
+        }
+        Ok(self)
+    }
+
+    /// As they stand in the plan.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "rounding": self.rounding.as_str(),
+            "offset": self.offset,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "budget": self.budget,
+            "scaling": self.scaling,
+            "projections": self.projections.iter().map(|role| role.as_str()).collect::<Vec<_>>(),
+            "subsamples": self.subsamples,
+            "seed": self.seed,
+        })
+    }
+}

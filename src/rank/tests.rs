@@ -1,0 +1,290 @@
+use std::path::Path;
+
+use ndarray::Array2;
+
+use super::*;
+use crate::dimension::TwoNn;
+use crate::onnx::Role;
+use crate::progress::Silent;
+
+struct Lcg(u64);
+
+impl Lcg {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A cube of the given dimension, bent into more columns.
+    fn manifold(&mut self, rows: usize, dimension: usize) -> Array2<f32> {
+        let cube = Array2::from_shape_simple_fn((rows, dimension), || self.uniform());
+        Array2::from_shape_fn((rows, dimension + 3), |(row, column)| {
+            let value = cube[[row, column % dimension]];
+            if column < dimension { value as f32 } else { (0.3 * value * value) as f32 }
+        })
+    }
+}
+
+fn module(block: usize, role: Role) -> ModuleToAdapt {
+    let name = format!("encoder.layer.{}.{}", block - 1, role.as_str());
+    ModuleToAdapt {
+        checkpoint_tensor: Some(format!("{name}.weight")),
+        node: format!("/{name}/MatMul"),
+        weight: format!("weight_{block}_{}", role.as_str()),
+        module: name,
+        role,
+        in_features: 8,
+        out_features: 8,
+    }
+}
+
+fn blocks(count: usize) -> Vec<BlockToAdapt> {
+    let roles = [Role::Query, Role::Value, Role::FeedForward];
+    let block = |block| BlockToAdapt { block, modules: roles.map(|role| module(block, role)).to_vec() };
+    (1..=count).map(block).collect()
+}
+
+fn names(layers: usize) -> Vec<String> {
+    (0..layers).map(|index| format!("hidden_states.{index}")).collect()
+}
+
+fn request<'a>(hidden_states: &'a [String], blocks: &'a [BlockToAdapt], settings: RankSettings) -> PlanRequest<'a> {
+    PlanRequest {
+        model: ModelProvenance {
+            onnx: "model.onnx".into(),
+            onnx_sha256: "aa11".into(),
+            other_files: vec![("model.safetensors".into(), "bb22".into())],
+            producer: "pytorch 2.11".into(),
+            opset: 17,
+            last_state_after_final_norm: None,
+        },
+        data: DataProvenance {
+            file: "train.tsv".into(),
+            sha256: "cc33".into(),
+            tokenizer_sha256: "dd44".into(),
+            task: Some("cola".into()),
+            columns: vec!["sentence".into()],
+            rows: 310,
+            distinct_rows: 300,
+            maximum_length: 128,
+        },
+        extraction: ExtractionProvenance {
+            pooling: "mean".into(),
+            onnxruntime: "1.30.0".into(),
+            provider: "CPUExecutionProvider".into(),
+        },
+        hidden_states,
+        blocks,
+        estimator: TwoNn::default(),
+        settings,
+    }
+}
+
+fn plan(layers: &[Array2<f32>], settings: RankSettings) -> Result<Plan, RankError> {
+    let (names, blocks) = (names(layers.len()), blocks(layers.len() - 1));
+    make_plan(&mut |index| Ok(layers[index].clone()), &request(&names, &blocks, settings), &Silent)
+}
+
+/// Hidden state 0 is constant, then the dimension grows and shrinks.
+fn layers() -> Vec<Array2<f32>> {
+    let mut generator = Lcg(7);
+    let mut layers = vec![Array2::from_elem((300, 5), 0.5f32)];
+    layers.extend([2, 6, 3].map(|dimension| generator.manifold(300, dimension)));
+    layers
+}
+
+fn ranks(plan: &Plan) -> Vec<usize> {
+    plan.blocks.iter().map(|block| block.rank).collect()
+}
+
+#[test]
+fn a_plan_holds_dimensions_ranks_and_where_they_come_from() {
+    let settings = RankSettings { subsamples: 20, ..RankSettings::default() };
+    let mut plan = plan(&layers(), settings).unwrap();
+    round(&mut plan);
+    plan.gelora_version = "0.0.0".into();
+    insta::assert_json_snapshot!(plan);
+}
+
+/// Six digits are enough to see a change, and equal on every processor.
+fn round(plan: &mut Plan) {
+    let round = |value: &mut f64| *value = (*value * 1e6).round() / 1e6;
+    for state in &mut plan.hidden_states {
+        state.dimension.iter_mut().chain(&mut state.standard_error).for_each(round);
+        state.interval.iter_mut().for_each(|(low, high)| [low, high].into_iter().for_each(round));
+        state.scale.iter_mut().for_each(|(_, dimension)| round(dimension));
+    }
+    for block in &mut plan.blocks {
+        block.difference.iter_mut().for_each(round);
+        block.difference_interval.iter_mut().for_each(|(low, high)| [low, high].into_iter().for_each(round));
+    }
+}
+
+#[test]
+fn the_same_request_gives_the_same_plan_and_the_file_gives_it_back() {
+    let settings = RankSettings { subsamples: 8, ..RankSettings::default() };
+    let first = plan(&layers(), settings.clone()).unwrap();
+    let path = tempfile::tempdir().unwrap().path().join("plan.json");
+    first.write(&path).unwrap();
+    assert_eq!(Plan::read(&path).unwrap(), first);
+    let again = plan(&layers(), settings).unwrap();
+    assert_eq!(serde_json::to_string(&first).unwrap(), serde_json::to_string(&again).unwrap());
+}
+
+#[test]
+fn settings_shape_the_ranks() {
+    let ruled = |change: &dyn Fn(&mut RankSettings)| {
+        let mut settings = RankSettings { subsamples: 0, ..RankSettings::default() };
+        change(&mut settings);
+        ranks(&plan(&layers(), settings).unwrap())
+    };
+    let differences: Vec<f64> = plan(&layers(), RankSettings { subsamples: 0, ..RankSettings::default() })
+        .unwrap()
+        .blocks
+        .iter()
+        .map(|block| block.difference.unwrap_or(f64::NAN))
+        .collect();
+    let growth = differences[1];
+    assert!(differences[0].is_nan() && growth > 2.5 && differences[2] < 0.0, "{differences:?}");
+    assert_eq!(ruled(&|_| {}), [1, growth.ceil() as usize + 1, 1]);
+    assert_eq!(ruled(&|s| s.rounding = Rounding::Floor), [1, growth.floor() as usize + 1, 1]);
+    assert_eq!(ruled(&|s| s.offset = 3), [3, growth.ceil() as usize + 3, 3]);
+    assert_eq!(ruled(&|s| s.minimum = 2), [2, growth.ceil() as usize + 1, 2]);
+    assert_eq!(ruled(&|s| s.maximum = Some(2)), [1, 2, 1]);
+    assert_eq!(ruled(&|s| (s.offset, s.minimum) = (0, 0)), [0, growth.ceil() as usize, 0]);
+    // Two modules of 8 + 8 in each of three blocks: 32 parameters per rank and block.
+    assert_eq!(ruled(&|s| s.budget = Some(4 * 32)), [1, 2, 1]);
+}
+
+#[test]
+fn alpha_follows_the_rank_and_rank_zero_leaves_modules_out() {
+    let settings = RankSettings { offset: 0, minimum: 0, scaling: 2.0, subsamples: 0, ..RankSettings::default() };
+    let plan = plan(&layers(), settings).unwrap();
+    assert_eq!((plan.blocks[0].rank, plan.blocks[0].modules.len()), (0, 0));
+    let block = &plan.blocks[1];
+    assert_eq!(block.alpha, 2.0 * block.rank as f64);
+    assert!(block.modules.iter().all(|module| module.rank == block.rank && module.alpha == block.alpha));
+    assert_eq!(plan.adapter_parameters, 32 * block.rank as u64);
+}
+
+#[test]
+fn a_shared_weight_gets_one_adapter_with_the_largest_rank() {
+    let layers = layers();
+    let (names, mut blocks) = (names(4), blocks(3));
+    for block in &mut blocks {
+        block.modules = vec![module(1, Role::Query)];
+    }
+    let make = |budget| {
+        let settings = RankSettings { subsamples: 0, budget, ..RankSettings::default() };
+        make_plan(&mut |index| Ok(layers[index].clone()), &request(&names, &blocks, settings), &Silent)
+    };
+    let plan = make(None).unwrap();
+    let modules: Vec<usize> = plan.blocks.iter().map(|block| block.modules.len()).collect();
+    assert_eq!(modules, [1, 0, 0]);
+    assert_eq!(plan.blocks[0].modules[0].rank, plan.blocks[1].rank);
+    let plan = make(Some(2 * 16)).unwrap();
+    assert_eq!((plan.blocks[0].modules[0].rank, plan.adapter_parameters), (2, 32));
+    assert_eq!(ranks(&plan), [2, 2, 1]);
+}
+
+#[test]
+fn the_budget_lowers_the_largest_rank_that_loses_least() {
+    let share = |rank, bound| budget::Share { rank, cost: 10, bound };
+    let lowered = |limit| {
+        let mut shares = [share(4, 3.9), share(4, 3.1), share(2, 1.2), share(2, 1.2)];
+        budget::fit(&mut shares, limit, 1).map(|()| shares.map(|share| share.rank))
+    };
+    assert_eq!(lowered(120).unwrap(), [4, 4, 2, 2]);
+    assert_eq!(lowered(119).unwrap(), [4, 3, 2, 2]);
+    assert_eq!(lowered(100).unwrap(), [3, 3, 2, 2]);
+    assert_eq!(lowered(80).unwrap(), [2, 2, 2, 2]);
+    assert_eq!(lowered(70).unwrap(), [2, 2, 2, 1]);
+    let error = lowered(39).unwrap_err().to_string();
+    insta::assert_snapshot!(error, @"the smallest ranks need 40 parameters, the budget is 39; raise it, lower --minimum-rank or adapt fewer projections");
+}
+
+/// The standard error from halves of one sample against the spread over independent samples, for one layer and for the
+/// difference of two layers that share their rows. `examples/subsampling_coverage.rs` does this at full size.
+#[test]
+fn standard_errors_are_the_spread_over_independent_samples() {
+    let settings = RankSettings { subsamples: 30, ..RankSettings::default() };
+    let (mut dimensions, mut errors, mut differences, mut difference_errors) = (vec![], vec![], vec![], vec![]);
+    for sample in 0..40 {
+        let layer = Lcg(100 + sample).manifold(240, 4);
+        let next = layer.mapv(|v| v * v + v);
+        let [a, b] = [layer, next].map(|layer| measure(layer.view(), &TwoNn::default(), &settings, &Silent).unwrap());
+        let deviations: Vec<f64> = a.deviations.iter().zip(&b.deviations).map(|(a, b)| b - a).collect();
+        dimensions.push(a.dimension.dimension().unwrap());
+        errors.push(standard_error(&a.deviations).unwrap());
+        differences.push(b.dimension.dimension().unwrap() - a.dimension.dimension().unwrap());
+        difference_errors.push(standard_error(&deviations).unwrap());
+    }
+    for (values, errors) in [(&dimensions, errors), (&differences, difference_errors)] {
+        let spread = ndarray::aview1(values).std(1.0);
+        let ratio = ndarray::aview1(&errors).mean().unwrap() / spread;
+        assert!((0.7..1.4).contains(&ratio), "{ratio}");
+    }
+    // What layers share cancels: the difference is known better than its parts.
+    assert!(ndarray::aview1(&differences).std(1.0) < 0.9 * ndarray::aview1(&dimensions).std(1.0));
+}
+
+#[test]
+fn layers_that_do_not_fit_are_errors() {
+    let error = |layers: &[Array2<f32>], settings| plan(layers, settings).unwrap_err().to_string();
+    let quick = RankSettings { subsamples: 0, ..RankSettings::default() };
+    let mut generator = Lcg(1);
+    let good = generator.manifold(200, 2);
+    insta::assert_snapshot!(error(&[good.clone(), generator.manifold(199, 2)], quick.clone()), @"hidden state 1 has 199 rows, hidden state 0 has 200; extract the activations again");
+    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 not finite, 0 repeated), but an estimate needs 50; use more data, or another pooling if the rows should not be equal");
+    let mut spoilt = good.clone();
+    spoilt.rows_mut().into_iter().take(5).for_each(|mut row| row[0] = f32::NAN);
+    insta::assert_snapshot!(error(&[good.clone(), spoilt], quick.clone()), @"5 of 200 activations of hidden state 1 are NaN or infinite; export the model in float32 and check the weights, or drop the rows that cause it");
+    let projections = vec![Role::Key];
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed_forward: choose among these with --projections");
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { minimum: 3, maximum: Some(2), ..quick.clone() }), @"the maximum rank is 2 with a minimum of 3; give at least the minimum");
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number above 0");
+    let few = blocks(3);
+    let names = names(3);
+    let error = make_plan(&mut |_| Ok(good.clone()), &request(&names, &few, quick), &Silent).unwrap_err();
+    insta::assert_snapshot!(error, @"3 hidden states need 2 blocks, but there are 3; export all hidden states");
+}
+
+#[test]
+fn a_layer_with_few_distinct_rows_is_degenerate_where_others_are_not() {
+    let mut generator = Lcg(2);
+    let positions = Array2::from_shape_fn((200, 4), |(row, column)| ((row % 30) * (column + 1)) as f32);
+    let quick = RankSettings { subsamples: 0, ..RankSettings::default() };
+    let plan = plan(&[positions, generator.manifold(200, 2)], quick).unwrap();
+    assert_eq!(plan.hidden_states[0].degenerate.as_deref(), Some("only 30 of 200 rows are distinct"));
+    assert_eq!(ranks(&plan), [1]);
+    assert!(plan.blocks[0].reason.starts_with("hidden state 0 has no dimension, so the difference is undefined"));
+}
+
+#[test]
+fn other_versions_and_other_models_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.json");
+    let shown = |error: RankError| error.to_string().replace(folder.path().to_str().unwrap(), "FOLDER");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        shown(Plan::read(&path).unwrap_err())
+    };
+    insta::assert_snapshot!(read(r#"{"format_version": 99}"#), @"FOLDER/plan.json has plan format 99, this gelora reads format 1; update gelora");
+    insta::assert_snapshot!(read(r#"{"format_version": 0}"#), @"FOLDER/plan.json has plan format 0, this gelora reads format 1; make the plan again");
+    insta::assert_snapshot!(read(r#"{"format_version": 1}"#), @"FOLDER/plan.json is not a plan (missing field `gelora_version`); make it with `gelora plan`");
+    insta::assert_snapshot!(read("{}"), @"FOLDER/plan.json is not a plan (it has no format_version); make it with `gelora plan`");
+    insta::assert_snapshot!(read("no json"), @"FOLDER/plan.json is not a plan (expected ident at line 1 column 2); make it with `gelora plan`");
+    insta::assert_snapshot!(shown(Plan::read(&folder.path().join("absent.json")).unwrap_err()), @"cannot read FOLDER/absent.json: No such file or directory (os error 2); check the path");
+    let plan = plan(&layers(), RankSettings { subsamples: 0, ..RankSettings::default() }).unwrap();
+    plan.verify_model("aa11").unwrap();
+    insta::assert_snapshot!(plan.verify_model("ee55").unwrap_err(), @"this plan was made for another model: its SHA-256 is aa11, that of the model ee55; plan again for this model, or give the model of the plan (model.onnx)");
+}
+
+/// A plan as the first version wrote it must stay readable.
+#[test]
+fn plans_of_format_1_are_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/plan_1.json");
+    let plan = Plan::read(&path).unwrap();
+    assert_eq!(plan.format_version, 1);
+    assert_eq!(ranks(&plan), [1, 4, 1]);
+}

@@ -1,0 +1,204 @@
+//! Is an export what it should be? The same batch twice, a row alone and among others, a row with and without padding.
+
+use std::path::Path;
+
+use ndarray::{Array2, Axis, Ix3, s};
+use serde::{Deserialize, Serialize};
+
+use super::subgraph::{Additions, subgraph, value};
+use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use crate::dataset::{Encoding, pad};
+use crate::onnx::{DataType, HiddenStates, Model};
+
+/// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SelfCheck {
+    /// The same batch gives the same hidden states twice. `false`: a random operation (dropout) is active.
+    pub deterministic: bool,
+    /// A row has the same hidden states alone and among others of its length.
+    pub batch_invariant: bool,
+    /// A row has the same hidden states with and without padding. `false`: the attention mask is ignored.
+    pub padding_invariant: bool,
+    /// Difference between two runs of a batch.
+    pub between_runs: Difference,
+    /// Difference between a row alone and in a batch.
+    pub between_batches: Difference,
+    /// Difference between a row with and without padding.
+    pub between_paddings: Difference,
+    /// Relative differences up to this are rounding.
+    pub tolerance: f32,
+    /// How many rows were looked at.
+    pub rows: usize,
+}
+
+/// The largest difference between two vectors that should be equal.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Difference {
+    /// Largest difference of a component.
+    pub absolute: f32,
+    /// The same, relative to the largest component of its vector.
+    pub relative: f32,
+    /// The hidden state in which the relative difference is largest.
+    pub hidden_state: usize,
+}
+
+/// The vectors of one row: `[hidden state]` → `[vectors, width]`.
+pub type RowStates = Vec<Array2<f32>>;
+
+/// Checks an export on a few rows of the data. `pad` is the id and the type id of padding.
+pub fn self_check(
+    library: &Library,
+    model: &Model,
+    states: &HiddenStates,
+    encodings: &[Encoding],
+    (pad_id, pad_type_id): (u32, u32),
+    settings: &SessionSettings,
+) -> Result<SelfCheck, RuntimeError> {
+    let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
+    let precision = precision_of(model, states);
+    let outputs = wanted.iter().map(|name| value(name, type_of(model, name).unwrap_or(DataType::Float), None));
+    let additions = Additions { outputs: outputs.collect(), ..Default::default() };
+    let bytes = subgraph(model, &wanted, &additions)?;
+    let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };
+    let mut session = Session::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
+    drop(bytes);
+    let feeder = Feeder::new(session.inputs(), &[])?;
+    check_rows(encodings, precision, |rows, length| {
+        let batch = padded(rows, length, pad_id, pad_type_id);
+        let feed = feeder.feed(&Tokens::from(&batch));
+        let arrays = session.run(&feed.tensors(), &wanted)?;
+        let mut result: Vec<RowStates> = vec![Vec::with_capacity(wanted.len()); rows.len()];
+        for (array, name) in arrays.into_iter().zip(&wanted) {
+            let found = format!("of shape {:?} (not [batch, sequence, width])", array.shape());
+            let array =
+                array.into_dimensionality::<Ix3>().map_err(|_| RuntimeError::Output { name: (*name).into(), found })?;
+            for ((row, result), encoding) in array.axis_iter(Axis(0)).zip(&mut result).zip(rows) {
+                result.push(row.slice(s![..encoding.len(), ..]).to_owned());
+            }
+        }
+        Ok(result)
+    })
+}
+
+/// The check itself, over anything that gives the hidden states of rows padded to a length.
+pub(crate) fn check_rows<E>(
+    encodings: &[Encoding],
+    precision: f32,
+    mut run: impl FnMut(&[Encoding], usize) -> Result<Vec<RowStates>, E>,
+) -> Result<SelfCheck, E> {
+    let tolerance = (16.0 * precision).max(1e-4);
+    let mut differences = [Difference::default(); 3];
+    let rows = choose(encodings);
+    let longest = rows.iter().map(Encoding::len).max().unwrap_or(0);
+    if longest > 0 {
+        let first = run(&rows, longest)?;
+        let second = run(&rows, longest)?;
+        first.iter().zip(&second).for_each(|(a, b)| differences[0].compare(a, b));
+    }
+    for row in &rows {
+        let alone = run(std::slice::from_ref(row), row.len())?;
+        let among = run(&with_companions(row), row.len())?;
+        differences[1].compare(&alone[0], &among[0]);
+        // Padding must not lead beyond the longest row: the model may have no more positions.
+        let short = if row.len() < longest { row.clone() } else { prefix(row, (row.len() / 2).max(1)) };
+        let alone = run(std::slice::from_ref(&short), short.len())?;
+        let padded = run(std::slice::from_ref(&short), longest.max(short.len() + 1))?;
+        differences[2].compare(&alone[0], &padded[0]);
+    }
+    let [between_runs, between_batches, between_paddings] = differences;
+    let small = |difference: Difference| difference.relative <= tolerance;
+    Ok(SelfCheck {
+        deterministic: small(between_runs),
+        batch_invariant: small(between_batches),
+        padding_invariant: small(between_paddings),
+        between_runs,
+        between_batches,
+        between_paddings,
+        tolerance,
+        rows: rows.len(),
+    })
+}
+
+/// Up to four rows, from the shortest to the longest.
+fn choose(encodings: &[Encoding]) -> Vec<Encoding> {
+    let mut order: Vec<usize> = (0..encodings.len()).filter(|row| !encodings[*row].is_empty()).collect();
+    order.sort_by_key(|row| encodings[*row].len());
+    let mut places: Vec<usize> = (0..4).map(|i| i * order.len().saturating_sub(1) / 3).collect();
+    places.dedup();
+    places.into_iter().filter_map(|place| order.get(place)).map(|row| encodings[*row].clone()).collect()
+}
+
+/// The row, and three of the same length with its tokens in other orders.
+fn with_companions(row: &Encoding) -> Vec<Encoding> {
+    let turned = |by: usize| {
+        let mut turned = row.clone();
+        turned.ids.rotate_left(by % row.len().max(1));
+        turned
+    };
+    vec![row.clone(), turned(1), turned(2), turned(3)]
+}
+
+fn prefix(row: &Encoding, length: usize) -> Encoding {
+    Encoding { ids: row.ids[..length].to_vec(), type_ids: row.type_ids[..length].to_vec() }
+}
+
+/// Rows padded to a given length.
+pub(crate) fn padded(rows: &[Encoding], length: usize, pad_id: u32, pad_type_id: u32) -> crate::dataset::Batch {
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let mut batch = pad(rows, &all, pad_id, pad_type_id);
+    if length > batch.length {
+        let widen = |values: &[i64], fill: i64| -> Vec<i64> {
+            let rows = values.chunks(batch.length.max(1));
+            rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, length - batch.length))).collect()
+        };
+        let ids = widen(&batch.ids, i64::from(pad_id));
+        let mask = widen(&batch.mask, 0);
+        let type_ids = widen(&batch.type_ids, i64::from(pad_type_id));
+        batch = crate::dataset::Batch { rows: batch.rows, length, ids, mask, type_ids };
+    }
+    batch
+}
+
+impl Difference {
+    fn compare(&mut self, one: &RowStates, other: &RowStates) {
+        for (state, (one, other)) in one.iter().zip(other).enumerate() {
+            for (a, b) in one.outer_iter().zip(other.outer_iter()) {
+                let (absolute, scale) = a.iter().zip(&b).fold((0f32, 0f32), |(absolute, scale), (a, b)| {
+                    let difference = if a.is_nan() && b.is_nan() || a == b { 0.0 } else { (a - b).abs() };
+                    let difference = if difference.is_nan() { f32::INFINITY } else { difference };
+                    (absolute.max(difference), if a.is_finite() { scale.max(a.abs()) } else { scale })
+                });
+                let relative = if absolute == 0.0 { 0.0 } else { absolute / scale.max(f32::MIN_POSITIVE) };
+                self.absolute = self.absolute.max(absolute);
+                if relative > self.relative {
+                    self.relative = relative;
+                    self.hidden_state = state;
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is a dropout with a training mode; one without is inert.
+pub(crate) fn has_training_dropout(model: &Model) -> bool {
+    let trains =
+        |node: &crate::onnx::Node| node.is("Dropout") && node.inputs.get(2).is_some_and(|name| !name.is_empty());
+    model.graph.nodes.iter().any(trains)
+}
+
+/// The element type of a value, where the graph declares it.
+pub(crate) fn type_of(model: &Model, name: &str) -> Option<DataType> {
+    let graph = &model.graph;
+    let declared = graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs);
+    declared.filter(|value| value.name == name).find_map(|value| value.data_type)
+}
+
+/// Machine epsilon of the coarsest element type among the hidden states.
+pub(crate) fn precision_of(model: &Model, states: &HiddenStates) -> f32 {
+    let epsilon = |name: &String| match type_of(model, name) {
+        Some(DataType::Float16) => half::f16::EPSILON.to_f32(),
+        Some(DataType::BFloat16) => half::bf16::EPSILON.to_f32(),
+        _ => f32::EPSILON,
+    };
+    states.values.iter().map(epsilon).fold(f32::EPSILON, f32::max)
+}

@@ -1,0 +1,143 @@
+//! A copy of a model that computes only what is asked for, made for one session and never written to disk.
+//!
+//! ONNX Runtime runs every node of a graph whatever outputs are fetched; a head over a large vocabulary costs more than the
+//! rest. So the messages of the file that lead to the wanted values are copied byte for byte, and the rest is left out.
+
+use std::collections::HashSet;
+
+use crate::onnx::wire::{Reader, Value, WireError, Writer};
+use crate::onnx::{Graph, Model, OnnxError, Topology, node_inputs};
+
+/// What a subgraph has beyond the model's own nodes.
+#[derive(Debug, Clone, Default)]
+pub struct Additions {
+    /// Encoded `NodeProto`s, in topological order; they may use the wanted values and the added inputs.
+    pub nodes: Vec<Vec<u8>>,
+    /// Encoded `ValueInfoProto`s of further inputs.
+    pub inputs: Vec<Vec<u8>>,
+    /// Encoded `ValueInfoProto`s of the outputs; they replace those of the model.
+    pub outputs: Vec<Vec<u8>>,
+}
+
+const GRAPH: u32 = 7;
+
+/// The model as far as `wanted` needs it, with the additions, as the bytes of an `.onnx` file.
+pub fn subgraph(model: &Model, wanted: &[&str], additions: &Additions) -> Result<Vec<u8>, OnnxError> {
+    let malformed = |error: WireError| OnnxError::Malformed { path: model.path().into(), reason: error.to_string() };
+    let kept = Kept::new(&model.graph, wanted);
+    let mut writer = Writer::new();
+    let buffer = model.file_bytes();
+    let mut at = Position::default();
+    let mut reader = Reader::new(buffer, 0..buffer.len());
+    while let Some(field) = reader.next_field().map_err(malformed)? {
+        match field.value {
+            Value::Bytes(range) if field.number == GRAPH => {
+                let mut inner = Reader::new(buffer, range);
+                while let Some(field) = inner.next_field().map_err(malformed)? {
+                    if let Value::Bytes(range) = field.value
+                        && kept.keeps(&model.graph, field.number, &mut at)
+                    {
+                        // Messages concatenate: every part of the graph may stand in a graph message of its own.
+                        writer.message(GRAPH, |graph| drop_result(graph.bytes(field.number, &buffer[range])));
+                    }
+                }
+            }
+            Value::Bytes(range) => drop_result(writer.bytes(field.number, &buffer[range])),
+            Value::Varint(value) => drop_result(writer.int(field.number, value as i64)),
+            // A model has no field of a fixed width.
+            Value::Fixed64(_) | Value::Fixed32(_) => {}
+        }
+    }
+    for (number, messages) in [(1, &additions.nodes), (11, &additions.inputs), (12, &additions.outputs)] {
+        for message in messages {
+            writer.message(GRAPH, |graph| drop_result(graph.bytes(number, message)));
+        }
+    }
+    Ok(writer.into_bytes())
+}
+
+/// The writer's methods give the writer back, for chaining.
+fn drop_result(_: &mut Writer) {}
+
+/// How many nodes, initializers, inputs and inner values were seen so far, in file order.
+#[derive(Default)]
+struct Position {
+    nodes: usize,
+    initializers: usize,
+    inputs: usize,
+    values: usize,
+}
+
+struct Kept<'g> {
+    nodes: HashSet<usize>,
+    /// Values that the kept nodes use or make, and the wanted ones.
+    values: HashSet<&'g str>,
+}
+
+impl<'g> Kept<'g> {
+    fn new(graph: &'g Graph, wanted: &[&'g str]) -> Self {
+        let nodes = Topology::new(graph).ancestors(wanted, &HashSet::new());
+        let mut values: HashSet<&str> = wanted.iter().copied().collect();
+        for &index in &nodes {
+            let node = &graph.nodes[index];
+            values.extend(node_inputs(node));
+            values.extend(node.outputs.iter().map(String::as_str));
+        }
+        Self { nodes, values }
+    }
+
+    /// Whether the next part of the graph, of this field number, is kept.
+    fn keeps(&self, graph: &Graph, number: u32, at: &mut Position) -> bool {
+        let next = |counter: &mut usize| {
+            *counter += 1;
+            *counter - 1
+        };
+        let used = |name: Option<&String>| name.is_some_and(|name| self.values.contains(name.as_str()));
+        match number {
+            1 => self.nodes.contains(&next(&mut at.nodes)),
+            5 => used(graph.initializers.get(next(&mut at.initializers)).map(|tensor| &tensor.name)),
+            11 => used(graph.inputs.get(next(&mut at.inputs)).map(|input| &input.name)),
+            12 => false,
+            13 => used(graph.value_info.get(next(&mut at.values)).map(|value| &value.name)),
+            _ => true,
+        }
+    }
+}
+
+/// An encoded `NodeProto` of the default domain.
+pub fn node(operator: &str, inputs: &[&str], output: &str, ints: &[(&str, i64)]) -> Vec<u8> {
+    let mut node = Writer::new();
+    for input in inputs {
+        node.string(1, input);
+    }
+    node.string(2, output).string(3, output).string(4, operator);
+    for (name, value) in ints {
+        node.message(5, |attribute| {
+            attribute.string(1, name).int(3, *value).int(20, 2);
+        });
+    }
+    node.into_bytes()
+}
+
+/// An encoded `ValueInfoProto` of a tensor; `axes` are names, or nothing where the shape is left to ONNX Runtime.
+pub fn value(name: &str, data_type: crate::onnx::DataType, axes: Option<&[&str]>) -> Vec<u8> {
+    let mut value = Writer::new();
+    value.string(1, name).message(2, |kind| {
+        kind.message(1, |tensor| {
+            tensor.int(1, i64::from(data_type.code()));
+            if let Some(axes) = axes {
+                tensor.message(2, |shape| {
+                    for axis in axes {
+                        shape.message(1, |dimension| {
+                            match axis.parse::<i64>() {
+                                Ok(size) => dimension.int(1, size),
+                                Err(_) => dimension.string(2, axis),
+                            };
+                        });
+                    }
+                });
+            }
+        });
+    });
+    value.into_bytes()
+}

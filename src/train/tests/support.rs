@@ -1,0 +1,181 @@
+//! A tiny export, a plan for it, and rows that can be learnt.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::{ModelFolder, match_weights};
+use crate::dataset::{Encoding, Label, Metric, Objective};
+use crate::files::sha256_file;
+use crate::onnx::{HiddenStates, LinearLayer, Model, Role, blocks};
+use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
+use crate::runtime::Device;
+use crate::train::{HeadPooling, Kernels, Rows, TrainInput, TrainSettings, WarmUp};
+
+/// An opened export with everything that training needs beside it.
+pub struct Bench {
+    pub model: Model,
+    pub folder: ModelFolder,
+    pub sha256: String,
+    pub plan: Plan,
+    pub objective: Objective,
+    pub encodings: Vec<Encoding>,
+    pub labels: Vec<Label>,
+    pub validation: (Vec<Encoding>, Vec<Label>),
+    pub metrics: Vec<Metric>,
+    pub padding_is_safe: bool,
+    pub out: tempfile::TempDir,
+}
+
+/// Path of an export made by `onnx/make_tiny_encoder.py`.
+pub fn export(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("onnx").join(name)
+}
+
+impl Bench {
+    /// Two classes: a row holds token 80 or token 90 somewhere.
+    pub fn new(name: &str) -> Self {
+        let folder = ModelFolder::open(&export(name)).unwrap();
+        let model = Model::open(&folder.onnx).unwrap();
+        let sha256 = sha256_file(&folder.onnx).unwrap();
+        let plan = plan(&model, &folder, &sha256);
+        let (encodings, labels) = rows(120, 1);
+        Bench {
+            plan,
+            model,
+            folder,
+            sha256,
+            objective: Objective::Classification { labels: vec!["without".into(), "with".into()] },
+            encodings,
+            labels,
+            validation: rows(40, 2),
+            metrics: vec![Metric::Accuracy, Metric::Matthews],
+            padding_is_safe: true,
+            out: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn input(&self) -> TrainInput<'_> {
+        TrainInput {
+            model: &self.model,
+            model_sha256: &self.sha256,
+            checkpoint: self.folder.checkpoint.as_ref(),
+            plan: &self.plan,
+            objective: &self.objective,
+            train: Rows { encodings: &self.encodings, labels: &self.labels },
+            validation: Some(Rows { encodings: &self.validation.0, labels: &self.validation.1 }),
+            metrics: &self.metrics,
+            pad_id: 0,
+            pad_type_id: 0,
+            padding_is_safe: self.padding_is_safe,
+            initial: None,
+            folder: self.out.path(),
+        }
+    }
+
+    pub fn journal(&self) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.out.path().join("metrics.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+pub fn settings() -> TrainSettings {
+    TrainSettings {
+        epochs: 4,
+        batch_size: 16,
+        learning_rate: 1e-2,
+        warm_up: WarmUp::Ratio(0.1),
+        device: Device::Cpu,
+        threads: Some(1),
+        linear: Kernels::Torch,
+        log_every: 3,
+        save_every: 5,
+        evaluation_tokens: 256,
+        ..TrainSettings::default()
+    }
+}
+
+pub fn with_head(pooling: HeadPooling) -> TrainSettings {
+    TrainSettings { head: Some(pooling), ..settings() }
+}
+
+/// `[CLS]`, some tokens, `[SEP]`; a fixed sequence of numbers decides.
+fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Vec<Label>) {
+    let mut state = seed;
+    let mut next = |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    let mut row = || {
+        let length = 3 + next(9);
+        let class = next(2) as usize;
+        let mut body: Vec<u32> = (0..length).map(|_| 5 + next(95) as u32).collect();
+        body[next(length) as usize] = [80, 90][class];
+        let label = Label::Class(class);
+        let ids: Vec<u32> = [2].into_iter().chain(body).chain([3]).collect();
+        (Encoding { type_ids: vec![0; ids.len()], ids }, label)
+    };
+    (0..count).map(|_| row()).unzip()
+}
+
+/// Rank 2 in the first block, 1 in the second, on query, key, value and output.
+pub fn plan(model: &Model, folder: &ModelFolder, sha256: &str) -> Plan {
+    let states = HiddenStates::find(model).unwrap();
+    let planned = blocks(model, &states).unwrap().into_iter().map(|block| {
+        let rank = if block.index == 1 { 2 } else { 1 };
+        let wanted = |linear: &&LinearLayer| !matches!(linear.role, Role::FeedForward | Role::Other);
+        let linears: Vec<&LinearLayer> = block.linears.iter().filter(wanted).collect();
+        let matches = match_weights(model, folder.checkpoint.as_ref().unwrap(), &linears).unwrap();
+        let modules = linears.iter().zip(matches).map(|(linear, known)| {
+            let known = known.unwrap();
+            PlannedModule {
+                module: known.module().to_owned(),
+                checkpoint_tensor: Some(known.tensor),
+                node: linear.node_name.clone(),
+                weight: linear.weight.clone(),
+                role: linear.role.as_str().into(),
+                in_features: linear.in_features,
+                out_features: linear.out_features,
+                rank,
+                alpha: 4.0 * rank as f64,
+            }
+        });
+        BlockRank {
+            block: block.index,
+            difference: None,
+            difference_interval: None,
+            rank,
+            alpha: 4.0 * rank as f64,
+            rank_probabilities: Vec::new(),
+            reason: String::new(),
+            modules: modules.collect(),
+        }
+    });
+    let nothing = String::new;
+    Plan {
+        format_version: 1,
+        gelora_version: nothing(),
+        model: ModelProvenance {
+            onnx: "model.onnx".into(),
+            onnx_sha256: sha256.into(),
+            other_files: Vec::new(),
+            producer: nothing(),
+            opset: 17,
+            last_state_after_final_norm: None,
+        },
+        data: DataProvenance {
+            file: nothing(),
+            sha256: nothing(),
+            tokenizer_sha256: nothing(),
+            task: None,
+            columns: Vec::new(),
+            rows: 0,
+            distinct_rows: 0,
+            maximum_length: 128,
+        },
+        extraction: ExtractionProvenance { pooling: "mean".into(), onnxruntime: nothing(), provider: nothing() },
+        settings: serde_json::Value::Null,
+        hidden_states: Vec::new(),
+        blocks: planned.collect(),
+        adapter_parameters: 0,
+        warnings: Vec::new(),
+    }
+}

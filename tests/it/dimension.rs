@@ -1,0 +1,58 @@
+//! Dimensions against reference values of other packages on real activations, and the library example.
+
+use std::path::{Path, PathBuf};
+
+use gelora::dimension::{LayerDimension, Method, Prepared, TwoNn, prepare};
+use gelora::neighbours::{Engine, nearest};
+use gelora::progress::Silent;
+use ndarray::Array2;
+
+fn golden() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");
+    if !folder.is_dir() {
+        println!("skipped: ../shared is not here");
+        return None;
+    }
+    Some(folder)
+}
+
+fn close(found: f64, expected: &serde_json::Value, what: &str) {
+    let expected = expected.as_f64().unwrap_or_else(|| panic!("{what} is not in the file"));
+    assert!((found - expected).abs() <= 1e-6 * expected, "{what}: {found} is not {expected}");
+}
+
+#[test]
+fn activations_have_the_dimensions_other_packages_find() {
+    let Some(folder) = golden() else { return };
+    let text = std::fs::read_to_string(folder.join("estimators.json")).unwrap();
+    let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases = reference["cases"].as_array().unwrap();
+    let mut checked = 0;
+    for case in cases.iter().filter(|case| case["file"].is_string()) {
+        let file = case["file"].as_str().unwrap();
+        let points: Array2<f32> = ndarray_npy::read_npy(folder.join(file)).unwrap();
+        let methods = [
+            ("twonn_linear_discard_0_1", Method::Linear { discard: 0.1 }),
+            ("skdim_twonn", Method::Linear { discard: 0.1 }),
+            ("twonn_mle", Method::MaximumLikelihood),
+            ("twonn_censored_mle_discard_0_1", Method::CensoredMaximumLikelihood { discard: 0.1 }),
+        ];
+        let Prepared::Cloud(cloud) = prepare(points.view(), 2, &TwoNn::default(), &Silent).unwrap() else {
+            panic!("{file} is degenerate")
+        };
+        for (name, method) in methods {
+            let found = TwoNn { method, ..TwoNn::default() }.estimate_cloud(&cloud).unwrap();
+            let LayerDimension::Estimate(found) = found else { panic!("{found:?}") };
+            close(found.dimension, &case[name], &format!("{file} {name}"));
+            close(found.mean_distances.0, &case["mean_r1"], file);
+            close(found.mean_distances.1, &case["mean_r2"], file);
+        }
+        let exact = &cloud.neighbours;
+        let tree = nearest(points.view(), 2, Engine::BallTree, &Silent).unwrap();
+        assert_eq!((&exact.indices, &exact.distances), (&tree.indices, &tree.distances));
+        close(exact.distances[[0, 0]], &case["first_row_r"][0], file);
+        close(exact.distances[[0, 1]], &case["first_row_r"][1], file);
+        checked += 1;
+    }
+    assert_eq!(checked, 4);
+}

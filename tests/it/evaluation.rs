@@ -1,0 +1,126 @@
+//! Metrics against scikit-learn and SciPy; an export evaluated through ONNX Runtime against transformers, row by row.
+
+use gelora::dataset::{Dataset, Label, LoadSettings, Metric, Objective, Tokenizer};
+use gelora::evaluate::{EvaluateError, EvaluateSettings, Score, evaluate_export, write_predictions};
+use gelora::progress::Silent;
+use gelora::runtime::{Device, Session, SessionSettings};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+use crate::python::{check, repository, text};
+use crate::runtime::library;
+
+/// Random rows, with many equal values, and short ones, where the degenerate cases lie.
+fn metric_cases(random: &mut impl Rng) -> Vec<serde_json::Value> {
+    let mut cases = Vec::new();
+    for case in 0..1000 {
+        let metric = Metric::ALL[case % Metric::ALL.len()];
+        let rows = random.random_range(2..if case % 2 == 0 { 6 } else { 100 });
+        let kinds = if metric == Metric::F1 { 2 } else { random.random_range(2..6) };
+        let mut column = || -> Vec<u32> { (0..rows).map(|_| random.random_range(0..kinds)).collect() };
+        let (predictions, labels) = (column(), column());
+        let label = |&value: &u32| match metric {
+            Metric::Pearson | Metric::Spearman => Label::Value(value as f32 * 0.37 - 1.0),
+            _ => Label::Class(value as usize),
+        };
+        let plain = |label: &Label| match label {
+            Label::Class(class) => json!(class),
+            Label::Value(value) => json!(f64::from(*value)),
+        };
+        let predictions: Vec<Label> = predictions.iter().map(label).collect();
+        let labels: Vec<Label> = labels.iter().map(label).collect();
+        let Score { value, note, .. } = metric.score(&predictions, &labels).unwrap();
+        assert!(value.is_some() || note.is_some(), "what is undefined has a reason");
+        cases.push(json!({
+            "metric": metric.name(),
+            "predictions": predictions.iter().map(plain).collect::<Vec<_>>(),
+            "labels": labels.iter().map(plain).collect::<Vec<_>>(),
+            "value": value,
+        }));
+    }
+    cases
+}
+
+#[test]
+fn metrics_equal_those_of_scikit_learn_and_scipy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cases.json");
+    let cases = metric_cases(&mut ChaCha8Rng::seed_from_u64(3));
+    std::fs::write(&path, serde_json::to_string(&cases).unwrap()).unwrap();
+    check("evaluation_checks.py", &["metrics", text(&path)]);
+}
+
+/// Pairs of random words of the tiny encoder's vocabulary.
+fn rows() -> String {
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let words = ["the", "dog", "walks", "very", "good", "film", "xyz", "she", "likes", "no", "books", "at"];
+    let mut lines = String::new();
+    for row in 0..60 {
+        let mut sentence = || -> String {
+            let words = (0..random.random_range(1..14)).map(|_| words[random.random_range(0..words.len())]);
+            words.collect::<Vec<_>>().join(" ")
+        };
+        let label = if row % 3 == 0 { "yes" } else { "no" };
+        lines.push_str(&format!("{}\n", json!({"one": sentence(), "two": sentence(), "label": label})));
+    }
+    lines
+}
+
+#[test]
+fn an_export_is_evaluated_as_transformers_does_it() {
+    let Some(library) = library() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (data, written) = (folder.path().join("rows.jsonl"), folder.path().join("predictions.jsonl"));
+    std::fs::write(&data, rows()).unwrap();
+    let columns = LoadSettings {
+        text: "one".into(),
+        pair: Some("two".into()),
+        labels: Some(vec!["no".into(), "yes".into()]),
+        ..LoadSettings::default()
+    };
+    let dataset = Dataset::load(&data, &columns).unwrap();
+    let objective = dataset.objective.clone().unwrap();
+    let model = repository("onnx/tiny_encoder");
+    let tokenizer = Tokenizer::open(&model.join("tokenizer.json"), 24).unwrap();
+    let encodings = tokenizer.encode(&dataset.examples, &Silent).unwrap();
+    let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
+    let mut session = Session::from_file(library, &model.join("model.onnx"), &cpu).unwrap();
+
+    let labels = dataset.labels().unwrap();
+    let metrics = [Metric::Accuracy, Metric::F1, Metric::Matthews];
+    let mut evaluate = |batch_tokens, equal_lengths| {
+        let settings = EvaluateSettings { batch_tokens, equal_lengths, pad_id: tokenizer.pad_id(), pad_type_id: 0 };
+        evaluate_export(&mut session, &encodings, Some(&labels), &objective, &metrics, &settings, &Silent).unwrap()
+    };
+    let evaluation = evaluate(200, false);
+    assert_eq!(evaluation.logits.dim(), (60, 2));
+    assert_eq!(evaluation.scores.len(), 3);
+    for other in [evaluate(1, false), evaluate(100_000, false), evaluate(200, true)] {
+        let worst = (&other.logits - &evaluation.logits).iter().fold(0.0_f32, |worst, value| worst.max(value.abs()));
+        assert!(worst < 1e-5, "the batches make a difference of {worst}");
+        assert_eq!(other.scores, evaluation.scores);
+    }
+    write_predictions(&written, &dataset, &objective, &evaluation).unwrap();
+    check("evaluation_checks.py", &["model", text(&model), text(&data), text(&written)]);
+
+    // Without labels there are predictions all the same; a task that does not fit the head is refused.
+    let settings = EvaluateSettings::default();
+    let unlabelled = evaluate_export(&mut session, &encodings, None, &objective, &[], &settings, &Silent).unwrap();
+    assert_eq!((unlabelled.predictions.len(), unlabelled.scores.len()), (60, 0));
+    let refused =
+        evaluate_export(&mut session, &encodings, None, &Objective::Regression, &[], &settings, &Silent).unwrap_err();
+    assert!(matches!(refused, EvaluateError::Outputs { found: 2, expected: 1, .. }), "{refused}");
+}
+
+#[test]
+fn an_export_without_a_head_is_not_evaluated() {
+    let Some(library) = library() else { return };
+    let model = repository("onnx/tiny_encoder_base/model.onnx");
+    let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
+    let mut session = Session::from_file(library, &model, &cpu).unwrap();
+    let settings = EvaluateSettings::default();
+    let refused = evaluate_export(&mut session, &[], None, &Objective::Regression, &[], &settings, &Silent);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.starts_with("the model has no output `logits`") && text.lines().count() == 1, "{text}");
+}

@@ -1,0 +1,366 @@
+//! Adapters and merging on the tiny exports, byte by byte and against transformers, PEFT and ONNX Runtime.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gelora::adapter::{
+    self, Adapter, ConfigSettings, Flavour, LoraFactors, SavedTensor, WriteSettings, adapter_config,
+};
+use gelora::checkpoint::{Checkpoint, ElementType, ModelFolder, from_f32, match_weights, write_safetensors};
+use gelora::files::{sha256_file, write_json};
+use gelora::merge::{MergeError, merge};
+use gelora::onnx::{
+    DataType, Dimension, Edit, HeadPooling, HiddenStates, LinearLayer, Model, NodeSpec, Role, TensorData, blocks, head,
+};
+use gelora::progress::{CancelFlag, Event, Observer, Silent};
+use gelora::rank::Plan;
+use ndarray::Array;
+use serde_json::json;
+
+use super::python::{check, repository, text};
+
+fn fixture(name: &str) -> PathBuf {
+    repository("onnx").join(name)
+}
+
+fn wave(shape: &[usize], phase: f32) -> ndarray::ArrayD<f32> {
+    let mut count = 0;
+    Array::from_shape_simple_fn(shape, || {
+        count += 1;
+        (count as f32 * 0.37 + phase).sin() * 0.2
+    })
+}
+
+/// A plan for the attention of every block, block `i` at `ranks[i]`, alpha = 2 · rank.
+fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
+    let model = Model::open(&folder.onnx).unwrap();
+    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    let checkpoint = folder.checkpoint.as_ref().unwrap();
+    let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
+    let blocks = blocks.iter().zip(ranks).map(|(block, rank)| {
+        let wanted: Vec<&LinearLayer> = block.linears.iter().filter(|linear| linear.role.is_in(&attention)).collect();
+        let found = match_weights(&model, checkpoint, &wanted).unwrap();
+        let modules = wanted.iter().zip(found).map(|(linear, found)| {
+            let found = found.unwrap();
+            json!({
+                "module": found.module(), "checkpoint_tensor": found.tensor, "node": linear.node_name,
+                "weight": linear.weight, "role": linear.role.as_str(), "in_features": linear.in_features,
+                "out_features": linear.out_features, "rank": rank, "alpha": 2 * rank,
+            })
+        });
+        json!({
+            "block": block.index, "difference": null, "difference_interval": null, "rank": rank, "alpha": 2 * rank,
+            "rank_probabilities": [], "reason": "", "modules": modules.collect::<Vec<_>>(),
+        })
+    });
+    let files: Vec<_> = checkpoint
+        .files()
+        .iter()
+        .map(|file| json!([file.path.file_name().unwrap().to_str().unwrap(), sha256_file(&file.path).unwrap()]))
+        .collect();
+    serde_json::from_value(json!({
+        "format_version": 1, "gelora_version": "0",
+        "model": {
+            "onnx": "model.onnx", "onnx_sha256": sha256_file(&folder.onnx).unwrap(), "other_files": files,
+            "producer": "", "opset": 17, "last_state_after_final_norm": null,
+        },
+        "data": {
+            "file": "", "sha256": "", "tokenizer_sha256": "", "task": null, "columns": [], "rows": 0,
+            "distinct_rows": 0, "maximum_length": 64,
+        },
+        "extraction": {"pooling": "mean", "onnxruntime": "", "provider": ""},
+        "settings": {}, "hidden_states": [], "blocks": blocks.collect::<Vec<_>>(), "adapter_parameters": 0,
+        "warnings": [],
+    }))
+    .unwrap()
+}
+
+fn factors(plan: &Plan) -> Vec<LoraFactors> {
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules).filter(|module| module.rank > 0);
+    modules
+        .enumerate()
+        .map(|(i, module)| LoraFactors {
+            module: module.module.clone(),
+            alpha: module.alpha,
+            a: wave(&[module.rank, module.in_features], i as f32).into_dimensionality().unwrap(),
+            b: wave(&[module.out_features, module.rank], i as f32 + 0.5).into_dimensionality().unwrap(),
+        })
+        .collect()
+}
+
+fn trained_head() -> Vec<SavedTensor> {
+    vec![
+        SavedTensor { name: "classifier.weight".into(), values: wave(&[2, 16], 3.0) },
+        SavedTensor { name: "classifier.bias".into(), values: wave(&[2], 4.0) },
+    ]
+}
+
+/// A trained adapter for a folder, written to `dir`.
+fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flavour, added: Option<HeadPooling>) {
+    let folder = ModelFolder::open(base).unwrap();
+    let plan = plan(&folder, &[1, 3]);
+    let adapter = Adapter { factors: factors(&plan), saved };
+    let settings =
+        WriteSettings { flavour, base_model: None, checkpoint: folder.checkpoint.as_ref(), added_head: added };
+    adapter::write(dir, &plan, &adapter, &settings).unwrap();
+}
+
+#[test]
+fn four_ways_to_the_logits_agree() {
+    for (name, flavour) in [
+        ("tiny_encoder", Flavour::Native),
+        ("tiny_encoder", Flavour::Uniform),
+        ("tiny_encoder_dynamo", Flavour::Native),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+        write_adapter(&fixture(name), &adapter, trained_head(), flavour, None);
+        let report = merge(&ModelFolder::open(&fixture(name)).unwrap(), &adapter, &out, &Silent).unwrap();
+        assert_eq!(report.tensors.len(), 10, "eight weights and the head");
+        let first = report.tensors[0].checkpoint.unwrap();
+        assert!(first.change_norm > 0.1 && first.lost_by_rounding < 1e-5, "{first:?}");
+        assert_eq!(report.tensors[0].export.map(|change| change.change_norm > 0.1), Some(true));
+        check("merge_checks.py", &["merged", text(&fixture(name)), text(&adapter), text(&out)]);
+    }
+}
+
+#[test]
+fn the_export_differs_only_where_it_was_adapted() {
+    for name in ["tiny_encoder", "tiny_encoder_dynamo"] {
+        let place = tempfile::tempdir().unwrap();
+        let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+        let base = ModelFolder::open(&fixture(name)).unwrap();
+        write_adapter(&fixture(name), &adapter, trained_head(), Flavour::Native, None);
+        merge(&base, &adapter, &out, &Silent).unwrap();
+        let model = Model::open(&base.onnx).unwrap();
+        let states = HiddenStates::find(&model).unwrap();
+        let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
+        let blocks = blocks(&model, &states).unwrap();
+        let linears = blocks.iter().flat_map(|block| &block.linears).filter(|linear| linear.role.is_in(&attention));
+        let mut allowed: Vec<usize> = linears.map(|linear| linear.weight_index).collect();
+        allowed.extend(head(&model, &states).unwrap().unwrap().tensors.iter().map(|tensor| tensor.index));
+        assert_eq!(allowed.len(), 10);
+        let ranges: Vec<_> = allowed
+            .iter()
+            .map(|index| match &model.graph.initializers[*index].data {
+                TensorData::InFile(range) => range.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let merged = fs::read(out.join("model.onnx")).unwrap();
+        let original = model.file_bytes();
+        assert_eq!(merged.len(), original.len());
+        for (offset, (a, b)) in original.iter().zip(&merged).enumerate() {
+            assert!(a == b || ranges.iter().any(|range| range.contains(&offset)), "byte {offset} differs");
+        }
+        for range in &ranges {
+            assert_ne!(original[range.clone()], merged[range.clone()], "an adapted weight is the same");
+        }
+        let [old, new] = [base.folder.join("model.safetensors"), out.join("model.safetensors")]
+            .map(|path| Checkpoint::open_file(&path).unwrap());
+        let changed = old.tensors().iter().zip(new.tensors()).filter(|(a, b)| {
+            assert_eq!(a, b, "names, types, shapes and places stay");
+            old.bytes(&a.name).unwrap() != new.bytes(&b.name).unwrap()
+        });
+        assert_eq!(changed.count(), 10);
+    }
+}
+
+#[test]
+fn peft_takes_the_configuration_of_a_plan() {
+    let folder = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
+    let plan = plan(&folder, &[2, 3]);
+    let head = vec!["classifier".to_owned()];
+    let config = adapter_config(&plan, &ConfigSettings { head, ..Default::default() }).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    write_json(&place.path().join("adapter_config.json"), &config).unwrap();
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules);
+    let ranks: serde_json::Map<_, _> =
+        modules.map(|module| (module.module.clone(), json!([module.rank, 2.0]))).collect();
+    let ranks = serde_json::Value::Object(ranks).to_string();
+    check("merge_checks.py", &["planned", text(&folder.folder), text(place.path()), &ranks]);
+}
+
+#[test]
+fn a_new_head_becomes_part_of_checkpoint_and_export() {
+    let place = tempfile::tempdir().unwrap();
+    let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+    let base = fixture("tiny_encoder_base");
+    let saved = vec![
+        SavedTensor { name: "classifier.weight".into(), values: wave(&[3, 16], 3.0) },
+        SavedTensor { name: "classifier.bias".into(), values: wave(&[3], 4.0) },
+    ];
+    write_adapter(&base, &adapter, saved, Flavour::Native, Some(HeadPooling::Mean));
+    merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+    let merged = Checkpoint::open(&out).unwrap().unwrap();
+    let original = Checkpoint::open(&base).unwrap().unwrap();
+    assert_eq!(merged.tensors().len(), original.tensors().len() + 2);
+    assert_eq!(merged.tensor("classifier.weight").unwrap().shape, [3, 16]);
+    check("merge_checks.py", &["headless", text(&base), text(&out)]);
+}
+
+/// The tiny encoder as shards in bfloat16, with a tensor nobody knows.
+fn sharded(folder: &Path) {
+    let original = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    for name in ["model.onnx", "config.json", "tokenizer.json"] {
+        fs::copy(fixture("tiny_encoder").join(name), folder.join(name)).unwrap();
+    }
+    let mut map = serde_json::Map::new();
+    for shard in 0..2 {
+        let file = format!("model-0000{}-of-00002.safetensors", shard + 1);
+        let mut tensors: Vec<_> = original
+            .tensors()
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| index % 2 == shard)
+            .map(|(_, tensor)| (tensor.name.clone(), ElementType::Bf16, tensor.shape.clone()))
+            .collect();
+        tensors.push((format!("unknown.{shard}"), ElementType::Other("I64".into()), vec![3]));
+        write_safetensors(&folder.join(&file), &tensors, |index| match &tensors[index].1 {
+            ElementType::Bf16 => {
+                Ok(from_f32(&original.to_f32(&tensors[index].0).unwrap(), &ElementType::Bf16).unwrap())
+            }
+            _ => Ok((0..24).collect()),
+        })
+        .unwrap();
+        map.extend(tensors.iter().map(|(name, ..)| (name.clone(), json!(file))));
+    }
+    write_json(&folder.join("model.safetensors.index.json"), &json!({"metadata": {}, "weight_map": map})).unwrap();
+}
+
+#[test]
+fn shards_keep_their_layout_and_rounding_is_reported() {
+    let place = tempfile::tempdir().unwrap();
+    let (base, adapter, out) = (place.path().join("base"), place.path().join("adapter"), place.path().join("merged"));
+    fs::create_dir(&base).unwrap();
+    sharded(&base);
+    write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+    let report = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+    let index = "model.safetensors.index.json";
+    assert_eq!(fs::read(base.join(index)).unwrap(), fs::read(out.join(index)).unwrap());
+    let [old, new] = [&base, &out].map(|folder| Checkpoint::open(folder).unwrap().unwrap());
+    assert_eq!(old.tensors(), new.tensors());
+    assert_eq!(old.bytes("unknown.0").unwrap(), new.bytes("unknown.0").unwrap());
+    let change = report.tensors[0].checkpoint.unwrap();
+    assert!(change.lost_by_rounding > 1e-4 && change.lost_by_rounding < 0.1, "{change:?}");
+    // Rounded once: the float32 sum of what was stored and the change.
+    let factors = &adapter::read(&adapter).unwrap().factors[0];
+    let name = format!("{}.weight", factors.module);
+    let delta = factors.b.dot(&factors.a) * factors.scaling() as f32;
+    let sum: Vec<f32> = old.to_f32(&name).unwrap().iter().zip(&delta).map(|(w, d)| w + d).collect();
+    assert_eq!(new.bytes(&name).unwrap(), from_f32(&sum, &ElementType::Bf16).unwrap());
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let adapter = place.path().join("adapter");
+    let out = place.path().join("merged");
+    let base = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
+    write_adapter(&base.folder, &adapter, trained_head(), Flavour::Native, None);
+    let line = |error: MergeError| {
+        let text = error.to_string();
+        assert!(!text.contains('\n'), "{text}");
+        text
+    };
+
+    let other = ModelFolder::open(&fixture("tiny_encoder_base")).unwrap();
+    let error = line(merge(&other, &adapter, &out, &Silent).unwrap_err());
+    assert!(error.contains("trained on another base"), "{error}");
+    fs::remove_file(adapter.join("gelora.json")).unwrap();
+    let error = line(merge(&other, &adapter, &out, &Silent).unwrap_err());
+    assert!(error.contains("does not fit"), "{error}");
+
+    let error = line(merge(&base, &adapter, &base.folder, &Silent).unwrap_err());
+    assert!(error.contains("write the merged model to another one"), "{error}");
+    let error = line(merge(&base, &place.path().join("nothing"), &out, &Silent).unwrap_err());
+    assert!(error.contains("is no adapter folder"), "{error}");
+    assert!(!out.exists(), "nothing was written");
+}
+
+#[test]
+fn external_data_and_biases_left_out_are_merged_too() {
+    let place = tempfile::tempdir().unwrap();
+    if !check("merge_checks.py", &["variants", text(&fixture("tiny_encoder")), text(place.path())]) {
+        return;
+    }
+    for name in ["bare", "external"] {
+        let base = place.path().join(name);
+        let [adapter, out] = ["adapter", "merged"].map(|kind| place.path().join(format!("{name}-{kind}")));
+        write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+        merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+        check("merge_checks.py", &["merged", text(&base), text(&adapter), text(&out)]);
+    }
+    let [base, out] = ["external", "external-merged"].map(|name| place.path().join(name));
+    assert_eq!(fs::read(base.join("model.onnx")).unwrap(), fs::read(out.join("model.onnx")).unwrap());
+    let [old, new] = [&base, &out].map(|folder| fs::read(folder.join("model.data")).unwrap());
+    assert!(old.len() == new.len() && old != new, "the changed weights are in the external file");
+    let cut = base.join("model.data");
+    fs::write(&cut, &old[..old.len() / 2]).unwrap();
+    let error = Model::open(base.join("model.onnx")).unwrap_err().to_string();
+    assert!(error.contains("truncated") && error.contains("copy it again"), "{error}");
+    fs::remove_file(cut).unwrap();
+    let error = Model::open(base.join("model.onnx")).unwrap_err().to_string();
+    assert!(error.contains("copy that file beside the model"), "{error}");
+}
+
+#[test]
+fn tied_weights_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let (base, adapter, out) = (place.path().join("base"), place.path().join("adapter"), place.path().join("merged"));
+    fs::create_dir(&base).unwrap();
+    for name in ["model.safetensors", "config.json"] {
+        fs::copy(fixture("tiny_encoder").join(name), base.join(name)).unwrap();
+    }
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let weight = &blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap()[0].linears[0].weight.clone();
+    let mut edit = Edit::new();
+    edit.add_initializer("row", DataType::Int64, &[], &0i64.to_le_bytes());
+    edit.add_node(NodeSpec::new("Gather", &[weight, "row"], "looked_up"));
+    edit.add_output("looked_up", DataType::Float, &[Dimension::Fixed(16)]);
+    edit.write(&model, &base.join("model.onnx")).unwrap();
+    write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+    let error = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap_err().to_string();
+    assert!(error.contains("shares its weight with node `looked_up` (Gather)"), "{error}");
+    assert!(!out.exists(), "nothing was written");
+}
+
+/// Stops after so many tensors.
+struct Stop(CancelFlag, u64);
+
+impl Observer for Stop {
+    fn observe(&self, event: Event<'_>) {
+        if matches!(event, Event::Advance { done, .. } if done >= self.1) {
+            self.0.raise();
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_raised()
+    }
+}
+
+#[test]
+fn a_stopped_merge_leaves_the_earlier_result() {
+    let place = tempfile::tempdir().unwrap();
+    let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+    let base = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
+    write_adapter(&base.folder, &adapter, trained_head(), Flavour::Native, None);
+    merge(&base, &adapter, &out, &Silent).unwrap();
+    let listing = || {
+        let mut files: Vec<_> = fs::read_dir(&out)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = listing();
+    let error = merge(&base, &adapter, &out, &Stop(CancelFlag::default(), 3)).unwrap_err();
+    assert!(matches!(error, MergeError::Cancelled(_)), "{error}");
+    assert_eq!(listing(), before);
+    let error = merge(&base, &adapter, &out, &Stop(CancelFlag::default(), 14)).unwrap_err();
+    assert!(matches!(error, MergeError::Cancelled(_)), "{error}");
+    assert_eq!(listing(), before);
+}
