@@ -183,7 +183,7 @@ pub struct TrainSettings {
     /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
     pub threads: Option<usize>,
     /// Which library computes the linear layers on the CPU.
-    pub linear: Kernels,
+    pub kernels: Kernels,
     /// How rows are put into batches.
     pub batching: Batching,
     /// For an export without a head: which vector the new head reads.
@@ -220,7 +220,7 @@ impl Default for TrainSettings {
             seed: 0,
             device: Device::Auto,
             threads: None,
-            linear: Kernels::Auto,
+            kernels: Kernels::Auto,
             batching: Batching::Shuffled,
             head: None,
             evaluation_tokens: 4096,
