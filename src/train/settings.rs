@@ -182,7 +182,7 @@ pub struct TrainSettings {
     pub device: Device,
     /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
     pub threads: Option<usize>,
-    /// Which library multiplies matrices on the CPU.
+    /// Which library computes the linear layers on the CPU.
     pub kernels: Kernels,
     /// How rows are put into batches.
     pub batching: Batching,

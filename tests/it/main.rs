@@ -1,8 +1,8 @@
 //! The tests at the edges of the rooms, in one binary.
 
-mod evaluation;
 mod cli;
 mod dimension;
+mod evaluation;
 mod extraction;
 mod graph;
 mod merge;
