@@ -1,20 +1,26 @@
-//! Times the neighbour search on a `.npy` file `[points, columns]` of float32 (for `scripts/bench/twonn.py`):
-//! `time_two_nn FILE K REPETITIONS` prints one JSON line per repetition.
+//! Times TwoNN on a `.npy` file of float32 `[points, columns]`, for `scripts/bench/twonn.py`: reads commands from standard
+//! input (`search K` or `two_nn`) and answers each with one line of JSON, so that repetitions can alternate with other
+//! programs in one run.
 
+use std::io::{BufRead, stdin};
 use std::time::Instant;
 
+use gelora::dimension::TwoNn;
 use gelora::neighbours::{Engine, nearest};
 use gelora::progress::Silent;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let points: ndarray::Array2<f32> = ndarray_npy::read_npy(&arguments[1])?;
-    let k = arguments[2].parse()?;
-    for _ in 0..arguments[3].parse()? {
+    let file = std::env::args().nth(1).ok_or("give a .npy file of float32 [points, columns]")?;
+    let points: ndarray::Array2<f32> = ndarray_npy::read_npy(file)?;
+    for line in stdin().lock().lines() {
+        let line = line?;
         let start = Instant::now();
-        let found = nearest(points.view(), k, Engine::Exact, &Silent)?;
-        let seconds = start.elapsed().as_secs_f64();
-        println!("{{\"seconds\":{seconds},\"directly\":{}}}", found.searched_directly);
+        let answer = match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["two_nn"] => TwoNn::default().estimate(points.view(), &Silent)?.dimension().unwrap_or(f64::NAN),
+            ["search", k] => nearest(points.view(), k.parse()?, Engine::Exact, &Silent)?.searched_directly as f64,
+            _ => return Err(format!("unknown command {line:?}; send two_nn or search K").into()),
+        };
+        println!("{{\"seconds\": {}, \"answer\": {answer}}}", start.elapsed().as_secs_f64());
     }
     Ok(())
 }
