@@ -9,6 +9,7 @@ mod merge;
 #[cfg(feature = "train")]
 mod program;
 mod python;
+mod resuming;
 mod runtime;
 mod tiny;
 mod tokenization;
