@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Makes the sample data set of the quick start: English sentences in which the verb agrees with its subject (label 1)
-or does not (label 0). Other nouns stand between the two, so the nearest noun is a bad guide.
+or does not (label 0). In a good part of them another noun stands between the two, so the nearest noun is a bad guide.
 
     python examples/data/make_agreement.py     writes agreement_train.tsv and agreement_dev.tsv beside this script
 
@@ -12,20 +12,16 @@ import random
 
 TRAIN_ROWS, DEV_ROWS, SEED = 4000, 500, 20
 
-PEOPLE = """author guest teacher farmer doctor lawyer neighbour pilot singer painter student banker baker clerk dancer driver
-editor guard hunter judge miner nurse officer poet queen sailor servant soldier tailor visitor waiter writer
-man woman child wife lady""".split()
-THINGS = """book box bridge car chair cup door engine garden hat house key lamp letter map mirror picture plate poem road
-ship shirt song stone story table ticket tower tree wall window basket knife shelf""".split()
-IRREGULAR = {"box": "boxes", "story": "stories", "man": "men", "woman": "women", "child": "children", "knife": "knives",
-             "wife": "wives", "shelf": "shelves", "lady": "ladies"}
+PEOPLE = """author teacher doctor neighbour singer student baker dancer editor hunter miner officer queen servant
+tailor waiter man child lady""".split()
+THINGS = "book bridge chair door garden house lamp map picture poem ship song story ticket tree window knife".split()
+IRREGULAR = {"story": "stories", "man": "men", "child": "children", "knife": "knives", "lady": "ladies"}
 
 # Verbs with a singular and with a plural subject.
 BE, PAST, HAVE = ("is", "are"), ("was", "were"), ("has", "have")
-TRANSITIVE = """admires avoids blames follows greets helps hates ignores knows likes meets pays praises trusts visits
-remembers""".split()
-ALONE = "sleeps laughs waits sings runs complains travels works walks smiles listens leaves".split()
-OF_THINGS = "falls breaks shines remains matters helps disappears moves shakes".split()
+TRANSITIVE = "admires follows hates likes praises remembers".split()
+ALONE = "sleeps waits runs travels walks listens".split()
+OF_THINGS = "falls shines matters disappears shakes".split()
 
 MANNER = ["often", "again", "every day", "at night", "too much", "before lunch", "all the time", "very slowly", "after dark"]
 PERSONAL = "happy tired famous angry late ready young honest clever rich".split()
@@ -89,44 +85,17 @@ class Writer:
             return present(self.choose(TRANSITIVE)), self.phrase("people", self.number())
         return present(self.choose(ALONE if kind == "people" else OF_THINGS)), self.choose(MANNER)
 
-    def modified(self, modifiers):
+    def plain(self):
+        """the key ___ lost"""
+        kind, number = self.kind(), self.number()
+        verbs, rest = self.predicate(kind)
+        return f"{self.phrase(kind, number)} {{}} {rest}", verbs, number
+
+    def with_modifier(self):
         """the key near the cabinets ___ lost"""
         kind, number = self.kind(), self.number()
-        subject = " ".join([self.phrase(kind, number)] + [self.modifier(kind) for _ in range(modifiers)])
         verbs, rest = self.predicate(kind)
-        return f"{subject} {{}} {rest}", verbs, number
-
-    def who_clause(self):
-        """the girl who knows the men ___ tired; the gap is one of the two verbs"""
-        number = self.number()
-        inner = present(self.choose(TRANSITIVE))
-        verbs, rest = self.predicate("people")
-        start, other = f"{self.phrase('people', number)} who", self.phrase("people", self.number())
-        if self.source.random() < 0.25:
-            return f"{start} {{}} {other} {verbs[number]} {rest}", inner, number
-        return f"{start} {inner[number]} {other} {{}} {rest}", verbs, number
-
-    def that_clause(self):
-        """the girl that the men know ___ tired; the gap is one of the two verbs"""
-        number, other_number = self.number(), self.number()
-        inner = present(self.choose(TRANSITIVE))
-        verbs, rest = self.predicate("people")
-        start = f"{self.phrase('people', number)} that {self.phrase('people', other_number)}"
-        if self.source.random() < 0.25:
-            return f"{start} {{}} {verbs[number]} {rest}", inner, other_number
-        return f"{start} {inner[other_number]} {{}} {rest}", verbs, number
-
-    def inverted(self):
-        """behind the houses ___ the tower"""
-        number = self.number()
-        verbs = self.choose([BE, PAST, present("stands"), present("lies")])
-        return f"{self.modifier('things')} {{}} {self.phrase('things', number)}", verbs, number
-
-    def question(self):
-        """___ the tower behind the houses old"""
-        number, kind = self.number(), self.kind()
-        verbs = self.choose([BE, PAST])
-        return f"{{}} {self.phrase(kind, number)} {self.modifier(kind)} {self.adjective(kind)}", verbs, number
+        return f"{self.phrase(kind, number)} {self.modifier(kind)} {{}} {rest}", verbs, number
 
     def quantified(self):
         """one of the keys ___ lost; both of the keys ___ lost"""
@@ -136,24 +105,14 @@ class Writer:
         return f"{quantifier} of {self.phrase(kind, 1)} {{}} {rest}", verbs, number
 
     def sentence(self):
-        construction = self.choose(CONSTRUCTIONS)
-        sentence, verbs, number = construction(self)
-        mark = "?" if construction is Writer.question else "."
-        right, wrong = (sentence.format(verbs[n]) + mark for n in (number, 1 - number))
+        """The right and the wrong version of one sentence."""
+        sentence, verbs, number = self.choose(CONSTRUCTIONS)(self)
+        right, wrong = (sentence.format(verbs[n]) + "." for n in (number, 1 - number))
         return right[0].upper() + right[1:], wrong[0].upper() + wrong[1:]
 
 
-CONSTRUCTIONS = [
-    lambda writer: writer.modified(0),
-    lambda writer: writer.modified(1),
-    lambda writer: writer.modified(1),
-    lambda writer: writer.modified(2),
-    Writer.who_clause,
-    Writer.that_clause,
-    Writer.inverted,
-    Writer.question,
-    Writer.quantified,
-]
+# Mostly plain sentences, from which agreement can be learned; in the others another noun stands before the verb.
+CONSTRUCTIONS = 5 * [Writer.plain] + 3 * [Writer.with_modifier] + [Writer.quantified]
 
 
 def make(rows, writer, seen):

@@ -90,7 +90,7 @@ pub enum ActivationsError {
     },
     /// Some vectors are not numbers.
     #[error(
-        "{count} rows have NaN or infinite activations (rows {rows}); export the model as float32, leave these rows out, or go on without them with --allow-non-finite"
+        "{count} rows have NaN or infinite activations (rows {rows}); export the model as float32, or leave these rows out of the data"
     )]
     NonFinite {
         /// Number of such rows.

@@ -113,9 +113,6 @@ pub(super) struct Pipeline<'a> {
     pub source: &'a dyn Source,
     pub store: &'a Path,
     pub plan: PlanSettings<'a>,
-    /// Makes one more session.
-    pub make_engine: &'a (dyn Fn() -> Result<Engine, ActivationsError> + Sync),
-    pub engines: usize,
     pub onnxruntime: &'a str,
 }
 
@@ -123,23 +120,22 @@ impl Pipeline<'_> {
     /// Computes and writes the shards that `manifest` lacks.
     pub(super) fn run(
         &self,
-        first: Engine,
+        engines: Vec<Engine>,
         manifest: &mut Manifest,
         observer: &dyn Observer,
     ) -> Result<(), ActivationsError> {
         let shard_rows = manifest.shard_rows.max(1);
         let shards = self.source.rows().div_ceil(shard_rows);
         let done: Vec<bool> = (0..shards).map(|index| manifest.has(index)).collect();
-        let products = first.session().provider_of_matrix_products();
+        let products = engines.first().map(|e| e.session().provider_of_matrix_products()).unwrap_or_default();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (jobs, waiting) = sync_channel::<Job>(WAITING);
             let (sender, messages) = channel();
             let waiting = Arc::new(Mutex::new(waiting));
-            let mut first = Some(first);
-            for _ in 0..self.engines.max(1) {
-                let (waiting, sender, engine, stop) = (Arc::clone(&waiting), sender.clone(), first.take(), &stop);
-                scope.spawn(move || self.work(engine, &waiting, &sender, stop));
+            for engine in engines {
+                let (waiting, sender, stop) = (Arc::clone(&waiting), sender.clone(), &stop);
+                scope.spawn(move || work(engine, &waiting, &sender, stop));
             }
             drop(waiting);
             scope.spawn(|| {
@@ -187,31 +183,6 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Runs batches until there are none.
-    fn work(
-        &self,
-        engine: Option<Engine>,
-        waiting: &Mutex<Receiver<Job>>,
-        sender: &Sender<Message>,
-        stop: &AtomicBool,
-    ) {
-        let mut engine = match engine.map_or_else(self.make_engine, Ok) {
-            Ok(engine) => engine,
-            Err(error) => return drop(sender.send(Message::Failed(error))),
-        };
-        while !stop.load(Ordering::SeqCst) {
-            let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
-            let message = match engine.run(&job.plan, job.batch) {
-                Ok(values) => Message::Done { job, values },
-                Err(error) => Message::Failed(error.into()),
-            };
-            if sender.send(message).is_err() {
-                return;
-            }
-        }
-    }
-
     /// Puts the vectors of batches together and writes every shard that is whole.
     fn collect(
         &self,
@@ -256,5 +227,20 @@ impl Pipeline<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Runs batches until there are none.
+fn work(mut engine: Engine, waiting: &Mutex<Receiver<Job>>, sender: &Sender<Message>, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        let message = match engine.run(&job.plan, job.batch) {
+            Ok(values) => Message::Done { job, values },
+            Err(error) => Message::Failed(error.into()),
+        };
+        if sender.send(message).is_err() {
+            return;
+        }
     }
 }

@@ -164,6 +164,7 @@ fn factors_that_are_not_planned_are_refused() {
     };
     refuse(&|adapter| drop(adapter.factors.pop()), "was not trained");
     refuse(&|adapter| adapter.factors[0].module = "other".into(), "was not trained");
+    refuse(&|adapter| adapter.factors.push(adapter.factors[0].clone()), "was trained twice");
     refuse(&|adapter| adapter.factors[0].alpha = 1.0, "should have alpha 8");
     refuse(&|adapter| adapter.factors[0].a[(0, 0)] = f32::NAN, "not finite");
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was written");

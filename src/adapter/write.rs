@@ -88,7 +88,12 @@ fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
 /// Every planned module has its factors at its rank and alpha, and there are no others.
 fn check(plan: &Plan, adapter: &Adapter) -> Result<(), AdapterError> {
     let wrong = |module: &str, reason: String| Err(AdapterError::NotThePlan { module: module.into(), reason });
-    let mut open: BTreeSet<&str> = adapter.factors.iter().map(|factors| factors.module.as_str()).collect();
+    let mut open = BTreeSet::new();
+    for factors in &adapter.factors {
+        if !open.insert(factors.module.as_str()) {
+            return wrong(&factors.module, "was trained twice: blocks share it".into());
+        }
+    }
     for module in planned(plan) {
         let Some(factors) = adapter.factors.iter().find(|factors| factors.module == module.module) else {
             return wrong(&module.module, "is planned and was not trained".into());

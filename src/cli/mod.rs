@@ -17,11 +17,15 @@ mod inspection;
 mod merge;
 mod opened;
 mod paint;
+#[cfg(feature = "train")]
+mod pipeline;
 mod plan;
 mod planning;
 mod progress;
 mod run;
 mod settings;
+#[cfg(feature = "train")]
+mod stages;
 mod train;
 #[cfg(feature = "train")]
 mod training;

@@ -110,7 +110,9 @@ fn trained_tensors(
         for (input, kind) in node.inputs.iter().skip(1).zip(["weight", "bias"]) {
             if let Some(source) = finder.source(input) {
                 let initializer = &finder.topology.graph.initializers[source.initializer].name;
-                add(source.initializer, module_of(node, initializer).map(|module| format!("{module}.{kind}")), false);
+                // Norms that start alike are stored once, under the name of one of them.
+                let own = if finder.users(source.initializer).len() > 1 { "" } else { initializer.as_str() };
+                add(source.initializer, module_of(node, own).map(|module| format!("{module}.{kind}")), false);
             }
         }
     }

@@ -170,7 +170,7 @@ fn missing_hidden_states_are_named() {
     assert!(error.contains("number 1 is missing"), "{error}");
     model.graph.outputs.retain(|output| output.name == "logits");
     let error = HiddenStates::find(&model).unwrap_err().to_string();
-    assert!(error.contains("its outputs are logits") && error.contains("gelora expose"), "{error}");
+    assert!(error.contains("its outputs are logits") && error.contains("output_hidden_states=True"), "{error}");
     let numbered = |i: usize| ValueInfo { name: format!("hidden_states_{i}"), ..Default::default() };
     model.graph.outputs = (0..11).rev().map(numbered).collect();
     let found = HiddenStates::find(&model).unwrap().values;

@@ -41,6 +41,23 @@ pub struct EvaluationLine {
     pub best: bool,
 }
 
+/// The last line of a finished run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SummaryLine {
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// Rows trained on.
+    pub rows: u64,
+    /// Seconds this took, evaluation and saving left out.
+    pub seconds: f64,
+    /// Rows per second.
+    pub examples_per_second: f64,
+    /// Step of the state that was kept.
+    pub kept_step: u64,
+    /// Whether training ended for want of a better metric.
+    pub stopped_early: bool,
+}
+
 /// The file, open at its end.
 #[derive(Debug)]
 pub struct Journal {

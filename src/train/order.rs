@@ -3,6 +3,7 @@
 use rand::rand_core::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::error::TrainError;
 use super::settings::{Batching, TrainSettings};
 
 /// Batches of this many, sorted by length, are cut from one stretch of the shuffled rows.
@@ -44,8 +45,34 @@ pub(super) fn epochs(settings: &TrainSettings) -> u64 {
 }
 
 /// Optimizer steps in an epoch of so many batches; the last may be made of fewer batches.
-pub(super) fn steps_of(batches: usize, accumulation: usize) -> u64 {
+fn steps_of(batches: usize, accumulation: usize) -> u64 {
     batches.div_ceil(accumulation.max(1)) as u64
+}
+
+/// Optimizer steps of the whole run.
+pub(super) fn total_steps(settings: &TrainSettings, lengths: &[usize]) -> u64 {
+    let all: u64 = match &settings.batching {
+        Batching::Given(epochs) => epochs.iter().map(|batches| steps_of(batches.len(), settings.accumulation)).sum(),
+        _ => steps_of(lengths.len().div_ceil(settings.batch_size), settings.accumulation) * settings.epochs,
+    };
+    settings.maximum_steps.map_or(all, |maximum| all.min(maximum))
+}
+
+/// Given batches must name rows that are there, at least one each.
+pub(super) fn check_batches(settings: &TrainSettings, rows: usize) -> Result<(), TrainError> {
+    let Batching::Given(epochs) = &settings.batching else { return Ok(()) };
+    let batches = || epochs.iter().flatten();
+    if batches().next().is_none() || batches().any(Vec::is_empty) {
+        return Err(TrainError::Setting {
+            name: "batches",
+            found: "with nothing in them".into(),
+            cure: "give [epoch][batch][row] with at least one row in every batch".into(),
+        });
+    }
+    match batches().flatten().find(|&&row| row >= rows) {
+        Some(&row) => Err(TrainError::BatchRow { row, rows }),
+        None => Ok(()),
+    }
 }
 
 /// A stream of random numbers for one purpose: the key holds the seed, the stream number the epoch.

@@ -11,15 +11,15 @@ use super::error::TrainError;
 use super::evaluation::{self, Measured};
 use super::fingerprint::fingerprint;
 use super::input::{Rows, TrainInput};
-use super::journal::{EvaluationLine, Journal, StepLine};
+use super::journal::{EvaluationLine, Journal, StepLine, SummaryLine};
 use super::learner::Learner;
 use super::objective::Targets;
 use super::optimizer::{AdamW, clip_norm};
-use super::order::{epoch_batches, epochs, steps_of};
+use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
 use super::program::LinearBackend;
 use super::schedule::LearningRate;
-use super::settings::{Batching, TrainSettings};
+use super::settings::TrainSettings;
 use super::state::{Header, Position, State};
 use super::{device, state};
 use crate::adapter::Adapter;
@@ -218,6 +218,9 @@ impl<'a> Run<'a> {
             position.epoch += 1;
             position.batch = 0;
             self.decide_whether_to_stop();
+            if self.header.position.finished {
+                self.journal.write(&self.summary())?;
+            }
             self.save()?;
         }
         self.observer.observe(Event::End);
@@ -390,6 +393,18 @@ impl<'a> Run<'a> {
         position.finished = done || position.stopped_early;
     }
 
+    fn summary(&self) -> SummaryLine {
+        let position = &self.header.position;
+        SummaryLine {
+            steps: position.step,
+            rows: position.rows,
+            seconds: position.seconds,
+            examples_per_second: position.rows as f64 / position.seconds.max(1e-9),
+            kept_step: position.best.as_ref().map_or(position.step, |best| best.step),
+            stopped_early: position.stopped_early,
+        }
+    }
+
     /// Writes the state, so that the run can go on from here.
     fn save(&mut self) -> Result<(), TrainError> {
         self.collect()?;
@@ -435,32 +450,6 @@ fn device_name(device: tch::Device) -> String {
     match device {
         tch::Device::Cuda(number) => format!("cuda:{number}"),
         _ => "cpu".into(),
-    }
-}
-
-/// Optimizer steps of the whole run.
-fn total_steps(settings: &TrainSettings, lengths: &[usize]) -> u64 {
-    let all: u64 = match &settings.batching {
-        Batching::Given(epochs) => epochs.iter().map(|batches| steps_of(batches.len(), settings.accumulation)).sum(),
-        _ => steps_of(lengths.len().div_ceil(settings.batch_size), settings.accumulation) * settings.epochs,
-    };
-    settings.maximum_steps.map_or(all, |maximum| all.min(maximum))
-}
-
-/// Given batches must name rows that are there, at least one each.
-fn check_batches(settings: &TrainSettings, rows: usize) -> Result<(), TrainError> {
-    let Batching::Given(epochs) = &settings.batching else { return Ok(()) };
-    let batches = || epochs.iter().flatten();
-    if batches().next().is_none() || batches().any(Vec::is_empty) {
-        return Err(TrainError::Setting {
-            name: "batches",
-            found: "with nothing in them".into(),
-            cure: "give [epoch][batch][row] with at least one row in every batch".into(),
-        });
-    }
-    match batches().flatten().find(|&&row| row >= rows) {
-        Some(&row) => Err(TrainError::BatchRow { row, rows }),
-        None => Ok(()),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Extraction: the right vectors whatever the batches, stores that resume, and exports that are not what they should be.
+//! Extraction: the right vectors whatever the batches, and exports and rows that are not what they should be.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,12 +20,12 @@ fn cpu() -> SessionSettings {
     SessionSettings { device: Device::Cpu, ..Default::default() }
 }
 
-fn settings(pooling: Pooling) -> ExtractSettings {
+pub fn settings(pooling: Pooling) -> ExtractSettings {
     ExtractSettings { pooling, session: cpu(), ..Default::default() }
 }
 
 /// Rows of 1 to 9 tokens; every tenth repeats an earlier one.
-fn rows(count: usize) -> Vec<Encoding> {
+pub fn rows(count: usize) -> Vec<Encoding> {
     let row = |i: usize| {
         let i = if i % 10 == 9 { i / 2 } else { i };
         let ids: Vec<u32> = (0..1 + (i * 7) % 9).map(|k| ((i * 31 + k * k * 5 + i * i * k) % 7) as u32).collect();
@@ -41,13 +41,14 @@ fn rows(count: usize) -> Vec<Encoding> {
     (0..count).map(row).collect()
 }
 
-struct Tiny {
-    model: Model,
-    states: HiddenStates,
-    folder: tempfile::TempDir,
+/// A tiny encoder in a folder of its own.
+pub struct Tiny {
+    pub model: Model,
+    pub states: HiddenStates,
+    pub folder: tempfile::TempDir,
 }
 
-fn tiny_model(kind: Kind) -> Tiny {
+pub fn tiny_model(kind: Kind) -> Tiny {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, tiny::encoder(kind)).unwrap();
@@ -57,7 +58,12 @@ fn tiny_model(kind: Kind) -> Tiny {
 }
 
 impl Tiny {
-    fn extract(&self, rows: &[Encoding], settings: &ExtractSettings, name: &str) -> Result<Store, ActivationsError> {
+    pub fn extract(
+        &self,
+        rows: &[Encoding],
+        settings: &ExtractSettings,
+        name: &str,
+    ) -> Result<Store, ActivationsError> {
         extract(&self.model, &self.states, rows, settings, &self.folder.path().join(name), &Silent)
     }
 
@@ -84,7 +90,7 @@ fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
 }
 
 /// Every file of a folder with its content.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(next) = open.pop() {
@@ -104,10 +110,10 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Keeps what it is told, and stops after so many steps.
 #[derive(Default)]
-struct Listener {
-    said: Mutex<Vec<String>>,
-    advances: AtomicUsize,
-    stop_after: Option<usize>,
+pub struct Listener {
+    pub said: Mutex<Vec<String>>,
+    pub advances: AtomicUsize,
+    pub stop_after: Option<usize>,
 }
 
 impl Observer for Listener {
@@ -212,32 +218,6 @@ fn results_do_not_depend_on_batches_shards_or_threads() {
             assert!(difference < 1e-5, "{name}: {difference}");
         }
     }
-}
-
-#[test]
-fn what_was_stopped_goes_on_and_ends_the_same() {
-    if library().is_none() {
-        return;
-    }
-    let tiny = tiny_model(Kind::Good);
-    let rows = rows(200);
-    let settings = ExtractSettings { shard_rows: Some(23), batch_tokens: Some(30), ..settings(Pooling::Mean) };
-    let whole = tiny.extract(&rows, &settings, "whole").unwrap();
-    let folder = tiny.folder.path().join("stopped");
-    for steps in [3, 12, 8] {
-        let observer = Listener { stop_after: Some(steps), ..Default::default() };
-        let error = extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &observer).unwrap_err();
-        assert!(matches!(error, ActivationsError::Cancelled(_)), "{error:?}");
-        let error = Store::open(&folder).unwrap_err();
-        assert!(error.to_string().contains("is not complete"), "{error}");
-    }
-    let finished = extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &Silent).unwrap();
-    assert_eq!(finished.manifest(), whole.manifest());
-    assert_eq!(contents(&folder), contents(whole.path()));
-
-    let observer = Listener::default();
-    extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &observer).unwrap();
-    assert!(observer.said.lock().unwrap()[0].contains("is complete already"));
 }
 
 #[test]
@@ -363,115 +343,6 @@ fn damaged_stores_are_explained() {
     assert!(Store::open(store.path()).unwrap_err().to_string().contains("not valid JSON"));
     let error = Store::open(tiny.folder.path()).unwrap_err().to_string();
     assert!(error.contains("gelora extract"), "{error}");
-}
-
-/// A small file system in memory, unmounted when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(folder: PathBuf, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(&folder).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&folder).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            _ => {
-                println!("skipped: no right to mount a tmpfs");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
-#[test]
-fn a_full_disk_is_one_line_and_the_next_run_goes_on() {
-    if library().is_none() {
-        return;
-    }
-    let tiny = tiny_model(Kind::Good);
-    let Some(disk) = Tmpfs::mount(tiny.folder.path().join("disk"), "size=160k") else { return };
-    let rows = rows(2000);
-    let settings = ExtractSettings { shard_rows: Some(500), ..settings(Pooling::Mean) };
-    std::fs::write(disk.0.join("ballast"), vec![1; 80 << 10]).unwrap();
-    let store = disk.0.join("store");
-    let error = extract(&tiny.model, &tiny.states, &rows, &settings, &store, &Silent).unwrap_err().to_string();
-    assert!(error.contains("No space left") && error.contains("run the same command again"), "{error}");
-    assert!(!error.contains('\n'), "{error}");
-    std::fs::remove_file(disk.0.join("ballast")).unwrap();
-    let done = extract(&tiny.model, &tiny.states, &rows, &settings, &store, &Silent).unwrap();
-    let whole = tiny.extract(&rows, &settings, "whole").unwrap();
-    assert_eq!(contents(done.path()), contents(whole.path()));
-}
-
-const CHILD_FOLDER: &str = "GELORA_TEST_CHILD_FOLDER";
-
-/// Not a test of its own: what `killed_runs_go_on` starts and kills.
-#[test]
-#[ignore = "started by killed_runs_go_on"]
-fn child() {
-    let Some(folder) = std::env::var_os(CHILD_FOLDER).map(PathBuf::from) else { return };
-    let model = Model::open(folder.join("model.onnx")).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
-    let settings = ExtractSettings { shard_rows: Some(40), batch_tokens: Some(8), ..settings(Pooling::Mean) };
-    extract(&model, &states, &rows(4000), &settings, &folder.join("store"), &Silent).unwrap();
-}
-
-#[test]
-fn killed_runs_go_on() {
-    if library().is_none() {
-        return;
-    }
-    let start = |folder: &Path| {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "extraction::child", "--ignored"])
-            .env(CHILD_FOLDER, folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
-    let (whole, killed) = (tiny_model(Kind::Good), tiny_model(Kind::Good));
-    assert!(start(whole.folder.path()).wait().unwrap().success());
-    let store = killed.folder.path().join("store");
-    let mut kills = 0;
-    for attempt in 1.. {
-        let mut child = start(killed.folder.path());
-        let began = std::time::Instant::now();
-        // Each run is killed when it has finished some more shards than the one before.
-        let ended = loop {
-            let done = std::fs::read_to_string(store.join("manifest.json"))
-                .map_or(0, |text| text.matches("\"first_row\"").count());
-            if done >= 17 * attempt || began.elapsed().as_secs() > 60 {
-                break false;
-            }
-            if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success());
-                break true;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        };
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += usize::from(!ended);
-        if ended || kills >= 20 {
-            break;
-        }
-    }
-    assert!(kills >= 3, "the run was killed {kills} times only");
-    let mut expected = contents(&whole.folder.path().join("store"));
-    let mut found = contents(&store);
-    // The manifest names the model's folder, which differs.
-    for files in [&mut expected, &mut found] {
-        let manifest = files.remove(Path::new("manifest.json")).unwrap();
-        let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
-        manifest["model"]["path"] = "".into();
-        files.insert("manifest.json".into(), manifest.to_string().into_bytes());
-    }
-    assert!(found == expected, "{:?}\n{:?}", found.keys(), expected.keys());
 }
 
 /// A model folder made by the set-up (`build/models/NAME`), or `None` with a message.

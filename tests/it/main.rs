@@ -1,14 +1,15 @@
 //! The tests at the edges of the rooms, in one binary.
 
-mod evaluation;
 mod cli;
 mod dimension;
+mod evaluation;
 mod extraction;
 mod graph;
 mod merge;
 #[cfg(feature = "train")]
 mod program;
 mod python;
+mod resuming;
 mod runtime;
 mod tiny;
 mod tokenization;

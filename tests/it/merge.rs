@@ -9,7 +9,9 @@ use gelora::adapter::{
 use gelora::checkpoint::{Checkpoint, ElementType, ModelFolder, from_f32, match_weights, write_safetensors};
 use gelora::files::{sha256_file, write_json};
 use gelora::merge::{MergeError, merge};
-use gelora::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, TensorData, blocks, head};
+use gelora::onnx::{
+    DataType, Dimension, Edit, HeadPooling, HiddenStates, LinearLayer, Model, NodeSpec, Role, TensorData, blocks, head,
+};
 use gelora::progress::{CancelFlag, Event, Observer, Silent};
 use gelora::rank::Plan;
 use ndarray::Array;
@@ -273,6 +275,53 @@ fn what_does_not_belong_together_is_refused() {
     assert!(error.contains("write the merged model to another one"), "{error}");
     let error = line(merge(&base, &place.path().join("nothing"), &out, &Silent).unwrap_err());
     assert!(error.contains("is no adapter folder"), "{error}");
+    assert!(!out.exists(), "nothing was written");
+}
+
+#[test]
+fn external_data_and_biases_left_out_are_merged_too() {
+    let place = tempfile::tempdir().unwrap();
+    if !check("merge_checks.py", &["variants", text(&fixture("tiny_encoder")), text(place.path())]) {
+        return;
+    }
+    for name in ["bare", "external"] {
+        let base = place.path().join(name);
+        let [adapter, out] = ["adapter", "merged"].map(|kind| place.path().join(format!("{name}-{kind}")));
+        write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+        merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+        check("merge_checks.py", &["merged", text(&base), text(&adapter), text(&out)]);
+    }
+    let [base, out] = ["external", "external-merged"].map(|name| place.path().join(name));
+    assert_eq!(fs::read(base.join("model.onnx")).unwrap(), fs::read(out.join("model.onnx")).unwrap());
+    let [old, new] = [&base, &out].map(|folder| fs::read(folder.join("model.data")).unwrap());
+    assert!(old.len() == new.len() && old != new, "the changed weights are in the external file");
+    let cut = base.join("model.data");
+    fs::write(&cut, &old[..old.len() / 2]).unwrap();
+    let error = Model::open(base.join("model.onnx")).unwrap_err().to_string();
+    assert!(error.contains("truncated") && error.contains("copy it again"), "{error}");
+    fs::remove_file(cut).unwrap();
+    let error = Model::open(base.join("model.onnx")).unwrap_err().to_string();
+    assert!(error.contains("copy that file beside the model"), "{error}");
+}
+
+#[test]
+fn tied_weights_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let (base, adapter, out) = (place.path().join("base"), place.path().join("adapter"), place.path().join("merged"));
+    fs::create_dir(&base).unwrap();
+    for name in ["model.safetensors", "config.json"] {
+        fs::copy(fixture("tiny_encoder").join(name), base.join(name)).unwrap();
+    }
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let weight = &blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap()[0].linears[0].weight.clone();
+    let mut edit = Edit::new();
+    edit.add_initializer("row", DataType::Int64, &[], &0i64.to_le_bytes());
+    edit.add_node(NodeSpec::new("Gather", &[weight, "row"], "looked_up"));
+    edit.add_output("looked_up", DataType::Float, &[Dimension::Fixed(16)]);
+    edit.write(&model, &base.join("model.onnx")).unwrap();
+    write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+    let error = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap_err().to_string();
+    assert!(error.contains("shares its weight with node `looked_up` (Gather)"), "{error}");
     assert!(!out.exists(), "nothing was written");
 }
 

@@ -2,10 +2,12 @@
 
 merge_checks.py merged BASE ADAPTER MERGED    all four ways to the logits agree
 merge_checks.py planned BASE FOLDER RANKS     PEFT takes the configuration as it is, and makes these ranks
+merge_checks.py variants BASE OUT             makes OUT/bare and OUT/external out of a base folder
 merge_checks.py headless BASE MERGED          a head that was added: ONNX Runtime against numpy on the checkpoint
 """
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +18,7 @@ import onnxruntime as ort
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 TOLERANCE = 1e-4
@@ -108,5 +110,27 @@ def headless(base, merged):
     assert AutoConfig.from_pretrained(merged).num_labels == expected.shape[1]
 
 
+def variants(base, out):
+    """bare: the bias of the classifier is zero, and the exporter left it out. external: weights beside the export."""
+    for name in ["bare", "external"]:
+        shutil.copytree(base, Path(out) / name)
+    bare = Path(out) / "bare"
+    tensors = load_file(bare / "model.safetensors")
+    tensors["classifier.bias"][:] = 0
+    save_file(tensors, bare / "model.safetensors", metadata={"format": "pt"})
+    model = onnx.load(bare / "model.onnx")
+    classifier = next(node for node in model.graph.node if "logits" in node.output)
+    assert classifier.op_type == "Gemm"
+    del classifier.input[2]
+    kept = [tensor for tensor in model.graph.initializer if not tensor.name.endswith("classifier.bias")]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    onnx.save(model, bare / "model.onnx")
+    model = onnx.load(Path(base) / "model.onnx")
+    path = Path(out) / "external" / "model.onnx"
+    path.unlink()
+    onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=0)
+
+
 if __name__ == "__main__":
-    {"merged": merged, "planned": planned, "headless": headless}[sys.argv[1]](*sys.argv[2:])
+    {"merged": merged, "planned": planned, "headless": headless, "variants": variants}[sys.argv[1]](*sys.argv[2:])

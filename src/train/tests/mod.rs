@@ -2,6 +2,7 @@
 
 mod numbers;
 mod order;
+mod reference;
 mod resume;
 mod runs;
 mod support;

@@ -25,7 +25,9 @@ fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
         let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line.as_object_mut().unwrap().shift_remove("examples_per_second");
+        for time in ["examples_per_second", "seconds"] {
+            line.as_object_mut().unwrap().shift_remove(time);
+        }
         line
     };
     text.lines().map(line).collect()

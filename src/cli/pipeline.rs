@@ -1,0 +1,300 @@
+//! The stages of `gelora run`, each told apart by everything its result depends on.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::activations::Store;
+use crate::adapter::{self, Flavour};
+use crate::checkpoint::ModelFolder;
+use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
+use crate::evaluate::{check_label_order, label_names};
+use crate::files::{sha256, sha256_file, write_json};
+use crate::merge::merge;
+use crate::onnx;
+use crate::progress::{Event, Observer};
+use crate::rank::Plan;
+use crate::report;
+
+use super::config::{self, Config};
+use super::context::Context;
+use super::evaluating::{EvaluationData, EvaluationFacts, evaluate};
+use super::opened::{Opened, load};
+use super::planning::{PlanData, PlanFiles, plan};
+use super::stages::{Earlier, Journal};
+use super::training::{TrainingData, TrainingFacts, labelled, train_adapter};
+
+/// Everything a run needs, opened and checked before the first long computation.
+pub(crate) struct Pipeline<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    model: Opened,
+    model_sha256: String,
+    tokenizer: Tokenizer,
+    train: Dataset,
+    dev: Option<Dataset>,
+    test: Option<Dataset>,
+    objective: Objective,
+    metrics: Vec<Metric>,
+    out: PathBuf,
+}
+
+/// What a run ends with.
+#[derive(Debug, Serialize)]
+pub(crate) struct Finished {
+    plan: Plan,
+    training: TrainingFacts,
+    evaluation: Evaluations,
+    files: Vec<String>,
+}
+
+/// Metrics of the export as it was and of the merged one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Evaluations {
+    dev: Option<BeforeAfter>,
+    test: Option<BeforeAfter>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct BeforeAfter {
+    /// Absent where the export has no head.
+    before: Option<EvaluationFacts>,
+    after: EvaluationFacts,
+}
+
+impl<'a> Pipeline<'a> {
+    /// Opens model, tokenizer and data.
+    pub(crate) fn open(context: &'a Context, config: &'a Config) -> anyhow::Result<Self> {
+        let section = &config.data;
+        let model = Opened::new(&config.model.path)?;
+        let tokenizer = model.tokenizer(section.max_length)?;
+        let train = load(context, &section.train, &section.load_settings())?;
+        let (objective, _) = labelled(&train)?;
+        let objective = objective.clone();
+        if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
+            check_label_order(&names, &objective)?;
+        }
+        let held_out = section.held_out_settings(&objective);
+        let other = |path: &Option<PathBuf>| path.as_ref().map(|path| load(context, path, &held_out)).transpose();
+        Ok(Self {
+            dev: other(&section.dev)?,
+            test: other(&section.test)?,
+            metrics: section.metrics(&objective),
+            model_sha256: sha256(model.model.file_bytes()),
+            out: config.output.folder.clone(),
+            context,
+            config,
+            model,
+            tokenizer,
+            train,
+            objective,
+        })
+    }
+
+    /// Runs all stages.
+    pub(crate) fn run(self) -> anyhow::Result<Finished> {
+        let mut journal = Journal::open(self.out.join("run.json"))?;
+        let files = PlanFiles::in_folder(&self.out);
+        let plan = self.plan(&mut journal, &files)?;
+        let padding_is_safe = !Store::open(&files.store)?.manifest().equal_lengths;
+        let training = self.train(&mut journal, &plan, padding_is_safe)?;
+        self.merge(&mut journal)?;
+        let evaluation = self.evaluate(&mut journal, padding_is_safe)?;
+
+        let mut written: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
+        written.extend([self.adapter(), self.merged()]);
+        written.extend([self.out.join("evaluation.json"), self.out.join("run.json")]);
+        let finished = Finished {
+            plan,
+            training,
+            evaluation,
+            files: written.iter().map(|path| path.display().to_string()).collect(),
+        };
+        journal.summary = Some(finished.summary());
+        journal.write()?;
+        Ok(finished)
+    }
+
+    fn adapter(&self) -> PathBuf {
+        self.out.join("adapter")
+    }
+
+    fn merged(&self) -> PathBuf {
+        self.out.join("merged")
+    }
+
+    /// Model and tokenizer, as every stage depends on them.
+    fn model_inputs(&self) -> anyhow::Result<Value> {
+        let mut files = Vec::new();
+        for file in self.model.model.external_files() {
+            files.push((file.location.clone(), sha256(file.bytes())));
+        }
+        for file in self.model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
+            files.push((file.path.display().to_string(), sha256_file(&file.path)?));
+        }
+        Ok(json!({ "onnx": self.model_sha256, "files": files, "tokenizer": self.tokenizer.sha256() }))
+    }
+
+    fn plan(&self, journal: &mut Journal, files: &PlanFiles) -> anyhow::Result<Plan> {
+        let section = &self.config.data;
+        let settings = section.load_settings().without_labels();
+        let inputs = json!({
+            "model": self.model_inputs()?,
+            "data": self.train.sha256,
+            "columns": [Some(settings.text), settings.pair],
+            "limit": section.limit,
+            "max_length": section.max_length,
+            "plan": self.config.plan,
+        });
+        let data = PlanData { section, dataset: &self.train, tokenizer: &self.tokenizer };
+        journal.stage("plan", inputs, self.context.observer(), |_| {
+            let plan = plan(self.context, &self.model, &data, &self.config.plan, files)?;
+            for warning in &plan.warnings {
+                self.context.observer().observe(Event::Warning(warning));
+            }
+            let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
+            outputs.push(files.store.join("manifest.json"));
+            Ok((plan, outputs))
+        })
+    }
+
+    fn train(&self, journal: &mut Journal, plan: &Plan, padding_is_safe: bool) -> anyhow::Result<TrainingFacts> {
+        let section = &self.config.data;
+        let flavour = match self.config.output.flavour {
+            config::Flavour::Native => Flavour::Native,
+            config::Flavour::Uniform => Flavour::Uniform,
+        };
+        let inputs = json!({
+            "plan": plan.blocks,
+            "model": self.model_inputs()?,
+            "train": self.train.sha256,
+            "dev": self.dev.as_ref().map(|dataset| &dataset.sha256),
+            "columns": [Some(&section.load_settings().text), section.load_settings().pair.as_ref(), section.load_settings().label.as_ref()],
+            "objective": self.objective,
+            "limit": section.limit,
+            "max_length": section.max_length,
+            "metrics": self.metrics,
+            "settings": self.config.train,
+            "flavour": self.config.output.flavour,
+        });
+        let data = TrainingData {
+            initial: None,
+            train: &self.train,
+            validation: self.dev.as_ref(),
+            tokenizer: &self.tokenizer,
+            metrics: &self.metrics,
+            padding_is_safe,
+        };
+        let out = self.adapter();
+        journal.stage("train", inputs, self.context.observer(), |earlier| {
+            let settings = self.config.train.settings(self.context, earlier == Earlier::None);
+            let facts = train_adapter(self.context, &self.model, plan, &data, &settings, flavour, &out)?;
+            let names = [adapter::CONFIG_FILE, adapter::TENSOR_FILE, adapter::PROVENANCE_FILE];
+            Ok((facts, names.iter().map(|name| out.join(name)).collect()))
+        })
+    }
+
+    fn merge(&self, journal: &mut Journal) -> anyhow::Result<()> {
+        let inputs = json!({ "model": self.model_inputs()?, "adapter": journal.outputs("train") });
+        let out = self.merged();
+        journal.stage("merge", inputs, self.context.observer(), |_| {
+            let report = merge(&self.model.folder, &self.adapter(), &out, self.context.observer())?;
+            for warning in &report.warnings {
+                self.context.observer().observe(Event::Warning(warning));
+            }
+            Ok(((), report.files.iter().map(|name| out.join(name)).collect()))
+        })
+    }
+
+    fn evaluate(&self, journal: &mut Journal, padding_is_safe: bool) -> anyhow::Result<Evaluations> {
+        let hash = |dataset: &Option<Dataset>| dataset.as_ref().map(|dataset| dataset.sha256.clone());
+        let inputs = json!({
+            "model": self.model_inputs()?,
+            "merged": journal.outputs("merge"),
+            "dev": hash(&self.dev),
+            "test": hash(&self.test),
+            "objective": self.objective,
+            "metrics": self.metrics,
+            "max_length": self.config.data.max_length,
+        });
+        let path = self.out.join("evaluation.json");
+        journal.stage("evaluate", inputs, self.context.observer(), |_| {
+            let evaluations = Evaluations {
+                dev: self.before_and_after(&self.dev, padding_is_safe)?,
+                test: self.before_and_after(&self.test, padding_is_safe)?,
+            };
+            write_json(&path, &evaluations)?;
+            Ok((evaluations, vec![path.clone()]))
+        })
+    }
+
+    fn before_and_after(
+        &self,
+        dataset: &Option<Dataset>,
+        padding_is_safe: bool,
+    ) -> anyhow::Result<Option<BeforeAfter>> {
+        let Some(dataset) = dataset else { return Ok(None) };
+        let encodings: Vec<Encoding> = self.tokenizer.encode(&dataset.examples, self.context.observer())?;
+        let data = EvaluationData {
+            dataset,
+            objective: &self.objective,
+            encodings: &encodings,
+            tokenizer: &self.tokenizer,
+            metrics: &self.metrics,
+            batch_tokens: self.config.train.evaluation_tokens,
+            padding_is_safe,
+        };
+        let before = match onnx::head(&self.model.model, &self.model.states)? {
+            Some(_) => Some(evaluate(self.context, &self.model.folder.onnx, &data)?.0),
+            None => None,
+        };
+        let merged = ModelFolder::open(&self.merged())?;
+        Ok(Some(BeforeAfter { before, after: evaluate(self.context, &merged.onnx, &data)?.0 }))
+    }
+}
+
+impl Finished {
+    /// What `run.json` keeps of it: the plan is a file of its own.
+    fn summary(&self) -> Value {
+        let ranks: Vec<usize> = self.plan.blocks.iter().map(|block| block.rank).collect();
+        json!({
+            "ranks": ranks,
+            "adapter_parameters": self.plan.adapter_parameters,
+            "training": self.training,
+            "evaluation": self.evaluation,
+            "files": self.files,
+        })
+    }
+
+    /// The table at the end: dimensions and ranks, metrics before and after, files.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = report::plan_table(&self.plan);
+        let sets = [("dev", &self.evaluation.dev), ("test", &self.evaluation.test)];
+        let mut rows = Vec::new();
+        for (name, evaluated) in sets {
+            let Some(BeforeAfter { before, after }) = evaluated else { continue };
+            for metric in &after.metrics {
+                let earlier = before.iter().flat_map(|facts| &facts.metrics).find(|other| other.name == metric.name);
+                rows.push(vec![
+                    name.to_owned(),
+                    metric.name.clone(),
+                    earlier.map_or_else(|| "–".to_owned(), |metric| metric.show()),
+                    metric.show(),
+                ]);
+            }
+        }
+        if !rows.is_empty() {
+            text += "\n\n";
+            text += &report::table(&["rows", "metric", "before", "after"], &[2, 3], &rows);
+        }
+        text += &format!(
+            "\n\n{} parameters trained, {:.1} rows/s on {}\nwritten:",
+            self.training.trained_parameters, self.training.examples_per_second, self.training.device
+        );
+        for file in &self.files {
+            text += &format!("\n  {file}");
+        }
+        text
+    }
+}

@@ -1,0 +1,82 @@
+//! Nodes to append, and their encoding.
+
+use super::wire::Writer;
+
+/// A node to append.
+#[derive(Debug, Clone, Default)]
+pub struct NodeSpec {
+    /// Operator of the default domain.
+    pub op_type: String,
+    /// Its name.
+    pub name: String,
+    /// Values it takes; `""` leaves an optional one out.
+    pub inputs: Vec<String>,
+    /// Values it makes.
+    pub outputs: Vec<String>,
+    /// Attributes by name.
+    pub attributes: Vec<(String, AttributeSpec)>,
+}
+
+/// An attribute of a node to append.
+#[derive(Debug, Clone)]
+pub enum AttributeSpec {
+    /// An integer.
+    Int(i64),
+    /// A list of integers.
+    Ints(Vec<i64>),
+    /// A number.
+    Float(f32),
+    /// A text.
+    Text(String),
+}
+
+impl NodeSpec {
+    /// A node with one output, named as that output.
+    pub fn new(op_type: &str, inputs: &[&str], output: &str) -> Self {
+        NodeSpec {
+            op_type: op_type.into(),
+            name: output.into(),
+            inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
+            outputs: vec![output.into()],
+            attributes: Vec::new(),
+        }
+    }
+
+    /// With an integer attribute.
+    pub fn int(mut self, name: &str, value: i64) -> Self {
+        self.attributes.push((name.into(), AttributeSpec::Int(value)));
+        self
+    }
+
+    /// With a list of integers as attribute.
+    pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
+        self.attributes.push((name.into(), AttributeSpec::Ints(values.to_vec())));
+        self
+    }
+
+    pub(super) fn encode(&self, node: &mut Writer) {
+        self.inputs.iter().for_each(|input| {
+            node.string(1, input);
+        });
+        self.outputs.iter().for_each(|output| {
+            node.string(2, output);
+        });
+        node.string(3, &self.name).string(4, &self.op_type);
+        for (name, value) in &self.attributes {
+            node.message(5, |attribute| {
+                attribute.string(1, name);
+                match value {
+                    AttributeSpec::Float(value) => attribute.float(2, *value).int(20, 1),
+                    AttributeSpec::Int(value) => attribute.int(3, *value).int(20, 2),
+                    AttributeSpec::Text(value) => attribute.string(4, value).int(20, 3),
+                    AttributeSpec::Ints(values) => {
+                        values.iter().for_each(|value| {
+                            attribute.int(8, *value);
+                        });
+                        attribute.int(20, 7)
+                    }
+                };
+            });
+        }
+    }
+}
