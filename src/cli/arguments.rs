@@ -104,9 +104,9 @@ pub(crate) struct ExtractionArguments {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) tokens_per_text: usize,
 
-    /// Tokens per batch, padding included
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
-    pub(crate) batch_tokens: usize,
+    /// Tokens per batch, padding included [default: what suits the device and the model]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) batch_tokens: Option<usize>,
 
     /// At most so many rows, drawn with --seed [default: all]
     #[arg(long, value_name = "N")]

@@ -134,8 +134,8 @@ pub struct PlanSection {
     pub tokens_per_text: usize,
     /// At most so many rows, drawn with `seed`; all where it is not given.
     pub rows: Option<usize>,
-    /// Tokens per batch of the extraction, padding included.
-    pub batch_tokens: usize,
+    /// Tokens per batch of the extraction, padding included; what suits the device and the model where it is not given.
+    pub batch_tokens: Option<usize>,
     /// How neighbours are found; the answers are the same.
     pub neighbours: Neighbours,
     /// The estimator of the dimension.
@@ -169,7 +169,7 @@ impl Default for PlanSection {
             pooling: Pooling::Mean,
             tokens_per_text: 4,
             rows: None,
-            batch_tokens: 4096,
+            batch_tokens: None,
             neighbours: Neighbours::Auto,
             method: Method::Linear,
             discard: 0.1,

@@ -115,7 +115,7 @@ impl PlanSection {
             pooling: self.pooling(),
             session: context.session_settings(),
             library: context.ort_lib().map(Into::into),
-            batch_tokens: Some(self.batch_tokens),
+            batch_tokens: self.batch_tokens,
             overwrite,
             provenance: Provenance {
                 data: Some(dataset.path.clone()),

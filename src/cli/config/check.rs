@@ -98,7 +98,7 @@ fn plan(file: &File<'_>, config: &Config) -> Result<(), ConfigError> {
     let plan = &config.plan;
     file.whole("plan", "tokens_per_text", Some(plan.tokens_per_text as u64), 1)?;
     file.whole("plan", "rows", plan.rows.map(|n| n as u64), 50)?;
-    file.whole("plan", "batch_tokens", Some(plan.batch_tokens as u64), 1)?;
+    file.whole("plan", "batch_tokens", plan.batch_tokens.map(|tokens| tokens as u64), 1)?;
     file.number("plan", "discard", plan.discard, |v| (0.0..1.0).contains(&v), "give a share from 0 to below 1")?;
     file.number("plan", "scaling", plan.scaling, |v| v > 0.0, "give a number above 0")?;
     file.whole("plan", "maximum_rank", plan.maximum_rank.map(|n| n as u64), plan.minimum_rank.max(1) as u64)?;
