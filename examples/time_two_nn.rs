@@ -1,12 +1,12 @@
 //! Times TwoNN on a `.npy` file of float32 `[points, columns]`, for `scripts/bench/twonn.py`: reads commands from standard
-//! input (`search K` or `two_nn`) and answers each with one line of JSON, so that repetitions can alternate with other
+//! input (`two_nn` or `search K ENGINE`) and answers each with one line of JSON, so that repetitions can alternate with other
 //! programs in one run.
 
 use std::io::{BufRead, stdin};
 use std::time::Instant;
 
 use gelora::dimension::TwoNn;
-use gelora::neighbours::{Engine, nearest};
+use gelora::neighbours::nearest;
 use gelora::progress::Silent;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         let answer = match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["two_nn"] => TwoNn::default().estimate(points.view(), &Silent)?.dimension().unwrap_or(f64::NAN),
-            ["search", k] => nearest(points.view(), k.parse()?, Engine::Exact, &Silent)?.searched_directly as f64,
-            _ => return Err(format!("unknown command {line:?}; send two_nn or search K").into()),
+            ["search", k, engine] => nearest(points.view(), k.parse()?, engine.parse()?, &Silent)?.distances[[0, 0]],
+            _ => return Err(format!("unknown command {line:?}; send two_nn or search K ENGINE").into()),
         };
         println!("{{\"seconds\": {}, \"answer\": {answer}}}", start.elapsed().as_secs_f64());
     }

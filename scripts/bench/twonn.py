@@ -104,8 +104,8 @@ def dadapy(points):
 
 
 PEERS = {
-    "faiss flat (search only)": (faiss_flat, "search 2"),
-    "scikit-learn brute (search only)": (scikit_learn_brute, "search 2"),
+    "faiss flat (search only)": (faiss_flat, "search 2 exact"),
+    "scikit-learn brute (search only)": (scikit_learn_brute, "search 2 exact"),
     "DADApy": (dadapy, "two_nn"),
     "scikit-dimension": (scikit_dimension, "two_nn"),
 }
@@ -115,7 +115,7 @@ def compare(name, file):
     points = np.ascontiguousarray(np.load(file), dtype=np.float32)
     peers = {peer: pair for peer, pair in PEERS.items() if not any(s and s in peer for s in ARGUMENTS.skip.split(","))}
     gelora = Gelora(ARGUMENTS.binary, file)
-    ours = {"search 2": [], "two_nn": []}
+    ours = {"search 2 exact": [], "two_nn": []}
     theirs = {peer: [] for peer in peers}
     for repetition in range(ARGUMENTS.repetitions + 1):
         for command, times in ours.items():

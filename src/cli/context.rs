@@ -10,15 +10,18 @@ use serde::Serialize;
 use crate::runtime::{Device, Library, SessionSettings};
 
 use super::arguments::GlobalArguments;
+#[cfg(feature = "train")]
 use super::config::DeviceSection;
 use super::progress::Terminal;
 
 /// The checked global options and the terminal.
 pub(crate) struct Context {
     json: bool,
-    /// As the command line says, if it does.
-    device: Option<Device>,
     inference: Device,
+    /// As the command line says, if it does.
+    #[cfg(feature = "train")]
+    device: Option<Device>,
+    #[cfg(feature = "train")]
     training: Device,
     threads: Option<usize>,
     ort_lib: Option<PathBuf>,
@@ -47,8 +50,10 @@ impl Context {
     fn with_terminal(global: &GlobalArguments, terminal: Terminal) -> Self {
         Self {
             json: global.json,
-            device: global.device,
             inference: global.device.unwrap_or_default(),
+            #[cfg(feature = "train")]
+            device: global.device,
+            #[cfg(feature = "train")]
             training: global.device.unwrap_or_default(),
             threads: global.threads,
             ort_lib: global.ort_lib.clone(),
@@ -62,6 +67,7 @@ impl Context {
     }
 
     /// The same under `[device]` of a configuration: options of the command line go before it.
+    #[cfg(feature = "train")]
     pub(crate) fn under(&self, section: &DeviceSection) -> Self {
         Self {
             json: self.json,

@@ -93,7 +93,7 @@ pub(crate) fn extract(
 }
 
 /// What differs, without the cure: it is being applied.
-fn short_reason(error: &ActivationsError) -> String {
+pub(crate) fn short_reason(error: &ActivationsError) -> String {
     let text = error.to_string();
     text.split(';').next().unwrap_or(&text).to_owned()
 }

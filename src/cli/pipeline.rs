@@ -179,6 +179,7 @@ impl<'a> Pipeline<'a> {
             "flavour": self.config.output.flavour,
         });
         let data = TrainingData {
+            initial: None,
             train: &self.train,
             validation: self.dev.as_ref(),
             tokenizer: &self.tokenizer,

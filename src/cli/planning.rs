@@ -1,22 +1,24 @@
 //! From a model and its data to a plan with all its files: the work of `gelora plan` and of the first stage of
 //! `gelora run`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::activations::Store;
+use crate::activations::{ActivationsError, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
 use crate::checkpoint::{WeightMatch, match_head, match_weights};
 use crate::dataset::{Dataset, Tokenizer};
-use crate::files::{sha256_file, write_json};
+use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx::{self, LinearLayer};
+use crate::progress::{Event, Observer};
 use crate::rank::{BlockToAdapt, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlanRequest, make_plan};
 use crate::report;
 
 use super::config::{DataSection, PlanSection};
 use super::context::Context;
-use super::extract::{distinct, extract};
+use super::extract::{distinct, extract, short_reason};
 use super::opened::Opened;
 
 /// Where a plan and its files lie.
@@ -63,7 +65,7 @@ pub(crate) fn plan(
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
     let blocks = blocks_to_adapt(model)?;
-    let store = extract(context, model, data.dataset, data.tokenizer, settings, &files.store, true)?;
+    let (store, beside) = extract_for_plan(context, model, data, settings, files)?;
     let request = PlanRequest {
         model: model_provenance(model, &store)?,
         data: data_provenance(data, &store),
@@ -75,8 +77,37 @@ pub(crate) fn plan(
     };
     let mut load = |index: usize| store.layer(index).map_err(Into::into);
     let plan = make_plan(&mut load, &request, context.observer())?;
+    if let Some(beside) = beside {
+        fs::remove_dir_all(&files.store).map_err(FileError::new("replace", &files.store))?;
+        fs::rename(&beside, &files.store).map_err(FileError::new("replace", &files.store))?;
+    }
     write(model, &plan, files)?;
     Ok(plan)
+}
+
+/// The store of a plan. One that was made of something else belongs to an earlier plan and stays until this one is made:
+/// then the new store grows in the second folder.
+fn extract_for_plan(
+    context: &Context,
+    model: &Opened,
+    data: &PlanData<'_>,
+    settings: &PlanSection,
+    files: &PlanFiles,
+) -> anyhow::Result<(Store, Option<PathBuf>)> {
+    let extract_to = |folder: &Path, overwrite: bool| {
+        extract(context, model, data.dataset, data.tokenizer, settings, folder, overwrite)
+    };
+    match extract_to(&files.store, false) {
+        Err(error) => match error.downcast_ref() {
+            Some(other @ ActivationsError::OtherStore { .. }) => {
+                context.observer().observe(Event::Notice(&format!("made anew: {}", short_reason(other))));
+                let beside = files.store.with_extension("new");
+                Ok((extract_to(&beside, true)?, Some(beside)))
+            }
+            _ => Err(error),
+        },
+        Ok(store) => Ok((store, None)),
+    }
 }
 
 /// The blocks with the names that the checkpoint gives their weights.

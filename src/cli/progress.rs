@@ -171,7 +171,7 @@ impl Stage {
         let speed = self.speed();
         if speed > 0.0 {
             line += &format!(", {} {unit}/s", short(speed));
-            if let Some(left) = self.total.and_then(|total| total.checked_sub(*done)) {
+            if let Some(left) = self.total.and_then(|total| total.checked_sub(*done)).filter(|left| *left > 0) {
                 line += &format!(", {} left", HumanDuration(Duration::from_secs_f64(left as f64 / speed)));
             }
         }

@@ -34,6 +34,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FLAVOUR", default_value = "native")]
     flavour: Flavour,
 
+    /// Adapter folder to start from, of the same plan; by default A is random and B zero
+    #[arg(long, value_name = "FOLDER")]
+    start: Option<PathBuf>,
+
+    /// Take these batches: JSON, [epoch][batch][row], rows counted from 0
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["epochs", "batch_size", "batching"])]
+    batches: Option<PathBuf>,
+
     /// Ignore a saved state and start anew
     #[arg(long)]
     restart: bool,
@@ -83,14 +91,19 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let held_out = section.held_out_settings(objective);
     let validation = arguments.validation.map(|path| load(context, &path, &held_out)).transpose()?;
     let sample = tokenizer.encode(&train.examples[..train.examples.len().min(64)], &crate::progress::Silent)?;
+    let initial = arguments.start.as_deref().map(crate::adapter::read).transpose()?;
     let data = TrainingData {
+        initial: initial.as_ref(),
         validation: validation.as_ref(),
         tokenizer: &tokenizer,
         metrics: &section.metrics(objective),
         padding_is_safe: padding_is_safe(context, &model.model, &sample, &tokenizer)?,
         train: &train,
     };
-    let settings = arguments.training.section().settings(context, arguments.restart);
+    let mut settings = arguments.training.section().settings(context, arguments.restart);
+    if let Some(path) = &arguments.batches {
+        settings.batching = crate::train::Batching::read(path)?;
+    }
     let facts = train_adapter(context, &model, &plan, &data, &settings, arguments.flavour, &arguments.out)?;
     context.print(&facts, || facts.describe())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{self, Flavour, WriteSettings};
+use crate::adapter::{self, Adapter, Flavour, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, Tokenizer};
 use crate::files::sha256;
 use crate::onnx;
@@ -21,6 +21,8 @@ pub(crate) struct TrainingData<'a> {
     pub(crate) validation: Option<&'a Dataset>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) metrics: &'a [Metric],
+    /// Where the factors and the head begin; by default A random, B zero and the head as it is.
+    pub(crate) initial: Option<&'a Adapter>,
     /// Whether padding leaves the results as they are.
     pub(crate) padding_is_safe: bool,
 }
@@ -76,7 +78,7 @@ pub(crate) fn train_adapter(
         pad_id: data.tokenizer.pad_id(),
         pad_type_id: data.tokenizer.pad_type_id(),
         padding_is_safe: data.padding_is_safe,
-        initial: None,
+        initial: data.initial,
         folder: out,
     };
     let outcome = train(&input, settings, context.observer())?;

@@ -134,7 +134,7 @@ impl Page {
             title: model_name(&plan.model.onnx),
             subtitle,
             figures: headline(plan),
-            warnings: plan.warnings.clone(),
+            warnings: plan.warnings.iter().map(|warning| sentence(warning)).collect(),
             profiles: [Frame::wide(300.0), Frame::narrow(250.0)].map(|frame| Profile::new(plan, frame)),
             ranks: [Frame::wide(230.0), Frame::narrow(210.0)].map(|frame| Ranks::new(plan, frame)),
             scales: ScaleCurves::new(plan, Frame::wide(280.0))
@@ -149,6 +149,14 @@ impl Page {
             version: plan.gelora_version.clone(),
         }
     }
+}
+
+/// A warning as a sentence: the terminal shows it after `warning:`, the page on its own.
+fn sentence(warning: &str) -> String {
+    let mut letters = warning.chars();
+    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
+    let end = if warning.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
 }
 
 /// `models/minilm/model.onnx` is known as `minilm`, `bert.onnx` as `bert`.
@@ -262,7 +270,8 @@ fn block_row(block: &BlockRank) -> Block {
         difference: block.difference.map_or_else(|| "–".to_owned(), number::signed),
         rank: block.rank,
         alpha: block.alpha.to_string(),
-        probabilities: probabilities(block),
+        // A rank and its probability stay on one line.
+        probabilities: probabilities(block).replace(": ", ":\u{a0}").replace(" %", "\u{a0}%"),
         reason: block.reason.clone(),
     }
 }

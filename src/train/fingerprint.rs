@@ -36,7 +36,7 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("clip norm", optional(settings.clip_norm.map(|norm| norm.to_string()))),
         ("dropout", settings.dropout.to_string()),
         ("seed", settings.seed.to_string()),
-        ("choice of kernels", settings.linear.as_str().to_owned()),
+        ("choice of kernels", settings.kernels.as_str().to_owned()),
         ("batching", batching(&settings.batching)),
         ("head", optional(settings.head.map(|head| head.as_str().to_owned()))),
         ("evaluation before the first step", settings.evaluate_before.to_string()),

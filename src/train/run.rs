@@ -78,7 +78,7 @@ pub fn logits(
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     settings.check()?;
     input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.linear.backend())?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
     learner.load(adapter)?;
     let (logits, _) = evaluation::logits_and_loss(&mut learner, rows, None, settings.evaluation_tokens, observer)?;
     Ok(logits)
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         let mut header = Header::new(fingerprint, device_name(device), tch::get_num_threads());
         let linear = match &saved {
             Some(saved) if !saved.header.linear.is_empty() => LinearBackend::Chosen(saved.header.linear.clone()),
-            _ => settings.linear.backend(),
+            _ => settings.kernels.backend(),
         };
         let learner = Learner::new(input, settings, device, linear)?;
         header.parameters = learner.parameters().entries().to_vec();

@@ -1,9 +1,12 @@
 //! What a training run is told: the optimizer and its schedule, batches, evaluation, saving.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::program::LinearBackend;
+use crate::files::FileError;
 use crate::runtime::Device;
 
 /// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
@@ -109,6 +112,21 @@ pub enum Batching {
     Given(Vec<Vec<Vec<usize>>>),
 }
 
+impl Batching {
+    /// Reads [`Batching::Given`] from JSON, `[epoch][batch][row]`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+        serde_json::from_slice(&bytes).map(Batching::Given).map_err(|error| TrainError::Setting {
+            name: "batches",
+            found: format!("in {} cannot be read ({error})", path.display()),
+            cure: "write JSON such as [[[0, 5], [3]]]: epochs of batches of row numbers".into(),
+        })
+    }
+}
+
 /// Which vector of the last hidden state a new head reads, for an export without a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,7 +201,7 @@ pub struct TrainSettings {
     /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
     pub threads: Option<usize>,
     /// Which library computes the linear layers on the CPU.
-    pub linear: Kernels,
+    pub kernels: Kernels,
     /// How rows are put into batches.
     pub batching: Batching,
     /// For an export without a head: which vector the new head reads.
@@ -220,7 +238,7 @@ impl Default for TrainSettings {
             seed: 0,
             device: Device::Auto,
             threads: None,
-            linear: Kernels::Auto,
+            kernels: Kernels::Auto,
             batching: Batching::Shuffled,
             head: None,
             evaluation_tokens: 4096,

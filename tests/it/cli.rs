@@ -136,3 +136,125 @@ fn train_says_how_to_get_it() {
     let line = mendable(&["train", "model", "--plan", "plan.json", "--data", "train.tsv", "-o", "out"]);
     assert!(line.contains("cargo install gelora"), "{line}");
 }
+
+/// Rows for the tiny encoders: words of one to four letters; the label says whether the first one begins with a vowel.
+fn write_rows(path: &Path, rows: usize) {
+    let mut state = 1_u32;
+    let mut draw = |below: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % below
+    };
+    let mut text = String::from("sentence\tlabel\n");
+    for _ in 0..rows {
+        let words = 3 + draw(5);
+        let word = |draw: &mut dyn FnMut(u32) -> u32| -> String {
+            (0..=draw(3)).map(|_| char::from(b'a' + draw(26) as u8)).collect()
+        };
+        let sentence = (0..words).map(|_| word(&mut draw)).collect::<Vec<_>>().join(" ");
+        let label = u8::from(sentence.starts_with(['a', 'e', 'i', 'o', 'u']));
+        text += &format!("{sentence}\t{label}\n");
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_plan_is_made_with_all_its_files_and_again_from_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("rows.tsv"), folder.path().join("out"));
+    write_rows(&data, 120);
+    let plan = || {
+        let mut command = gelora();
+        command.arg("plan").arg(export("tiny_encoder")).arg("--data").arg(&data).arg("-o").arg(&out);
+        command.args(["--task", "cola", "--subsamples", "4", "--json"]);
+        command.assert().success().get_output().clone()
+    };
+    let first = plan();
+    let json: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(json["blocks"].as_array().unwrap().len(), 2);
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("plan.json")).unwrap()).unwrap();
+    assert_eq!(json, written);
+    for file in ["dimensions.csv", "report.html", "adapter_config.json", "store/manifest.json"] {
+        assert!(out.join(file).is_file(), "{file}");
+    }
+    let second = plan();
+    assert_eq!(first.stdout, second.stdout);
+    assert!(String::from_utf8(second.stderr).unwrap().contains("complete already"));
+
+    let output = gelora().arg("dimension").arg(out.join("store")).args(["--json", "-q"]).assert().success().stderr("");
+    let dimensions: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    for (layer, planned) in
+        dimensions["layers"].as_array().unwrap().iter().zip(json["hidden_states"].as_array().unwrap())
+    {
+        assert_eq!(layer["dimension"], planned["dimension"]);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_data_is_one_line_and_leaves_earlier_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("plan.json"), "earlier").unwrap();
+    let model = export("tiny_encoder");
+    let attempt = |content: &str, options: &[&str]| {
+        let data = folder.path().join("rows.tsv");
+        std::fs::write(&data, content).unwrap();
+        let mut arguments = vec!["plan", model.to_str().unwrap(), "--data", data.to_str().unwrap(), "-q"];
+        arguments.extend(["-o", out.to_str().unwrap()]);
+        arguments.extend(options);
+        let line = mendable(&arguments);
+        assert_eq!(std::fs::read_to_string(out.join("plan.json")).unwrap(), "earlier");
+        line
+    };
+    assert!(attempt("sentence\nab c\n", &[]).contains("`text`"), "wrong column");
+    assert!(attempt("text\nab c\n\"\"\n", &["--quoting", "true"]).contains("line 3"), "empty text");
+    assert!(attempt("text\n", &[]).contains("no rows"), "no rows");
+    let line = attempt("text\nab c\nd e\nf g\n", &[]);
+    assert!(line.contains("50") && line.contains('3'), "few rows: {line}");
+    assert!(attempt("text\nab c\n", &["--task", "colla"]).contains("cola"), "unknown task");
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[model]\npath = \"m\"\n[data]\ntrian = \"t.tsv\"\n[output]\nfolder = \"o\"\n").unwrap();
+    let line = mendable(&["run", config.to_str().unwrap()]);
+    assert!(line.contains("trian") && line.contains("train"), "{line}");
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn a_run_goes_to_the_end_and_is_done_once() {
+    let folder = tempfile::tempdir().unwrap();
+    write_rows(&folder.path().join("train.tsv"), 160);
+    write_rows(&folder.path().join("dev.tsv"), 60);
+    let config = folder.path().join("config.toml");
+    let model = export("tiny_encoder");
+    let text = format!(
+        "[model]\npath = '{}'\n[data]\ntask = 'cola'\ntrain = 'train.tsv'\ndev = 'dev.tsv'\n[plan]\nsubsamples = 2\n\
+         [train]\nepochs = 2\n[output]\nfolder = 'out'\n",
+        model.display()
+    );
+    std::fs::write(&config, &text).unwrap();
+    let run = || gelora().arg("run").arg(&config).arg("--json").assert().success().get_output().clone();
+    let first = run();
+    let json: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(json["evaluation"]["dev"]["after"]["rows"], 60);
+    let trained = json["training"]["validation"][0][1].as_f64().unwrap();
+    let merged = json["evaluation"]["dev"]["after"]["metrics"][0]["value"].as_f64().unwrap();
+    assert!((trained - merged).abs() < 1e-9, "the trainer says {trained}, ONNX Runtime on the merged export {merged}");
+    for file in ["adapter/adapter_model.safetensors", "merged/model.onnx", "merged/model.safetensors", "run.json"] {
+        assert!(folder.path().join("out").join(file).is_file(), "{file}");
+    }
+
+    let second = run();
+    assert_eq!(first.stdout, second.stdout);
+    let notes = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(notes.matches("taken from an earlier run").count(), 4, "{notes}");
+
+    // Another setting of the training: the plan stays, the rest is done anew.
+    std::fs::write(&config, text.replace("epochs = 2", "epochs = 1")).unwrap();
+    let notes = String::from_utf8(run().stderr).unwrap();
+    assert_eq!(notes.matches("taken from an earlier run").count(), 1, "{notes}");
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use gelora::dimension::{LayerDimension, Method, Prepared, TwoNn, prepare};
 use gelora::neighbours::{Engine, nearest};
 use gelora::progress::Silent;
+use gelora::rank::{Measurement, RankSettings, measure, standard_error};
 use ndarray::Array2;
 
 fn golden() -> Option<PathBuf> {
@@ -55,4 +56,30 @@ fn activations_have_the_dimensions_other_packages_find() {
         checked += 1;
     }
     assert_eq!(checked, 4);
+}
+
+/// Real layers of one encoder: the interval of the plan fits the analytic one, rows that layers share make differences
+/// surer than dimensions, and no rank is certain with 1,500 phrases.
+#[test]
+fn layers_of_an_encoder_have_joint_uncertainty() {
+    let Some(folder) = golden() else { return };
+    let settings = RankSettings { subsamples: 40, ..RankSettings::default() };
+    let measured: Vec<Measurement> = ["minilm_mean1.npy", "minilm_mean3.npy"]
+        .into_iter()
+        .map(|file| {
+            let layer: Array2<f32> = ndarray_npy::read_npy(folder.join(file)).unwrap();
+            measure(layer.view(), &TwoNn::default(), &settings, &Silent).unwrap()
+        })
+        .collect();
+    for layer in &measured {
+        let LayerDimension::Estimate(estimate) = &layer.dimension else { panic!("{:?}", layer.dimension) };
+        let ratio = standard_error(&layer.deviations).unwrap() / estimate.standard_error;
+        assert!((0.5..2.5).contains(&ratio), "{ratio}");
+        assert_eq!(layer.scale.iter().map(|&(points, _)| points).collect::<Vec<_>>(), [1500, 750, 375]);
+    }
+    let joint: Vec<f64> = measured[0].deviations.iter().zip(&measured[1].deviations).map(|(a, b)| b - a).collect();
+    let separate =
+        standard_error(&measured[0].deviations).unwrap().hypot(standard_error(&measured[1].deviations).unwrap());
+    println!("{:?} {:?} {:?} {separate}", measured[0].scale, measured[1].scale, standard_error(&joint));
+    assert!(standard_error(&joint).unwrap() < 0.9 * separate);
 }

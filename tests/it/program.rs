@@ -149,22 +149,33 @@ fn inputs_of<'a>(tensors: &'a BTreeMap<String, Tensor>, case: &str) -> Vec<(&'a 
     tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(&prefix)?, t.shallow_clone()))).collect()
 }
 
-fn program(model: &Model, linear: LinearBackend, fuse: bool) -> Program {
-    Program::new(model, Device::Cpu, ProgramOptions { linear, fuse, ..ProgramOptions::default() }).expect("a program")
+/// Every way of computing the same thing, with a name for messages.
+fn ways() -> Vec<(&'static str, ProgramOptions)> {
+    let plain = ProgramOptions {
+        linear: LinearBackend::Torch,
+        fuse: false,
+        narrow: false,
+        pack: false,
+        ..ProgramOptions::default()
+    };
+    vec![
+        ("plain", plain.clone()),
+        ("fused", ProgramOptions { fuse: true, ..plain.clone() }),
+        ("oneDNN", ProgramOptions { fuse: true, linear: LinearBackend::OneDnn, ..plain.clone() }),
+        ("narrowed", ProgramOptions { narrow: true, ..plain.clone() }),
+        ("packed", ProgramOptions { fuse: true, pack: true, ..plain }),
+        ("default", ProgramOptions::default()),
+    ]
 }
 
-/// Every way of computing the same thing.
-const WAYS: [(LinearBackend, bool); 4] = [
-    (LinearBackend::Torch, false),
-    (LinearBackend::Torch, true),
-    (LinearBackend::OneDnn, true),
-    (LinearBackend::Auto, true),
-];
+fn program(model: &Model, options: &ProgramOptions) -> Program {
+    Program::new(model, Device::Cpu, options.clone()).expect("a program")
+}
 
 fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
     let model = Model::open(folder.join("model.onnx")).expect("the export");
-    for (linear, fuse) in WAYS {
-        let program = program(&model, linear.clone(), fuse);
+    for (way, options) in ways() {
+        let program = program(&model, &options);
         // The first shape comes again after the others: then its shape values come from the cache.
         for case in ["0", "1", "2", "0"] {
             let prefix = format!("{case}.out.");
@@ -174,8 +185,12 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
             let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &names)).expect("it runs");
             for ((name, expected), found) in expected.iter().zip(&found) {
                 let problem = difference(found, expected, 0.0, 1e-4);
-                assert!(problem.is_none(), "case {case}, {linear:?}, fused {fuse}, {name}: {problem:?}");
+                assert!(problem.is_none(), "case {case}, {way}, {name}: {problem:?}");
             }
+            // Alone, the logits are computed for real tokens only.
+            let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &["logits"])).expect("it runs");
+            let expected = &tensors[&format!("{case}.out.logits")];
+            assert_eq!(difference(&found[0], expected, 0.0, 1e-4), None, "case {case}, {way}, logits alone");
         }
     }
 }
@@ -204,8 +219,8 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
         names.find(|name| name.ends_with(suffix)).expect("the head").to_owned()
     };
     let (weight, bias) = (head("classifier.weight"), head("classifier.bias"));
-    for (linear, fuse) in WAYS {
-        let mut program = program(&model, linear.clone(), fuse);
+    for (way, options) in ways() {
+        let mut program = program(&model, &options);
         let specs = adapted.iter().map(|(weight, module)| AdapterSpec {
             weight: weight.clone(),
             alpha: 3.0 * rank as f64,
@@ -220,7 +235,7 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
             tch::no_grad(|| trainable.tensor.shallow_clone().copy_(&tensors[name]));
         }
         let logits = program.run(&inputs_of(tensors, "0"), &["logits"]).expect("it runs").remove(0);
-        assert_eq!(difference(&logits, &tensors["peft.logits"], 0.0, 1e-4), None, "logits, {linear:?}, fused {fuse}");
+        assert_eq!(difference(&logits, &tensors["peft.logits"], 0.0, 1e-4), None, "logits, {way}");
         logits.cross_entropy_for_logits(&tensors["labels"]).backward();
         for trainable in program.trainables() {
             let name = match trainable.kind {
@@ -232,7 +247,7 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
                 }
             };
             let difference = relative_difference(&trainable.tensor.grad(), &tensors[&name]);
-            assert!(difference < 1e-4, "{name}, {linear:?}, fused {fuse}: {difference}");
+            assert!(difference < 1e-4, "{name}, {way}: {difference}");
         }
     }
 }
@@ -246,4 +261,43 @@ fn both_exports_compute_what_onnx_runtime_and_peft_compute() {
         equals_onnx_runtime(&folder, &tensors);
         gradients_equal_those_of_peft(&folder, &tensors, RANK);
     }
+}
+
+/// How often an operation runs per batch.
+fn count(operations: &[String], name: &str) -> usize {
+    operations.iter().filter(|operation| *operation == name).count()
+}
+
+#[test]
+fn patterns_of_both_exporters_are_recognised() {
+    for name in ["tiny_encoder", "tiny_encoder_dynamo"] {
+        let model = Model::open(repository("onnx").join(name).join("model.onnx")).expect("the export");
+        let operations = program(&model, &ProgramOptions::default()).operations(&["logits"]).expect("it compiles");
+        let counts = ["Gelu", "gelora.Attention", "LayerNormalization", "gelora.Linear", "MatMul", "gelora.RealTokens"]
+            .map(|operation| count(&operations, operation));
+        assert_eq!(counts, [2, 2, 5, 14, 0, 1], "{name}: {operations:?}");
+        // Two blocks; of the second the head reads one token: one row of the hidden state and of the mask is enough.
+        assert_eq!(count(&operations, "gelora.Row"), 2, "{name}: {operations:?}");
+        assert_eq!(count(&operations, "gelora.Unpack"), 6, "{name}: {operations:?}");
+        assert_eq!(count(&operations, "gelora.Pack"), 2, "{name}: {operations:?}");
+        assert!(operations.len() < 75, "{name}: {} operations: {operations:?}", operations.len());
+    }
+}
+
+#[test]
+fn an_export_that_ignores_its_mask_is_not_packed() {
+    let model = Model::open(repository("onnx/tiny_encoder_maskless/model.onnx")).expect("the export");
+    let packed = program(&model, &ProgramOptions::default());
+    let plain = program(&model, &ProgramOptions { pack: false, ..ProgramOptions::default() });
+    let ids = Tensor::from_slice2(&[[5i64, 6, 7, 8, 9], [10, 11, 0, 0, 0]]);
+    let inputs = |mask: Tensor| {
+        vec![("input_ids", ids.shallow_clone()), ("attention_mask", mask), ("token_type_ids", ids.zeros_like())]
+    };
+    let padded = || inputs(ids.ne(0).to_kind(Kind::Int64));
+    for inputs in [inputs(ids.ones_like()), padded(), padded()] {
+        let [found, expected] =
+            [&packed, &plain].map(|p| tch::no_grad(|| p.run(&inputs, &["logits"])).expect("it runs"));
+        assert_eq!(difference(&found[0], &expected[0], 1e-5, 1e-6), None);
+    }
+    assert!(packed.padding_matters());
 }

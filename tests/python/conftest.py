@@ -51,13 +51,15 @@ class Run:
     """The folders of plan, train and merge on one model."""
 
     def __init__(self, folder, model, train, dev, training=()):
-        self.model, self.train, self.dev = model, train, dev
+        self.model, self.train, self.dev, self.training = model, train, dev, training
         self.plan, self.adapter, self.merged = folder / "plan", folder / "adapter", folder / "merged"
-        columns = ["--text", "sentence", "--label", "label"]
-        run("plan", model, "--data", train, *columns, "-o", self.plan)
-        run("train", model, "--plan", self.plan / "plan.json", "--data", train, "--validation", dev, *columns,
-            *training, "-o", self.adapter)
+        run("plan", model, "--data", train, "--text", "sentence", "-o", self.plan)
+        self.train_adapter(self.adapter)
         run("merge", model, self.adapter, "-o", self.merged)
+
+    def train_adapter(self, folder, *more):
+        run("train", self.model, "--plan", self.plan / "plan.json", "--data", self.train, "--validation", self.dev,
+            "--text", "sentence", "--label", "label", *self.training, *more, "-o", folder)
 
     def plan_file(self):
         return json.loads((self.plan / "plan.json").read_text())

@@ -67,7 +67,8 @@ def test_evaluate_counts_as_transformers_does(done):
     sentences, labels = read_table(done.dev)
     logits = torch_logits(base_model(done.merged), tokenized(done.model, sentences))
     result = run("evaluate", done.merged, "--data", done.dev, "--text", "sentence", "--label", "label", "--json")
-    assert json.loads(result.stdout)["metrics"]["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    metrics = {metric["name"]: metric["value"] for metric in json.loads(result.stdout)["metrics"]}
+    assert metrics["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
 
 
 def test_adapter_holds_the_planned_ranks_and_nothing_else(done):
@@ -89,10 +90,11 @@ def test_peft_takes_the_configuration_of_a_plan_as_it_is(done):
     assert len(scalings) == 1, "alpha / rank is the same everywhere"
 
 
-def test_uniform_flavour_gives_the_same_logits(done, tmp_path):
-    run("merge", done.model, done.adapter, "-o", tmp_path / "merged", "--flavour", "uniform", "--adapter-out", tmp_path / "uniform")
+def test_uniform_flavour_gives_the_same_logits_with_one_rank(done, tmp_path):
+    done.train_adapter(tmp_path / "uniform", "--flavour", "uniform")
     config = json.loads((tmp_path / "uniform/adapter_config.json").read_text())
     assert not config.get("rank_pattern") and not config.get("alpha_pattern")
+    assert config["r"] == max(done.modules().values())
     batch = tokenized(done.model, read_table(done.dev)[0])
     logits = [torch_logits(peft.PeftModel.from_pretrained(base_model(done.model), folder).eval(), batch)
               for folder in (done.adapter, tmp_path / "uniform")]

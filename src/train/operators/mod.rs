@@ -11,6 +11,7 @@ mod layout;
 mod matrix;
 mod normalize;
 mod reduce;
+mod tokens;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -159,6 +160,8 @@ pub(crate) enum Nature {
     Shapes,
     /// Its shape depends on the values of the inputs.
     UnknownShape,
+    /// Its shape depends on the shapes of the graph's inputs alone, even where that of an input does not.
+    KnownShape,
 }
 
 const fn values(domain: &'static str, name: &'static str, build: fn(&Building<'_>) -> Built) -> Operator {
@@ -294,6 +297,11 @@ static TABLE: &[Operator] = &[
     op("Gemm", matrix::gemm),
     op("Einsum", matrix::einsum),
     values(FUSED, "Attention", matrix::attention),
+    // Made by the program's own passes.
+    Operator { nature: Nature::UnknownShape, ..values(FUSED, "RealTokens", tokens::real_tokens) },
+    values(FUSED, "Pack", tokens::pack),
+    Operator { nature: Nature::KnownShape, ..values(FUSED, "Unpack", tokens::unpack) },
+    values(FUSED, "Row", tokens::row),
 ];
 
 /// The operator of this domain and name.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::super::error::TrainError;
 use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, load, scalar};
-use crate::onnx::{Attribute, Model, Node, TensorData, node_inputs};
+use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
 
 /// What a program keeps of a model: nodes with their tensor attributes beside them, and the initializers as tensors.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Source {
     pub opset: i64,
     /// Inputs that are not initializers.
     pub inputs: Vec<String>,
+    /// Their types and shapes.
+    pub input_types: Vec<ValueInfo>,
     pub outputs: Vec<String>,
     /// Initializers on the CPU, without gradients.
     pub constants: HashMap<String, Tensor>,
@@ -34,11 +36,13 @@ impl Source {
             }
         }
         let initializers: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
-        let inputs = graph.inputs.iter().map(|i| i.name.clone()).filter(|i| !initializers.contains(i.as_str()));
+        let inputs = graph.inputs.iter().filter(|i| !initializers.contains(i.name.as_str()));
+        let input_types: Vec<ValueInfo> = inputs.cloned().collect();
         Ok(Source {
             nodes: graph.nodes.iter().map(|node| with_own_bytes(node, model)).collect::<Result<_, _>>()?,
             opset: model.opset(),
-            inputs: inputs.collect(),
+            inputs: input_types.iter().map(|input| input.name.clone()).collect(),
+            input_types,
             outputs: graph.outputs.iter().map(|o| o.name.clone()).collect(),
             constants,
         })

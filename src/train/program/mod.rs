@@ -1,18 +1,26 @@
 //! An ONNX graph executed with libtorch, node by node, under autograd.
 
+mod demand;
 mod execute;
+mod fusion;
 mod graph;
 mod linear;
+mod packing;
+mod probe;
 mod schedule;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use tch::{Device, Kind, Tensor};
 
+use self::demand::narrow;
 use self::execute::{Run, ShapeCache};
+use self::fusion::fuse;
 use self::graph::{Graph, Source, is_float, on_device};
 use self::linear::{Adapter, Linears, fuse_linear};
+use self::packing::MASK;
+use self::probe::probe;
 use self::schedule::{Context, Schedule, compile};
 use super::error::TrainError;
 use super::lora::AdapterSpec;
@@ -51,13 +59,18 @@ pub struct ProgramOptions {
     pub linear: LinearBackend,
     /// Whether patterns of nodes are replaced by one operation (GELU, layer norm, linear layers, attention).
     pub fuse: bool,
+    /// Whether a head that reads one token gets only that token of the last block computed.
+    pub narrow: bool,
+    /// Whether what happens token by token is computed for real tokens only, not for padding. Used where the export is
+    /// found to respect its `attention_mask`.
+    pub pack: bool,
     /// How many input shapes the values that depend on shapes alone are kept for.
     pub shapes_kept: usize,
 }
 
 impl Default for ProgramOptions {
     fn default() -> Self {
-        ProgramOptions { linear: LinearBackend::Auto, fuse: true, shapes_kept: 256 }
+        ProgramOptions { linear: LinearBackend::Auto, fuse: true, narrow: true, pack: true, shapes_kept: 256 }
     }
 }
 
@@ -93,6 +106,8 @@ pub struct Program {
     adapters: Vec<Adapter>,
     whole: Vec<(String, Tensor)>,
     training: bool,
+    /// Set when the export was found to let padding influence its outputs.
+    padding_matters: Cell<bool>,
     /// One per set of outputs that was asked for.
     compiled: RefCell<Vec<Compiled>>,
 }
@@ -102,6 +117,8 @@ struct Compiled {
     outputs: Vec<String>,
     schedule: Schedule,
     cache: ShapeCache,
+    /// The same without packing, until a padded batch has shown that both agree.
+    plain: Option<Box<Compiled>>,
 }
 
 impl Program {
@@ -115,6 +132,7 @@ impl Program {
             adapters: Vec::new(),
             whole: Vec::new(),
             training: false,
+            padding_matters: Cell::new(false),
             compiled: RefCell::default(),
         })
     }
@@ -231,32 +249,86 @@ impl Program {
                 compiled.len() - 1
             }
         };
-        let Compiled { schedule, cache, .. } = &mut compiled[index];
-        let mut given = Vec::with_capacity(schedule.inputs.len());
-        for (name, _) in &schedule.inputs {
-            match inputs.iter().find(|(given, _)| given == name) {
-                Some((_, tensor)) => given.push(on_device(tensor, self.device)?),
-                None => {
-                    let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-                    return Err(TrainError::MissingInput { name: name.clone(), given: names.join(", ") });
-                }
+        let compiled = &mut compiled[index];
+        self.verify_packing(compiled, inputs)?;
+        self.execute(compiled, inputs, self.training)
+    }
+
+    /// The inputs in the order of the schedule.
+    fn given(&self, schedule: &Schedule, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, TrainError> {
+        let find = |name: &String| match inputs.iter().find(|(given, _)| given == name) {
+            Some((_, tensor)) => on_device(tensor, self.device),
+            None => {
+                let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+                Err(TrainError::MissingInput { name: name.clone(), given: names.join(", ") })
             }
+        };
+        schedule.inputs.iter().map(|(name, _)| find(name)).collect()
+    }
+
+    fn execute(
+        &self,
+        compiled: &mut Compiled,
+        inputs: &[(&str, Tensor)],
+        training: bool,
+    ) -> Result<Vec<Tensor>, TrainError> {
+        let given = self.given(&compiled.schedule, inputs)?;
+        let Compiled { schedule, cache, .. } = compiled;
+        Run { schedule, device: self.device, training }.execute(given, cache)
+    }
+
+    /// On the first batch with padding: the outputs with and without packing must agree, else packing is given up.
+    fn verify_packing(&self, compiled: &mut Compiled, inputs: &[(&str, Tensor)]) -> Result<(), TrainError> {
+        let Some(mut plain) = compiled.plain.take() else { return Ok(()) };
+        let is_padded = match inputs.iter().find(|(name, _)| *name == MASK) {
+            Some((_, mask)) => !mask.f_to_kind(Kind::Bool)?.f_all()?.f_to_device(Device::Cpu)?.f_is_nonzero()?,
+            None => false,
+        };
+        if !is_padded {
+            compiled.plain = Some(plain);
+            return Ok(());
         }
-        Run { schedule, device: self.device, training: self.training }.execute(given, cache)
+        let _guard = tch::no_grad_guard();
+        let expected = self.execute(&mut plain, inputs, false)?;
+        let found = self.execute(compiled, inputs, false)?;
+        let mut same = true;
+        for (found, expected) in found.iter().zip(&expected) {
+            same &= agree(found, expected)?;
+        }
+        if !same {
+            self.padding_matters.set(true);
+            *compiled = *plain;
+        }
+        Ok(())
+    }
+
+    /// The operations that run for every batch to make these outputs, in order, `gelora.` before those that the program
+    /// made itself. What depends on input shapes alone is not among them.
+    pub fn operations(&self, outputs: &[&str]) -> Result<Vec<String>, TrainError> {
+        let schedule = self.compile(outputs)?.schedule;
+        Ok(schedule.lean.iter().map(|turn| schedule.steps[turn.step].operator.clone()).collect())
+    }
+
+    /// Whether padding was found to influence the outputs, so that it is computed like text. Known after the first padded
+    /// batch.
+    pub fn padding_matters(&self) -> bool {
+        self.padding_matters.get()
     }
 
     fn compile(&self, outputs: &[&str]) -> Result<Compiled, TrainError> {
+        let pack = self.options.pack && !self.padding_matters.get();
+        let (packed, is_packed) = self.compile_with(outputs, pack)?;
+        let plain = if is_packed { Some(Box::new(self.compile_with(outputs, false)?.0)) } else { None };
+        Ok(Compiled { plain, ..packed })
+    }
+
+    /// The schedule, and whether it packs.
+    fn compile_with(&self, outputs: &[&str], pack: bool) -> Result<(Compiled, bool), TrainError> {
         self.check_outputs(outputs)?;
         let adapted = self.adapters.iter().map(|adapter| adapter.weight.clone());
         let pinned: HashSet<String> = adapted.chain(self.whole.iter().map(|(name, _)| name.clone())).collect();
         let mut graph = Graph::new(&self.source, outputs, &pinned)?;
-        let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.weight == weight);
-        let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
-        if self.options.fuse {
-            fuse_linear(&mut graph, &|weight| !is_whole(weight));
-        } else {
-            fuse_linear(&mut graph, &is_adapted);
-        }
+        let is_packed = self.rewrite(&mut graph, pack);
         let context = Context {
             device: self.device,
             linears: &self.linears,
@@ -264,11 +336,35 @@ impl Program {
             whole: &self.whole,
             inputs: &self.source.inputs,
         };
-        Ok(Compiled {
+        let compiled = Compiled {
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
             schedule: compile(&graph, outputs, &context)?,
             cache: ShapeCache::new(self.options.shapes_kept),
-        })
+            plain: None,
+        };
+        Ok((compiled, is_packed))
+    }
+
+    /// All passes that the settings allow; whether the last of them, packing, changed anything.
+    fn rewrite(&self, graph: &mut Graph<'_>, pack: bool) -> bool {
+        let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.weight == weight);
+        let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
+        if self.options.fuse {
+            fuse(graph);
+            fuse_linear(graph, &|weight| !is_whole(weight));
+        } else {
+            fuse_linear(graph, &is_adapted);
+        }
+        let inputs = &self.source.input_types;
+        if self.options.narrow
+            && let Some(shapes) = probe(graph, inputs)
+        {
+            narrow(graph, &shapes);
+        }
+        match pack.then(|| probe(graph, inputs)).flatten() {
+            Some(shapes) => packing::pack(graph, inputs, &shapes),
+            None => false,
+        }
     }
 
     fn check_outputs(&self, outputs: &[&str]) -> Result<(), TrainError> {
@@ -286,4 +382,17 @@ impl Program {
     pub fn linear_choices(&self) -> Vec<LinearChoice> {
         self.linears.choices()
     }
+}
+
+/// Whether two outputs are equal up to the rounding of float32.
+fn agree(found: &Tensor, expected: &Tensor) -> Result<bool, TrainError> {
+    if found.size() != expected.size() {
+        return Ok(false);
+    }
+    if found.numel() == 0 {
+        return Ok(true);
+    }
+    let difference = found.f_sub(expected)?.f_abs()?.f_max()?.f_double_value(&[])?;
+    let largest = expected.f_abs()?.f_max()?.f_double_value(&[])?;
+    Ok(difference <= 1e-3 * largest.max(1.0))
 }

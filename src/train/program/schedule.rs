@@ -138,6 +138,7 @@ impl Compiler<'_> {
             }
         }
         data |= nature == Nature::UnknownShape;
+        unknown &= nature != Nature::KnownShape;
         let mut inputs = vec![None; node.inputs.len()];
         for (position, name) in names() {
             inputs[position] = Some(self.place(name, !data || host.contains(&position))?);

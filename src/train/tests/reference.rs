@@ -49,7 +49,7 @@ fn adapter(bench: &Bench, tensors: &Value) -> Adapter {
 fn training_is_that_of_peft_on_pytorch() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training.json");
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    for (export, linear) in
+    for (export, kernels) in
         [("tiny_encoder", Kernels::Torch), ("tiny_encoder", Kernels::OneDnn), ("tiny_encoder_dynamo", Kernels::Auto)]
     {
         let mut bench = Bench::new(export);
@@ -66,7 +66,7 @@ fn training_is_that_of_peft_on_pytorch() {
             weight_decay: reference["weight_decay"].as_f64().unwrap(),
             clip_norm: reference["clip_norm"].as_f64(),
             log_every: 1,
-            linear,
+            kernels,
             ..settings()
         };
         let initial = adapter(&bench, &reference["initial"]);

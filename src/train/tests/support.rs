@@ -85,7 +85,7 @@ pub fn settings() -> TrainSettings {
         warm_up: WarmUp::Ratio(0.1),
         device: Device::Cpu,
         threads: Some(1),
-        linear: Kernels::Torch,
+        kernels: Kernels::Torch,
         log_every: 3,
         save_every: 5,
         evaluation_tokens: 256,

@@ -1,0 +1,140 @@
+//! Padding costs as much as text: here, what happens token by token is computed for real tokens only.
+//!
+//! Between the embeddings and the head most work is done on each token by itself (linear layers, normalisations,
+//! activations). These operations get the real tokens as rows, `[tokens, width]`; before an operation that mixes tokens
+//! (attention) the rows are put back to `[batch, length, width]`, with zeros for padding. Nothing changes for the real
+//! tokens as long as the export respects its attention mask, which [`super::Program::run`] verifies before it relies on it.
+
+use std::collections::HashMap;
+
+use super::super::operators::FUSED;
+use super::graph::Graph;
+use super::linear::LINEAR;
+use super::probe::{Dim, Shapes};
+use crate::onnx::{Node, ValueInfo};
+
+/// The input that tells tokens from padding.
+pub(super) const MASK: &str = "attention_mask";
+
+const TOKENS: &str = "tokens of the batch";
+
+/// Rewrites the graph. Returns whether anything is packed.
+pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes) -> bool {
+    let is_token_wise = |name: &str| {
+        shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]))
+    };
+    let shows_padding = |name: &String| {
+        shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]))
+    };
+    // An output with a place for every token would show zeros where the export computes something.
+    let is_mask = |i: &ValueInfo| i.name == MASK && i.shape.as_ref().is_some_and(|shape| shape.len() == 2);
+    if !inputs.iter().any(is_mask) || graph.wanted.iter().any(shows_padding) {
+        return false;
+    }
+    let mut packer = Packer { nodes: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
+    packer.add("RealTokens", vec![MASK.into()], TOKENS.into());
+    for node in &graph.nodes {
+        packer.node(graph, node, &is_token_wise);
+    }
+    if packer.packed.is_empty() {
+        return false;
+    }
+    graph.nodes = packer.nodes;
+    graph.remove_unused();
+    true
+}
+
+struct Packer {
+    nodes: Vec<Node>,
+    /// Name of the packed form of a value.
+    packed: HashMap<String, String>,
+    /// Values that also exist unpacked, under their own names, though they were made packed.
+    unpacked: HashMap<String, bool>,
+}
+
+impl Packer {
+    fn add(&mut self, op_type: &str, inputs: Vec<String>, output: String) {
+        let op_type = op_type.to_owned();
+        let name = output.clone();
+        let (domain, outputs) = (FUSED.to_owned(), vec![output]);
+        self.nodes.push(Node { name, op_type, domain, inputs, outputs, ..Node::default() });
+    }
+
+    fn node(&mut self, graph: &Graph<'_>, node: &Node, is_token_wise: &dyn Fn(&str) -> bool) {
+        let mut node = node.clone();
+        let is_packed = node.inputs.iter().any(|input| self.packed.contains_key(input));
+        let starts = node.domain == FUSED && node.op_type == LINEAR;
+        if (is_packed || starts) && is_row_wise(graph, &node, is_token_wise) {
+            for input in node.inputs.iter_mut().filter(|input| is_token_wise(input)) {
+                *input = self.pack(input);
+            }
+            let output = node.outputs[0].clone();
+            node.outputs[0] = packed_name(&output);
+            self.packed.insert(output.clone(), packed_name(&output));
+            self.unpacked.insert(output, false);
+        } else {
+            for input in node.inputs.iter().filter(|input| !input.is_empty()) {
+                self.unpack(input);
+            }
+        }
+        self.nodes.push(node);
+    }
+
+    fn pack(&mut self, name: &str) -> String {
+        if let Some(packed) = self.packed.get(name) {
+            return packed.clone();
+        }
+        let packed = packed_name(name);
+        self.add("Pack", vec![name.to_owned(), TOKENS.into()], packed.clone());
+        self.packed.insert(name.to_owned(), packed.clone());
+        packed
+    }
+
+    /// Makes a packed value available under its own name.
+    fn unpack(&mut self, name: &str) {
+        if self.unpacked.get(name) == Some(&false) {
+            self.add("Unpack", vec![packed_name(name), TOKENS.into(), MASK.into()], name.to_owned());
+            self.unpacked.insert(name.to_owned(), true);
+        }
+    }
+}
+
+fn packed_name(name: &str) -> String {
+    format!("{name} (packed)")
+}
+
+/// Whether the node treats every token by itself.
+fn is_row_wise(graph: &Graph<'_>, node: &Node, is_token_wise: &dyn Fn(&str) -> bool) -> bool {
+    let [output] = node.outputs.as_slice() else { return false };
+    let is_vector = |name: &str| graph.constant(name).or_else(|| graph.initializer(name)).is_some_and(|t| t.dim() <= 1);
+    let Some(pattern) = row_wise_operator(node) else { return false };
+    let inputs_fit = match pattern {
+        RowWise::Elements => node.inputs.iter().all(|input| is_token_wise(input) || is_vector(input)),
+        RowWise::First => node.inputs.first().is_some_and(|input| is_token_wise(input)),
+    };
+    inputs_fit && is_token_wise(output)
+}
+
+enum RowWise {
+    /// Element by element, with broadcast vectors.
+    Elements,
+    /// Over the last axis of the first input.
+    First,
+}
+
+fn row_wise_operator(node: &Node) -> Option<RowWise> {
+    match (node.domain.as_str(), node.op_type.as_str()) {
+        (FUSED, LINEAR) => Some(RowWise::First),
+        ("", "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization") => {
+            matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First)
+        }
+        ("", operator) if ELEMENT_WISE.contains(&operator) => Some(RowWise::Elements),
+        _ => None,
+    }
+}
+
+/// Operators that compute each element of their output from the elements at its place.
+pub(super) const ELEMENT_WISE: &[&str] = &[
+    "Abs", "Add", "Cast", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min",
+    "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Swish", "Tanh",
+];

@@ -1,0 +1,116 @@
+//! Symbolic shapes of all values, found by running the graph on two tiny batches of different sizes.
+
+use std::collections::HashMap;
+
+use tch::{Device, Kind, Tensor};
+
+use super::super::operators::{Building, Call, FUSED, OpError, because, find, kind_of};
+use super::graph::Graph;
+use super::linear::LINEAR;
+use crate::onnx::{DataType, Dimension, Node, ValueInfo};
+
+/// One dimension of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dim {
+    /// The number of rows of the batch.
+    Batch,
+    /// The padded length.
+    Length,
+    /// The same for every batch.
+    Fixed(i64),
+    /// Something made of the others.
+    Other,
+}
+
+/// Dimensions of every value that the graph makes.
+pub(super) type Shapes = HashMap<String, Vec<Dim>>;
+
+/// Batch and length of the two probes: numbers that no dimension of a model is likely to follow by accident.
+const PROBES: [(i64, i64); 2] = [(2, 5), (3, 7)];
+
+/// The shapes, or nothing where the inputs are not of the form `[batch, length]` or the graph does not run on them.
+pub(super) fn probe(graph: &Graph<'_>, inputs: &[ValueInfo]) -> Option<Shapes> {
+    let names = batch_and_length(inputs)?;
+    let [first, second] = PROBES.map(|sizes| tch::no_grad(|| run(graph, inputs, &names, sizes)).ok());
+    let (first, second) = (first?, second?);
+    let mut shapes = Shapes::new();
+    for (name, a) in &first {
+        let b = second.get(name)?;
+        if a.len() != b.len() {
+            continue;
+        }
+        let dims = a.iter().zip(b).map(|(a, b)| match (*a, *b) {
+            (a, b) if (a, b) == (PROBES[0].0, PROBES[1].0) => Dim::Batch,
+            (a, b) if (a, b) == (PROBES[0].1, PROBES[1].1) => Dim::Length,
+            (a, b) if a == b => Dim::Fixed(a),
+            _ => Dim::Other,
+        });
+        shapes.insert(name.clone(), dims.collect());
+    }
+    Some(shapes)
+}
+
+/// What the model calls the two dimensions of its first `[batch, length]` input.
+fn batch_and_length(inputs: &[ValueInfo]) -> Option<(String, String)> {
+    inputs.iter().find_map(|input| match input.shape.as_deref() {
+        Some([Dimension::Named(batch), Dimension::Named(length)]) => Some((batch.clone(), length.clone())),
+        _ => None,
+    })
+}
+
+fn run(
+    graph: &Graph<'_>,
+    inputs: &[ValueInfo],
+    names: &(String, String),
+    (batch, length): (i64, i64),
+) -> Result<HashMap<String, Vec<i64>>, OpError> {
+    let mut values: HashMap<&str, Tensor> = HashMap::new();
+    for input in inputs {
+        let mut shape = Vec::new();
+        for dimension in input.shape.as_deref().unwrap_or_default() {
+            shape.push(match dimension {
+                Dimension::Fixed(size) => *size as i64,
+                Dimension::Named(name) if *name == names.0 => batch,
+                Dimension::Named(name) if *name == names.1 => length,
+                _ => return because("an input of unknown shape"),
+            });
+        }
+        let kind = kind_of(input.data_type.unwrap_or(DataType::Int64))?;
+        let options = (kind, Device::Cpu);
+        // Zeros are valid token ids, types and positions; the mask must let tokens through.
+        let is_mask = input.name == super::packing::MASK;
+        let tensor = if is_mask { Tensor::f_ones(&shape, options)? } else { Tensor::f_zeros(&shape, options)? };
+        values.insert(&input.name, tensor);
+    }
+    let mut sizes = HashMap::new();
+    for node in &graph.nodes {
+        let outputs = execute(graph, node, &values)?;
+        for (name, tensor) in node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+            sizes.insert(name.clone(), tensor.size());
+            values.insert(name, tensor);
+        }
+    }
+    Ok(sizes)
+}
+
+fn execute(graph: &Graph<'_>, node: &Node, values: &HashMap<&str, Tensor>) -> Result<Vec<Tensor>, OpError> {
+    let value = |name: &String| {
+        let known = values.get(name.as_str()).or_else(|| graph.constant(name)).or_else(|| graph.initializer(name));
+        known.ok_or_else(|| OpError::Because(format!("`{name}` is not known")))
+    };
+    if node.domain == FUSED && node.op_type == LINEAR {
+        // Only the shape counts.
+        let weight = value(&node.string("weight").unwrap_or_default().to_owned())?.size();
+        let mut shape = value(&node.inputs[0])?.size();
+        let width = weight.get(if node.int("out_in", 0) != 0 { 0 } else { 1 }).copied();
+        if let (Some(last), Some(width)) = (shape.last_mut(), width) {
+            *last = width;
+        }
+        return Ok(vec![Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu))?]);
+    }
+    let Some(operator) = find(&node.domain, &node.op_type) else { return because("an unknown operator") };
+    let inputs = node.inputs.iter().map(|name| if name.is_empty() { Ok(None) } else { value(name).map(Some) });
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    let kernel = (operator.build)(&Building { node, opset: graph.opset() })?;
+    kernel(&Call { inputs: &inputs, training: false })
+}
