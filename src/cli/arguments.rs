@@ -167,7 +167,7 @@ pub(crate) struct RankArguments {
     pub(crate) projections: Vec<config::Projection>,
 
     /// Subsamples of the rows that tell how certain a rank is; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) subsamples: usize,
 }
 

@@ -180,7 +180,7 @@ impl Default for PlanSection {
             budget: None,
             scaling: 32.0,
             projections: vec![Query, Key, Value, Output],
-            subsamples: 20,
+            subsamples: 100,
             seed: 0,
         }
     }
