@@ -13,9 +13,8 @@ use tch::{Device, Kind, Tensor};
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Lengths of 32 sentences of CoLA, in file order.
-const LENGTHS: [i64; 32] = [
-    15, 13, 9, 15, 14, 9, 8, 7, 10, 7, 9, 9, 8, 8, 9, 8, 8, 14, 15, 8, 9, 11, 12, 10, 9, 12, 20, 13, 11, 22, 9, 12,
-];
+const LENGTHS: [i64; 32] =
+    [15, 13, 9, 15, 14, 9, 8, 7, 10, 7, 9, 9, 8, 8, 9, 8, 8, 14, 15, 8, 9, 11, 12, 10, 9, 12, 20, 13, 11, 22, 9, 12];
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);

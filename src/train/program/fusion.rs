@@ -34,7 +34,13 @@ fn rewrite(graph: &mut Graph<'_>, find: fn(&Graph<'_>, usize) -> Option<Found>) 
 }
 
 /// A node in the place of `last`, with its name and output.
-fn replacing(last: &Node, domain: &str, op_type: &str, inputs: Vec<String>, attributes: Vec<(&str, Attribute)>) -> Node {
+fn replacing(
+    last: &Node,
+    domain: &str,
+    op_type: &str,
+    inputs: Vec<String>,
+    attributes: Vec<(&str, Attribute)>,
+) -> Node {
     Node {
         name: last.label().to_owned(),
         op_type: op_type.into(),

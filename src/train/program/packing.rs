@@ -20,12 +20,10 @@ const TOKENS: &str = "tokens of the batch";
 
 /// Rewrites the graph. Returns whether anything is packed.
 pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes) -> bool {
-    let is_token_wise = |name: &str| {
-        shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]))
-    };
-    let shows_padding = |name: &String| {
-        shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]))
-    };
+    let is_token_wise =
+        |name: &str| shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]));
+    let shows_padding =
+        |name: &String| shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]));
     // An output with a place for every token would show zeros where the export computes something.
     let is_mask = |i: &ValueInfo| i.name == MASK && i.shape.as_ref().is_some_and(|shape| shape.len() == 2);
     if !inputs.iter().any(is_mask) || graph.wanted.iter().any(shows_padding) {
@@ -135,6 +133,30 @@ fn row_wise_operator(node: &Node) -> Option<RowWise> {
 
 /// Operators that compute each element of their output from the elements at its place.
 pub(super) const ELEMENT_WISE: &[&str] = &[
-    "Abs", "Add", "Cast", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Min",
-    "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Swish", "Tanh",
+    "Abs",
+    "Add",
+    "Cast",
+    "Div",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Log",
+    "Max",
+    "Min",
+    "Mish",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Sigmoid",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Swish",
+    "Tanh",
 ];
