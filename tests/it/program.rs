@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gelora::onnx::{HiddenStates, Model, blocks};
+use gelora::onnx::{HiddenStates, Model, blocks, head};
 use gelora::train::{AdapterSpec, LinearBackend, Program, ProgramOptions, TrainableKind, supported_operators};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
@@ -214,11 +214,23 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
     let adapted: Vec<(String, String)> =
         layers.filter_map(|layer| Some((layer.weight, known(&layer.module?)?))).collect();
     assert_eq!(adapted.len(), tensors.keys().filter(|k| k.starts_with("value.") && k.contains("lora_A")).count());
-    let head = |suffix: &str| {
-        let mut names = model.graph.initializers.iter().map(|t| t.name.as_str());
-        names.find(|name| name.ends_with(suffix)).expect("the head").to_owned()
-    };
-    let (weight, bias) = (head("classifier.weight"), head("classifier.bias"));
+    // (initializer, PEFT's name) of the head's own tensors.
+    let head = head(&model, &states).expect("blocks").expect("a head");
+    let whole: Vec<(&str, &str)> = head
+        .tensors
+        .iter()
+        .filter(|tensor| !tensor.shared && !tensor.transposed)
+        .map(|tensor| {
+            let ends = |name: &&str| tensor.name.ends_with(*name);
+            (
+                tensor.initializer.as_str(),
+                ["classifier.weight", "classifier.bias"].into_iter().find(ends).expect("known"),
+            )
+        })
+        .collect();
+    assert!(!whole.is_empty());
+    let initializers: Vec<&str> = whole.iter().map(|(initializer, _)| *initializer).collect();
+    let peft_name = |initializer: &str| whole.iter().find(|(i, _)| *i == initializer).expect("attached").1;
     for (way, options) in ways() {
         let mut program = program(&model, &options);
         let specs = adapted.iter().map(|(weight, module)| AdapterSpec {
@@ -229,18 +241,17 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
             b: tensors[&format!("value.{module}.lora_B.weight")].shallow_clone(),
         });
         program.attach(specs.collect()).expect("adapters fit");
-        program.train_whole(&[&weight, &bias]).expect("the head is there");
+        program.train_whole(&initializers).expect("the head is there");
         for trainable in program.trainables().into_iter().filter(|t| t.kind == TrainableKind::Whole) {
-            let name = if trainable.name == weight { "value.classifier.weight" } else { "value.classifier.bias" };
-            tch::no_grad(|| trainable.tensor.shallow_clone().copy_(&tensors[name]));
+            let name = format!("value.{}", peft_name(&trainable.name));
+            tch::no_grad(|| trainable.tensor.shallow_clone().copy_(&tensors[&name]));
         }
         let logits = program.run(&inputs_of(tensors, "0"), &["logits"]).expect("it runs").remove(0);
         assert_eq!(difference(&logits, &tensors["peft.logits"], 0.0, 1e-4), None, "logits, {way}");
         logits.cross_entropy_for_logits(&tensors["labels"]).backward();
         for trainable in program.trainables() {
             let name = match trainable.kind {
-                TrainableKind::Whole if trainable.name == weight => "gradient.classifier.weight".to_owned(),
-                TrainableKind::Whole => "gradient.classifier.bias".to_owned(),
+                TrainableKind::Whole => format!("gradient.{}", peft_name(&trainable.name)),
                 kind => {
                     let (_, module) = adapted.iter().find(|(w, _)| *w == trainable.name).expect("attached above");
                     format!("gradient.{module}.lora_{}.weight", if kind == TrainableKind::LoraA { "A" } else { "B" })
@@ -255,8 +266,10 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
 #[test]
 fn both_exports_compute_what_onnx_runtime_and_peft_compute() {
     const RANK: usize = 3;
-    for name in ["tiny_encoder", "tiny_encoder_dynamo"] {
-        let folder = repository("onnx").join(name);
+    let tiny = ["tiny_encoder", "tiny_encoder_dynamo"].map(|name| repository("onnx").join(name));
+    // Larger models, for those who have them: model folders separated by `:`.
+    let more = std::env::var("GELORA_TEST_MODELS").unwrap_or_default();
+    for folder in tiny.into_iter().chain(more.split(':').filter(|path| !path.is_empty()).map(PathBuf::from)) {
         let Some(tensors) = reference(&folder, RANK) else { return };
         equals_onnx_runtime(&folder, &tensors);
         gradients_equal_those_of_peft(&folder, &tensors, RANK);

@@ -29,9 +29,16 @@ impl Source {
         let used: HashSet<&str> =
             graph.nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
         let mut constants = HashMap::new();
+        let multiplied: HashSet<&str> =
+            graph.nodes.iter().filter(|n| n.is("MatMul")).filter_map(|n| Some(n.inputs.get(1)?.as_str())).collect();
         for tensor in graph.initializers.iter().filter(|t| used.contains(t.name.as_str())) {
             if kind_of(tensor.data_type).is_ok() && !matches!(tensor.data, TensorData::Strings(_)) {
-                let loaded = load(tensor, model.bytes(tensor)?).map_err(|error| weight_error(&tensor.name, &error))?;
+                let mut loaded =
+                    load(tensor, model.bytes(tensor)?).map_err(|error| weight_error(&tensor.name, &error))?;
+                if tensor.dims.len() == 2 && multiplied.contains(tensor.name.as_str()) {
+                    // Linear layers want `[out, in]` in memory: kept so from the start, there is one copy of a weight.
+                    loaded = loaded.f_transpose(0, 1)?.f_contiguous()?.f_transpose(0, 1)?;
+                }
                 constants.insert(tensor.name.clone(), loaded);
             }
         }
