@@ -217,7 +217,7 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
     for key in error::every_key().filter(|key| !missing.contains(&key.as_str())) {
         assert!(written.contains(&format!("{key} = ")), "{key} is not in examples/cola.toml");
     }
-    let plan = PlanSection { rows: None, maximum_rank: None, budget: None, ..full.plan };
+    let plan = PlanSection { rows: None, batch_tokens: None, maximum_rank: None, budget: None, ..full.plan };
     assert_eq!(plan, shown.plan);
     let train = TrainSection { maximum_steps: None, head: None, ..full.train };
     assert_eq!(train, shown.train);
