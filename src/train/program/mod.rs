@@ -8,6 +8,8 @@ mod linear;
 mod packing;
 mod probe;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
