@@ -286,7 +286,20 @@ def one_seed(task: Task, model: Path, plan: Path, seed: int, rows: dict, options
         results[name]["best"] = best
         print(f"{task.name} seed {seed} {name}: {task.metric} {best:.4f}, "
               f"{results[name]['rows_per_second']:.1f} rows/s", file=sys.stderr, flush=True)
+    change, difference = compare(files)
+    print(f"{task.name} seed {seed}: after {options.steps} steps the parameters of gelora and PEFT have moved by up to "
+          f"{change:.1e} and differ by up to {difference:.1e}", file=sys.stderr, flush=True)
     return results
+
+
+def compare(files: Path) -> tuple[float, float]:
+    """Largest change of a parameter since the start, and largest difference between gelora and PEFT. Means something
+    where both kept the last state, that is for runs of one epoch."""
+    from safetensors.torch import load_file
+
+    initial, ours, theirs = (load_file(files / name / "adapter_model.safetensors") for name in ("initial", "gelora", "peft"))
+    largest = lambda one, other: max((one[name] - other[name]).abs().max().item() for name in one)
+    return largest(theirs, initial), largest(theirs, ours)
 
 
 def spread(values: list) -> str:

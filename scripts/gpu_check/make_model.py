@@ -5,7 +5,6 @@ missing): a BERT with random weights, exported with its hidden states, its token
 """
 
 import argparse
-import importlib.util
 import pathlib
 import random
 import sys
@@ -34,7 +33,9 @@ def make_tokenizer(path):
 
 def export_without_onnx_package():
     """The exporter asks for the package `onnx` only to add functions written in onnxscript, of which there are none here."""
-    if importlib.util.find_spec("onnx") is None:
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
         from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
 
         onnx_proto_utils._add_onnxscript_fn = lambda model, custom_opsets: model

@@ -253,7 +253,7 @@ impl Extraction<'_> {
     fn say_where(&self, library: &Library, session: &Session, engines: usize, settings: &SessionSettings) {
         let device = session.device();
         let threads = match device {
-            Device::Cpu => format!(", {engines} sessions of {} threads", settings.threads.unwrap_or(1)),
+            Device::Cpu => format!(", {engines} × {} threads", settings.threads.unwrap_or(1)),
             _ => String::new(),
         };
         let why = session.why().map(|why| format!(" ({why})")).unwrap_or_default();

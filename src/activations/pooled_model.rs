@@ -56,7 +56,7 @@ pub(super) fn pooled_model(
 }
 
 /// Rows of the embedding table, where `input_ids` goes straight into one.
-pub(super) fn vocabulary(model: &Model) -> Option<usize> {
+pub(crate) fn vocabulary(model: &Model) -> Option<usize> {
     let graph = &model.graph;
     let gather = |node: &&crate::onnx::Node| {
         node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| name == "input_ids")

@@ -102,6 +102,18 @@ pub enum TrainError {
         /// `training` or `validation`.
         what: &'static str,
     },
+    /// Tokenizer and model do not fit.
+    #[error(
+        "token id {id} in row {row} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not fit; use the tokenizer.json that belongs to this model"
+    )]
+    TokenOutOfRange {
+        /// The row, from 0.
+        row: usize,
+        /// The token.
+        id: u32,
+        /// Rows of the embedding table.
+        vocabulary: usize,
+    },
     /// Rows and labels differ in number.
     #[error("the {what} data has {rows} rows and {labels} labels; give every row a label")]
     Labels {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
 use super::settings::HeadPooling;
+use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective};
@@ -108,6 +109,11 @@ impl<'a> TrainInput<'a> {
                 return Err(TrainError::Labels { what, rows: rows.encodings.len(), labels: rows.labels.len() });
             }
         }
+        if let Some(vocabulary) = vocabulary(self.model) {
+            for rows in [Some(self.train), self.validation].into_iter().flatten() {
+                check_tokens(rows.encodings, vocabulary)?;
+            }
+        }
         for metric in self.metrics {
             metric.check(self.objective)?;
         }
@@ -189,4 +195,14 @@ impl<'a> TrainInput<'a> {
         });
         Ok(tensors.collect())
     }
+}
+
+/// Every token must be one that the model knows.
+fn check_tokens(encodings: &[Encoding], vocabulary: usize) -> Result<(), TrainError> {
+    for (row, encoding) in encodings.iter().enumerate() {
+        if let Some(&id) = encoding.ids.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(TrainError::TokenOutOfRange { row, id, vocabulary });
+        }
+    }
+    Ok(())
 }

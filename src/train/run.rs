@@ -148,6 +148,9 @@ impl<'a> Run<'a> {
         let optimizer = AdamW::new(settings, learner.parameters().values())?;
         let lengths: Vec<usize> = input.train.encodings.iter().map(|encoding| encoding.len()).collect();
         let total_steps = total_steps(settings, &lengths);
+        if settings.restart {
+            state::remove(&folder)?;
+        }
         let journal_bytes = saved.as_ref().map_or(0, |saved| saved.header.position.journal_bytes);
         let mut run = Run {
             journal: Journal::open(&input.folder.join("metrics.jsonl"), journal_bytes)?,

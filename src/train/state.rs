@@ -129,6 +129,15 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
+/// Forgets the state in a folder: what is written from now on belongs to another run.
+pub fn remove(folder: &Path) -> Result<(), TrainError> {
+    let path = path(folder);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::new("remove", path)(error).into()),
+        _ => Ok(()),
+    }
+}
+
 impl State {
     /// Writes the state; a reader sees the old one or this one.
     pub fn write(&self, folder: &Path) -> Result<(), TrainError> {

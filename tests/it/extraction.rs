@@ -52,6 +52,9 @@ pub fn tiny_model(kind: Kind) -> Tiny {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, tiny::encoder(kind)).unwrap();
+    if kind == Kind::External {
+        std::fs::write(folder.path().join("table.bin"), tiny::external_table()).unwrap();
+    }
     let model = Model::open(&path).unwrap();
     let states = HiddenStates::find(&model).unwrap();
     Tiny { model, states, folder }
@@ -65,6 +68,12 @@ impl Tiny {
         name: &str,
     ) -> Result<Store, ActivationsError> {
         extract(&self.model, &self.states, rows, settings, &self.folder.path().join(name), &Silent)
+    }
+
+    /// Both hidden states, pooled.
+    fn extract_all(&self, rows: &[Encoding], settings: &ExtractSettings) -> Vec<Array2<f32>> {
+        let store = self.extract(rows, settings, "all").unwrap();
+        vec![store.layer(0).unwrap(), store.layer(1).unwrap()]
     }
 
     /// Hidden states of every row by itself, `[row][state]` → `[tokens, width]`.
@@ -171,6 +180,29 @@ fn pooled_vectors_are_those_of_the_rows_by_themselves() {
     let mut places: Vec<_> = source.iter().zip(&positions).collect();
     places.dedup();
     assert_eq!(places.len(), store.rows(), "a token was drawn twice");
+}
+
+#[test]
+fn external_data_and_half_precision_are_read() {
+    if library().is_none() {
+        return;
+    }
+    let rows = rows(50);
+    let mean = settings(Pooling::Mean);
+    let good = tiny_model(Kind::Good).extract_all(&rows, &mean);
+    assert_eq!(tiny_model(Kind::External).extract_all(&rows, &mean), good);
+    let tiny = tiny_model(Kind::Half);
+    let half = tiny.extract_all(&rows, &mean);
+    assert_eq!(half[0], good[0]);
+    let difference = largest_difference(&half[1], &good[1]);
+    assert!(difference > 0.0 && difference < 1e-3, "{difference}");
+    let store = Store::open(&tiny.folder.path().join("all")).unwrap();
+    assert_eq!(store.manifest().precision, 1.0 / 1024.0);
+
+    let gone = tiny_model(Kind::External);
+    std::fs::write(gone.folder.path().join("table.bin"), [0; 8]).unwrap();
+    let error = Session::from_file(library().unwrap(), gone.model.path(), &cpu()).unwrap_err().to_string();
+    assert!(error.contains("copy its external data files") && !error.contains('\n'), "{error}");
 }
 
 #[test]

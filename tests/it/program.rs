@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gelora::onnx::{HiddenStates, Model, blocks, head};
-use gelora::train::{AdapterSpec, LinearBackend, Program, ProgramOptions, TrainableKind, supported_operators};
+use gelora::train::{
+    AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind, supported_operators,
+};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -186,6 +188,15 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
             for ((name, expected), found) in expected.iter().zip(&found) {
                 let problem = difference(found, expected, 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, {name}: {problem:?}");
+            }
+            // Zeros at padding where nobody looks at them: the same at real tokens.
+            let packed = ProgramOptions { padding_unused: true, ..options.clone() };
+            let found = tch::no_grad(|| self::program(&model, &packed).run(&inputs_of(tensors, case), &names));
+            let real = tensors[&format!("{case}.in.attention_mask")].to_kind(Kind::Bool);
+            for ((name, expected), found) in expected.iter().zip(&found.expect("it runs")) {
+                let at_tokens = |t: &Tensor| if t.dim() == 3 { t.index(&[Some(&real)]) } else { t.shallow_clone() };
+                let problem = difference(&at_tokens(found), &at_tokens(expected), 0.0, 1e-4);
+                assert!(problem.is_none(), "case {case}, {way}, padding unused, {name}: {problem:?}");
             }
             // Alone, the logits are computed for real tokens only.
             let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &["logits"])).expect("it runs");
@@ -390,4 +401,38 @@ fn an_unknown_operator_is_named_with_what_to_export_instead() {
     let program = program(&model, &ProgramOptions::default());
     let x = Tensor::zeros([2], (Kind::Float, Device::Cpu));
     insta::assert_snapshot!(error_of(&program, &[("x", x)], &["y"]));
+}
+
+#[test]
+fn bfloat16_rounds_and_no_more() {
+    let model = Model::open(repository("onnx/tiny_encoder/model.onnx")).expect("the export");
+    let ids = Tensor::from_slice2(&[[5i64, 6, 7, 8, 9], [10, 11, 0, 0, 0]]);
+    let mask = ids.ne(0).to_kind(Kind::Int64);
+    let inputs = [("input_ids", ids.shallow_clone()), ("attention_mask", mask), ("token_type_ids", ids.zeros_like())];
+    let run = |precision: Precision| {
+        let program = program(&model, &ProgramOptions { precision, ..ProgramOptions::default() });
+        tch::no_grad(|| program.run(&inputs, &["logits"])).expect("it runs").remove(0)
+    };
+    let difference = relative_difference(&run(Precision::Bfloat16), &run(Precision::Float32));
+    assert!(difference > 0.0 && difference < 0.05, "{difference}");
+}
+
+#[test]
+fn other_families_compute_what_onnx_runtime_computes() {
+    let folder = folder("family_cases");
+    if !check("family_cases.py", &[text(&folder)]) {
+        return;
+    }
+    for name in ["deberta", "gpt2", "llama"].map(|f| [format!("{f}_classic"), format!("{f}_dynamo")]).concat() {
+        let model = Model::open(folder.join(format!("{name}.onnx"))).expect("the export");
+        let (tensors, _) = read(&folder.join(format!("{name}.safetensors")));
+        for (way, options) in ways() {
+            let program = program(&model, &options);
+            for case in ["0", "1", "0"] {
+                let found = tch::no_grad(|| program.run(&inputs_of(&tensors, case), &["logits"])).expect("it runs");
+                let problem = difference(&found[0], &tensors[&format!("{case}.out.logits")], 1e-4, 1e-4);
+                assert!(problem.is_none(), "{name}, {way}, case {case}: {problem:?}");
+            }
+        }
+    }
 }

@@ -18,10 +18,29 @@ pub enum Kind {
     Random,
     /// Token 7 makes hidden state 1 infinite.
     Infinite,
+    /// Hidden state 1 is float16.
+    Half,
+    /// Its embedding table lies in the file `table.bin`.
+    External,
+}
+
+/// What `table.bin` holds: four bytes of something else, then the table.
+pub fn external_table() -> Vec<u8> {
+    let values = table(Kind::External);
+    [0; 4].into_iter().chain(values.iter().flat_map(|v| v.to_le_bytes())).collect()
+}
+
+fn table(kind: Kind) -> Vec<f32> {
+    let value = |row: usize, column: usize| ((row * 7 + column * 3) % 13) as f32 / 13.0 - 0.4;
+    let mut table: Vec<f32> = (0..VOCABULARY * WIDTH).map(|i| value(i / WIDTH, i % WIDTH)).collect();
+    if kind == Kind::Infinite {
+        table[7 * WIDTH] = f32::MAX;
+    }
+    table
 }
 
 /// The bytes of an `.onnx` file. Hidden state 0 is the embedding, hidden state 1 = tanh(h0·W + mean over the tokens of
-/// the mask), and `logits` = h1·W.
+/// the mask), and `logits` = the same before tanh, times W.
 pub fn encoder(kind: Kind) -> Vec<u8> {
     let mut model = Writer::new();
     model.int(1, 8).string(2, "tests").message(7, |graph| write_graph(graph, kind)).message(8, |opset| {
@@ -31,11 +50,6 @@ pub fn encoder(kind: Kind) -> Vec<u8> {
 }
 
 fn write_graph(graph: &mut Writer, kind: Kind) {
-    let table = |row: usize, column: usize| ((row * 7 + column * 3) % 13) as f32 / 13.0 - 0.4;
-    let mut table: Vec<f32> = (0..VOCABULARY * WIDTH).map(|i| table(i / WIDTH, i % WIDTH)).collect();
-    if kind == Kind::Infinite {
-        table[7 * WIDTH] = f32::MAX;
-    }
     let weight: Vec<f32> = (0..WIDTH * WIDTH).map(|i| ((i * 5) % 9) as f32 / 4.0 - 1.0).collect();
     let mask = if kind == Kind::IgnoresMask { "ones" } else { "mask" };
     graph.string(2, "tiny");
@@ -55,10 +69,18 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
             node(graph, "Tanh", &["sum"], &["tanh"], &[]);
             node(graph, "Dropout", &["tanh", "half", "yes"], &["hidden_states.1"], &[]);
         }
+        Kind::Half => {
+            node(graph, "Tanh", &["sum"], &["tanh"], &[]);
+            node(graph, "Cast", &["tanh"], &["hidden_states.1"], &[("to", 10)]);
+        }
         _ => node(graph, "Tanh", &["sum"], &["hidden_states.1"], &[]),
     }
-    node(graph, "MatMul", &["hidden_states.1", "weight"], &["logits"], &[]);
-    floats(graph, "table", &[VOCABULARY, WIDTH], &table);
+    node(graph, "MatMul", &["sum", "weight"], &["logits"], &[]);
+    if kind == Kind::External {
+        external(graph, "table", &[VOCABULARY, WIDTH], "table.bin", 4);
+    } else {
+        floats(graph, "table", &[VOCABULARY, WIDTH], &table(kind));
+    }
     floats(graph, "weight", &[WIDTH, WIDTH], &weight);
     floats(graph, "one", &[], &[1.0]);
     floats(graph, "half", &[], &[0.5]);
@@ -71,8 +93,9 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
     });
     value(graph, 11, "input_ids", 7, &["batch", "sequence"]);
     value(graph, 11, "attention_mask", 7, &["batch", "sequence"]);
-    for name in ["logits", "hidden_states.0", "hidden_states.1"] {
-        value(graph, 12, name, 1, &["batch", "sequence", "4"]);
+    let last = if kind == Kind::Half { 10 } else { 1 };
+    for (name, element) in [("logits", 1), ("hidden_states.0", 1), ("hidden_states.1", last)] {
+        value(graph, 12, name, element, &["batch", "sequence", "4"]);
     }
 }
 
@@ -100,6 +123,20 @@ fn floats(graph: &mut Writer, name: &str, dims: &[usize], values: &[f32]) {
             tensor.int(1, *size as i64);
         }
         tensor.int(2, 1).string(8, name).bytes(9, &bytes);
+    });
+}
+
+fn external(graph: &mut Writer, name: &str, dims: &[usize], location: &str, offset: usize) {
+    graph.message(5, |tensor| {
+        for size in dims {
+            tensor.int(1, *size as i64);
+        }
+        tensor.int(2, 1).string(8, name).int(14, 1);
+        for (key, value) in [("location", location), ("offset", &offset.to_string())] {
+            tensor.message(13, |entry| {
+                entry.string(1, key).string(2, value);
+            });
+        }
     });
 }
 

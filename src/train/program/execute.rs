@@ -37,6 +37,7 @@ impl ShapeCache {
 
     /// Number of shapes that are kept.
     #[cfg(test)]
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

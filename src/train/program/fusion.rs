@@ -102,11 +102,11 @@ impl Graph<'_> {
             let node = &self.nodes[index];
             let other = self.other(node, &value)?;
             let is_half_x = self.scaled_by(other, 0.5).is_some_and(|inner| inner == x);
-            let is_halved = (node.is("Mul") && self.is_number(other, 0.5))
+            let halves = (node.is("Mul") && self.is_number(other, 0.5))
                 || (node.is("Div") && node.inputs[0] == value && self.is_number(other, 2.0));
             if node.is("Mul") && other == x && !has_x {
                 has_x = true;
-            } else if is_halved && !has_half {
+            } else if halves && !has_half {
                 has_half = true;
             } else if node.is("Mul") && is_half_x && !has_x && !has_half {
                 (has_x, has_half) = (true, true);

@@ -240,6 +240,14 @@ fn what_does_not_fit_is_refused_in_one_line() {
     ");
 }
 
+#[test]
+fn a_token_that_the_model_does_not_know_is_one_line() {
+    let mut bench = Bench::new("tiny_encoder");
+    bench.encodings[3].ids[1] = 100;
+    let error = train(&bench.input(), &settings(), &Silent).unwrap_err();
+    insta::assert_snapshot!(error, @"token id 100 in row 3 is outside the model's vocabulary of 100: tokenizer and model do not fit; use the tokenizer.json that belongs to this model");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn cuda_is_an_error_where_there_is_none() {
