@@ -51,7 +51,7 @@ pub enum TrainError {
         given: String,
     },
     /// A weight cannot be adapted or trained.
-    #[error("cannot adapt `{weight}`: {reason}")]
+    #[error("cannot train the weight `{weight}`: {reason}")]
     Weight {
         /// The initializer.
         weight: String,

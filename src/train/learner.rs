@@ -62,7 +62,9 @@ impl<'a> Learner<'a> {
         let states = HiddenStates::find(input.model)?;
         let names = input.saved_names(&states, settings.head)?;
         let modules = input.planned_modules()?;
-        let mut program = Program::new(input.model, device, ProgramOptions { linear, ..ProgramOptions::default() })?;
+        // A head of our own looks at real tokens only.
+        let options = ProgramOptions { linear, padding_unused: true, ..ProgramOptions::default() };
+        let mut program = Program::new(input.model, device, options)?;
         program.attach(fresh_adapters(&modules, settings)?)?;
         let mut body = Body {
             program,

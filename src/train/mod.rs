@@ -31,6 +31,6 @@ pub use lora::{AdapterSpec, LoraInit};
 pub use operators::supported_operators;
 pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
-pub use program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
+pub use program::{LinearBackend, LinearChoice, Precision, Program, ProgramOptions, Trainable, TrainableKind};
 pub use run::{initial_adapter, logits, train};
 pub use settings::{Batching, HeadPooling, Kernels, Schedule, TrainSettings, WarmUp};

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gelora::onnx::{HiddenStates, Model, blocks, head};
-use gelora::train::{AdapterSpec, LinearBackend, Program, ProgramOptions, TrainableKind, supported_operators};
+use gelora::train::{
+    AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind, supported_operators,
+};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -187,6 +189,15 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
                 let problem = difference(found, expected, 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, {name}: {problem:?}");
             }
+            // Zeros at padding where nobody looks at them: the same at real tokens.
+            let packed = ProgramOptions { padding_unused: true, ..options.clone() };
+            let found = tch::no_grad(|| self::program(&model, &packed).run(&inputs_of(tensors, case), &names));
+            let real = tensors[&format!("{case}.in.attention_mask")].to_kind(Kind::Bool);
+            for ((name, expected), found) in expected.iter().zip(&found.expect("it runs")) {
+                let at_tokens = |t: &Tensor| if t.dim() == 3 { t.index(&[Some(&real)]) } else { t.shallow_clone() };
+                let problem = difference(&at_tokens(found), &at_tokens(expected), 0.0, 1e-4);
+                assert!(problem.is_none(), "case {case}, {way}, padding unused, {name}: {problem:?}");
+            }
             // Alone, the logits are computed for real tokens only.
             let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &["logits"])).expect("it runs");
             let expected = &tensors[&format!("{case}.out.logits")];
@@ -313,4 +324,115 @@ fn an_export_that_ignores_its_mask_is_not_packed() {
         assert_eq!(difference(&found[0], &expected[0], 1e-5, 1e-6), None);
     }
     assert!(packed.padding_matters());
+}
+
+#[test]
+fn fused_patterns_equal_what_they_replace() {
+    let (path, values) = (folder("patterns.onnx"), folder("patterns.safetensors"));
+    if !check("pattern_cases.py", &[text(&path), text(&values)]) {
+        return;
+    }
+    let (values, _) = read(&values);
+    let model = Model::open(&path).expect("the export");
+    let mut results = Vec::new();
+    for fuse in [false, true] {
+        let options = ProgramOptions { linear: LinearBackend::Torch, fuse, ..ProgramOptions::default() };
+        let mut program = program(&model, &options);
+        program.train_whole(&["table.weight"]).expect("the table is there");
+        let y = program.run(&[("ids", values["ids"].shallow_clone())], &["y"]).expect("it runs").remove(0);
+        assert_eq!(difference(&y, &values["y"], 1e-5, 1e-6), None, "fused {fuse}");
+        y.square().sum(Kind::Float).backward();
+        let gradient = program.trainables()[0].tensor.grad();
+        assert!(relative_difference(&gradient, &values["gradient"]) < 1e-5, "fused {fuse}");
+        results.push((y, gradient));
+        let operations = program.operations(&["y"]).expect("it compiles");
+        let patterns = ["Gelu", "LayerNormalization", "Swish", "gelora.Attention", "gelora.Linear"];
+        let counts = patterns.map(|operation| count(&operations, operation));
+        assert_eq!(counts, if fuse { [4, 1, 1, 1, 2] } else { [0; 5] }, "{operations:?}");
+    }
+    assert!(relative_difference(&results[0].0, &results[1].0) < 1e-6);
+    assert!(relative_difference(&results[0].1, &results[1].1) < 1e-5);
+}
+
+/// The text of the error that asking for these outputs gives.
+fn error_of(program: &Program, inputs: &[(&str, Tensor)], outputs: &[&str]) -> String {
+    program.run(inputs, outputs).expect_err("it is wrong").to_string()
+}
+
+#[test]
+fn errors_name_the_place_and_the_cure_in_one_line() {
+    let model = Model::open(repository("onnx/tiny_encoder/model.onnx")).expect("the export");
+    let mut program = program(&model, &ProgramOptions::default());
+    let ids = |id: i64| ("input_ids", Tensor::from_slice2(&[[id, 6, 7], [8, 9, 10]]));
+    let rest =
+        || ["attention_mask", "token_type_ids"].map(|name| (name, Tensor::ones([2, 3], (Kind::Int64, Device::Cpu))));
+    let [mask, types] = rest();
+    insta::assert_snapshot!(error_of(&program, &[ids(5)], &["logits"]));
+    insta::assert_snapshot!(error_of(&program, &[ids(100), mask, types], &["logits"]));
+    insta::assert_snapshot!(error_of(&program, &[], &["logit"]));
+    let spec = |weight: &str, rank: i64| AdapterSpec {
+        weight: weight.to_owned(),
+        alpha: 1.0,
+        dropout: 0.0,
+        a: Tensor::zeros([rank, 16], (Kind::Float, Device::Cpu)),
+        b: Tensor::zeros([16, rank], (Kind::Float, Device::Cpu)),
+    };
+    let table = "model.bert.embeddings.word_embeddings.weight";
+    insta::assert_snapshot!(program.attach(vec![spec("no such weight", 2)]).expect_err("unknown").to_string());
+    insta::assert_snapshot!(program.attach(vec![spec(table, 2)]).expect_err("of another shape").to_string());
+    insta::assert_snapshot!(program.train_whole(&["classifier"]).expect_err("unknown").to_string());
+}
+
+#[test]
+fn an_unknown_operator_is_named_with_what_to_export_instead() {
+    let mut graph = gelora::onnx::wire::Writer::new();
+    graph.int(1, 8).message(7, |graph| {
+        graph.message(1, |node| {
+            node.string(1, "x").string(2, "y").string(3, "fused").string(4, "FusedMatMul").string(7, "com.microsoft");
+        });
+        graph.message(11, |input| {
+            input.string(1, "x");
+        });
+        graph.message(12, |output| {
+            output.string(1, "y");
+        });
+    });
+    let model = Model::from_bytes("fused.onnx", graph.into_bytes()).expect("a model");
+    let program = program(&model, &ProgramOptions::default());
+    let x = Tensor::zeros([2], (Kind::Float, Device::Cpu));
+    insta::assert_snapshot!(error_of(&program, &[("x", x)], &["y"]));
+}
+
+#[test]
+fn bfloat16_rounds_and_no_more() {
+    let model = Model::open(repository("onnx/tiny_encoder/model.onnx")).expect("the export");
+    let ids = Tensor::from_slice2(&[[5i64, 6, 7, 8, 9], [10, 11, 0, 0, 0]]);
+    let mask = ids.ne(0).to_kind(Kind::Int64);
+    let inputs = [("input_ids", ids.shallow_clone()), ("attention_mask", mask), ("token_type_ids", ids.zeros_like())];
+    let run = |precision: Precision| {
+        let program = program(&model, &ProgramOptions { precision, ..ProgramOptions::default() });
+        tch::no_grad(|| program.run(&inputs, &["logits"])).expect("it runs").remove(0)
+    };
+    let difference = relative_difference(&run(Precision::Bfloat16), &run(Precision::Float32));
+    assert!(difference > 0.0 && difference < 0.05, "{difference}");
+}
+
+#[test]
+fn other_families_compute_what_onnx_runtime_computes() {
+    let folder = folder("family_cases");
+    if !check("family_cases.py", &[text(&folder)]) {
+        return;
+    }
+    for name in ["deberta", "gpt2", "llama"].map(|f| [format!("{f}_classic"), format!("{f}_dynamo")]).concat() {
+        let model = Model::open(folder.join(format!("{name}.onnx"))).expect("the export");
+        let (tensors, _) = read(&folder.join(format!("{name}.safetensors")));
+        for (way, options) in ways() {
+            let program = program(&model, &options);
+            for case in ["0", "1", "0"] {
+                let found = tch::no_grad(|| program.run(&inputs_of(&tensors, case), &["logits"])).expect("it runs");
+                let problem = difference(&found[0], &tensors[&format!("{case}.out.logits")], 1e-4, 1e-4);
+                assert!(problem.is_none(), "{name}, {way}, case {case}: {problem:?}");
+            }
+        }
+    }
 }

@@ -77,7 +77,11 @@ pub(super) fn gather(building: &Building<'_>) -> Built {
             }
             return Ok(data.f_select(axis, index)?);
         }
-        let chosen = data.f_index_select(axis, &from_front(indices, n)?.f_reshape([-1])?)?;
+        let chosen = data.f_index_select(axis, &from_front(indices, n)?.f_reshape([-1])?).map_err(|error| {
+            let text = error.to_string();
+            let outside = text.contains("out of range");
+            if outside { OpError::Because(format!("an index is outside of 0..{n}")) } else { OpError::Torch(error) }
+        })?;
         if indices.dim() == 1 {
             return Ok(chosen);
         }

@@ -42,14 +42,14 @@ impl ShapeCache {
         self.entries.len()
     }
 
-    fn get(&mut self, key: &[i64]) -> Option<Rc<ShapeValues>> {
+    pub fn get(&mut self, key: &[i64]) -> Option<Rc<ShapeValues>> {
         self.clock += 1;
         let (used, values) = self.entries.get_mut(key)?;
         *used = self.clock;
         Some(Rc::clone(values))
     }
 
-    fn insert(&mut self, key: Vec<i64>, values: Rc<ShapeValues>) {
+    pub fn insert(&mut self, key: Vec<i64>, values: Rc<ShapeValues>) {
         self.bytes += values.bytes;
         self.entries.insert(key, (self.clock, values));
         while self.entries.len() > 1 && (self.entries.len() > self.limit || self.bytes > CACHE_BYTES) {

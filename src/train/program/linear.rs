@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::super::error::TrainError;
 use super::super::operators::{Built, Call, FUSED, OpError, because, kernel};
 use super::graph::{Graph, is_float, on_device};
-use super::{LinearBackend, LinearChoice};
+use super::{LinearBackend, LinearChoice, Precision};
 use crate::onnx::{Attribute, Node};
 
 /// Name of the fused operation.
@@ -144,14 +144,15 @@ fn separate_bias(graph: &Graph<'_>, index: usize, found: &Found) -> Option<(usiz
 pub(super) struct Linears {
     device: Device,
     setting: LinearBackend,
+    precision: Precision,
     /// `[out, in]`, contiguous, on the device.
     weights: RefCell<HashMap<String, Tensor>>,
     chosen: RefCell<HashMap<(i64, i64), Backend>>,
 }
 
 impl Linears {
-    pub fn new(device: Device, setting: LinearBackend) -> Self {
-        Linears { device, setting, weights: RefCell::default(), chosen: RefCell::default() }
+    pub fn new(device: Device, setting: LinearBackend, precision: Precision) -> Self {
+        Linears { device, setting, precision, weights: RefCell::default(), chosen: RefCell::default() }
     }
 
     /// What is in use, in a fixed order.
@@ -176,9 +177,16 @@ impl Linears {
             return Ok(weight.shallow_clone());
         }
         let turned = if out_in { value.shallow_clone() } else { value.f_transpose(0, 1)? };
-        let weight = on_device(&turned.f_contiguous()?, self.device)?;
+        let weight = self.rounded(on_device(&turned.f_contiguous()?, self.device)?)?;
         self.weights.borrow_mut().insert(key, weight.shallow_clone());
         Ok(weight)
+    }
+
+    fn rounded(&self, tensor: Tensor) -> Result<Tensor, TrainError> {
+        match self.precision {
+            Precision::Bfloat16 if tensor.f_kind()? == Kind::Float => Ok(tensor.f_to_kind(Kind::BFloat16)?),
+            _ => Ok(tensor),
+        }
     }
 
     fn backend(&self, weight: &Tensor) -> Result<Backend, TrainError> {
@@ -213,7 +221,7 @@ impl Linears {
         };
         let weight = self.weight(name, value, node.int("out_in", 0) != 0)?;
         let bias = match node.string("bias").and_then(|bias| graph.constant(bias)) {
-            Some(bias) => Some(on_device(bias, self.device)?),
+            Some(bias) => Some(self.rounded(on_device(bias, self.device)?)?),
             None => None,
         };
         let backend = self.backend(&weight)?;
@@ -274,6 +282,10 @@ fn product(rows: &Tensor, weight: &Tensor, bias: Option<&Tensor>, backend: Backe
     match backend {
         Backend::OneDnn if rows.numel() > 0 => {
             Ok(rows.f_to_mkldnn(None)?.f_mkldnn_linear(weight, bias)?.f_to_dense(None, false)?)
+        }
+        _ if weight.kind() != rows.kind() => {
+            let rounded = rows.f_to_kind(weight.f_kind()?)?;
+            Ok(rounded.f_linear(weight, bias)?.f_to_kind(rows.f_kind()?)?)
         }
         _ => Ok(rows.f_linear(weight, bias)?),
     }

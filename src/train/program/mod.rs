@@ -8,6 +8,8 @@ mod linear;
 mod packing;
 mod probe;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -24,7 +26,7 @@ use self::probe::probe;
 use self::schedule::{Context, Schedule, compile};
 use super::error::TrainError;
 use super::lora::AdapterSpec;
-use crate::onnx::Model;
+use crate::onnx::{DataType, Model};
 
 /// How linear layers are computed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,6 +41,17 @@ pub enum LinearBackend {
     /// As an earlier run chose (see [`Program::linear_choices`]): a resumed run must compute with the same kernels to
     /// give the same bits. Shapes that are not listed use [`LinearBackend::Torch`].
     Chosen(Vec<LinearChoice>),
+}
+
+/// The type in which frozen linear layers are multiplied. Everything else, adapters included, stays as the export has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As the export has it.
+    #[default]
+    Float32,
+    /// Inputs and weights of frozen linear layers are rounded to bfloat16: faster where the processor has instructions for
+    /// it, and half the memory for weights.
+    Bfloat16,
 }
 
 /// Which backend computes the linear layers of one shape.
@@ -64,13 +77,26 @@ pub struct ProgramOptions {
     /// Whether what happens token by token is computed for real tokens only, not for padding. Used where the export is
     /// found to respect its `attention_mask`.
     pub pack: bool,
+    /// Whether what an output holds at padding is never looked at. Then [`ProgramOptions::pack`] also serves outputs that
+    /// have a place for every token, and they are zero at padding.
+    pub padding_unused: bool,
+    /// How linear layers are rounded.
+    pub precision: Precision,
     /// How many input shapes the values that depend on shapes alone are kept for.
     pub shapes_kept: usize,
 }
 
 impl Default for ProgramOptions {
     fn default() -> Self {
-        ProgramOptions { linear: LinearBackend::Auto, fuse: true, narrow: true, pack: true, shapes_kept: 256 }
+        ProgramOptions {
+            linear: LinearBackend::Auto,
+            fuse: true,
+            narrow: true,
+            pack: true,
+            padding_unused: false,
+            precision: Precision::Float32,
+            shapes_kept: 256,
+        }
     }
 }
 
@@ -127,7 +153,7 @@ impl Program {
         Ok(Program {
             source: Source::read(model)?,
             device,
-            linears: Linears::new(device, options.linear.clone()),
+            linears: Linears::new(device, options.linear.clone(), options.precision),
             options,
             adapters: Vec::new(),
             whole: Vec::new(),
@@ -257,13 +283,24 @@ impl Program {
     /// The inputs in the order of the schedule.
     fn given(&self, schedule: &Schedule, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, TrainError> {
         let find = |name: &String| match inputs.iter().find(|(given, _)| given == name) {
-            Some((_, tensor)) => on_device(tensor, self.device),
+            Some((_, tensor)) => Ok(self.as_declared(name, on_device(tensor, self.device)?)?),
             None => {
                 let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
                 Err(TrainError::MissingInput { name: name.clone(), given: names.join(", ") })
             }
         };
         schedule.inputs.iter().map(|(name, _)| find(name)).collect()
+    }
+
+    /// Integers of the width that the graph declares: exports take int64 or int32.
+    fn as_declared(&self, name: &str, tensor: Tensor) -> Result<Tensor, TrainError> {
+        let declared = self.source.input_types.iter().find(|input| input.name == name).and_then(|i| i.data_type);
+        let kind = match declared {
+            Some(DataType::Int64) => Kind::Int64,
+            Some(DataType::Int32) => Kind::Int,
+            _ => return Ok(tensor),
+        };
+        Ok(if tensor.f_kind()? == kind { tensor } else { tensor.f_to_kind(kind)? })
     }
 
     fn execute(
@@ -292,8 +329,16 @@ impl Program {
         let expected = self.execute(&mut plain, inputs, false)?;
         let found = self.execute(compiled, inputs, false)?;
         let mut same = true;
+        let mask =
+            inputs.iter().find(|(name, _)| *name == MASK).map(|(_, mask)| mask).filter(|_| self.options.padding_unused);
         for (found, expected) in found.iter().zip(&expected) {
-            same &= agree(found, expected)?;
+            same &= match mask {
+                Some(mask) if expected.size().starts_with(&mask.size()) => {
+                    let real = |t: &Tensor| t.f_index(&[Some(mask.f_to_device(self.device)?.f_to_kind(Kind::Bool)?)]);
+                    agree(&real(found)?, &real(expected)?)?
+                }
+                _ => agree(found, expected)?,
+            };
         }
         if !same {
             self.padding_matters.set(true);
@@ -362,7 +407,7 @@ impl Program {
             narrow(graph, &shapes);
         }
         match pack.then(|| probe(graph, inputs)).flatten() {
-            Some(shapes) => packing::pack(graph, inputs, &shapes),
+            Some(shapes) => packing::pack(graph, inputs, &shapes, self.options.padding_unused),
             None => false,
         }
     }

@@ -18,15 +18,16 @@ pub(super) const MASK: &str = "attention_mask";
 
 const TOKENS: &str = "tokens of the batch";
 
-/// Rewrites the graph. Returns whether anything is packed.
-pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes) -> bool {
+/// Rewrites the graph. Returns whether anything is packed. With `padding_unused`, outputs may be zero at padding; without,
+/// a graph with outputs that have a place for every token is left alone.
+pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes, padding_unused: bool) -> bool {
     let is_token_wise =
         |name: &str| shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]));
     let shows_padding =
         |name: &String| shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]));
     // An output with a place for every token would show zeros where the export computes something.
     let is_mask = |i: &ValueInfo| i.name == MASK && i.shape.as_ref().is_some_and(|shape| shape.len() == 2);
-    if !inputs.iter().any(is_mask) || graph.wanted.iter().any(shows_padding) {
+    if !inputs.iter().any(is_mask) || (!padding_unused && graph.wanted.iter().any(shows_padding)) {
         return false;
     }
     let mut packer = Packer { nodes: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
@@ -37,6 +38,7 @@ pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes)
     if packer.packed.is_empty() {
         return false;
     }
+    graph.wanted.iter().for_each(|name| packer.unpack(name));
     graph.nodes = packer.nodes;
     graph.remove_unused();
     true
