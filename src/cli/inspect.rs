@@ -68,7 +68,7 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
         return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
     };
     let library = context.library()?;
-    let tokenizer = Tokenizer::open(tokenizer, 64)?;
+    let tokenizer = Tokenizer::open(tokenizer, 32)?;
     let examples: Vec<Example> = SENTENCES
         .iter()
         .enumerate()

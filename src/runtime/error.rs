@@ -125,7 +125,7 @@ pub enum RuntimeError {
     },
     /// A text has more tokens than the model has positions.
     #[error(
-        "a text of {length} tokens is longer than the model's {positions} positions; set --max-length to {positions} or less"
+        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {} or less", positions - 2
     )]
     TooLong {
         /// Tokens of the longest row.
@@ -163,12 +163,13 @@ impl RuntimeError {
     /// rows, where they are known: with them an index that lies outside a table can be explained.
     pub(super) fn from_run(message: &str, tokens: Option<(i64, usize)>) -> Self {
         let reason = one_line(message);
-        if let (Some(limit), Some((id, length))) = (upper_bound(message), tokens) {
+        if let (Some((index, limit)), Some((id, length))) = (out_of_range(message), tokens) {
+            // Positions count up, so the first one that has no place is the limit itself; RoBERTa's kind begins at 2.
+            if index == limit && length as i64 + 2 > limit {
+                return Self::TooLong { length, positions: limit };
+            }
             if id >= limit {
                 return Self::TokenOutOfRange { id, vocabulary: limit };
-            }
-            if length as i64 > limit {
-                return Self::TooLong { length, positions: limit };
             }
         }
         let lower = message.to_ascii_lowercase();
@@ -197,11 +198,12 @@ impl RuntimeError {
     }
 }
 
-/// `indices element out of data bounds, idx=40000 must be within the inclusive range [-30522,30521]` → 30522.
-fn upper_bound(message: &str) -> Option<i64> {
-    let range = message.split("inclusive range [").nth(1)?;
+/// `indices element out of data bounds, idx=40000 must be within the inclusive range [-30522,30521]` → (40000, 30522).
+fn out_of_range(message: &str) -> Option<(i64, i64)> {
+    let (before, range) = message.split_once(" must be within the inclusive range [")?;
+    let index = before.rsplit_once("idx=")?.1.trim().parse().ok()?;
     let upper = range.split(']').next()?.split(',').nth(1)?;
-    upper.trim().parse::<i64>().ok().map(|last| last.saturating_add(1))
+    upper.trim().parse::<i64>().ok().map(|last| (index, last.saturating_add(1)))
 }
 
 /// The first line of a message, without the source places that ONNX Runtime puts before it.

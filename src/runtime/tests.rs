@@ -133,6 +133,9 @@ fn failures_are_explained_in_one_line() {
     let positions = gather.replace("30522,30521", "512,511").replace("40000", "512");
     let error = RuntimeError::from_run(&positions, Some((400, 700)));
     assert!(matches!(error, RuntimeError::TooLong { length: 700, positions: 512 }), "{error:?}");
+    // A table of positions that begins at 2, and ids that would not fit into it either.
+    let error = RuntimeError::from_run(&positions, Some((40000, 511)));
+    assert!(error.to_string().ends_with("512 positions; set --max-length to 510 or less"), "{error}");
     let error = RuntimeError::from_run(&positions, Some((400, 7)));
     assert!(matches!(error, RuntimeError::Run { .. }), "{error:?}");
     let error = RuntimeError::from_run("Failed to allocate memory for requested buffer of size 9", None);
