@@ -48,8 +48,11 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
+    // A process that was killed leaves its temporary file: it is told by the name of the file it was to become.
+    let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let result = || -> io::Result<()> {
-        let temporary = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
+        remove_leftovers(folder, &prefix)?;
+        let temporary = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(1 << 20, temporary.reopen()?);
         write(&mut writer)?;
         writer.flush()?;
@@ -59,6 +62,21 @@ pub fn write_atomically(
         Ok(())
     }();
     result.map_err(FileError::new("write", path))
+}
+
+const TEMPORARY: &str = ".tmp";
+
+fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Six random characters lie between the two.
+        if name.len() == prefix.len() + 6 + TEMPORARY.len() && name.starts_with(prefix) && name.ends_with(TEMPORARY) {
+            // One that stays costs space, and nothing else.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// `tempfile` makes files that only their owner may read; a result is as readable as any other file.
@@ -102,4 +120,44 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_with_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let others = [".other.json.AbCd12.tmp", ".result.json.bak.tmp", "result.json.AbCd12.tmp"];
+        for name in others.iter().chain(&[".result.json.AbCd12.tmp"]) {
+            fs::write(folder.path().join(name), "half").unwrap();
+        }
+        write_json(&folder.path().join("result.json"), &1).unwrap();
+        let mut expected = others.to_vec();
+        expected.push("result.json");
+        expected.sort();
+        assert_eq!(names(folder.path()), expected);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        write_json(&path, &1).unwrap();
+        let error = write_atomically(&path, |writer| {
+            writer.write_all(b"half")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(error.unwrap_err().to_string().contains("free some space"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        assert_eq!(names(folder.path()), ["result.json"]);
+    }
 }
