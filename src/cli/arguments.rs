@@ -59,7 +59,7 @@ pub(crate) struct ColumnArguments {
     #[arg(long, value_name = "NAME", value_parser = known_task)]
     pub(crate) task: Option<String>,
 
-    /// Column of the text: a name, or a number from 0 where the file has no header
+    /// Column of the text, as the header line names it
     #[arg(long, value_name = "COLUMN")]
     pub(crate) text: Option<String>,
 
@@ -159,7 +159,7 @@ pub(crate) struct RankArguments {
     pub(crate) budget: Option<u64>,
 
     /// alpha / rank, the same for every layer
-    #[arg(long, value_name = "C", default_value_t = 32.0)]
+    #[arg(long, value_name = "C", default_value_t = 8.0)]
     pub(crate) scaling: f64,
 
     /// Weights to adapt: query, key, value, output, feed-forward, or all

@@ -9,7 +9,7 @@ mod error;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -178,7 +178,7 @@ impl Default for PlanSection {
             minimum_rank: 1,
             maximum_rank: None,
             budget: None,
-            scaling: 32.0,
+            scaling: 8.0,
             projections: vec![Query, Key, Value, Output],
             subsamples: 100,
             seed: 0,
@@ -304,7 +304,7 @@ impl Config {
         let mut config = Config::parse(path, &text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for name in config.paths() {
-            *name = folder.join(&*name);
+            *name = joined(folder, name);
         }
         check::files(path, &text, &config)?;
         Ok(config)
@@ -325,6 +325,22 @@ impl Config {
         let perhaps = [&mut self.data.dev, &mut self.data.test, &mut self.device.ort_lib];
         always.into_iter().chain(perhaps.into_iter().flatten())
     }
+}
+
+/// A path relative to a folder, without `folder/..` in it unless the folder is a link.
+fn joined(folder: &Path, name: &Path) -> PathBuf {
+    let mut path = folder.to_owned();
+    for part in name.components() {
+        let returns = part == Component::ParentDir
+            && matches!(path.components().next_back(), Some(Component::Normal(_)))
+            && std::fs::symlink_metadata(&path).is_ok_and(|last| last.is_dir());
+        if returns {
+            path.pop();
+        } else {
+            path.push(part);
+        }
+    }
+    path
 }
 
 /// A setting that is one of a few words.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::checkpoint::ModelFolder;
+use crate::checkpoint::{ModelFolder, with_own_head};
 use crate::dataset::{Dataset, Example, LoadSettings, Tokenizer, sample_rows};
 use crate::onnx::{self, HiddenStates, Model};
 use crate::progress::{Event, Observer};
@@ -39,6 +39,17 @@ impl Opened {
     /// The tokenizer that belongs to the model.
     pub(crate) fn tokenizer(&self, maximum_length: usize) -> anyhow::Result<Tokenizer> {
         Ok(Tokenizer::open(&self.tokenizer_path()?, maximum_length)?)
+    }
+
+    /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
+    /// leave out a bias of zeros.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    pub(crate) fn with_own_head(&self) -> anyhow::Result<Model> {
+        let model = Model::open(&self.folder.onnx)?;
+        match &self.folder.checkpoint {
+            Some(checkpoint) => Ok(with_own_head(model, &self.states, checkpoint)?),
+            None => Ok(model),
+        }
     }
 
     fn tokenizer_path(&self) -> anyhow::Result<PathBuf> {

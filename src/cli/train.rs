@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
 /// What a gelora without libtorch says.
 #[cfg(not(feature = "train"))]
 pub(crate) const WITHOUT_TRAINING: &str = "this gelora only plans: it was built without libtorch; \
-    build one that trains with `cargo install gelora` (the feature `train` is on by default)";
+    build one that trains with `cargo build --release` (the feature `train` is on by default)";
 
 #[cfg(not(feature = "train"))]
 pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {

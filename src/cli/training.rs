@@ -63,9 +63,11 @@ pub(crate) fn train_adapter(
         }
         None => None,
     };
+    // The plan was made for the file; what is added to its head in memory does not make it another one.
     let model_sha256 = sha256(model.model.file_bytes());
+    let trained = model.with_own_head()?;
     let input = TrainInput {
-        model: &model.model,
+        model: &trained,
         model_sha256: &model_sha256,
         checkpoint: model.folder.checkpoint.as_ref(),
         plan,

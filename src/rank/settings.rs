@@ -89,7 +89,7 @@ impl Default for RankSettings {
             minimum: 1,
             maximum: None,
             budget: None,
-            scaling: 32.0,
+            scaling: 8.0,
             projections: vec![Role::Query, Role::Key, Role::Value, Role::Output],
             subsamples: 100,
             seed: 0,

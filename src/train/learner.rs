@@ -118,6 +118,11 @@ impl<'a> Learner<'a> {
         self.body.equal_lengths
     }
 
+    /// Whether the logits of a row were found to change with the padding of its batch. Known after the first padded batch.
+    pub fn padding_matters(&self) -> bool {
+        self.body.program.padding_matters()
+    }
+
     /// Logits of some rows, `[rows, outputs]`, with gradients unless they are switched off.
     pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
         self.body.logits(encodings, rows)

@@ -84,6 +84,9 @@ pub fn logits(
     Ok(logits)
 }
 
+const PADDING_MATTERS: &str = "the logits of a row change with the padding of its batch, so padding is computed like text, \
+     as the export has it; a head that reads real tokens only would be faster and give the same logits in every batch";
+
 /// Loss and gradient norm of a step that are still on the device: asking for them at once would make it wait.
 struct Pending {
     loss: Tensor,
@@ -258,6 +261,7 @@ impl<'a> Run<'a> {
         let rows: usize = batches.iter().map(Vec::len).sum();
         let encodings = self.input.train.encodings;
         self.learner.set_training(true);
+        let padding_mattered = self.learner.padding_matters();
         let mut gradient: Option<Tensor> = None;
         let mut loss: Option<Tensor> = None;
         let groups: Vec<Vec<usize>> = batches.iter().flat_map(|batch| self.learner.groups(encodings, batch)).collect();
@@ -269,6 +273,9 @@ impl<'a> Run<'a> {
             let part = self.targets.loss(&logits, group)?.f_div_scalar(rows as f64)?;
             add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
             add(&mut loss, part.f_detach()?)?;
+        }
+        if self.learner.padding_matters() && !padding_mattered {
+            self.observer.observe(Event::Warning(PADDING_MATTERS));
         }
         let (Some(mut gradient), Some(loss)) = (gradient, loss) else { return Ok(()) };
         let norm = clip_norm(&mut gradient, self.settings.clip_norm)?;

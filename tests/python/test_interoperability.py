@@ -1,6 +1,7 @@
 """What gelora writes is what transformers, PEFT, ONNX Runtime and numpy read."""
 
 import json
+import shutil
 
 import numpy
 import onnx
@@ -9,9 +10,9 @@ import peft
 import pytest
 import torch
 import transformers
-from conftest import read_table, run
+from conftest import TINY, Run, read_table, run
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 TOLERANCE = 1e-4
 
@@ -144,3 +145,22 @@ def test_numpy_maps_the_store_and_finds_the_hidden_states_of_transformers(done, 
         found = numpy.concatenate([numpy.load(shard, mmap_mode="r") for shard in shards])
         assert found.dtype == numpy.float32
         assert numpy.abs(found[: len(sentences)] - expected).max() < TOLERANCE
+
+
+def test_a_bias_of_zeros_that_the_exporter_left_out_is_trained(tmp_path, tables):
+    model = shutil.copytree(TINY, tmp_path / "model")
+    graph = onnx.load(model / "model.onnx")
+    (node,) = (node for node in graph.graph.node if "logits" in node.output)
+    bias = node.input.pop()
+    kept = [tensor for tensor in graph.graph.initializer if tensor.name != bias]
+    del graph.graph.initializer[:]
+    graph.graph.initializer.extend(kept)
+    onnx.save(graph, model / "model.onnx")
+    weights = load_file(model / "model.safetensors")
+    weights["classifier.bias"][:] = 0
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    done = Run(tmp_path, model, *tables, ["--epochs", "1", "--learning-rate", "5e-3"])
+    trained = load_file(done.adapter / "adapter_model.safetensors")["base_model.model.classifier.bias"]
+    assert numpy.abs(trained).max() > 1e-3
+    test_all_four_give_the_same_logits(done)
+    test_merging_changes_the_planned_weights_and_the_head_only(done)

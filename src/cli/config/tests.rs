@@ -190,6 +190,20 @@ fn paths_are_relative_to_the_file_and_looked_at() {
 }
 
 #[test]
+fn the_way_back_out_of_a_folder_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    std::fs::create_dir(place("real")).unwrap();
+    std::os::unix::fs::symlink(place("real"), place("link")).unwrap();
+    assert_eq!(joined(&place("real"), Path::new("../data/a.tsv")), place("data/a.tsv"));
+    assert_eq!(joined(&place("real"), Path::new("b/./c")), place("real/b/c"));
+    assert_eq!(joined(&place("link"), Path::new("../a.tsv")), place("link/../a.tsv"), "leads elsewhere");
+    assert_eq!(joined(&place("missing"), Path::new("../a.tsv")), place("missing/../a.tsv"));
+    assert_eq!(joined(Path::new(""), Path::new("../a.tsv")), Path::new("../a.tsv"));
+    assert_eq!(joined(Path::new("here"), Path::new("/there/a.tsv")), Path::new("/there/a.tsv"));
+}
+
+#[test]
 fn the_examples_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for entry in std::fs::read_dir(folder).unwrap() {

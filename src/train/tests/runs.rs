@@ -2,7 +2,7 @@
 
 use super::support::{Bench, settings, with_head};
 use crate::dataset::{Label, Metric, Objective};
-use crate::progress::Silent;
+use crate::progress::{Event, Observer, Silent};
 use crate::train::{
     Batching, HeadPooling, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train,
 };
@@ -271,4 +271,28 @@ fn dropout_changes_the_run_and_follows_the_seed() {
     };
     assert_eq!(run(0.3, 5), run(0.3, 5));
     assert_ne!(run(0.3, 5), run(0.0, 5));
+}
+
+/// Keeps the warnings.
+#[derive(Default)]
+struct Warnings(std::sync::Mutex<Vec<String>>);
+
+impl Observer for Warnings {
+    fn observe(&self, event: Event<'_>) {
+        if let Event::Warning(text) = event {
+            self.0.lock().unwrap().push(text.to_owned());
+        }
+    }
+}
+
+#[test]
+fn logits_that_change_with_padding_are_told_once() {
+    for (name, expected) in [("tiny_encoder_maskless", 1), ("tiny_encoder", 0)] {
+        let warnings = Warnings::default();
+        let bench = Bench::new(name);
+        train(&bench.input(), &TrainSettings { epochs: 1, ..settings() }, &warnings).unwrap();
+        let found = warnings.0.into_inner().unwrap();
+        assert_eq!(found.len(), expected, "{name}: {found:?}");
+        assert!(found.iter().all(|text| text.contains("padding")), "{found:?}");
+    }
 }
