@@ -177,7 +177,8 @@ mod training {
     use crate::cli::arguments::TrainingArguments;
     use crate::cli::config::{self, TrainSection};
     use crate::cli::context::Context;
-    use crate::train::{Batching, HeadPooling, Kernels, Schedule, TrainSettings, WarmUp};
+    use crate::onnx::HeadPooling;
+    use crate::train::{Batching, Kernels, Schedule, TrainSettings, WarmUp};
 
     impl TrainingArguments {
         /// As `[train]` of a configuration would say it.

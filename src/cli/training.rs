@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::{self, Adapter, Flavour, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, Tokenizer};
 use crate::files::sha256;
-use crate::onnx;
 use crate::rank::Plan;
-use crate::train::{HeadPooling, Rows, TrainInput, TrainOutcome, TrainSettings, train};
+use crate::train::{Rows, TrainInput, TrainOutcome, TrainSettings, train};
 
 use super::context::Context;
 use super::opened::Opened;
@@ -88,7 +87,7 @@ pub(crate) fn train_adapter(
         flavour,
         base_model: Some(model.folder.folder.display().to_string()),
         checkpoint: model.folder.checkpoint.as_ref(),
-        added_head: outcome.new_head.map(pooling_of_head),
+        added_head: outcome.new_head,
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))
@@ -98,14 +97,6 @@ pub(crate) fn train_adapter(
 pub(crate) fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
     let missing = || format!("{} was read without labels; name their column with --label", dataset.path.display());
     Ok((dataset.objective.as_ref().with_context(missing)?, dataset.labels().with_context(missing)?))
-}
-
-fn pooling_of_head(pooling: HeadPooling) -> onnx::HeadPooling {
-    match pooling {
-        HeadPooling::First => onnx::HeadPooling::First,
-        HeadPooling::Mean => onnx::HeadPooling::Mean,
-        HeadPooling::Last => onnx::HeadPooling::Last,
-    }
 }
 
 impl TrainingFacts {

@@ -4,7 +4,7 @@ use rand::rand_core::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
-use super::settings::HeadPooling;
+use crate::onnx::HeadPooling;
 
 /// Standard deviation of a fresh weight: `initializer_range` of BERT and its relatives.
 const INITIAL_DEVIATION: f64 = 0.02;

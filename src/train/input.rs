@@ -5,13 +5,12 @@ use std::path::Path;
 
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
-use super::settings::HeadPooling;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective};
 use crate::files::sha256;
-use crate::onnx::{Head, HiddenStates, Model, head};
+use crate::onnx::{Head, HeadPooling, HiddenStates, Model, head};
 use crate::rank::{Plan, PlannedModule};
 
 /// Rows with their labels.

@@ -33,4 +33,4 @@ pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
 pub use program::{LinearBackend, LinearChoice, Precision, Program, ProgramOptions, Trainable, TrainableKind};
 pub use run::{initial_adapter, logits, train};
-pub use settings::{Batching, HeadPooling, Kernels, Schedule, TrainSettings, WarmUp};
+pub use settings::{Batching, Kernels, Schedule, TrainSettings, WarmUp};

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::program::LinearChoice;
-use super::settings::HeadPooling;
 use crate::adapter::Adapter;
+use crate::onnx::HeadPooling;
 
 /// An evaluation on the validation data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use super::program::LinearBackend;
 use crate::files::FileError;
+use crate::onnx::HeadPooling;
 use crate::runtime::Device;
 
 /// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
@@ -124,46 +125,6 @@ impl Batching {
             found: format!("in {} cannot be read ({error})", path.display()),
             cure: "write JSON such as [[[0, 5], [3]]]: epochs of batches of row numbers".into(),
         })
-    }
-}
-
-/// Which vector of the last hidden state a new head reads, for an export without a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HeadPooling {
-    /// The first token.
-    First,
-    /// The mean over the tokens of the attention mask.
-    Mean,
-    /// The last token of the attention mask.
-    Last,
-}
-
-impl HeadPooling {
-    /// `first`, `mean` or `last`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            HeadPooling::First => "first",
-            HeadPooling::Mean => "mean",
-            HeadPooling::Last => "last",
-        }
-    }
-}
-
-impl std::str::FromStr for HeadPooling {
-    type Err = TrainError;
-
-    fn from_str(text: &str) -> Result<Self, TrainError> {
-        match text {
-            "first" => Ok(HeadPooling::First),
-            "mean" => Ok(HeadPooling::Mean),
-            "last" => Ok(HeadPooling::Last),
-            _ => Err(TrainError::Setting {
-                name: "head",
-                found: text.to_owned(),
-                cure: "take first, mean or last".into(),
-            }),
-        }
     }
 }
 

@@ -4,12 +4,13 @@ use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
 use crate::dataset::{Label, Objective};
+use crate::onnx::HeadPooling;
 use crate::train::head::NewHead;
 use crate::train::objective::Targets;
 use crate::train::optimizer::{AdamW, clip_norm};
 use crate::train::parameters::{self, Parameters};
 use crate::train::schedule::LearningRate;
-use crate::train::{HeadPooling, Schedule, TrainSettings, WarmUp};
+use crate::train::{Schedule, TrainSettings, WarmUp};
 
 fn close(found: f64, expected: f64, tolerance: f64) -> bool {
     (found - expected).abs() <= tolerance * expected.abs().max(1e-30)

@@ -2,10 +2,9 @@
 
 use super::support::{Bench, settings, with_head};
 use crate::dataset::{Label, Metric, Objective};
+use crate::onnx::HeadPooling;
 use crate::progress::{Event, Observer, Silent};
-use crate::train::{
-    Batching, HeadPooling, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train,
-};
+use crate::train::{Batching, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train};
 
 fn losses(bench: &Bench) -> Vec<f64> {
     bench.journal().iter().filter_map(|line| line["loss"].as_f64()).collect()

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use crate::checkpoint::{ModelFolder, match_weights};
 use crate::dataset::{Encoding, Label, Metric, Objective};
 use crate::files::sha256_file;
-use crate::onnx::{HiddenStates, LinearLayer, Model, Role, blocks};
+use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, blocks};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
-use crate::train::{HeadPooling, Kernels, Rows, TrainInput, TrainSettings, WarmUp};
+use crate::train::{Kernels, Rows, TrainInput, TrainSettings, WarmUp};
 
 /// An opened export with everything that training needs beside it.
 pub struct Bench {
