@@ -320,7 +320,7 @@ impl Extraction<'_> {
             _ => 1,
         };
         let bytes = 4 * vectors * widths.iter().sum::<usize>();
-        self.settings.shard_rows.unwrap_or((SHARD_BYTES / bytes.max(1)).clamp(64, 4096)).max(1)
+        self.settings.shard_rows.unwrap_or((SHARD_BYTES / bytes.max(1)).clamp(64, 1024)).max(1)
     }
 
     /// Removes what an earlier store left; nothing else in the folder is touched.

@@ -30,6 +30,9 @@ pub struct Provenance {
     pub flavour: Flavour,
     /// The pooling of a head that training added to an export without one: `first`, `mean` or `last`.
     pub added_head: Option<String>,
+    /// Names of the classes in the order of the logits; absent for regression, and in folders of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
 }
 
 /// A file of the base model.

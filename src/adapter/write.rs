@@ -29,6 +29,8 @@ pub struct WriteSettings<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// The pooling of a head that training added.
     pub added_head: Option<HeadPooling>,
+    /// Names of the classes in the order of the logits.
+    pub labels: Option<Vec<String>>,
 }
 
 /// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last.
@@ -82,6 +84,7 @@ fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
         plan_sha256: sha256(&serde_json::to_vec(plan).unwrap_or_default()),
         flavour: settings.flavour,
         added_head: settings.added_head.map(|pooling| pooling.as_str().to_owned()),
+        labels: settings.labels.clone(),
     }
 }
 

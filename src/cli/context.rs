@@ -36,7 +36,9 @@ impl Context {
         let flag = context.terminal.cancel_flag().clone();
         let handler = move || {
             if flag.is_raised() {
-                std::process::exit(super::exit::PARTIAL.into());
+                // SAFETY: no condition. Unlike `exit` it runs no destructors, which would take libtorch's kernels away from
+                // under the threads that are still in them.
+                unsafe { libc::_exit(super::exit::PARTIAL.into()) };
             }
             flag.raise();
             let _ = writeln!(io::stderr(), "\nstopping after the current step (Ctrl-C again ends at once)");

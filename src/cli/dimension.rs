@@ -73,6 +73,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 }
 
 fn layers_of_store(observer: &dyn Observer, path: &Path, settings: &TwoNn) -> anyhow::Result<Vec<Layer>> {
+    if !path.join("manifest.json").exists() && path.join("store").join("manifest.json").exists() {
+        bail!("{} holds no activations itself; name its store: {}", path.display(), path.join("store").display());
+    }
     let store = Store::open(path)?;
     let total = store.hidden_states();
     observer.observe(Event::Begin {

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Metric, Tokenizer};
-use crate::evaluate::{check_label_order, label_names, write_predictions};
+use crate::dataset::{Dataset, DatasetError, LoadSettings, Metric, Objective, ObjectiveKind, Tokenizer};
+use crate::evaluate::{check_label_order, check_outputs, label_names, write_predictions};
 use crate::onnx::Model;
 
 use super::arguments::DataArguments;
+use super::config::DataSection;
 use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, padding_is_safe};
 use super::opened::load;
@@ -43,22 +44,58 @@ pub(crate) struct Arguments {
     batch_tokens: usize,
 }
 
+/// Rows whose labels count as the model's classes do, where it names them and the data use these names. Data that number
+/// their classes are taken by number.
+fn load_as_named(context: &Context, section: &DataSection, names: Option<&[String]>) -> anyhow::Result<Dataset> {
+    let settings = section.load_settings();
+    let Some(names) = names.filter(|_| section.labels.is_none() && section.task.is_none()) else {
+        return load(context, &section.train, &settings);
+    };
+    let named = LoadSettings { labels: Some(names.to_vec()), ..settings.clone() };
+    match Dataset::load(&section.train, &named) {
+        Err(unknown @ DatasetError::UnknownLabel { .. }) => {
+            let dataset = load(context, &section.train, &settings)?;
+            let numbered = matches!(&dataset.objective, Some(Objective::Classification { labels })
+                if labels.len() == names.len() && labels.iter().enumerate().all(|(class, name)| *name == class.to_string()));
+            if numbered || dataset.objective == Some(Objective::Regression) { Ok(dataset) } else { Err(unknown.into()) }
+        }
+        // Read once more for what is odd about the rows.
+        _ => load(context, &section.train, &named),
+    }
+}
+
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
     let model = Model::open(&folder.onnx)?;
+    check_outputs(&model)?;
     let mut section = arguments.data.section();
     section.metrics = arguments.metrics;
     let Some(tokenizer) = &folder.tokenizer else {
         bail!("there is no tokenizer.json in {}; copy it from the model's folder", folder.folder.display());
     };
     let tokenizer = Tokenizer::open(tokenizer, section.max_length)?;
-    let dataset = load(context, &section.train, &section.load_settings())?;
-    let objective = dataset.objective.as_ref().with_context(|| {
-        format!("{} was read without labels; name their column with --label", dataset.path.display())
-    })?;
-    if let Some(names) = folder.config.as_ref().and_then(label_names) {
-        check_label_order(&names, objective)?;
-    }
+    let names = folder.config.as_ref().and_then(label_names);
+    let dataset = load_as_named(context, &section, names.as_deref())?;
+    let objective = match (&dataset.objective, names.or_else(|| section.labels.clone())) {
+        (Some(objective), Some(names)) => {
+            check_label_order(&names, objective)?;
+            objective.clone()
+        }
+        (Some(objective), None) => objective.clone(),
+        (None, Some(labels)) if arguments.predictions.is_some() => Objective::Classification { labels },
+        (None, None) if arguments.predictions.is_some() && section.objective == Some(ObjectiveKind::Regression) => {
+            Objective::Regression
+        }
+        (None, _) if arguments.predictions.is_some() => bail!(
+            "{} names no classes for predictions without labels; name them with --labels, or give --objective regression",
+            folder.folder.display()
+        ),
+        (None, _) => bail!(
+            "{} was read without labels; name their column with --label, or ask for --predictions alone",
+            dataset.path.display()
+        ),
+    };
+    let objective = &objective;
     let encodings = tokenizer.encode(&dataset.examples, context.observer())?;
     let data = EvaluationData {
         objective,

@@ -81,9 +81,13 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     context.observer().finish();
     ExitCode::from(match result {
         Ok(Ok(())) => 0,
+        Ok(Err(error)) if was_cancelled(context, &error) => {
+            let _ = writeln!(std::io::stderr(), "{}", in_one_line(&error));
+            PARTIAL
+        }
         Ok(Err(error)) => {
             say_error(&in_one_line(&error));
-            if was_cancelled(context, &error) { PARTIAL } else { FAILED }
+            FAILED
         }
         Err(payload) => {
             let remembered = PANIC.lock().ok().and_then(|mut last| last.take());

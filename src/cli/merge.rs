@@ -36,6 +36,10 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     for warning in &merged.warnings {
         context.observer().observe(Event::Warning(warning));
     }
+    if base.checkpoint.is_none() {
+        let text = "the base has no checkpoint (safetensors): only the export is merged";
+        context.observer().observe(Event::Notice(text));
+    }
     context.print(&merged, || describe(&merged, &arguments.out.display().to_string()))
 }
 

@@ -21,6 +21,7 @@ use super::config::{self, Config};
 use super::context::Context;
 use super::evaluating::{EvaluationData, EvaluationFacts, evaluate};
 use super::opened::{Opened, load};
+use super::plan::tell_warnings;
 use super::planning::{PlanData, PlanFiles, plan};
 use super::stages::{Earlier, Journal};
 use super::training::{TrainingData, TrainingFacts, labelled, train_adapter};
@@ -97,6 +98,7 @@ impl<'a> Pipeline<'a> {
         let mut journal = Journal::open(self.out.join("run.json"))?;
         let files = PlanFiles::in_folder(&self.out);
         let plan = self.plan(&mut journal, &files)?;
+        tell_warnings(self.context, &plan);
         let padding_is_safe = !Store::open(&files.store)?.manifest().equal_lengths;
         let training = self.train(&mut journal, &plan, padding_is_safe)?;
         self.merge(&mut journal)?;
@@ -150,9 +152,6 @@ impl<'a> Pipeline<'a> {
         let data = PlanData { section, dataset: &self.train, tokenizer: &self.tokenizer };
         journal.stage("plan", inputs, self.context.observer(), |_| {
             let plan = plan(self.context, &self.model, &data, &self.config.plan, files)?;
-            for warning in &plan.warnings {
-                self.context.observer().observe(Event::Warning(warning));
-            }
             let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
             outputs.push(files.store.join("manifest.json"));
             Ok((plan, outputs))
@@ -281,12 +280,13 @@ impl Finished {
                     metric.name.clone(),
                     earlier.map_or_else(|| "–".to_owned(), |metric| metric.show()),
                     metric.show(),
+                    metric.note.clone().unwrap_or_default(),
                 ]);
             }
         }
         if !rows.is_empty() {
             text += "\n\n";
-            text += &report::table(&["rows", "metric", "before", "after"], &[2, 3], &rows);
+            text += &report::table(&["rows", "metric", "before", "after", ""], &[2, 3], &rows);
         }
         text += &format!(
             "\n\n{} parameters trained, {:.1} rows/s on {}\nwritten:",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::progress::{Event, Observer};
 use crate::rank::Plan;
 use crate::report;
 
@@ -51,16 +52,21 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
     let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };
     let plan = plan(context, &model, &data, &settings, &files)?;
+    tell_warnings(context, &plan);
     // The plan is on disk as JSON; printing the same again is what --json is for.
     context.print(&plan, || describe(&plan, &files))
 }
 
-/// The table, what to know about it, and where everything lies.
-pub(crate) fn describe(plan: &Plan, files: &PlanFiles) -> String {
-    let mut text = report::plan_table(plan);
+/// What to know about a plan before it is trusted.
+pub(crate) fn tell_warnings(context: &Context, plan: &Plan) {
     for warning in &plan.warnings {
-        text += &format!("\nwarning: {warning}");
+        context.observer().observe(Event::Warning(warning));
     }
+}
+
+/// The table, and where everything lies.
+pub(crate) fn describe(plan: &Plan, files: &PlanFiles) -> String {
+    let text = report::plan_table(plan);
     let written = files.written().map(|path| path.display().to_string()).join(", ");
     text + &format!("\n\n{} parameters to train; written: {written}", plan.adapter_parameters)
 }

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::activations::{ActivationsError, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
 use crate::checkpoint::{WeightMatch, match_head, match_weights};
 use crate::dataset::{Dataset, Tokenizer};
+use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx::{self, LinearLayer};
 use crate::progress::{Event, Observer};
@@ -65,6 +66,13 @@ pub(crate) fn plan(
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
     let blocks = blocks_to_adapt(model)?;
+    let rows = data.dataset.examples.len().min(settings.rows.unwrap_or(usize::MAX));
+    if rows < MINIMUM_POINTS {
+        bail!(
+            "{} has {rows} rows, but an estimate of dimension needs {MINIMUM_POINTS} distinct ones; use more data",
+            data.dataset.path.display()
+        );
+    }
     let (store, beside) = extract_for_plan(context, model, data, settings, files)?;
     let request = PlanRequest {
         model: model_provenance(model, &store)?,
@@ -76,7 +84,12 @@ pub(crate) fn plan(
         settings: settings.rank_settings(),
     };
     let mut load = |index: usize| store.layer(index).map_err(Into::into);
-    let plan = make_plan(&mut load, &request, context.observer())?;
+    let made = make_plan(&mut load, &request, context.observer());
+    if let (Err(_), Some(beside), Ok(())) = (&made, &beside, context.observer().check()) {
+        // These activations give no plan, now or later.
+        fs::remove_dir_all(beside).map_err(FileError::new("remove", beside))?;
+    }
+    let plan = made?;
     if let Some(beside) = beside {
         fs::remove_dir_all(&files.store).map_err(FileError::new("replace", &files.store))?;
         fs::rename(&beside, &files.store).map_err(FileError::new("replace", &files.store))?;

@@ -34,6 +34,9 @@ pub(crate) fn run(_context: &Context, arguments: Arguments) -> anyhow::Result<()
 
 #[cfg(feature = "train")]
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.config.is_dir() {
+        anyhow::bail!("{} is a folder; name the configuration, a .toml file", arguments.config.display());
+    }
     let mut config = super::config::Config::read(&arguments.config)?;
     if let Some(out) = arguments.out {
         config.output.folder = out;

@@ -80,14 +80,27 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     use super::evaluating::padding_is_safe;
     use super::opened::{Opened, load};
     use super::training::{TrainingData, labelled, train_adapter};
+    use crate::progress::{Event, Observer};
 
     let mut section = arguments.columns.section(arguments.data);
     section.metrics = arguments.metrics;
-    let plan = crate::rank::Plan::read(&arguments.plan)?;
+    // The folder of a plan says as much as the file.
+    let plan = match arguments.plan.is_dir() {
+        true => crate::rank::Plan::read(&arguments.plan.join("plan.json"))?,
+        false => crate::rank::Plan::read(&arguments.plan)?,
+    };
     let model = Opened::new(&arguments.model)?;
+    crate::train::check_plan(&plan, &model.model, &crate::files::sha256(model.model.file_bytes()))?;
     let tokenizer = model.tokenizer(section.max_length)?;
     let train = load(context, &section.train, &section.load_settings())?;
     let (objective, _) = labelled(&train)?;
+    if plan.data.sha256 != train.sha256 {
+        context.observer().observe(Event::Warning(&format!(
+            "the plan was made for the rows of {}, not for those of {}: its ranks are theirs",
+            plan.data.file,
+            train.path.display()
+        )));
+    }
     let held_out = section.held_out_settings(objective);
     let validation = arguments.validation.map(|path| load(context, &path, &held_out)).transpose()?;
     let sample = tokenizer.encode(&train.examples[..train.examples.len().min(64)], &crate::progress::Silent)?;

@@ -88,6 +88,10 @@ pub(crate) fn train_adapter(
         base_model: Some(model.folder.folder.display().to_string()),
         checkpoint: model.folder.checkpoint.as_ref(),
         added_head: outcome.new_head,
+        labels: match objective {
+            Objective::Classification { labels } => Some(labels.clone()),
+            Objective::Regression => None,
+        },
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))

@@ -91,6 +91,21 @@ pub enum DatasetError {
         /// Line, from 1.
         line: usize,
     },
+    /// Text between the end of a quoted field and the next separator.
+    #[error(
+        "{}, line {line}: text follows the quote that closes a field ({}); write \"\" for a quote inside a \
+         quoted field, or say that `\"` is an ordinary character (quoting = false)",
+        path.display(),
+        if line == opened { "it begins in the same line".to_owned() } else { format!("it begins in line {opened}") }
+    )]
+    TextAfterQuote {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Line in which the field begins.
+        opened: usize,
+    },
     /// A line that is not a JSON object, or a value of the wrong kind.
     #[error("{}, line {line}: {found}; {cure}", path.display())]
     Json {

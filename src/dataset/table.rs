@@ -157,6 +157,7 @@ fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Res
 
 /// Separated fields, some of them quoted; a quoted field may hold line ends.
 fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
+    check_quotes(path, text, separator)?;
     let mut reader =
         csv::ReaderBuilder::new().delimiter(separator).flexible(true).has_headers(false).from_reader(text.as_bytes());
     let mut record = csv::StringRecord::new();
@@ -167,9 +168,6 @@ fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) ->
         let start = record.position().map_or(0, |at| at.byte() as usize);
         let line = record.position().map_or(0, |at| at.line() as usize) + leading_line_ends(&text[start..]);
         let raw = &text[start..reader.position().byte() as usize];
-        if reader.position().byte() as usize == text.len() && has_open_quote(raw, separator) {
-            return Err(DatasetError::OpenQuote { path: path.into(), line });
-        }
         let Some((width, positions)) = &header else {
             let names: Vec<&str> = record.iter().collect();
             header = Some((names.len(), positions(path, &names, wanted)?));
@@ -184,12 +182,36 @@ fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) ->
     Ok(rows)
 }
 
-/// Whether a quote in the last record is never closed: then a further line would still belong to it.
-fn has_open_quote(record: &str, separator: u8) -> bool {
-    let longer = format!("{record}\nnext");
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(separator).flexible(true).has_headers(false).from_reader(longer.as_bytes());
-    reader.byte_records().count() == 1
+/// Every quoted field must end where its quote does. The csv reader would take what follows into the field, and a quote
+/// that was never meant to open a field would swallow rows up to the next one.
+fn check_quotes(path: &Path, text: &str, separator: u8) -> Result<(), DatasetError> {
+    let bytes = text.as_bytes();
+    let (mut at, mut line, mut starts) = (0, 1, true);
+    while let Some(&byte) = bytes.get(at) {
+        if !(starts && byte == b'"') {
+            starts = byte == separator || byte == b'\n' || byte == b'\r';
+            line += usize::from(byte == b'\n');
+            at += 1;
+            continue;
+        }
+        let opened = line;
+        at += 1;
+        loop {
+            match (bytes.get(at), bytes.get(at + 1)) {
+                (None, _) => return Err(DatasetError::OpenQuote { path: path.into(), line: opened }),
+                (Some(b'"'), Some(b'"')) => at += 1,
+                (Some(b'"'), _) => break,
+                (Some(&byte), _) => line += usize::from(byte == b'\n'),
+            }
+            at += 1;
+        }
+        at += 1;
+        starts = false;
+        if bytes.get(at).is_some_and(|&next| next != separator && next != b'\n' && next != b'\r') {
+            return Err(DatasetError::TextAfterQuote { path: path.into(), line, opened });
+        }
+    }
+    Ok(())
 }
 
 /// The csv reader skips empty lines, but counts them to the record that follows.

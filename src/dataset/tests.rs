@@ -78,6 +78,19 @@ fn csv_jsonl_line_ends_and_byte_order_marks() {
 }
 
 #[test]
+fn quotes_that_do_not_enclose_a_field_are_errors() {
+    insta::assert_snapshot!(
+        error("a.csv", "text,label\n\"one,0\ntwo,1\n\"fine\" said,0\n", &plain()),
+        @"a.csv, line 4: text follows the quote that closes a field (it begins in line 2); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (quoting = false)"
+    );
+    insta::assert_snapshot!(
+        error("a.csv", "text,label\n\"a \"b\" c\",0\n", &plain()),
+        @"a.csv, line 2: text follows the quote that closes a field (it begins in the same line); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (quoting = false)"
+    );
+    assert_eq!(texts(&load("a.csv", "text,label\n\"a \"\"b\"\"\",0\n\"\nc\",1\r\n", &plain())), ["a \"b\"", "\nc"]);
+}
+
+#[test]
 fn pairs_limits_and_files_without_labels() {
     let content = "sentence1\tsentence2\nA\tB\nC\tD\nE\tF\n";
     let settings = LoadSettings { limit: Some(2), ..preset("RTE").unwrap().settings().without_labels() };

@@ -4,6 +4,7 @@ use ndarray::{Array2, ArrayView1, Axis, Ix1, Ix2};
 
 use super::{EvaluateError, Metric, Score};
 use crate::dataset::{Batch, Encoding, Label, Objective, pad, token_budget_batches};
+use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, Session, Tokens};
 
@@ -40,6 +41,22 @@ pub struct Evaluation {
     pub scores: Vec<Score>,
 }
 
+/// Whether a model gives what can be evaluated, asked before anything is run.
+///
+/// # Errors
+/// No output `logits`.
+pub fn check_outputs(model: &Model) -> Result<(), EvaluateError> {
+    has_logits(&model.graph.outputs)
+}
+
+fn has_logits(outputs: &[ValueInfo]) -> Result<(), EvaluateError> {
+    if outputs.iter().any(|output| output.name == LOGITS) {
+        return Ok(());
+    }
+    let names: Vec<_> = outputs.iter().take(8).map(|output| output.name.as_str()).collect();
+    Err(EvaluateError::NoLogits { there: names.join(", ") })
+}
+
 /// Evaluates a model on token ids, through ONNX Runtime.
 ///
 /// `labels` has one label per row; without labels there are only predictions. Without `metrics`, the usual ones of the
@@ -56,10 +73,7 @@ pub fn evaluate_export(
     settings: &EvaluateSettings,
     observer: &dyn Observer,
 ) -> Result<Evaluation, EvaluateError> {
-    if !session.outputs().iter().any(|output| output.name == LOGITS) {
-        let names: Vec<_> = session.outputs().iter().take(8).map(|output| output.name.as_str()).collect();
-        return Err(EvaluateError::NoLogits { there: names.join(", ") });
-    }
+    has_logits(session.outputs())?;
     for metric in metrics {
         metric.check(objective)?;
     }

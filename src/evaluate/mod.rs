@@ -9,6 +9,6 @@ mod tests;
 
 pub use crate::dataset::metric::{Metric, MetricError, Score, accuracy, f1, matthews, pearson, spearman};
 pub use error::EvaluateError;
-pub use export::{EvaluateSettings, Evaluation, evaluate_export, logits, predictions, score};
+pub use export::{EvaluateSettings, Evaluation, check_outputs, evaluate_export, logits, predictions, score};
 pub use labels::{check_label_order, label_names};
 pub use predictions::write_predictions;

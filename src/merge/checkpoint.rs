@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::report::Changes;
 use super::targets::{Change, Target, Targets};
-use super::weights::{add, delta};
+use super::weights::{add, delta, replace};
 use super::{MergeError, REPORT_FILE};
 use crate::checkpoint::{Checkpoint, CheckpointFile, ElementType, ModelFolder, TensorInfo, from_f32};
 use crate::files::{FileError, write_atomically, write_json};
@@ -87,20 +87,17 @@ fn write_tensors(
         writer.write_all(&bytes[position..tensor.range.start])?;
         let stored = &bytes[tensor.range.clone()];
         let merged = match target.change {
-            Change::Factors(factors) => add(stored, &tensor.element_type, delta(factors).view(), target.stored_in_out)
-                .map(|(bytes, change)| {
-                    if let Ok(mut changes) = changes.lock() {
-                        changes.insert(tensor.name.clone(), change);
-                    }
-                    bytes
-                }),
+            Change::Factors(factors) => add(stored, &tensor.element_type, delta(factors).view(), target.stored_in_out),
             Change::Values(saved) => {
                 let values: Vec<f32> = saved.values.iter().copied().collect();
-                from_f32(&values, &tensor.element_type)
+                replace(stored, &tensor.element_type, &values)
             }
         };
-        let merged = merged.filter(|merged| merged.len() == stored.len());
-        let merged = merged.ok_or_else(|| io::Error::other(format!("`{}` is not floating-point", tensor.name)))?;
+        let refused = || io::Error::other(format!("`{}` is not floating-point", tensor.name));
+        let (merged, change) = merged.ok_or_else(refused)?;
+        if let Ok(mut changes) = changes.lock() {
+            changes.insert(tensor.name.clone(), change);
+        }
         writer.write_all(&merged)?;
         position = tensor.range.end;
     }
@@ -167,8 +164,9 @@ pub(super) fn copy_companions(
             continue;
         }
         let bytes = std::fs::read(&path).map_err(FileError::new("read", &path))?;
-        match (name.as_str(), targets.added_head, &base.config) {
-            ("config.json", Some(_), Some(config)) => write_json(&out.join(&name), &with_labels(config, targets))?,
+        let changes = targets.added_head.is_some() || targets.labels.is_some();
+        match (name.as_str(), changes, &base.config) {
+            ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_labels(config, targets))?,
             _ => write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?,
         }
         files.push(name);
@@ -176,16 +174,21 @@ pub(super) fn copy_companions(
     Ok(())
 }
 
-/// The configuration of a model that got a head: how many labels it has, and which vector the head reads.
+/// The configuration with the names of the classes, and for a model that got a head which vector it reads.
 fn with_labels(config: &Value, targets: &Targets) -> Value {
     let mut config = config.clone();
+    let Value::Object(fields) = &mut config else { return config };
     let bias = targets.list.iter().find(|target| target.name == "classifier.bias").and_then(values_of);
-    if let (Some(labels), Value::Object(config)) = (bias, &mut config) {
-        let names = |i: usize| format!("LABEL_{i}");
-        config.insert("id2label".into(), (0..labels).map(|i| (i.to_string(), json!(names(i)))).collect());
-        config.insert("label2id".into(), (0..labels).map(|i| (names(i), json!(i))).collect());
-        let pooling = targets.added_head.map(|pooling| pooling.as_str());
-        config.insert("gelora_head".into(), json!({"pooling": pooling}));
+    let placeholders = |count| (0..count).map(|i| format!("LABEL_{i}")).collect();
+    let names: Option<Vec<String>> =
+        targets.labels.clone().or_else(|| bias.filter(|_| targets.added_head.is_some()).map(placeholders));
+    if let Some(names) = names {
+        let named = names.iter().enumerate();
+        fields.insert("id2label".into(), named.clone().map(|(i, name)| (i.to_string(), json!(name))).collect());
+        fields.insert("label2id".into(), named.map(|(i, name)| (name.clone(), json!(i))).collect());
+    }
+    if let Some(pooling) = targets.added_head {
+        fields.insert("gelora_head".into(), json!({"pooling": pooling.as_str()}));
     }
     config
 }

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use super::MergeError;
 use super::report::Changes;
 use super::targets::{Change, Place, Targets, unchanged};
-use super::weights::{add, delta};
+use super::weights::{add, delta, replace};
 use crate::adapter::SavedTensor;
-use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, from_f32, own_head};
+use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, own_head};
 use crate::onnx::{DataType, Edit, HiddenStates, Model, OnnxError, append_head};
 
 type Step<'s> = &'s (dyn Fn(&str) -> io::Result<()> + Sync);
@@ -37,16 +37,15 @@ pub(super) fn write(
                 step(&place.initializer)?;
                 let stored = model.bytes(tensor).map_err(io::Error::other)?;
                 let merged = match change {
-                    Change::Factors(factors) => add(stored, &element_type, delta(factors).view(), place.transposed)
-                        .map(|(bytes, change)| {
-                            if let Ok(mut changes) = changes.lock() {
-                                changes.insert(place.initializer.clone(), change);
-                            }
-                            bytes
-                        }),
-                    Change::Values(saved) => from_f32(&values(saved, place.transposed), &element_type),
+                    Change::Factors(factors) => add(stored, &element_type, delta(factors).view(), place.transposed),
+                    Change::Values(saved) => replace(stored, &element_type, &values(saved, place.transposed)),
                 };
-                merged.ok_or_else(|| io::Error::other(format!("`{}` is not floating-point", place.initializer)))
+                let refused = || io::Error::other(format!("`{}` is not floating-point", place.initializer));
+                let (bytes, change) = merged.ok_or_else(refused)?;
+                if let Ok(mut changes) = changes.lock() {
+                    changes.insert(place.initializer.clone(), change);
+                }
+                Ok(bytes)
             };
             edit.replace_tensor_with(model, tensor, Box::new(produce))?;
         }

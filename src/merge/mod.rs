@@ -50,7 +50,8 @@ pub fn merge(
     let model = Model::open(&base.onnx)?;
     let states = HiddenStates::find(&model)?;
     let pooling = provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
-    let targets = Targets::find(base, &model, &states, &changes, pooling)?;
+    let names = provenance.and_then(|provenance| provenance.labels).filter(|names| !are_numbers(names));
+    let targets = Targets { labels: names, ..Targets::find(base, &model, &states, &changes, pooling)? };
 
     let steps = targets.steps();
     observer.observe(Event::Begin { stage: "merging", total: Some(steps), done: 0, unit: "tensors" });
@@ -77,6 +78,11 @@ pub fn merge(
     };
     write_json(&out.join(REPORT_FILE), &report)?;
     Ok(report)
+}
+
+/// Whether the classes are called 0, 1, 2 …: then the base may know better names.
+fn are_numbers(names: &[String]) -> bool {
+    names.iter().enumerate().all(|(class, name)| *name == class.to_string())
 }
 
 /// Writes everything; the export comes last, so that a folder with an export is a whole one.

@@ -12,6 +12,8 @@ pub(super) struct Targets<'a> {
     pub list: Vec<Target<'a>>,
     /// The head that is added to the export.
     pub added_head: Option<HeadPooling>,
+    /// Names of the classes that the adapter was trained on, where they say more than their numbers.
+    pub labels: Option<Vec<String>>,
     pub warnings: Vec<String>,
 }
 
@@ -69,7 +71,7 @@ impl<'a> Targets<'a> {
             list.push(finder.saved(saved, &places)?);
         }
         let added_head = pooling.filter(|_| adapter.saved.iter().any(|saved| saved.name == "classifier.weight"));
-        Ok(Targets { list, added_head, warnings })
+        Ok(Targets { list, added_head, labels: None, warnings })
     }
 
     /// Tensors to write, in the checkpoint and in the export.

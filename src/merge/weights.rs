@@ -28,8 +28,17 @@ pub(super) fn add(
         return None;
     }
     let exact: Vec<f32> = base.iter().zip(delta.iter()).map(|(weight, change)| weight + change).collect();
-    let bytes = from_f32(&exact, element_type)?;
-    let change = measure(&base, &exact, &to_f32(&bytes, element_type)?);
+    replace(stored, element_type, &exact)
+}
+
+/// Puts values in the place of stored elements. `None` as for [`add`].
+pub(super) fn replace(stored: &[u8], element_type: &ElementType, exact: &[f32]) -> Option<(Vec<u8>, TensorChange)> {
+    let base = to_f32(stored, element_type)?;
+    if base.len() != exact.len() {
+        return None;
+    }
+    let bytes = from_f32(exact, element_type)?;
+    let change = measure(&base, exact, &to_f32(&bytes, element_type)?);
     Some((bytes, change))
 }
 

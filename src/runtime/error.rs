@@ -172,6 +172,13 @@ impl RuntimeError {
                 return Self::TokenOutOfRange { id, vocabulary: limit };
             }
         }
+        // A table of positions that is added as a whole does not broadcast to longer rows.
+        if let (Some((positions, length)), Some((_, longest))) = (broadcast(message), tokens)
+            && length == longest as i64
+            && positions < length
+        {
+            return Self::TooLong { length: longest, positions };
+        }
         let lower = message.to_ascii_lowercase();
         if lower.contains("failed to allocate memory") || lower.contains("out of memory") || lower.contains("bad_alloc")
         {
@@ -204,6 +211,15 @@ fn out_of_range(message: &str) -> Option<(i64, i64)> {
     let index = before.rsplit_once("idx=")?.1.trim().parse().ok()?;
     let upper = range.split(']').next()?.split(',').nth(1)?;
     upper.trim().parse::<i64>().ok().map(|last| (index, last.saturating_add(1)))
+}
+
+/// The two lengths of a failed broadcast: `… dimension other than 1. 512 by 702`.
+fn broadcast(message: &str) -> Option<(i64, i64)> {
+    let (_, rest) = message.split_once("Attempting to broadcast an axis by a dimension other than 1.")?;
+    let mut words = rest.split_whitespace();
+    let (first, by, second) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+    let second = second.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()?;
+    (by == "by").then_some((first, second))
 }
 
 /// The first line of a message, without the source places that ONNX Runtime puts before it.

@@ -83,7 +83,7 @@ unsafe fn text<T>(
     })
 }
 
-/// `CUDAExecutionProvider 73, CPUExecutionProvider 1`; the most used comes first.
+/// `CUDAExecutionProvider (73 matrix products), CPUExecutionProvider (1 matrix products)`; the most used comes first.
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut products: Vec<(&str, usize)> = self.matrix_products().into_iter().collect();
@@ -92,7 +92,7 @@ impl fmt::Display for Placement {
             return f.write_str("none");
         }
         for (i, (provider, count)) in products.iter().enumerate() {
-            write!(f, "{}{provider} {count}", if i == 0 { "" } else { ", " })?;
+            write!(f, "{}{provider} ({count} matrix products)", if i == 0 { "" } else { ", " })?;
         }
         Ok(())
     }

@@ -175,7 +175,8 @@ impl Session {
         &self.placement
     }
 
-    /// The execution providers that run the matrix products, with their number: `CPUExecutionProvider 48`.
+    /// The execution providers that run the matrix products, with their number:
+    /// `CPUExecutionProvider (48 matrix products)`.
     pub fn provider_of_matrix_products(&self) -> String {
         self.placement.to_string()
     }

@@ -138,6 +138,11 @@ fn failures_are_explained_in_one_line() {
     assert!(error.to_string().ends_with("512 positions; set --max-length to 510 or less"), "{error}");
     let error = RuntimeError::from_run(&positions, Some((400, 7)));
     assert!(matches!(error, RuntimeError::Run { .. }), "{error:?}");
+    let sum = "Non-zero status code returned while running Add node. axis == 1 || axis == largest was false. \
+               Attempting to broadcast an axis by a dimension other than 1. 512 by 702\n";
+    let error = RuntimeError::from_run(sum, Some((400, 702)));
+    assert!(matches!(error, RuntimeError::TooLong { length: 702, positions: 512 }), "{error:?}");
+    assert!(matches!(RuntimeError::from_run(sum, Some((400, 7))), RuntimeError::Run { .. }));
     let error = RuntimeError::from_run("Failed to allocate memory for requested buffer of size 9", None);
     assert!(error.to_string().contains("--batch-tokens"), "{error}");
     assert_eq!(one_line("first\n  second.\n"), "first second");

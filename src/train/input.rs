@@ -93,12 +93,7 @@ pub(super) struct SavedNames {
 impl<'a> TrainInput<'a> {
     /// Refuses what does not fit together.
     pub(super) fn check(&self) -> Result<(), TrainError> {
-        if self.plan.model.onnx_sha256 != self.model_sha256 {
-            return Err(TrainError::PlanOfOtherModel {
-                model: self.model.path().to_owned(),
-                planned: self.plan.model.onnx.clone(),
-            });
-        }
+        check_plan(self.plan, self.model, self.model_sha256)?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
             if rows.encodings.is_empty() {
@@ -194,6 +189,17 @@ impl<'a> TrainInput<'a> {
         });
         Ok(tensors.collect())
     }
+}
+
+/// Whether a plan was made for this export.
+///
+/// # Errors
+/// [`TrainError::PlanOfOtherModel`].
+pub fn check_plan(plan: &Plan, model: &Model, model_sha256: &str) -> Result<(), TrainError> {
+    if plan.model.onnx_sha256 == model_sha256 {
+        return Ok(());
+    }
+    Err(TrainError::PlanOfOtherModel { model: model.path().to_owned(), planned: plan.model.onnx.clone() })
 }
 
 /// Every token must be one that the model knows.

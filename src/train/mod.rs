@@ -26,7 +26,7 @@ mod tests;
 pub use device::{cuda_devices, libtorch_folder, open as open_device};
 pub use error::TrainError;
 pub use head::{HEAD_BIAS, HEAD_WEIGHT};
-pub use input::{Rows, TrainInput};
+pub use input::{Rows, TrainInput, check_plan};
 pub use lora::{AdapterSpec, LoraInit};
 pub use operators::supported_operators;
 pub use order::{all_batches, epoch_batches};

@@ -100,8 +100,13 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
     let folder = ModelFolder::open(base).unwrap();
     let plan = plan(&folder, &[1, 3]);
     let adapter = Adapter { factors: factors(&plan), saved };
-    let settings =
-        WriteSettings { flavour, base_model: None, checkpoint: folder.checkpoint.as_ref(), added_head: added };
+    let settings = WriteSettings {
+        flavour,
+        base_model: None,
+        checkpoint: folder.checkpoint.as_ref(),
+        added_head: added,
+        labels: None,
+    };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();
 }
 
