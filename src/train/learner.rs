@@ -241,6 +241,19 @@ impl Body {
     }
 
     fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
+        // Rows of similar length side by side: attention then has less padding to work on.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&place| encodings[rows[place]].len());
+        let sorted: Vec<usize> = order.iter().map(|&place| rows[place]).collect();
+        let logits = self.logits_in_order(encodings, &sorted)?;
+        let mut places = vec![0i64; order.len()];
+        for (now, &before) in order.iter().enumerate() {
+            places[before] = now as i64;
+        }
+        Ok(logits.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to_device(self.device)?)?)
+    }
+
+    fn logits_in_order(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
         let batch = pad(encodings, rows, self.pad_id, self.pad_type_id);
         let value = self.run(&batch)?;
         let logits = match &self.head {

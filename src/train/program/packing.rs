@@ -16,6 +16,10 @@ use crate::onnx::{Node, ValueInfo};
 /// The input that tells tokens from padding.
 pub(super) const MASK: &str = "attention_mask";
 
+/// The fused attention, and how many inputs it has: Q, K, V and the mask that is added to the scores.
+const ATTENTION: &str = "Attention";
+const ATTENTION_INPUTS: usize = 4;
+
 const TOKENS: &str = "tokens of the batch";
 
 /// Rewrites the graph. Returns whether anything is packed. With `padding_unused`, outputs may be zero at padding; without,
@@ -75,6 +79,11 @@ impl Packer {
         } else {
             for input in node.inputs.iter().filter(|input| !input.is_empty()) {
                 self.unpack(input);
+            }
+            if node.domain == FUSED && node.op_type == ATTENTION {
+                // With the mask it can leave out what is padding.
+                node.inputs.resize(ATTENTION_INPUTS, String::new());
+                node.inputs.push(MASK.into());
             }
         }
         self.nodes.push(node);
