@@ -13,7 +13,7 @@ use super::arguments::DataArguments;
 use super::config::DataSection;
 use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, padding_is_safe};
-use super::opened::load;
+use super::opened::{load, told};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -59,8 +59,7 @@ fn load_as_named(context: &Context, section: &DataSection, names: Option<&[Strin
                 if labels.len() == names.len() && labels.iter().enumerate().all(|(class, name)| *name == class.to_string()));
             if numbered || dataset.objective == Some(Objective::Regression) { Ok(dataset) } else { Err(unknown.into()) }
         }
-        // Read once more for what is odd about the rows.
-        _ => load(context, &section.train, &named),
+        other => Ok(told(context, other?)),
     }
 }
 

@@ -68,9 +68,13 @@ pub(crate) fn sampled(examples: &[Example], rows: Option<usize>, seed: u64) -> V
 
 /// Reads rows and says what is odd about them.
 pub(crate) fn load(context: &Context, path: &Path, settings: &LoadSettings) -> anyhow::Result<Dataset> {
-    let dataset = Dataset::load(path, settings)?;
+    Ok(told(context, Dataset::load(path, settings)?))
+}
+
+/// The rows, after saying what is odd about them.
+pub(crate) fn told(context: &Context, dataset: Dataset) -> Dataset {
     for warning in &dataset.warnings {
         context.observer().observe(Event::Warning(warning));
     }
-    Ok(dataset)
+    dataset
 }
