@@ -17,6 +17,7 @@ fn plan(ranks: [usize; 2]) -> Plan {
         checkpoint_tensor: Some(format!("bert.encoder.layer.{block}.attention.{name}.weight")),
         node: String::new(),
         weight: String::new(),
+        copies: Vec::new(),
         role: String::new(),
         in_features: 16,
         out_features: 16,

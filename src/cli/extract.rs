@@ -60,6 +60,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let plan = arguments.extraction.enter(PlanSection::default());
     let data = arguments.data.section();
     let model = Opened::new(&arguments.model)?;
+    model.tell_origin(context);
     let tokenizer = model.tokenizer(data.max_length)?;
     let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
     let store = extract(context, &model, &dataset, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;

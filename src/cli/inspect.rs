@@ -9,6 +9,7 @@ use crate::progress::{Observer, Silent};
 use crate::runtime::self_check;
 
 use super::context::Context;
+use super::expose::too_large_to_run;
 use super::inspection::{Check, Inspection};
 
 const EXAMPLE: &str = "\
@@ -64,6 +65,9 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
         "No.",
         "A dog that barks at every passing car rarely sleeps well, and neither do the people who live next door to it.",
     ];
+    if let Some(reason) = too_large_to_run(model) {
+        return Ok(Check::Skipped(format!("{reason}; `gelora plan` checks it on its first rows")));
+    }
     let Some(tokenizer) = &folder.tokenizer else {
         return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
     };

@@ -8,6 +8,8 @@ use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
 use crate::runtime::SelfCheck;
 
+use super::expose::how_found;
+
 /// Everything about an export.
 #[derive(Debug, Serialize)]
 pub(crate) struct Inspection {
@@ -22,6 +24,8 @@ pub(crate) struct Inspection {
     inputs: Vec<Value>,
     outputs: Vec<Value>,
     hidden_states: Vec<State>,
+    /// How the hidden states were found.
+    found: String,
     blocks: Vec<BlockFacts>,
     head: Option<HeadFacts>,
     self_check: Option<SelfCheck>,
@@ -104,6 +108,7 @@ impl Inspection {
             inputs: model.graph.inputs.iter().map(Value::new).collect(),
             outputs: model.graph.outputs.iter().map(Value::new).collect(),
             hidden_states: Vec::new(),
+            found: String::new(),
             blocks: Vec::new(),
             head: None,
             self_check: None,
@@ -128,11 +133,17 @@ impl Inspection {
     }
 
     fn enter_graph(&mut self, folder: &ModelFolder, model: &Model, states: &HiddenStates) -> anyhow::Result<()> {
+        self.found = how_found(states);
+        let topology = onnx::Topology::new(&model.graph);
         self.hidden_states = states
             .values
             .iter()
             .enumerate()
-            .map(|(index, tensor)| State { index, tensor: tensor.clone(), width: width(model, tensor) })
+            .map(|(index, tensor)| State {
+                index,
+                tensor: tensor.clone(),
+                width: onnx::width(model, &topology, tensor),
+            })
             .collect();
         let blocks = match onnx::blocks(model, states) {
             Ok(blocks) => blocks,
@@ -242,6 +253,9 @@ impl Inspection {
         let others: Vec<&Value> = self.outputs.iter().filter(|value| !states.contains(&value.name.as_str())).collect();
         facts.push(("outputs", join(&others)));
         facts.push(("hidden states", self.describe_states()));
+        if !self.hidden_states.is_empty() {
+            facts.push(("found as", self.found.clone()));
+        }
         if let Some(head) = &self.head {
             facts.push(("head", format!("{} from {}", head.outputs.join(", "), head.tensors.join(", "))));
         }
@@ -397,14 +411,6 @@ fn check_facts(check: &SelfCheck) -> Vec<(&'static str, String)> {
         ("obeys its mask", line(check.padding_invariant, check.between_paddings.relative)),
         ("rows independent", line(check.batch_invariant, check.between_batches.relative)),
     ]
-}
-
-fn width(model: &Model, tensor: &str) -> Option<usize> {
-    let value = model.graph.outputs.iter().find(|value| value.name == tensor)?;
-    match value.shape.as_ref()?.last()? {
-        Dimension::Fixed(width) => Some(*width),
-        _ => None,
-    }
 }
 
 fn megabytes(model: &Model) -> f64 {

@@ -6,10 +6,11 @@ use anyhow::{Context as _, bail};
 
 use crate::checkpoint::{ModelFolder, with_own_head};
 use crate::dataset::{Dataset, Example, LoadSettings, Tokenizer, sample_rows};
-use crate::onnx::{self, HiddenStates, Model};
+use crate::onnx::{self, HiddenStates, Model, Origin};
 use crate::progress::{Event, Observer};
 
 use super::context::Context;
+use super::expose::how_found;
 
 /// An export with its folder and its hidden states.
 pub(crate) struct Opened {
@@ -34,6 +35,18 @@ impl Opened {
             );
         }
         Ok(Self { folder, model, states })
+    }
+
+    /// Says where the hidden states come from, if the export does not show them.
+    pub(crate) fn tell_origin(&self, context: &Context) {
+        if self.states.origin != Origin::Outputs {
+            let text = format!(
+                "{} hidden states found in the graph: {} (`gelora expose --tap` names others)",
+                self.states.values.len(),
+                how_found(&self.states)
+            );
+            context.observer().observe(Event::Notice(&text));
+        }
     }
 
     /// The tokenizer that belongs to the model.

@@ -69,6 +69,7 @@ impl<'a> Pipeline<'a> {
     pub(crate) fn open(context: &'a Context, config: &'a Config) -> anyhow::Result<Self> {
         let section = &config.data;
         let model = Opened::new(&config.model.path)?;
+        model.tell_origin(context);
         let tokenizer = model.tokenizer(section.max_length)?;
         let train = load(context, &section.train, &section.load_settings())?;
         let (objective, _) = labelled(&train)?;

@@ -48,6 +48,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let data = arguments.data.section();
     let files = PlanFiles::in_folder(&arguments.out);
     let model = Opened::new(&arguments.model)?;
+    model.tell_origin(context);
     let tokenizer = model.tokenizer(data.max_length)?;
     let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
     let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };

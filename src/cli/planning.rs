@@ -8,13 +8,15 @@ use anyhow::{Context as _, bail};
 
 use crate::activations::{ActivationsError, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
-use crate::checkpoint::{WeightMatch, match_head, match_weights};
+use crate::checkpoint::{match_head, match_weights};
 use crate::dataset::{Dataset, Tokenizer};
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
-use crate::onnx::{self, LinearLayer};
+use crate::onnx;
 use crate::progress::{Event, Observer};
-use crate::rank::{BlockToAdapt, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlanRequest, make_plan};
+use crate::rank::{
+    BlockToAdapt, DataProvenance, ExtractionProvenance, Layers, ModelProvenance, Plan, PlanRequest, make_plan,
+};
 use crate::report;
 
 use super::config::{DataSection, PlanSection};
@@ -126,18 +128,13 @@ fn extract_for_plan(
 /// The blocks with the names that the checkpoint gives their weights.
 fn blocks_to_adapt(model: &Opened) -> anyhow::Result<Vec<BlockToAdapt>> {
     let blocks = onnx::blocks(&model.model, &model.states)?;
-    let linears: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
+    let linears = onnx::linear_layers(&model.model);
     let matches = match &model.folder.checkpoint {
-        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears)?,
-        None => Vec::new(),
+        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears.iter().collect::<Vec<_>>())?,
+        None => vec![None; linears.len()],
     };
-    let mut rest = matches.as_slice();
-    let named = blocks.iter().map(|block| {
-        let (own, others): (&[Option<WeightMatch>], _) = rest.split_at(block.linears.len().min(rest.len()));
-        rest = others;
-        BlockToAdapt::new(block, own)
-    });
-    Ok(named.collect())
+    let first_copies = onnx::first_copies(&model.model, &linears)?;
+    Ok(BlockToAdapt::all(&blocks, Layers { linears: &linears, matches: &matches, first_copies: &first_copies }))
 }
 
 fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {

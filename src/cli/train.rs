@@ -90,6 +90,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         false => crate::rank::Plan::read(&arguments.plan)?,
     };
     let model = Opened::new(&arguments.model)?;
+    model.tell_origin(context);
     crate::train::check_plan(&plan, &model.model, &crate::files::sha256(model.model.file_bytes()))?;
     let tokenizer = model.tokenizer(section.max_length)?;
     let train = load(context, &section.train, &section.load_settings())?;

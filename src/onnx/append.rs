@@ -20,7 +20,7 @@ pub fn append_pooling(model: &Model, states: &HiddenStates) -> Result<Edit<'stat
     for (index, state) in states.values.iter().enumerate() {
         let info = info(model, state);
         let width = width(model, state, info)?;
-        let hidden = as_float(&mut edit, state, info, &format!("gelora.pooling.{index}"));
+        let hidden = as_float(&mut edit, model, state, &format!("gelora.pooling.{index}"));
         let pooled = format!("pooled.{index}");
         edit.add_node(NodeSpec::new("MatMul", &[POOL_WEIGHTS, &hidden], &pooled));
         edit.add_output(&pooled, DataType::Float, &[batch.clone(), Dimension::Fixed(1), width]);
@@ -93,7 +93,7 @@ pub fn append_head(
             weight.len()
         )));
     }
-    let hidden = as_float(&mut edit, state, info, "gelora.head.hidden");
+    let hidden = as_float(&mut edit, model, state, "gelora.head.hidden");
     let pooled = match pooling {
         HeadPooling::First => {
             edit.add_initializer("gelora.head.zero", DataType::Int64, &[], &0i64.to_le_bytes());
@@ -155,39 +155,30 @@ fn info<'m>(model: &'m Model, value: &str) -> Option<&'m ValueInfo> {
     graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs).find(|info| info.name == value)
 }
 
-/// The last dimension of a hidden state: as declared, else by the scale of the norm that makes it.
+/// The last dimension of a hidden state.
 fn width(model: &Model, state: &str, info: Option<&ValueInfo>) -> Result<Dimension, OnnxError> {
-    let shape = info.and_then(|info| info.shape.as_deref());
-    match shape {
-        Some([_, _, Dimension::Fixed(width)]) => return Ok(Dimension::Fixed(*width)),
-        None | Some([_, _, _]) => {}
-        Some(other) => {
-            let reason = format!(
-                "hidden state `{state}` has {} dimensions, not batch × sequence × hidden; export it padded",
-                other.len()
-            );
-            return Err(OnnxError::Edit { path: model.path().into(), reason });
-        }
+    if let Some(other) = info.and_then(|info| info.shape.as_deref()).filter(|shape| shape.len() != 3) {
+        let reason = format!(
+            "hidden state `{state}` has {} dimensions, not batch × sequence × hidden; export it padded",
+            other.len()
+        );
+        return Err(OnnxError::Edit { path: model.path().into(), reason });
     }
-    let topology = Topology::new(&model.graph);
-    let norm = topology.producer_node(state).filter(|node| node.is("LayerNormalization"));
-    let scale = norm.and_then(|node| topology.initializer(node.inputs.get(1)?));
-    Ok(scale.and_then(|tensor| tensor.dims.last()).map_or(Dimension::Unknown, |width| Dimension::Fixed(*width)))
+    let width = super::types::width(model, &Topology::new(&model.graph), state);
+    Ok(width.map_or(Dimension::Unknown, Dimension::Fixed))
 }
 
 /// The value itself where it is float32, else a cast of it.
-fn as_float(edit: &mut Edit, value: &str, info: Option<&ValueInfo>, name: &str) -> String {
-    match info.and_then(|info| info.data_type) {
-        None | Some(DataType::Float) => value.to_owned(),
-        Some(_) => {
-            edit.add_node(NodeSpec::new("Cast", &[value], name).int("to", 1));
-            name.to_owned()
-        }
+fn as_float(edit: &mut Edit, model: &Model, value: &str, name: &str) -> String {
+    if super::types::element_type(model, &Topology::new(&model.graph), value) == Some(DataType::Float) {
+        return value.to_owned();
     }
+    edit.add_node(NodeSpec::new("Cast", &[value], name).int("to", 1));
+    name.to_owned()
 }
 
 /// How the model names the first two dimensions of its inputs.
-fn batch_and_sequence(model: &Model) -> (Dimension, Dimension) {
+pub(super) fn batch_and_sequence(model: &Model) -> (Dimension, Dimension) {
     let shapes = model.graph.inputs.iter().filter_map(|input| input.shape.as_deref());
     match shapes.filter_map(|shape| <&[Dimension; 2]>::try_from(shape).ok()).next() {
         Some([batch, sequence]) => (batch.clone(), sequence.clone()),

@@ -41,9 +41,9 @@ pub enum OnnxError {
         /// Length of the file.
         found: usize,
     },
-    /// The export has no hidden-state outputs.
+    /// The export has no hidden-state outputs, and none were found in the graph.
     #[error(
-        "{} has no hidden-state outputs (its outputs are {outputs}); export it with output_hidden_states=True and name them hidden_states.0, hidden_states.1 …",
+        "{} has no hidden-state outputs (its outputs are {outputs}), and its graph shows none: {reason}; name them with `gelora expose --tap`, or export it with output_hidden_states=True and outputs hidden_states.0, hidden_states.1 …",
         path.display()
     )]
     NoHiddenStates {
@@ -51,6 +51,16 @@ pub enum OnnxError {
         path: PathBuf,
         /// Names of the outputs that are there.
         outputs: String,
+        /// Why the graph shows none.
+        reason: String,
+    },
+    /// The values named as hidden states are none.
+    #[error("cannot take hidden states of {} as named: {reason}", path.display())]
+    Tap {
+        /// The `.onnx` file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// Some hidden states are outputs and others are not.
     #[error(

@@ -5,36 +5,44 @@
 
 mod append;
 mod blocks;
+mod copies;
 mod dropout;
 mod edit;
 mod error;
+mod expose;
 mod head;
 mod linear;
 mod model;
 mod node_spec;
 mod own_head;
 mod parser;
+mod residual;
 mod roles;
 mod splice;
 mod states;
 mod tensor;
 mod topology;
+mod types;
 pub mod wire;
 
 pub use append::{HeadPooling, POOL_WEIGHTS, append_head, append_pooling};
 pub use blocks::{Block, blocks, linear_layers};
+pub use copies::first_copies;
 pub use dropout::{ActiveDropout, active_dropout, disable_training_mode};
 pub use edit::{Edit, Produce};
 pub use error::OnnxError;
+pub use expose::expose;
 pub use head::{Head, HeadTensor, head};
 pub use linear::{LinearLayer, WeightLayout};
 pub use model::{Attribute, Dimension, ExternalFile, Graph, Model, Node, ValueInfo};
 pub use node_spec::{AttributeSpec, NodeSpec};
 pub use own_head::{own_bias, own_tensor};
+pub use residual::ResidualStream;
 pub use roles::Role;
-pub use states::HiddenStates;
+pub use states::{HiddenStates, Origin};
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};
+pub use types::{element_type, width};
 
 /// Changes that only tests make.
 #[cfg(test)]

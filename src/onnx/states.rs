@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::residual::{ResidualStream, residual_stream, skip_sum};
 use super::{Model, OnnxError, Topology};
 
 /// The hidden states of a model, embeddings first.
@@ -9,15 +10,42 @@ use super::{Model, OnnxError, Topology};
 pub struct HiddenStates {
     /// `values[i]` is the tensor of hidden state `i`, 0 (embeddings) to L.
     pub values: Vec<String>,
+    /// How they were found.
+    pub origin: Origin,
+}
+
+/// How hidden states were found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// They are outputs with the names of hidden states.
+    Outputs,
+    /// They are inner values, found as the residual stream of the graph.
+    Graph(ResidualStream),
+    /// They were named one by one.
+    Named,
 }
 
 impl HiddenStates {
+    /// The hidden states that the export shows; where it shows none, those of its residual stream.
+    ///
+    /// # Errors
+    /// When one between 0 and the last is missing, or when there are neither outputs nor a residual stream.
+    pub fn find(model: &Model) -> Result<Self, OnnxError> {
+        match Self::shown(model) {
+            Err(OnnxError::NoHiddenStates { path, outputs, .. }) => match residual_stream(model) {
+                Ok(stream) => Ok(HiddenStates { values: stream.values.clone(), origin: Origin::Graph(stream) }),
+                Err(reason) => Err(OnnxError::NoHiddenStates { path, outputs, reason }),
+            },
+            found => found,
+        }
+    }
+
     /// Finds the outputs `hidden_states.N`, `hidden_states_N`, `hidden_state.N` or `hidden_state_N` and puts them in
     /// numeric order.
     ///
     /// # Errors
     /// When there are none, or when one between 0 and the last is missing.
-    pub fn find(model: &Model) -> Result<Self, OnnxError> {
+    pub fn shown(model: &Model) -> Result<Self, OnnxError> {
         let outputs = &model.graph.outputs;
         let numbered: BTreeMap<usize, String> =
             outputs.iter().filter_map(|output| Some((number(&output.name)?, output.name.clone()))).collect();
@@ -25,13 +53,14 @@ impl HiddenStates {
             Some((last, _)) if numbered.len() > 1 => *last,
             _ => {
                 let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
-                return Err(OnnxError::NoHiddenStates { path: model.path().into(), outputs: names.join(", ") });
+                let reason = String::new();
+                return Err(OnnxError::NoHiddenStates { path: model.path().into(), outputs: names.join(", "), reason });
             }
         };
         if let Some(missing) = (0..last).find(|index| !numbered.contains_key(index)) {
             return Err(OnnxError::HiddenStatesIncomplete { path: model.path().into(), last, missing });
         }
-        Ok(HiddenStates { values: numbered.into_values().collect() })
+        Ok(HiddenStates { values: numbered.into_values().collect(), origin: Origin::Outputs })
     }
 
     /// Number of blocks, L.
@@ -67,6 +96,10 @@ fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
             }
         }
         next += 1;
+    }
+    // Fused with the norm that follows, a sum flows on in two forms: as it is and normed.
+    if let Some(node) = topology.producer_node(root).filter(|node| skip_sum(node).is_some_and(|sum| sum == root)) {
+        found.extend(node.outputs.iter().map(String::as_str).filter(|output| !output.is_empty() && *output != root));
     }
     found
 }

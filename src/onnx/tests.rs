@@ -169,8 +169,15 @@ fn missing_hidden_states_are_named() {
     let error = HiddenStates::find(&model).unwrap_err().to_string();
     assert!(error.contains("number 1 is missing"), "{error}");
     model.graph.outputs.retain(|output| output.name == "logits");
+    let found = HiddenStates::find(&model).unwrap();
+    assert_eq!(found.values, ["hidden_states.0", "hidden_states.1", "hidden_states.2"], "those of the residual stream");
+    let Origin::Graph(stream) = found.origin else { panic!("no output shows them") };
+    assert_eq!((stream.pre_norm, stream.output.as_str()), (false, "logits"));
+    // Without what looks up the embeddings there is no stream.
+    model.graph.nodes.retain(|node| !node.is("Gather"));
     let error = HiddenStates::find(&model).unwrap_err().to_string();
     assert!(error.contains("its outputs are logits") && error.contains("output_hidden_states=True"), "{error}");
+    assert!(error.contains("no node looks up embeddings"), "{error}");
     let numbered = |i: usize| ValueInfo { name: format!("hidden_states_{i}"), ..Default::default() };
     model.graph.outputs = (0..11).rev().map(numbered).collect();
     let found = HiddenStates::find(&model).unwrap().values;

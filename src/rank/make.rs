@@ -7,62 +7,12 @@ use ndarray::Array2;
 use super::budget::{self, Share};
 use super::rule::{Ruling, rule};
 use super::{
-    BlockRank, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension, Measurement,
-    ModelProvenance, Plan, PlannedModule, RankError, RankSettings, measure, standard_error,
+    BlockRank, BlockToAdapt, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension, Measurement,
+    ModelProvenance, ModuleToAdapt, Plan, PlannedModule, RankError, RankSettings, measure, standard_error,
 };
-use crate::checkpoint::WeightMatch;
 use crate::dimension::{DimensionError, LayerDimension, NORMAL_QUANTILE, TwoNn};
-use crate::onnx::{Block, Role};
+use crate::onnx::Role;
 use crate::progress::{Event, Observer};
-
-/// A weight that could get an adapter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModuleToAdapt {
-    /// Module path as PEFT and the checkpoint know it.
-    pub module: String,
-    /// Tensor in the checkpoint.
-    pub checkpoint_tensor: Option<String>,
-    /// Node of the matrix product.
-    pub node: String,
-    /// The constant that holds the weight.
-    pub weight: String,
-    /// What it is for.
-    pub role: Role,
-    /// Input width.
-    pub in_features: usize,
-    /// Output width.
-    pub out_features: usize,
-}
-
-/// The weights of one block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockToAdapt {
-    /// 1 to L.
-    pub block: usize,
-    /// All its linear layers; the rule picks those with a wanted role.
-    pub modules: Vec<ModuleToAdapt>,
-}
-
-impl BlockToAdapt {
-    /// A block of the graph with the checkpoint tensors of its linear layers, in the same order (none at all without a
-    /// checkpoint). A module is named by the checkpoint, else by the graph, else by its weight.
-    pub fn new(block: &Block, matches: &[Option<WeightMatch>]) -> Self {
-        let module = |(place, linear): (usize, &crate::onnx::LinearLayer)| {
-            let found = matches.get(place).and_then(Option::as_ref);
-            let named = found.map(|found| found.module().to_owned()).or_else(|| linear.module.clone());
-            ModuleToAdapt {
-                module: named.unwrap_or_else(|| linear.weight.clone()),
-                checkpoint_tensor: found.map(|found| found.tensor.clone()),
-                node: linear.node_name.clone(),
-                weight: linear.weight.clone(),
-                role: linear.role,
-                in_features: linear.in_features,
-                out_features: linear.out_features,
-            }
-        };
-        Self { block: block.index, modules: block.linears.iter().enumerate().map(module).collect() }
-    }
-}
 
 /// All that a plan is made from, but the activations.
 #[derive(Debug, Clone)]
@@ -287,6 +237,7 @@ fn assemble_blocks(
             checkpoint_tensor: module.checkpoint_tensor.clone(),
             node: module.node.clone(),
             weight: module.weight.clone(),
+            copies: module.copies.clone(),
             role: module.role.as_str().to_owned(),
             in_features: module.in_features,
             out_features: module.out_features,

@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod make;
 mod measure;
+mod modules;
 mod plan;
 mod rule;
 mod settings;
@@ -20,8 +21,9 @@ mod tests;
 
 pub use error::RankError;
 pub use file::FORMAT_VERSION;
-pub use make::{BlockToAdapt, LoadLayer, ModuleToAdapt, PlanRequest, make_plan};
+pub use make::{LoadLayer, PlanRequest, make_plan};
 pub use measure::{Measurement, measure, standard_error};
+pub use modules::{BlockToAdapt, Layers, ModuleToAdapt};
 pub use plan::{
     BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, Plan, PlannedModule,
     RankProbability,

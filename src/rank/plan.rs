@@ -144,6 +144,9 @@ pub struct PlannedModule {
     pub node: String,
     /// The constant that holds the weight in the graph.
     pub weight: String,
+    /// Further constants that hold the same weight, where the export stores it several times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
     /// `query`, `key`, `value`, `output`, `feed_forward` or `other`.
     pub role: String,
     /// Input width.

@@ -31,6 +31,7 @@ fn module(block: usize, role: Role) -> ModuleToAdapt {
         checkpoint_tensor: Some(format!("{name}.weight")),
         node: format!("/{name}/MatMul"),
         weight: format!("weight_{block}_{}", role.as_str()),
+        copies: Vec::new(),
         module: name,
         role,
         in_features: 8,

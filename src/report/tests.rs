@@ -100,6 +100,7 @@ fn block(index: usize, difference: f64, rank: usize, degenerate: bool) -> BlockR
                 checkpoint_tensor: None,
                 node: String::new(),
                 weight: String::new(),
+                copies: Vec::new(),
                 role: (*role).into(),
                 in_features: 384,
                 out_features: 384,

@@ -2,6 +2,7 @@
 //!
 //! Nothing outside this room names `ort`.
 
+mod comparison;
 mod device;
 mod error;
 mod feed;
@@ -13,6 +14,7 @@ pub(crate) mod subgraph;
 #[cfg(test)]
 mod tests;
 
+pub use comparison::{Comparison, compare_outputs};
 pub use device::Device;
 pub use error::RuntimeError;
 pub use feed::{Feed, Feeder, Tokens, feed};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::subgraph::{Additions, subgraph, value};
 use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
 use crate::dataset::{Encoding, pad};
-use crate::onnx::{DataType, HiddenStates, Model};
+use crate::onnx::{DataType, HiddenStates, Model, Topology};
 
 /// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,11 +186,9 @@ pub(crate) fn has_training_dropout(model: &Model) -> bool {
     model.graph.nodes.iter().any(trains)
 }
 
-/// The element type of a value, where the graph declares it.
+/// The element type of a value, where it can be told.
 pub(crate) fn type_of(model: &Model, name: &str) -> Option<DataType> {
-    let graph = &model.graph;
-    let declared = graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs);
-    declared.filter(|value| value.name == name).find_map(|value| value.data_type)
+    crate::onnx::element_type(model, &Topology::new(&model.graph), name)
 }
 
 /// Machine epsilon of the coarsest element type among the hidden states.

@@ -27,6 +27,8 @@ pub struct SessionSettings {
     /// Keeps dropout that is active. ONNX Runtime takes most of it out while optimising, and a check of the export must
     /// see what other programs would see.
     pub keep_dropout: bool,
+    /// Leaves the graph as it is: every node is computed by itself.
+    pub unoptimized: bool,
     /// Writes a Chrome trace of every operation to files that start with this path.
     pub profile: Option<PathBuf>,
 }
@@ -229,9 +231,10 @@ impl Session {
 }
 
 fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -> ort::Result<SessionBuilder> {
+    let level = if settings.unoptimized { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
     let mut builder = ort::session::Session::builder(&library.environment)?
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_optimization_level(level)?
         .with_log_level(ort::logging::LogLevel::Warning)?
         // Every batch has another shape: plans that are cached per shape only cost memory.
         .with_memory_pattern(false)?

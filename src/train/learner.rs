@@ -296,7 +296,7 @@ fn fresh_adapters(modules: &[&PlannedModule], settings: &TrainSettings) -> Resul
     let adapter = |module: &&PlannedModule| {
         let shape = (module.in_features, module.out_features);
         let spec = init.adapter(&module.weight, shape, module.rank, module.alpha)?;
-        Ok(AdapterSpec { dropout: settings.dropout, ..spec })
+        Ok(AdapterSpec { copies: module.copies.clone(), dropout: settings.dropout, ..spec })
     };
     modules.iter().map(adapter).collect()
 }

@@ -9,6 +9,8 @@ use super::error::TrainError;
 pub struct AdapterSpec {
     /// Name of the initializer that holds the weight.
     pub weight: String,
+    /// Further initializers that hold the same weight: they get the same factors.
+    pub copies: Vec<String>,
     /// Scaling numerator.
     pub alpha: f64,
     /// Share of the adapter's input that is dropped while training; 0 for none.
@@ -57,6 +59,6 @@ impl LoraInit {
         let values: Vec<f32> = (0..rank * in_features).map(|_| self.state.random_range(-bound..bound) as f32).collect();
         let a = Tensor::f_from_slice(&values)?.f_reshape([rank as i64, in_features as i64])?;
         let b = Tensor::f_zeros([out_features as i64, rank as i64], (Kind::Float, Device::Cpu))?;
-        Ok(AdapterSpec { weight: weight.to_owned(), alpha, dropout: 0.0, a, b })
+        Ok(AdapterSpec { weight: weight.to_owned(), copies: Vec::new(), alpha, dropout: 0.0, a, b })
     }
 }

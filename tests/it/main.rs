@@ -4,6 +4,8 @@ mod cli;
 mod dimension;
 mod evaluation;
 mod extraction;
+#[cfg(feature = "train")]
+mod families;
 mod graph;
 mod merge;
 #[cfg(feature = "train")]

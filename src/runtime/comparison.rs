@@ -1,0 +1,68 @@
+//! Does a changed copy of an export still give the outputs of the original?
+
+use std::path::Path;
+
+use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
+
+use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use crate::onnx::DataType;
+
+/// What comparing the outputs of two exports showed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Names of the outputs that were compared: all of the original that hold floating-point numbers.
+    pub outputs: Vec<String>,
+    /// Whether they are equal to the bit.
+    pub equal: bool,
+    /// Largest difference of an element; infinite where shapes differ.
+    pub largest_difference: f32,
+}
+
+/// Runs both exports on the same tokens and compares the outputs of the original. ONNX Runtime's graph optimizations are
+/// off: an inner value that becomes an output keeps it from fusing nodes, and fused nodes round differently.
+pub fn compare_outputs(
+    library: &Library,
+    original: &Path,
+    copy: &Path,
+    vocabulary: usize,
+    settings: &SessionSettings,
+) -> Result<Comparison, RuntimeError> {
+    let settings = SessionSettings { unoptimized: true, ..settings.clone() };
+    let (ids, mask) = tokens(vocabulary);
+    let tokens = Tokens { rows: ROWS, length: LENGTH, ids: &ids, mask: &mask, type_ids: &[0; ROWS * LENGTH] };
+    let run = |path: &Path, outputs: Option<&[String]>| -> Result<(Vec<String>, Vec<ArrayD<f32>>), RuntimeError> {
+        let mut session = Session::from_file(library, path, &settings)?;
+        let floats = session.outputs().iter().filter(|output| output.data_type.is_some_and(DataType::is_float));
+        let names = outputs.map_or_else(|| floats.map(|output| output.name.clone()).collect(), <[String]>::to_vec);
+        let feed = Feeder::new(session.inputs(), &[])?.feed(&tokens);
+        let arrays = session.run(&feed.tensors(), &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Ok((names, arrays))
+    };
+    let (outputs, expected) = run(original, None)?;
+    let (_, found) = run(copy, Some(&outputs))?;
+    let mut largest_difference = 0f32;
+    let mut equal = true;
+    for (one, other) in expected.iter().zip(&found) {
+        if one.shape() != other.shape() {
+            (equal, largest_difference) = (false, f32::INFINITY);
+            continue;
+        }
+        for (a, b) in one.iter().zip(other).filter(|(a, b)| a.to_bits() != b.to_bits()) {
+            equal = false;
+            let difference = (a - b).abs();
+            largest_difference = largest_difference.max(if difference.is_nan() { f32::INFINITY } else { difference });
+        }
+    }
+    Ok(Comparison { outputs, equal, largest_difference })
+}
+
+const ROWS: usize = 2;
+const LENGTH: usize = 8;
+
+/// Two rows, the second with padding.
+fn tokens(vocabulary: usize) -> (Vec<i64>, Vec<i64>) {
+    let ids = (0..ROWS * LENGTH).map(|place| ((place * 7919 + 11) % vocabulary.max(1)) as i64).collect();
+    let mask = (0..ROWS * LENGTH).map(|place| i64::from(place < ROWS * LENGTH - 3)).collect();
+    (ids, mask)
+}
