@@ -8,7 +8,8 @@
 Every fixture is a model folder OUT/FAMILY/FORM with `model.onnx`, `model.safetensors`, `config.json`, `tokenizer.json`, and
 `reference.safetensors`: two padded batches (`CASE.in.NAME`), the hidden states that transformers computes for them
 (`CASE.state.N`), ONNX Runtime's outputs (`CASE.out.NAME`), and with PEFT on all linear layers of the blocks, for the first
-batch, `peft.logits`, `labels`, the factors (`value.MODULE.lora_A.weight`) and their gradients (`gradient.…`).
+batch, `peft.logits`, `labels`, the factors (`value.MODULE.lora_A.weight`) and their gradients (`gradient.…`); the adapter itself
+is in the folder `adapter`.
 A form that a family's exporter cannot make is written as OUT/FAMILY/FORM/failed.txt with the reason.
 """
 
@@ -287,13 +288,6 @@ def to_external(path: pathlib.Path) -> None:
 
 def reference(family: Family, model, form: Form, folder: pathlib.Path) -> dict:
     """What transformers, ONNX Runtime and PEFT compute."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        session = None
-        (folder / "runtime.txt").write_text(first_line(error))
     tensors = {}
     for case, lengths in enumerate(LENGTHS):
         inputs = inputs_of(family, model, form, lengths)
@@ -302,20 +296,31 @@ def reference(family: Family, model, form: Form, folder: pathlib.Path) -> dict:
         with torch.no_grad():
             result = model(**inputs, output_hidden_states=True, **extra)
         tensors |= {f"{case}.state.{index}": state.float() for index, state in enumerate(result.hidden_states)}
-        if session is None:
-            continue
-        feeds = {name: value.numpy() for name, value in inputs.items()}
-        feeds = {value.name: feeds[value.name] for value in session.get_inputs() if value.name in feeds}
-        for value in session.get_inputs():
-            if value.name.startswith("past"):
-                past = past_of(model, len(lengths), 0)[0].to(form.dtype)
-                feeds[value.name] = past.numpy()
-        wanted = [value.name for value in session.get_outputs() if "present" not in value.name]
-        for name, value in zip(wanted, session.run(wanted, feeds)):
-            tensors[f"{case}.out.{name}"] = torch.from_numpy(value).float()
-    if form.dtype == torch.float32 and not form.quantize and form.optimize is None and form.head and family.head is not None:
-        tensors |= adapted(family, model, inputs_of(family, model, form, LENGTHS[0]))
+        try:
+            outputs = run_export(folder / "model.onnx", model, form, inputs)
+        except Exception as error:
+            (folder / "runtime.txt").write_text(first_line(error))
+            # What ONNX Runtime cannot run on this machine is compared with transformers.
+            output = "logits" if "logits" in result else "last_hidden_state"
+            outputs = {output: result[output].float()}
+        tensors |= {f"{case}.out.{name}": value for name, value in outputs.items()}
+    if not form.quantize:
+        # In half precision PEFT computes with the same rounded weights in float32.
+        model = model.float()
+        tensors |= adapted(family, model, inputs_of(family, model, form, LENGTHS[0]), form.dtype, folder / "adapter")
     return tensors
+
+
+def run_export(path: pathlib.Path, model, form: Form, inputs: dict) -> dict:
+    """Outputs of the export, keys and values left out."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: value.numpy() for name, value in inputs.items() if name in names}
+    feeds |= {name: past_of(model, len(inputs["input_ids"]), 0)[0].to(form.dtype).numpy() for name in names if name.startswith("past")}
+    wanted = [value.name for value in session.get_outputs() if "present" not in value.name]
+    return {name: torch.from_numpy(value).float() for name, value in zip(wanted, session.run(wanted, feeds))}
 
 
 def linear_modules(model) -> list[str]:
@@ -324,7 +329,7 @@ def linear_modules(model) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, linear) and re.search(r"\.\d+\.", name)]
 
 
-def adapted(family: Family, model, inputs) -> dict:
+def adapted(family: Family, model, inputs, dtype, folder: pathlib.Path) -> dict:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(2)
@@ -333,17 +338,33 @@ def adapted(family: Family, model, inputs) -> dict:
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    logits = model(**inputs, **({"use_cache": False} if family.decoder else {})).logits
-    labels = torch.arange(logits.shape[0]) % logits.shape[-1]
-    # Of a decoder the last real token answers.
-    chosen = logits[torch.arange(len(labels)), inputs["attention_mask"].sum(1) - 1] if family.decoder else logits
-    torch.nn.functional.cross_entropy(chosen, labels).backward()
-    tensors = {"peft.logits": logits.detach(), "labels": labels}
+    logits, labels, gradients = answers(family, model, inputs)
+    model.save_pretrained(folder)
+    tensors = {"peft.logits": logits, "labels": labels}
     for name, parameter in model.named_parameters():
-        if "lora_" in name and parameter.grad is not None:
+        if name in gradients:
             short = name.removeprefix("base_model.model.").replace(".default", "")
-            tensors[f"value.{short}"], tensors[f"gradient.{short}"] = parameter.detach().clone(), parameter.grad
+            tensors[f"value.{short}"], tensors[f"gradient.{short}"] = parameter.detach().clone(), gradients[name]
+    if dtype != torch.float32:
+        # How much PEFT itself loses in this precision.
+        _, _, rounded = answers(family, model.to(dtype), inputs)
+        far = [((rounded[name].float() - exact).abs().max() / exact.abs().max()).item() for name, exact in gradients.items()]
+        tensors["peft.rounding"] = torch.tensor(max(far))
     return tensors
+
+
+def answers(family: Family, model, inputs) -> tuple:
+    """Logits, the labels they are compared with, and the gradients of the factors."""
+    model.zero_grad()
+    result = model(**inputs, **({"use_cache": False} if family.decoder else {}))
+    logits = (result.logits if "logits" in result else result.last_hidden_state).float()
+    labels = torch.arange(logits.shape[0]) % logits.shape[-1]
+    # Where every token has an answer, that of the last real one counts.
+    chosen = logits[torch.arange(len(labels)), inputs["attention_mask"].sum(1) - 1] if logits.dim() == 3 else logits
+    torch.nn.functional.cross_entropy(chosen, labels).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()
+                 if "lora_" in name and parameter.grad is not None}
+    return logits.detach(), labels, gradients
 
 
 def first_line(error) -> str:
@@ -396,8 +417,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()
     for name in options.families:
         for form in options.forms:
+            print(name, form, flush=True)
             make(known[name], FORMS[form], options.out / name / form)
 
 

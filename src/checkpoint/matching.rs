@@ -11,6 +11,8 @@ pub enum MatchedBy {
     Content,
     /// Only the names agree: the values differ, so export and checkpoint are not of the same training state.
     Name,
+    /// Only the names can be compared: the export holds integers that stand for the values.
+    Quantized,
 }
 
 /// The checkpoint tensor of a constant.
@@ -45,7 +47,11 @@ pub fn match_weights(
         let name = linear.module.as_ref().map(|module| format!("{module}.weight"));
         // Where only names agree and the matrix is square, the shape does not tell: PyTorch's `Linear` is [out, in].
         let turned = linear.layout == WeightLayout::InOut;
-        found.push(find(model, checkpoint, linear.weight_index, name.as_deref(), turned)?);
+        let matched = find(model, checkpoint, linear.weight_index, name.as_deref(), turned)?;
+        found.push(matched.map(|matched| match linear.quantized {
+            true => WeightMatch { how: MatchedBy::Quantized, ..matched },
+            false => matched,
+        }));
     }
     Ok(found)
 }

@@ -50,6 +50,8 @@ struct CheckpointFacts {
     matched_by_content: usize,
     /// … by their names only.
     matched_by_name: usize,
+    /// … by their names, because the export holds integers.
+    quantized: usize,
     unmatched: usize,
 }
 
@@ -161,6 +163,13 @@ impl Inspection {
             }
             None => vec![None; linears.len()],
         };
+        let quantized = linears.iter().filter(|linear| linear.quantized).count();
+        if quantized > 0 {
+            self.notes.push(format!(
+                "{quantized} weights are quantized to integers: gelora plans for this export, but trains and merges the \
+                 floating-point export it was made from"
+            ));
+        }
         let mut matches = matches.into_iter();
         for block in &blocks {
             let weights =
@@ -334,12 +343,13 @@ impl CheckpointFacts {
             tensors: checkpoint.tensors().len(),
             matched_by_content: count(MatchedBy::Content),
             matched_by_name: count(MatchedBy::Name),
+            quantized: count(MatchedBy::Quantized),
             unmatched: matches.iter().filter(|found| found.is_none()).count(),
         }
     }
 
     fn describe(&self) -> String {
-        let all = self.matched_by_content + self.matched_by_name + self.unmatched;
+        let all = self.matched_by_content + self.matched_by_name + self.quantized + self.unmatched;
         let mut text = format!(
             "{} ({} tensors); {} of {all} weights of the blocks found by their values",
             self.files.join(", "),
@@ -348,6 +358,9 @@ impl CheckpointFacts {
         );
         if self.matched_by_name > 0 {
             text += &format!(", {} by their names", self.matched_by_name);
+        }
+        if self.quantized > 0 {
+            text += &format!(", {} by their names (quantized)", self.quantized);
         }
         text
     }

@@ -95,7 +95,7 @@ fn trained_tensors(
         }
         candidates.push(HeadTensor { initializer, index, name, transposed, shared });
     };
-    for linear in linears {
+    for linear in linears.iter().filter(|linear| !linear.quantized) {
         let name = |kind: &str| linear.module.as_ref().map(|module| format!("{module}.{kind}"));
         add(linear.weight_index, name("weight"), linear.layout == super::WeightLayout::InOut);
         if let Some(bias) = linear.bias.as_deref().and_then(|bias| finder.source(bias)) {

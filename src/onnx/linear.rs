@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Model, Node, Role, Topology};
+use super::{DataType, Model, Node, Role, Tensor, Topology};
 
 /// How the stored weight lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +41,8 @@ pub struct LinearLayer {
     pub module: Option<String>,
     /// What the layer is for.
     pub role: Role,
+    /// Whether the weight is stored as integers: its product can be planned for, not trained.
+    pub quantized: bool,
     /// Other nodes that use the same weight (an index into `graph.nodes` each). A change of the weight changes them too.
     pub shared_with: Vec<usize>,
 }
@@ -113,6 +115,25 @@ impl<'g> LinearFinder<'g> {
         None
     }
 
+    /// The constant behind a weight, and whether it holds integers that stand for floats.
+    fn weight(&self, value: &str) -> Option<(Source, bool)> {
+        if let Some(source) = self.source(value) {
+            let tensor = &self.topology.graph.initializers[source.initializer];
+            return Some((source, matches!(tensor.data_type, DataType::Int8 | DataType::Uint8)));
+        }
+        let node = self.topology.producer_node(value).filter(|node| node.op_type == "DequantizeLinear")?;
+        Some((self.source(node.inputs.first()?)?, true))
+    }
+
+    /// The value itself, or what it was before it was quantized for an integer product.
+    fn before_quantization<'v>(&self, value: &'v str) -> &'v str
+    where
+        'g: 'v,
+    {
+        let node = self.topology.producer_node(value).filter(|node| node.op_type == "DynamicQuantizeLinear");
+        node.and_then(|node| node.inputs.first()).map_or(value, String::as_str)
+    }
+
     /// Nodes that use an initializer, directly or through copies.
     pub fn users(&self, initializer: usize) -> &[usize] {
         self.users.get(&initializer).map_or(&[], Vec::as_slice)
@@ -122,18 +143,20 @@ impl<'g> LinearFinder<'g> {
     pub fn linear(&self, index: usize) -> Option<LinearLayer> {
         let graph = self.topology.graph;
         let node = graph.nodes.get(index)?;
-        let [input, weight] = [node.inputs.first()?, node.inputs.get(1)?];
+        let (input, weight) = (node.inputs.first()?, node.inputs.get(weight_place(node))?);
         let transposed_by_node = match node.op_type.as_str() {
             "MatMul" if node.domain.is_empty() => false,
             // A factor other than one would be a factor of the adapter as well: not a plain linear layer.
             "Gemm" if node.domain.is_empty() && node.float("alpha", 1.0) == 1.0 && node.int("transA", 0) == 0 => {
                 node.int("transB", 0) != 0
             }
+            _ if is_integer_product(node) => false,
             _ => return None,
         };
-        let source = self.source(weight)?;
+        let (source, quantized) = self.weight(weight)?;
         let tensor = &graph.initializers[source.initializer];
-        if tensor.dims.len() != 2 || !tensor.data_type.is_float() || self.source(input).is_some() {
+        let fits = if quantized { is_integer_product(node) || !is_float(tensor) } else { is_float(tensor) };
+        if tensor.dims.len() != 2 || !fits || self.source(input).is_some() {
             return None;
         }
         let out_in = transposed_by_node ^ source.transposed;
@@ -153,13 +176,14 @@ impl<'g> LinearFinder<'g> {
             weight: tensor.name.clone(),
             weight_index: source.initializer,
             layout,
-            input: input.clone(),
+            input: self.before_quantization(input).to_owned(),
             output,
             bias: bias.map(|bias| graph.initializers[bias].name.clone()),
             in_features,
             out_features,
             module: named_by_node.or_else(|| module_of(node, &tensor.name)),
             role: Role::Other,
+            quantized,
             shared_with,
         })
     }
@@ -180,6 +204,20 @@ impl<'g> LinearFinder<'g> {
         }
         user.inputs.iter().filter(|input| *input != output).find_map(|input| vector(input))
     }
+}
+
+/// Whether the node multiplies integers.
+fn is_integer_product(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "QLinearMatMul")
+}
+
+/// Which input of a product is its weight.
+fn weight_place(node: &Node) -> usize {
+    if node.op_type == "QLinearMatMul" { 3 } else { 1 }
+}
+
+fn is_float(tensor: &Tensor) -> bool {
+    tensor.data_type.is_float()
 }
 
 /// Whether the node only passes a constant on.

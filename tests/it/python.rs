@@ -11,13 +11,21 @@ pub fn repository(path: &str) -> PathBuf {
 /// Runs `tests/python/SCRIPT ARGUMENTS…`; it fails the test by a non-zero exit. Says so and returns false where there is no
 /// `.venv`.
 pub fn check(script: &str, arguments: &[&str]) -> bool {
+    let Some(output) = output_of(&format!("tests/python/{script}"), arguments) else { return false };
+    print!("{output}");
+    true
+}
+
+/// What a script of the repository prints; it fails the test by a non-zero exit. `None`, after saying so, where there is no
+/// `.venv`.
+pub fn output_of(script: &str, arguments: &[&str]) -> Option<String> {
     let python = repository(".venv/bin/python");
     if !python.exists() {
         println!("skipped: .venv is not here; run scripts/setup.sh");
-        return false;
+        return None;
     }
     let output = Command::new(python)
-        .arg(repository("tests/python").join(script))
+        .arg(repository(script))
         .args(arguments)
         .env("TRANSFORMERS_VERBOSITY", "error")
         .env("HF_HUB_OFFLINE", "1")
@@ -31,8 +39,7 @@ pub fn check(script: &str, arguments: &[&str]) -> bool {
         text(&output.stdout),
         text(&output.stderr)
     );
-    print!("{}", text(&output.stdout));
-    true
+    Some(text(&output.stdout))
 }
 
 /// As `&str`, for arguments.

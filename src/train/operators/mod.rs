@@ -5,6 +5,7 @@
 
 mod arithmetic;
 mod compare;
+mod contrib;
 mod creation;
 mod index;
 mod layout;
@@ -183,6 +184,9 @@ const fn natured(name: &'static str, build: fn(&Building<'_>) -> Built, nature: 
 /// Domain of the operations that fusion makes.
 pub(crate) const FUSED: &str = "gelora";
 
+/// Domain of ONNX Runtime's own operations.
+const CONTRIB: &str = "com.microsoft";
+
 static TABLE: &[Operator] = &[
     // One value in, one value out.
     op("Abs", arithmetic::abs),
@@ -297,6 +301,14 @@ static TABLE: &[Operator] = &[
     op("Gemm", matrix::gemm),
     op("Einsum", matrix::einsum),
     values(FUSED, "Attention", matrix::attention),
+    // ONNX Runtime's own.
+    values(CONTRIB, "Gelu", contrib::gelu),
+    values(CONTRIB, "BiasGelu", contrib::gelu),
+    values(CONTRIB, "FastGelu", contrib::fast_gelu),
+    values(CONTRIB, "QuickGelu", contrib::quick_gelu),
+    values(CONTRIB, "SkipLayerNormalization", contrib::skip_layer_normalization),
+    values(CONTRIB, "SkipSimplifiedLayerNormalization", contrib::skip_rms_normalization),
+    values(CONTRIB, "FusedMatMul", contrib::fused_matmul),
     // Made by the program's own passes.
     Operator { nature: Nature::UnknownShape, ..values(FUSED, "RealTokens", tokens::real_tokens) },
     values(FUSED, "Pack", tokens::pack),

@@ -65,14 +65,15 @@ pub(super) fn rms_normalization(building: &Building<'_>) -> Built {
     if building.outputs() > 1 {
         return because("its inverse standard deviation is asked for, which is not computed here");
     }
-    kernel(move |call| -> Result<Tensor, OpError> {
-        let (x, scale) = (call.tensor(0)?, call.tensor(1)?);
-        let kind = x.f_kind()?;
-        let first = axis_of(axis, x.dim())?;
-        let axes: Vec<i64> = (first..x.dim() as i64).collect();
-        let wide =
-            if matches!(kind, Kind::Half | Kind::BFloat16) { x.f_to_kind(Kind::Float)? } else { x.shallow_clone() };
-        let inverse = wide.f_mul(&wide)?.f_mean_dim(axes.as_slice(), true, None)?.f_add_scalar(epsilon)?.f_rsqrt()?;
-        Ok(wide.f_mul(&inverse)?.f_to_kind(kind)?.f_mul(scale)?)
-    })
+    kernel(move |call| root_mean_square(call.tensor(0)?, call.tensor(1)?, axis, epsilon))
+}
+
+/// Computed in float32 where the values are of half precision.
+pub(super) fn root_mean_square(x: &Tensor, scale: &Tensor, axis: i64, epsilon: f64) -> Result<Tensor, OpError> {
+    let kind = x.f_kind()?;
+    let first = axis_of(axis, x.dim())?;
+    let axes: Vec<i64> = (first..x.dim() as i64).collect();
+    let wide = if matches!(kind, Kind::Half | Kind::BFloat16) { x.f_to_kind(Kind::Float)? } else { x.shallow_clone() };
+    let inverse = wide.f_mul(&wide)?.f_mean_dim(axes.as_slice(), true, None)?.f_add_scalar(epsilon)?.f_rsqrt()?;
+    Ok(wide.f_mul(&inverse)?.f_to_kind(kind)?.f_mul(scale)?)
 }

@@ -138,9 +138,14 @@ fn row_wise_operator(node: &Node) -> Option<RowWise> {
             matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First)
         }
         ("", operator) if ELEMENT_WISE.contains(&operator) => Some(RowWise::Elements),
+        ("com.microsoft", operator) if FUSED_ELEMENT_WISE.contains(&operator) => Some(RowWise::Elements),
         _ => None,
     }
 }
+
+/// The same of ONNX Runtime's fused operators; the norms treat every token by itself.
+const FUSED_ELEMENT_WISE: &[&str] =
+    &["BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"];
 
 /// Operators that compute each element of their output from the elements at its place.
 pub(super) const ELEMENT_WISE: &[&str] = &[

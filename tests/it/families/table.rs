@@ -1,0 +1,110 @@
+//! `docs/exports.md`: families × forms, made from the outcomes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::examine::{Outcome, Verdict};
+use crate::python::repository;
+
+const PAGE: &str = "docs/exports.md";
+
+const HEAD: &str = "\
+# Which exports work
+
+Made by the test `families` (`cargo test --test it families`) from tiny models with random weights, exported by
+`scripts/make_fixtures.py`; `GELORA_UPDATE_DOCS=1` writes this page anew.
+
+- **P**: gelora finds the blocks, the weights with their checkpoint names, and the hidden states, and these equal those of
+  transformers: to 1e-4 of the largest value, in half precision to 2e-2. Where the export does not show its hidden states, the
+  residual stream of its graph is taken (`gelora expose`).
+- **T**: the training program gives ONNX Runtime's outputs and PEFT's gradients, for an adapter on every linear layer of the
+  blocks, within the same bounds; gradients in half precision are at most twice as far from float32's as PEFT's own.
+- **M**: PEFT's adapter, merged by gelora: the merged folder in transformers, the merged export in ONNX Runtime and PEFT's own
+  model give the same outputs.
+- A number says why not, below. An empty cell: the form does not exist for the family.
+
+No family has code of its own. The last five were not planned for; they were tried when everything else was done.
+";
+
+const FORMS: &str = "
+## Forms
+
+| form | what |
+|---|---|
+| `classic`, `dynamo` | both exporters of PyTorch 2.11 (operator set 17 and 20), with a head, without hidden states |
+| `…-states` | with hidden states as outputs |
+| `base` | without a head |
+| `opset13` … `dynamo-opset23` | other operator sets |
+| `float16`, `bfloat16` | weights and computation in half precision |
+| `external` | weights in a file beside the `.onnx` |
+| `position-ids`, `past` | decoders that take positions, or keys and values of earlier tokens |
+| `optimized-0` … `-99` | through ONNX Runtime's transformer optimizer (`com.microsoft` nodes), at every level |
+| `int8` | weights quantized by `onnxruntime.quantization.quantize_dynamic` |
+";
+
+/// Compares the page with the results, or writes it.
+pub fn compare(families: &[String], forms: &[String], outcomes: &BTreeMap<String, Outcome>) {
+    let made = page(families, forms, outcomes);
+    let path = repository(PAGE);
+    if std::env::var_os("GELORA_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, made).expect("docs can be written");
+        return;
+    }
+    let stands = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(stands, made, "{PAGE} is not what the exports give today; GELORA_UPDATE_DOCS=1 writes it anew");
+}
+
+fn page(families: &[String], forms: &[String], outcomes: &BTreeMap<String, Outcome>) -> String {
+    let mut notes: Vec<String> = Vec::new();
+    let mut text = HEAD.to_owned();
+    let _ = writeln!(text, "\n| form | {} |", families.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---|".repeat(families.len()));
+    for form in forms {
+        let cells = families.iter().map(|family| match outcomes.get(&format!("{family}/{form}")) {
+            Some(outcome) => cell(outcome, &mut notes),
+            None => String::new(),
+        });
+        let _ = writeln!(text, "| {form} | {} |", cells.collect::<Vec<_>>().join(" | "));
+    }
+    text.push('\n');
+    for (number, note) in notes.iter().enumerate() {
+        let _ = writeln!(text, "{}. {note}", number + 1);
+    }
+    text + FORMS
+}
+
+/// The letters of what works, and the numbers of the reasons for what does not.
+fn cell(outcome: &Outcome, notes: &mut Vec<String>) -> String {
+    let mut letters = String::new();
+    let mut numbers: Vec<usize> = Vec::new();
+    for (letter, verdict) in [("P", &outcome.plans), ("T", &outcome.trains), ("M", &outcome.merges)] {
+        match verdict {
+            Verdict::Right(_) => letters.push_str(letter),
+            Verdict::Refused(reason) | Verdict::Wrong(reason) => {
+                let note = short(reason);
+                let number = notes.iter().position(|known| *known == note).unwrap_or_else(|| {
+                    notes.push(note);
+                    notes.len() - 1
+                });
+                if !numbers.contains(&(number + 1)) {
+                    numbers.push(number + 1);
+                }
+            }
+        }
+    }
+    let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    [letters, numbers.join(", ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// A reason without the names of nodes, tensors and files, which differ from export to export.
+fn short(reason: &str) -> String {
+    let plain = |pattern: &str, with: &str, text: &str| {
+        regex::Regex::new(pattern).expect("a pattern").replace_all(text, with).into_owned()
+    };
+    let text = plain(r"node `[^`]*` uses the operator", "the operator", reason);
+    let text = plain(r"/[^ ]*/families/", "", &text);
+    let text = plain(r"(ONNX Runtime cannot load) the model of [^:]*:", "$1 it:", &text);
+    let text = plain(r" with name '[^']*'", "", &text);
+    let text = plain(r"[Nn]ame:'[^']*'", "", &text);
+    plain(r"\s+", " ", &text).trim().to_owned()
+}
