@@ -56,6 +56,18 @@ pub fn match_weights(
     Ok(found)
 }
 
+/// Whether some tensor of the checkpoint has the values of a constant.
+pub(super) fn is_tensor(model: &Model, checkpoint: &Checkpoint, initializer: usize) -> Result<bool, CheckpointError> {
+    let tensor = &model.graph.initializers[initializer];
+    let constant = Constant { bytes: model.bytes(tensor)?, data_type: tensor.data_type, dims: &tensor.dims };
+    for candidate in checkpoint.tensors() {
+        if constant.is(checkpoint, candidate)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The checkpoint tensors of the head, one per entry of [`Head::tensors`].
 ///
 /// # Errors

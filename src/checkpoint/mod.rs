@@ -1,6 +1,7 @@
 //! Hugging Face folders: safetensors, configuration, tokenizer files; which checkpoint tensor an ONNX weight is.
 
 mod error;
+mod folded;
 mod folder;
 mod matching;
 mod own_head;
@@ -9,6 +10,7 @@ mod safetensors;
 mod tests;
 
 pub use error::CheckpointError;
+pub use folded::{FoldedProduct, folded_products};
 pub use folder::ModelFolder;
 pub use matching::{MatchedBy, WeightMatch, match_head, match_weights};
 pub use own_head::{own_head, with_own_head};

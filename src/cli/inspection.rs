@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, match_head, match_weights};
+use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head, match_weights};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
 use crate::runtime::SelfCheck;
@@ -169,6 +169,9 @@ impl Inspection {
                 "{quantized} weights are quantized to integers: gelora plans for this export, but trains and merges the \
                  floating-point export it was made from"
             ));
+        }
+        if let Some(folded) = folded_products(model, &blocks, folder.checkpoint.as_ref())?.first() {
+            self.notes.push(format!("it can be planned for, but not trained or merged into: {folded}"));
         }
         let mut matches = matches.into_iter();
         for block in &blocks {

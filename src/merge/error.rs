@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use crate::adapter::AdapterError;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, FoldedProduct};
 use crate::files::FileError;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
@@ -28,6 +28,14 @@ pub enum MergeError {
         base: PathBuf,
         /// What does not fit.
         reason: String,
+    },
+    /// The export holds the weight in a form that merging cannot reach.
+    #[error("cannot merge into {}: {found}", onnx.display())]
+    Folded {
+        /// The `.onnx` file.
+        onnx: PathBuf,
+        /// What was found.
+        found: FoldedProduct,
     },
     /// The weight is used for something else as well.
     #[error(

@@ -1,11 +1,11 @@
 //! Where each change of an adapter goes: the tensor of the checkpoint and the constants of the export.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::MergeError;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::checkpoint::{Checkpoint, MatchedBy, ModelFolder, WeightMatch, match_head, match_weights};
-use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, head, linear_layers};
+use crate::checkpoint::{Checkpoint, MatchedBy, ModelFolder, WeightMatch, folded_products, match_head, match_weights};
+use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, blocks, head, linear_layers};
 
 /// All changes and their places.
 pub(super) struct Targets<'a> {
@@ -61,6 +61,7 @@ impl<'a> Targets<'a> {
             None => vec![None; layers.len()],
         };
         let finder = Finder { base, model, layers: &layers, matches: &matches };
+        finder.refuse_folded(states, adapter)?;
         let warnings = finder.warnings(adapter);
         let mut list = Vec::new();
         for factors in &adapter.factors {
@@ -139,6 +140,22 @@ impl Finder<'_> {
             }
         }
         Ok(Target { name, change: Change::Factors(factors), stored_in_out, places })
+    }
+
+    /// A weight that was multiplied into a constant would be merged into half of its places.
+    fn refuse_folded(&self, states: &HiddenStates, adapter: &Adapter) -> Result<(), MergeError> {
+        let blocks = blocks(self.model, states)?;
+        let adapted = adapter.factors.iter().flat_map(|factors| self.layers_of(&factors.module));
+        let nodes: HashSet<usize> = adapted.map(|(layer, _)| layer.node).collect();
+        let touched = |block: usize| {
+            let block = blocks.iter().find(|known| known.index == block);
+            block.is_some_and(|block| block.linears.iter().any(|linear| nodes.contains(&linear.node)))
+        };
+        let folded = folded_products(self.model, &blocks, self.base.checkpoint.as_ref())?;
+        match folded.into_iter().find(|found| touched(found.block)) {
+            Some(found) => Err(MergeError::Folded { onnx: self.model.path().into(), found }),
+            None => Ok(()),
+        }
     }
 
     /// A weight that is looked up as a table, or belongs to another tensor of the checkpoint too, is tied.

@@ -208,7 +208,10 @@ impl<'g> LinearFinder<'g> {
 
 /// Whether the node multiplies integers.
 fn is_integer_product(node: &Node) -> bool {
-    matches!(node.op_type.as_str(), "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "QLinearMatMul")
+    matches!(
+        node.op_type.as_str(),
+        "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "QLinearMatMul"
+    )
 }
 
 /// Which input of a product is its weight.

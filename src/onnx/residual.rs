@@ -407,7 +407,8 @@ fn is_normalisation(node: &Node) -> bool {
 
 /// Operations that norms are made of.
 fn is_token_wise(node: &Node) -> bool {
-    const ELEMENTS: [&str; 15] = [
+    // The second half is how half precision is kept from overflowing: values beyond a bound are clipped where there are any.
+    const ELEMENTS: [&str; 24] = [
         "Add",
         "Sub",
         "Mul",
@@ -423,6 +424,15 @@ fn is_token_wise(node: &Node) -> bool {
         "Clip",
         "Abs",
         "Neg",
+        "Min",
+        "IsInf",
+        "IsNaN",
+        "Not",
+        "Or",
+        "Greater",
+        "Where",
+        "ReduceSum",
+        "ReduceMax",
     ];
     is_normalisation(node) || ELEMENTS.contains(&node.op_type.as_str())
 }

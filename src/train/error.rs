@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use tch::TchError;
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, FoldedProduct};
 use crate::dataset::metric::MetricError;
 use crate::files::FileError;
 use crate::onnx::OnnxError;
@@ -49,6 +49,14 @@ pub enum TrainError {
         name: String,
         /// The names that were given.
         given: String,
+    },
+    /// The export holds a planned weight in a form that an adapter cannot reach.
+    #[error("cannot train {}: {found}", onnx.display())]
+    Folded {
+        /// The `.onnx` file.
+        onnx: PathBuf,
+        /// What was found.
+        found: FoldedProduct,
     },
     /// A weight cannot be adapted or trained.
     #[error("cannot train the weight `{weight}`: {reason}")]

@@ -7,10 +7,10 @@ use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
-use crate::checkpoint::{Checkpoint, match_head};
+use crate::checkpoint::{Checkpoint, folded_products, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective};
 use crate::files::sha256;
-use crate::onnx::{Head, HeadPooling, HiddenStates, Model, head};
+use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head};
 use crate::rank::{Plan, PlannedModule};
 
 /// Rows with their labels.
@@ -94,6 +94,7 @@ impl<'a> TrainInput<'a> {
     /// Refuses what does not fit together.
     pub(super) fn check(&self) -> Result<(), TrainError> {
         check_plan(self.plan, self.model, self.model_sha256)?;
+        self.refuse_folded()?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
             if rows.encodings.is_empty() {
@@ -112,6 +113,20 @@ impl<'a> TrainInput<'a> {
             metric.check(self.objective)?;
         }
         Ok(())
+    }
+
+    /// A weight that was multiplied into a constant would be trained in half of its places.
+    fn refuse_folded(&self) -> Result<(), TrainError> {
+        let blocks = blocks(self.model, &HiddenStates::find(self.model)?)?;
+        let planned = |block: usize| {
+            let block = self.plan.blocks.iter().find(|known| known.block == block);
+            block.is_some_and(|block| block.modules.iter().any(|module| module.rank > 0))
+        };
+        let folded = folded_products(self.model, &blocks, self.checkpoint)?;
+        match folded.into_iter().find(|found| planned(found.block)) {
+            Some(found) => Err(TrainError::Folded { onnx: self.model.path().into(), found }),
+            None => Ok(()),
+        }
     }
 
     /// The weights to adapt: those with a rank, each once.

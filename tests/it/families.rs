@@ -37,7 +37,9 @@ fn exports_of_many_families_are_understood() {
         let threads: Vec<_> = (0..SIDE_BY_SIDE)
             .map(|number| {
                 let (part, root, forms) = (part(number), &root, &forms);
-                scope.spawn(move || part.iter().flat_map(|family| family_outcomes(library, root, family, forms)).collect::<Vec<_>>())
+                scope.spawn(move || {
+                    part.iter().flat_map(|family| family_outcomes(library, root, family, forms)).collect::<Vec<_>>()
+                })
             })
             .collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("no panic in an examination")).collect()
@@ -62,7 +64,8 @@ fn family_outcomes(library: &Library, root: &Path, family: &str, forms: &[String
         output_of("scripts/make_fixtures.py", &[text(root), "--families", family]);
         std::fs::write(&stamp, version).expect("the folder is there");
     }
-    let fixtures = forms.iter().filter_map(|form| Fixture::open(&root.join(family).join(form), format!("{family}/{form}")));
+    let fixtures =
+        forms.iter().filter_map(|form| Fixture::open(&root.join(family).join(form), format!("{family}/{form}")));
     let merged = root.join("merged").join(family);
     let _ = std::fs::remove_dir_all(&merged);
     let mut outcomes: Vec<(String, Outcome)> = fixtures
@@ -71,7 +74,8 @@ fn family_outcomes(library: &Library, root: &Path, family: &str, forms: &[String
             (fixture.name.clone(), examine(library, &fixture, &out))
         })
         .collect();
-    let checked = output_of("tests/python/family_merges.py", &[text(root), text(&root.join("merged")), family]).unwrap_or_default();
+    let checked = output_of("tests/python/family_merges.py", &[text(root), text(&root.join("merged")), family])
+        .unwrap_or_default();
     for line in checked.lines() {
         let mut words = line.split(' ');
         let name = words.next().unwrap_or_default();

@@ -390,7 +390,11 @@ fn an_unknown_operator_is_named_with_what_to_export_instead() {
     let mut graph = gelora::onnx::wire::Writer::new();
     graph.int(1, 8).message(7, |graph| {
         graph.message(1, |node| {
-            node.string(1, "x").string(2, "y").string(3, "fused").string(4, "MultiHeadAttention").string(7, "com.microsoft");
+            node.string(1, "x")
+                .string(2, "y")
+                .string(3, "fused")
+                .string(4, "MultiHeadAttention")
+                .string(7, "com.microsoft");
         });
         graph.message(11, |input| {
             input.string(1, "x");

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use gelora::checkpoint::{ModelFolder, match_weights};
+use gelora::checkpoint::{ModelFolder, folded_products, match_weights};
 use gelora::merge::merge;
-use gelora::onnx::{HiddenStates, LinearLayer, Model, blocks, expose, first_copies, linear_layers};
+use gelora::onnx::{HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, linear_layers};
 use gelora::progress::Silent;
 use gelora::rank::{BlockToAdapt, Layers, ModuleToAdapt};
 use gelora::runtime::{Device, Feeder, Library, Session, SessionSettings, Tokens};
@@ -146,8 +146,10 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
         Err(verdict) => return Outcome::nothing(verdict),
     };
     let tolerance = fixture.tolerance();
+    let folder = ModelFolder::open(&fixture.folder).expect("it was opened before");
+    let bare = onnx_blocks(&model, &states).expect("it was done before");
+    let folded = folded_products(&model, &bare, folder.checkpoint.as_ref()).expect("readable").into_iter().next();
     let merges = if fixture.folder.join("adapter").exists() {
-        let folder = ModelFolder::open(&fixture.folder).expect("it was opened before");
         match merge(&folder, &fixture.folder.join("adapter"), out, &Silent) {
             Ok(_) => Verdict::Wrong("the merged model was not checked".into()),
             Err(error) => refused(&error),
@@ -157,7 +159,11 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
     };
     Outcome {
         plans: Verdict::of(states_differ(library, &model, &states, &reference), tolerance),
-        trains: Verdict::of(trains(&model, &blocks, &reference, tolerance), tolerance),
+        // The check that training begins with.
+        trains: match folded {
+            Some(folded) => refused(&folded),
+            None => Verdict::of(trains(&model, &blocks, &reference, tolerance), tolerance),
+        },
         merges,
         tolerance,
     }
@@ -169,7 +175,7 @@ fn structure(
     reference: &Reference,
 ) -> Result<(HiddenStates, Vec<BlockToAdapt>), Verdict> {
     let states = HiddenStates::find(model).map_err(|error| refused(&error))?;
-    let blocks = blocks(model, &states).map_err(|error| refused(&error))?;
+    let blocks = onnx_blocks(model, &states).map_err(|error| refused(&error))?;
     if blocks.len() != reference.layers {
         return Err(Verdict::Wrong(format!("{} blocks instead of {}", blocks.len(), reference.layers)));
     }
@@ -245,12 +251,15 @@ fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, toleran
     let device = tch::Device::Cpu;
     let mut program = Program::new(model, device, ProgramOptions::default()).map_err(|error| refused(&error))?;
     let mut largest = 0f64;
+    // Where ONNX Runtime has no kernels the reference is transformers in float32, and twice its own loss is allowed.
+    let lost = reference.tensors.get("transformers.rounding").map_or(0.0, |lost| lost.double_value(&[]));
+    let within = |difference: f64| if difference <= 2.0 * lost { 0.0 } else { difference };
     for case in ["0", "1"] {
         for output in ["logits", "last_hidden_state"] {
             let Some(expected) = reference.tensors.get(&format!("{case}.out.{output}")) else { continue };
             let found = tch::no_grad(|| program.run(&given(model, reference, case), &[output]));
             let found = found.map_err(|error| refused(&error))?.remove(0).to_kind(Kind::Float);
-            largest = largest.max(relative_difference(&found, expected));
+            largest = largest.max(within(relative_difference(&found, expected)));
         }
     }
     // A weight that several blocks share is listed in each of them.
@@ -268,7 +277,7 @@ fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, toleran
     let output = if model.graph.outputs.iter().any(|o| o.name == "logits") { "logits" } else { "last_hidden_state" };
     let answers = program.run(&given(model, reference, "0"), &[output]).map_err(|error| refused(&error))?.remove(0);
     let answers = answers.to_kind(Kind::Float);
-    largest = largest.max(relative_difference(&answers, &reference.tensors["peft.logits"]));
+    largest = largest.max(within(relative_difference(&answers, &reference.tensors["peft.logits"])));
     let chosen = if answers.dim() == 3 {
         let last = reference.tensors["0.in.attention_mask"].sum_dim_intlist(1i64, false, Kind::Int64) - 1;
         let rows = Tensor::arange(answers.size()[0], (Kind::Int64, device));

@@ -1,0 +1,82 @@
+//! Products whose result an optimizer has computed beforehand.
+//!
+//! A model may multiply a weight of a block not only with its hidden state but with a table too (relative positions). Where
+//! the exporter or an optimizer folds that second product into a constant, a change of the weight no longer reaches it: an
+//! adapter would be trained, and merged, into half of its places.
+
+use std::collections::HashSet;
+
+use super::{Block, Model, Topology, node_inputs};
+
+/// A matrix product of a block, one operand of which depends on constants and shapes alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConstantOperand {
+    /// 1 to L.
+    pub block: usize,
+    /// The product: an index into `graph.nodes`.
+    pub node: usize,
+    /// The constants that the operand is made of: indices into `graph.initializers`.
+    pub initializers: Vec<usize>,
+}
+
+/// All of them, but for linear layers and for operands that are themselves made by a product.
+pub fn constant_operands(model: &Model, blocks: &[Block]) -> Vec<ConstantOperand> {
+    let topology = Topology::new(&model.graph);
+    let mut found = Vec::new();
+    for block in blocks {
+        let linear: HashSet<usize> = block.linears.iter().map(|linear| linear.node).collect();
+        for &node in &block.nodes {
+            if !is_product(&model.graph.nodes[node].op_type) || linear.contains(&node) {
+                continue;
+            }
+            // A third operand of a product is its bias.
+            for operand in model.graph.nodes[node].inputs.iter().take(2) {
+                let initializers = tables(model, &topology, operand).unwrap_or_default();
+                // A matrix that is multiplied as it stands is a weight, which shared ones list at their first use only.
+                let weight = initializers.len() == 1 && model.graph.initializers[initializers[0]].name == *operand;
+                if !initializers.is_empty() && !weight {
+                    found.push(ConstantOperand { block: block.index, node, initializers });
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The floating-point constants of at least two dimensions that a value is made of; `None` where an input of the graph or a
+/// product has part in it.
+fn tables(model: &Model, topology: &Topology, value: &str) -> Option<Vec<usize>> {
+    let graph = &model.graph;
+    let mut open = vec![value];
+    let mut seen = HashSet::new();
+    let mut tables = Vec::new();
+    while let Some(value) = open.pop() {
+        if !seen.insert(value) {
+            continue;
+        }
+        if topology.initializer(value).is_some() {
+            let index = graph.initializers.iter().position(|tensor| tensor.name == value)?;
+            let tensor = &graph.initializers[index];
+            if tensor.data_type.is_float()
+                && tensor.dims.len() > 1
+                && tensor.dims.iter().filter(|d| **d > 1).count() > 1
+            {
+                tables.push(index);
+            }
+            continue;
+        }
+        let node = topology.producer_node(value)?;
+        if matches!(node.op_type.as_str(), "Shape" | "Size" | "Constant") {
+            continue;
+        }
+        if is_product(&node.op_type) {
+            return None;
+        }
+        open.extend(node_inputs(node));
+    }
+    Some(tables)
+}
+
+fn is_product(operator: &str) -> bool {
+    matches!(operator, "MatMul" | "Gemm" | "Einsum" | "FusedMatMul")
+}
