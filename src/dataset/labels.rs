@@ -1,6 +1,6 @@
 //! Labels: what the words and numbers in a label column stand for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::DatasetError;
@@ -179,8 +179,10 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
 }
 
 fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    // Of equal names the first counts. With a class per row a search through the list would take the square of the rows.
+    let places: HashMap<&str, usize> = labels.iter().enumerate().rev().map(|(i, name)| (name.as_str(), i)).collect();
     let class = |text: &str| {
-        let by_name = |name: &str| labels.iter().position(|label| label == name);
+        let by_name = |name: &str| places.get(name).copied();
         by_name(text.trim()).or_else(|| {
             let value = integer(text)?;
             by_name(&value.to_string())

@@ -129,9 +129,9 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Where the wanted columns stand in the header.
 fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<usize>, DatasetError> {
-    for (i, name) in header.iter().enumerate() {
-        if header[..i].contains(name) && wanted.iter().any(|column| column.name == *name) {
-            return Err(DatasetError::RepeatedColumn { path: path.into(), column: quoted(name) });
+    for column in wanted {
+        if header.iter().filter(|name| **name == column.name).count() > 1 {
+            return Err(DatasetError::RepeatedColumn { path: path.into(), column: quoted(column.name) });
         }
     }
     let position = |column: &Wanted<'_>| {

@@ -7,6 +7,8 @@ mod extraction;
 mod graph;
 mod merge;
 #[cfg(feature = "train")]
+mod operators;
+#[cfg(feature = "train")]
 mod program;
 mod python;
 mod resuming;
