@@ -44,7 +44,13 @@ pub(super) fn layer_normalization(building: &Building<'_>) -> Built {
         let mut result = if outputs == 1 {
             vec![x.f_layer_norm(shape, weight, offset, epsilon, false)?]
         } else {
-            let (y, mean, inverse) = x.f_native_layer_norm(shape, weight, offset, epsilon)?;
+            let axes: Vec<i64> = ((size.len() - shape.len()) as i64..size.len() as i64).collect();
+            let [y, mean, inverse] = standardised(x, &axes, epsilon)?;
+            let y = match (weight, offset) {
+                (Some(weight), Some(offset)) => y.f_mul(weight)?.f_add(offset)?,
+                (Some(weight), None) => y.f_mul(weight)?,
+                _ => y,
+            };
             vec![y, mean, inverse]
         };
         if !fused {
@@ -56,6 +62,16 @@ pub(super) fn layer_normalization(building: &Building<'_>) -> Built {
         result.truncate(outputs);
         Ok(result)
     }))
+}
+
+/// `(x − mean) / √(variance + ε)`, the mean, and the factor. libtorch's fused form hands out the last two without a gradient.
+fn standardised(x: &Tensor, axes: &[i64], epsilon: f64) -> Result<[Tensor; 3], OpError> {
+    let kind = x.f_kind()?;
+    let wide = if matches!(kind, Kind::Half | Kind::BFloat16) { x.f_to_kind(Kind::Float)? } else { x.shallow_clone() };
+    let mean = wide.f_mean_dim(axes, true, None)?;
+    let centred = wide.f_sub(&mean)?;
+    let inverse = centred.f_mul(&centred)?.f_mean_dim(axes, true, None)?.f_add_scalar(epsilon)?.f_rsqrt()?;
+    Ok([centred.f_mul(&inverse)?.f_to_kind(kind)?, mean, inverse])
 }
 
 /// `x / √(mean(x²) + ε) · scale` over the axes from `axis` on.
