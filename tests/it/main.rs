@@ -1,6 +1,8 @@
 //! The tests at the edges of the rooms, in one binary.
 
 mod cli;
+#[cfg(feature = "train")]
+mod control;
 mod dimension;
 mod evaluation;
 mod extraction;

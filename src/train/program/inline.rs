@@ -1,6 +1,6 @@
 //! Functions of the model and branches that are known to be taken, put in the place of the nodes that stand for them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::error::TrainError;
 use super::super::operators::{captured_names, full_name, subgraph};
@@ -14,14 +14,20 @@ const MOST_NODES: usize = 1 << 20;
 
 /// The nodes of the main graph without calls of the model's functions, in it and in the graphs inside of its nodes.
 pub(super) fn without_functions(model: &Model) -> Result<Vec<Node>, TrainError> {
-    let functions: HashMap<(&str, &str), &Function> =
-        model.functions.iter().map(|function| ((function.domain.as_str(), function.name.as_str()), function)).collect();
-    let mut inliner = Inliner { functions, opset: model.opset(), made: 0 };
+    let mut inliner = Inliner { functions: HashMap::new(), overloaded: HashSet::new(), opset: model.opset(), made: 0 };
+    for function in &model.functions {
+        let key = (function.domain.as_str(), function.name.as_str());
+        if inliner.functions.insert(key, function).is_some() {
+            inliner.overloaded.insert(key);
+        }
+    }
     inliner.nodes(&model.graph.nodes, 0)
 }
 
 struct Inliner<'m> {
     functions: HashMap<(&'m str, &'m str), &'m Function>,
+    /// Names that several functions have.
+    overloaded: HashSet<(&'m str, &'m str)>,
     opset: i64,
     made: usize,
 }
@@ -42,17 +48,20 @@ impl Inliner<'_> {
                 None => result.push(node),
             }
             self.made += 1;
-            if depth > MAXIMUM_DEPTH || self.made > MOST_NODES {
-                return Err(refused(&result, "functions use each other without end"));
-            }
         }
         Ok(result)
     }
 
     /// The nodes of a function with the names and attributes of the node that uses it.
     fn call(&mut self, function: &Function, node: &Node, depth: usize) -> Result<Vec<Node>, TrainError> {
+        if self.overloaded.contains(&(node.domain.as_str(), node.op_type.as_str())) {
+            return Err(refused(node, "its functions differ by their overload alone"));
+        }
+        if depth == MAXIMUM_DEPTH || self.made > MOST_NODES {
+            return Err(refused(node, "functions use each other without end"));
+        }
         if function.opsets.get("").is_some_and(|opset| *opset != self.opset) {
-            return Err(refused(std::slice::from_ref(node), "its function is written for another operator set"));
+            return Err(refused(node, "its function is written for another operator set"));
         }
         let mut nodes = function.nodes.clone();
         for inner in &mut nodes {
@@ -90,11 +99,10 @@ impl Inliner<'_> {
     }
 }
 
-fn refused(nodes: &[Node], reason: &str) -> TrainError {
-    let node = nodes.last();
+fn refused(node: &Node, reason: &str) -> TrainError {
     TrainError::Operator {
-        operator: node.map(full_name).unwrap_or_default(),
-        node: node.map(|node| node.label().to_owned()).unwrap_or_default(),
+        operator: full_name(node),
+        node: node.label().to_owned(),
         reason: reason.into(),
         cure: "export the model again without functions of its own (torch.onnx.export with optimize=True, or onnx.inliner)",
     }
@@ -161,8 +169,7 @@ pub(super) fn branch(node: &Node, condition: bool) -> Option<(Vec<Node>, Vec<Ten
     let prefix = format!("{}/", node.label());
     let (mut nodes, mut initializers) = (graph.nodes.clone(), graph.initializers.clone());
     let mut copies = Vec::new();
-    let made: std::collections::HashSet<&str> =
-        graph.nodes.iter().flat_map(|inner| inner.outputs.iter().map(String::as_str)).collect();
+    let made: HashSet<&str> = graph.nodes.iter().flat_map(|inner| inner.outputs.iter().map(String::as_str)).collect();
     for (output, name) in graph.outputs.iter().zip(&node.outputs).filter(|(_, name)| !name.is_empty()) {
         if made.contains(output.name.as_str()) && !names.contains_key(output.name.as_str()) {
             names.insert(&output.name, name.clone());
