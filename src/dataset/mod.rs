@@ -12,6 +12,8 @@ pub mod metric;
 #[cfg_attr(feature = "parquet", path = "parquet_table.rs")]
 #[cfg_attr(not(feature = "parquet"), path = "parquet_absent.rs")]
 mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_checks;
 mod preset;
 mod table;
 #[cfg(test)]

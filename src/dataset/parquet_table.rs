@@ -12,9 +12,9 @@ use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use bytes::Bytes;
 
-use super::DatasetError;
 use super::error::{Place, quoted, quoted_list};
 use super::table::{Row, Wanted};
+use super::{DatasetError, parquet_checks as checks};
 use crate::files::FileError;
 
 /// Values decoded at a time.
@@ -23,18 +23,20 @@ const CHUNK: usize = 1024;
 /// Reads at most `limit` rows of a file.
 pub(super) fn read_file(path: &Path, wanted: &[Wanted<'_>], limit: usize) -> Result<Vec<Row>, DatasetError> {
     let file = File::open(path).map_err(FileError::new("read", path))?;
-    read(path, file, wanted, limit)
+    let again = || file.try_clone().map_err(FileError::new("read", path));
+    read(path, [again()?, again()?], wanted, limit)
 }
 
 /// Reads a file that is in memory.
 pub(super) fn read_bytes(path: &Path, bytes: &[u8], wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
-    read(path, Bytes::copy_from_slice(bytes), wanted, usize::MAX)
+    let bytes = Bytes::copy_from_slice(bytes);
+    read(path, [bytes.clone(), bytes], wanted, usize::MAX)
 }
 
 /// The reader panics on some broken files, where it should refuse them: that too is an error of the file.
 fn read<R: ChunkReader + 'static>(
     path: &Path,
-    source: R,
+    source: [R; 2],
     wanted: &[Wanted<'_>],
     limit: usize,
 ) -> Result<Vec<Row>, DatasetError> {
@@ -47,13 +49,16 @@ fn read<R: ChunkReader + 'static>(
 
 fn decode<R: ChunkReader + 'static>(
     path: &Path,
-    source: R,
+    source: [R; 2],
     wanted: &[Wanted<'_>],
     limit: usize,
 ) -> Result<Vec<Row>, DatasetError> {
     let broken =
         |reason: String| DatasetError::Parquet { path: path.into(), reason: reason.replace(['\n', '\r'], " ") };
     let failed = |error: ParquetError| broken(error.to_string());
+    // One for the reader, which keeps it, and one for the checks.
+    let [source, seen] = source;
+    checks::footer(&seen).map_err(broken)?;
     let file = SerializedFileReader::new(source).map_err(failed)?;
     let schema = file.metadata().file_metadata().schema_descr_ptr();
     let columns = wanted.iter().map(|column| Column::find(path, &schema, column)).collect::<Result<Vec<_>, _>>()?;
@@ -66,6 +71,7 @@ fn decode<R: ChunkReader + 'static>(
         let group = file.get_row_group(index).map_err(failed)?;
         let mut values = Vec::with_capacity(columns.len());
         for column in &columns {
+            checks::pages(&seen, group.metadata().column(column.index).byte_range()).map_err(broken)?;
             let reader = group.get_column_reader(column.index).map_err(failed)?;
             let read = column.read(reader, most).map_err(failed)?;
             values.push(read.map_err(|(at, found)| DatasetError::ColumnValue {
