@@ -97,3 +97,27 @@ fn functions_that_cannot_be_put_in_place_are_refused_in_one_line() {
     let y = program(&[("Neg", "")], 17).expect("a program").run(&[("x", x)], &["y"]).expect("it runs");
     assert_eq!(y[0].double_value(&[0]), -1.5);
 }
+
+/// libtorch reads as many bytes as a shape says: a constant that is shorter must be refused before.
+#[test]
+fn a_constant_with_too_few_bytes_is_refused() {
+    let mut model = Writer::new();
+    model.int(1, 8).message(7, |graph| {
+        graph.message(1, |node| {
+            node.string(2, "c").string(3, "short").string(4, "Constant").message(5, |attribute| {
+                attribute.string(1, "value").int(20, 4).message(5, |tensor| {
+                    tensor.int(1, 1_000_000).int(2, 1).bytes(9, &[0; 8]);
+                });
+            });
+        });
+        graph.message(1, |node| {
+            node.string(1, "x").string(1, "c").string(2, "y").string(4, "Add");
+        });
+        graph.message(11, |input| _ = input.string(1, "x"));
+        graph.message(12, |output| _ = output.string(1, "y"));
+    });
+    let model = Model::from_bytes("short.onnx", model.into_bytes()).expect("a model");
+    let program = Program::new(&model, Device::Cpu, options(true)).expect("a program");
+    let error = program.run(&[("x", Tensor::from(1.0f32))], &["y"]).expect_err("it is too short").to_string();
+    assert!(error.contains("a tensor of shape [1000000] and type float32 has 8 bytes"), "{error}");
+}

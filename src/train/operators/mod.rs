@@ -379,6 +379,14 @@ pub(crate) fn load(tensor: &crate::onnx::Tensor, bytes: &[u8]) -> Result<Tensor,
     if tensor.is_empty() {
         return Ok(Tensor::f_zeros(&dims, (kind, Device::Cpu))?);
     }
+    // libtorch reads as much as the shape says, whatever there is.
+    if tensor.len().checked_mul(kind.elt_size_in_bytes()) != Some(bytes.len()) {
+        return because(format!(
+            "a tensor of shape {dims:?} and type {} has {} bytes",
+            tensor.data_type.name(),
+            bytes.len()
+        ));
+    }
     Ok(Tensor::f_from_data_size(bytes, &dims, kind)?)
 }
 
