@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::matrix::attend;
 use super::{Building, Built, Call, OpError, Outputs, because, kernel, kind_of};
 use crate::onnx::{Attribute, DataType};
 
@@ -56,7 +57,21 @@ impl Attention {
         let groups = q.size()[1] / k.size()[1].max(1);
         let (bias, masked) = self.bias(call, &q, k.size()[2], past)?;
 
-        let scale = self.scale.unwrap_or_else(|| 1.0 / (q.size()[3] as f64).sqrt()).sqrt();
+        let scale = self.scale.unwrap_or_else(|| 1.0 / (q.size()[3] as f64).sqrt());
+        if self.outputs == 1 && self.softcap == 0.0 && self.precision.is_none() {
+            let key = repeat_heads(&k, groups)?.f_transpose(-2, -1)?;
+            // Rank 4 is what libtorch's fused attention takes.
+            let bias = match bias {
+                Some(bias) => Some((bias.dim()..4).try_fold(bias, |bias, _| bias.f_unsqueeze(0))?),
+                None => None,
+            };
+            let mut y = attend(&q, &key, &repeat_heads(&v, groups)?, bias.as_ref(), scale)?;
+            if let Some(masked) = &masked {
+                y = y.f_masked_fill(masked, 0.0)?;
+            }
+            return Ok(vec![if flat { y.f_transpose(1, 2)?.f_flatten(2, 3)? } else { y }]);
+        }
+        let scale = scale.sqrt();
         let key = repeat_heads(&k, groups)?.f_mul_scalar(scale)?.f_transpose(-2, -1)?;
         let mut scores = q.f_mul_scalar(scale)?.f_matmul(&key)?;
         let mut shown = scores.shallow_clone();

@@ -321,6 +321,11 @@ fn attentions(checked: &mut Checked) {
     let visible = shaped(&[1, 1, 0, 0, 0, 0], &[2, 3]);
     let visible = if let Fixed(tensor) = visible { Fixed(tensor.to_kind(Kind::Bool)) } else { visible };
     checked.op("Attention", vec![], vec![any(&[1, 2, 2, 4]), any(&[1, 2, 3, 4]), any(&[1, 2, 3, 4]), visible]);
+    // Long enough for libtorch's fused form; one query sees nothing there either.
+    let hidden = Tensor::zeros([2, 26], (Kind::Double, Device::Cpu));
+    let _ = hidden.get(1).fill_(f64::NEG_INFINITY);
+    let _ = hidden.narrow(1, 0, 5).fill_(f64::NEG_INFINITY);
+    checked.op("Attention", vec![], vec![any(&[1, 1, 2, 2]), any(&[1, 1, 26, 2]), any(&[1, 1, 26, 2]), Fixed(hidden)]);
     let cached = vec![f("softcap", 1.5), f("scale", 0.4), i("qk_matmul_output_mode", 3)];
     let inputs = vec![
         any(&[1, 1, 2, 4]),
