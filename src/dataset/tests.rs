@@ -200,6 +200,23 @@ fn what_is_wrong_with_a_table() {
     insta::assert_snapshot!(cases.join("\n"));
 }
 
+/// With a search per row or per column this would take minutes.
+#[test]
+fn large_tables_take_time_in_proportion() {
+    const MANY: usize = 50_000;
+    let rows: String = (0..MANY).map(|row| format!("t\tlabel {row}\n")).collect();
+    let dataset = load("a.tsv", format!("text\tlabel\n{rows}"), &plain());
+    assert_eq!(dataset.objective.unwrap().outputs(), MANY);
+    let names: String = (0..MANY).map(|column| format!("\tcolumn {column}")).collect();
+    let fields = "\t.".repeat(MANY);
+    assert_eq!(
+        texts(&load("a.tsv", format!("text\tlabel{names}\na\tx{fields}\nb\ty{fields}\n"), &plain())),
+        ["a", "b"]
+    );
+    let quotes = "\"\"".repeat(MANY);
+    assert_eq!(load("a.csv", format!("text,label\n\"{quotes}\",1\nb,0\n"), &plain()).examples[0].text.len(), MANY);
+}
+
 #[test]
 fn what_is_wrong_with_labels() {
     let classes = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };

@@ -416,3 +416,50 @@ impl Parser<'_> {
 fn normal_domain(domain: String) -> String {
     if domain == "ai.onnx" { String::new() } else { domain }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Writer;
+    use super::super::{HiddenStates, Model, blocks};
+
+    const MANY: usize = 30_000;
+
+    /// With a search per name this would take minutes.
+    #[test]
+    fn many_names_take_time_in_proportion() {
+        let mut model = Writer::new();
+        model.int(1, 8).message(7, |graph| {
+            let mut identity = |from: &str, to: &str| {
+                graph.message(1, |node| {
+                    node.string(1, from).string(2, to).string(4, "Identity");
+                });
+            };
+            identity("x", "hidden_states.0");
+            for copy in 0..MANY {
+                identity("hidden_states.0", &format!("copy {copy}"));
+            }
+            graph.message(1, |node| {
+                node.string(1, "copy 7").string(2, "hidden_states.1").string(4, "Tanh");
+            });
+            for output in ["hidden_states.0", "hidden_states.1"] {
+                graph.message(12, |value| _ = value.string(1, output));
+            }
+        });
+        let model = Model::from_bytes("copies.onnx", model.into_bytes()).unwrap();
+        let states = HiddenStates::find(&model).unwrap();
+        assert_eq!(blocks(&model, &states).unwrap()[0].nodes, [MANY + 1]);
+
+        let mut model = Writer::new();
+        model.int(1, 8).message(7, |graph| {
+            for file in 0..MANY {
+                graph.message(5, |tensor| {
+                    tensor.int(2, 1).string(8, "w").int(14, 1).message(13, |entry| {
+                        entry.string(1, "location").string(2, &format!("file {file}"));
+                    });
+                });
+            }
+        });
+        let error = Model::from_bytes("/nowhere/externals.onnx", model.into_bytes()).unwrap_err().to_string();
+        assert!(error.contains("file 0"), "{error}");
+    }
+}
