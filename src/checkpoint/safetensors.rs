@@ -91,13 +91,22 @@ pub struct CheckpointFile {
     pub path: PathBuf,
     /// Length of the header with its length field: tensors begin here.
     pub data_start: usize,
-    map: Mmap,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
 }
 
 impl CheckpointFile {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.content {
+            Content::Mapped(map) => map,
+            Content::Owned(bytes) => bytes,
+        }
     }
 }
 
@@ -141,6 +150,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Reads one safetensors file that is in memory; `path` names it in messages.
+    ///
+    /// # Errors
+    /// When it is truncated or not safetensors.
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        let mut checkpoint = Self::empty(path.parent().unwrap_or(Path::new(".")));
+        checkpoint.add_content(path.into(), Content::Owned(bytes))?;
+        Ok(checkpoint)
+    }
+
     fn empty(folder: &Path) -> Self {
         Checkpoint { folder: folder.into(), index: None, files: vec![], tensors: vec![], by_name: HashMap::new() }
     }
@@ -174,15 +193,21 @@ impl Checkpoint {
         let handle = File::open(&path).map_err(FileError::new("open", &path))?;
         // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
         let map = unsafe { Mmap::map(&handle) }.map_err(FileError::new("read", &path))?;
-        let (data_start, tensors) = parse_header(&path, &map, self.files.len())?;
+        self.add_content(path, Content::Mapped(map))
+    }
+
+    fn add_content(&mut self, path: PathBuf, content: Content) -> Result<(), CheckpointError> {
+        let mut file = CheckpointFile { path, data_start: 0, content };
+        let (data_start, tensors) = parse_header(&file.path, file.bytes(), self.files.len())?;
+        file.data_start = data_start;
         for tensor in tensors {
             if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
                 let reason = format!("tensor `{}` is in two files", tensor.name);
-                return Err(CheckpointError::Malformed { path, reason });
+                return Err(CheckpointError::Malformed { path: file.path, reason });
             }
             self.tensors.push(tensor);
         }
-        self.files.push(CheckpointFile { path, data_start, map });
+        self.files.push(file);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct GlobalArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataArguments {
-    /// The rows: .tsv, .csv or .jsonl
+    /// The rows: .tsv, .csv, .jsonl or .parquet
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
 
@@ -79,7 +79,7 @@ pub(crate) struct ColumnArguments {
     #[arg(long, value_name = "KIND", value_parser = word::<ObjectiveKind>)]
     pub(crate) objective: Option<ObjectiveKind>,
 
-    /// tsv, csv or jsonl [default: by the name of the file]
+    /// tsv, csv, jsonl or parquet [default: by the name of the file]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
 

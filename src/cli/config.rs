@@ -70,7 +70,7 @@ pub struct DataSection {
     pub labels: Option<Vec<String>>,
     /// `classification` or `regression`; by the labels where it is not given.
     pub objective: Option<ObjectiveKind>,
-    /// `tsv`, `csv` or `jsonl`; by the names of the files where it is not given.
+    /// `tsv`, `csv`, `jsonl` or `parquet`; by the names of the files where it is not given.
     pub format: Option<Format>,
     /// Whether `"` quotes fields; no in TSV and yes in CSV where it is not given.
     pub quoting: Option<bool>,

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     restart: bool,
 
-    /// Rows to train on: .tsv, .csv or .jsonl
+    /// Rows to train on: .tsv, .csv, .jsonl or .parquet
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     data: PathBuf,
 

@@ -1,9 +1,37 @@
 //! What can be wrong with data and tokenizer files. Every text is one line that ends in the cure.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::files::FileError;
 use crate::progress::Cancelled;
+
+/// Where in a file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a text.
+    Line(usize),
+    /// A row of a Parquet file, which has no lines.
+    Row(usize),
+}
+
+impl Place {
+    /// The number alone.
+    pub fn number(self) -> usize {
+        match self {
+            Place::Line(number) | Place::Row(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(formatter, "line {line}"),
+            Place::Row(row) => write!(formatter, "row {row}"),
+        }
+    }
+}
 
 /// What can be wrong with a data set or its tokenizer.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +44,7 @@ pub enum DatasetError {
     Cancelled(#[from] Cancelled),
     /// The ending of the file name says nothing.
     #[error(
-        "{}: cannot tell the format from the file name; give it (format: tsv, csv or jsonl)",
+        "{}: cannot tell the format from the file name; give it (format: tsv, csv, jsonl or parquet)",
         path.display()
     )]
     UnknownFormat {
@@ -52,12 +80,16 @@ pub enum DatasetError {
         column: String,
     },
     /// A column that was asked for is not there.
-    #[error("{}, line {line}: no column `{column}`; the columns are {there}; {cure}", path.display())]
+    #[error(
+        "{}{}: no column `{column}`; the columns are {there}; {cure}",
+        path.display(),
+        line.map(|line| format!(", line {line}")).unwrap_or_default()
+    )]
     MissingColumn {
         /// The file.
         path: PathBuf,
-        /// Line of the header, or of the JSON object.
-        line: usize,
+        /// Line of the header, or of the JSON object; a Parquet file has none.
+        line: Option<usize>,
         /// The name that was asked for.
         column: String,
         /// The columns that are there, quoted and separated by commas.
@@ -118,6 +150,38 @@ pub enum DatasetError {
         /// What to do.
         cure: &'static str,
     },
+    /// A column of a Parquet file that holds something else than texts or labels.
+    #[error("{}: column `{column}` {found}; {cure}", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A value of a Parquet file that cannot be used.
+    #[error("{}, row {row}: column `{column}` {found}; fill it in or remove the row", path.display())]
+    ColumnValue {
+        /// The file.
+        path: PathBuf,
+        /// Row, from 1.
+        row: usize,
+        /// The column.
+        column: String,
+        /// What it is, e.g. `is null`.
+        found: &'static str,
+    },
+    /// A Parquet file that is broken or written in a way that cannot be read.
+    #[error("{} cannot be read as Parquet: {reason}; check that it is whole, or write it again", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// A header and nothing else.
     #[error("{} has no rows; check that it is the right file", path.display())]
     NoRows {
@@ -125,50 +189,50 @@ pub enum DatasetError {
         path: PathBuf,
     },
     /// A text with nothing in it.
-    #[error("{}, line {line}: column `{column}` is empty; fill it in or remove the row", path.display())]
+    #[error("{}, {place}: column `{column}` is empty; fill it in or remove the row", path.display())]
     EmptyText {
         /// The file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// Line or row.
+        place: Place,
         /// The column.
         column: String,
     },
     /// A row without a label.
     #[error(
-        "{}, line {line}: the label (column `{column}`) is empty; fill it in, remove the row, or name no label column",
+        "{}, {place}: the label (column `{column}`) is empty; fill it in, remove the row, or name no label column",
         path.display()
     )]
     EmptyLabel {
         /// The file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// Line or row.
+        place: Place,
         /// The column.
         column: String,
     },
     /// A label that is not among the known ones.
     #[error(
-        "{}, line {line}: label {found} is not one of {known}; mend the row, or list all labels (labels = [...])",
+        "{}, {place}: label {found} is not one of {known}; mend the row, or list all labels (labels = [...])",
         path.display()
     )]
     UnknownLabel {
         /// The file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// Line or row.
+        place: Place,
         /// The label, quoted.
         found: String,
         /// The known labels, quoted and separated by commas.
         known: String,
     },
     /// A word, or no finite number, where a number is needed.
-    #[error("{}, line {line}: label {found} is not a finite number, which {why}; mend the row{other}", path.display())]
+    #[error("{}, {place}: label {found} is not a finite number, which {why}; mend the row{other}", path.display())]
     NotANumber {
         /// The file.
         path: PathBuf,
-        /// Line, from 1.
-        line: usize,
+        /// Line or row.
+        place: Place,
         /// The label, quoted.
         found: String,
         /// Why a number is expected.

@@ -1,10 +1,10 @@
 //! Labels: what the words and numbers in a label column stand for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::DatasetError;
-use super::error::{quoted, quoted_list};
+use super::error::{Place, quoted, quoted_list};
 use super::load::LoadSettings;
 
 /// The kind of task.
@@ -60,7 +60,7 @@ pub enum Label {
 /// A label as it stands in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawLabel<'a> {
-    pub line: usize,
+    pub place: Place,
     pub text: &'a str,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn read(
     raw: &[RawLabel<'_>],
 ) -> Result<(Objective, Vec<Label>), DatasetError> {
     if let Some(row) = raw.iter().find(|row| row.text.trim().is_empty()) {
-        return Err(DatasetError::EmptyLabel { path: path.into(), line: row.line, column: column.into() });
+        return Err(DatasetError::EmptyLabel { path: path.into(), place: row.place, column: column.into() });
     }
     let kind = match (settings.objective, &settings.labels) {
         (Some(kind), _) => kind,
@@ -114,10 +114,10 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetEr
     }
     if numbers < raw.len() {
         let odd = raw.iter().find(|row| number(row.text).is_none());
-        let (line, text) = odd.map_or((0, ""), |row| (row.line, row.text));
+        let (place, text) = odd.map_or((Place::Line(0), ""), |row| (row.place, row.text));
         return Err(DatasetError::NotANumber {
             path: path.into(),
-            line,
+            place,
             found: quoted(text),
             why: "other labels of the file are",
             other: ", or list all labels (labels = [...])",
@@ -141,7 +141,7 @@ fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError>
         Some(value) if value.is_finite() => Ok(Label::Value(value)),
         _ => Err(DatasetError::NotANumber {
             path: path.into(),
-            line: row.line,
+            place: row.place,
             found: quoted(row.text),
             why: "regression needs",
             other: ", or say that labels are classes (objective: classification)",
@@ -179,8 +179,10 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
 }
 
 fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    // Of equal names the first counts. With a class per row a search through the list would take the square of the rows.
+    let places: HashMap<&str, usize> = labels.iter().enumerate().rev().map(|(i, name)| (name.as_str(), i)).collect();
     let class = |text: &str| {
-        let by_name = |name: &str| labels.iter().position(|label| label == name);
+        let by_name = |name: &str| places.get(name).copied();
         by_name(text.trim()).or_else(|| {
             let value = integer(text)?;
             by_name(&value.to_string())
@@ -190,7 +192,7 @@ fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) 
     let label = |row: &RawLabel<'_>| {
         class(row.text).map(Label::Class).ok_or_else(|| DatasetError::UnknownLabel {
             path: path.into(),
-            line: row.line,
+            place: row.place,
             found: quoted(row.text),
             known: quoted_list(labels),
         })

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DatasetError;
 use super::labels::{self, Label, Objective, ObjectiveKind, RawLabel};
-use super::table::{self, Format, Wanted};
-use crate::files::{FileError, sha256};
+use super::table::{self, Format, Row, Wanted};
+use super::{DatasetError, parquet};
+use crate::files::{FileError, sha256, sha256_file};
 
 /// Which columns of a file to read, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,7 @@ impl LoadSettings {
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// Where the row begins in the file, from 1.
+    /// The line in which the row begins in the file, from 1; in Parquet, which has no lines, the row.
     pub line: usize,
     /// The text, or the first of a pair.
     pub text: String,
@@ -102,43 +102,63 @@ impl Dataset {
             let (found, cure) = ("is a folder", "name a file in it");
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
+        if format_of(path, settings)? == Format::Parquet {
+            // Never in memory as a whole.
+            let wanted = wanted(settings);
+            let rows = parquet::read_file(path, &wanted, limit(settings))?;
+            return Dataset::of_rows(path, settings, rows, sha256_file(path)?);
+        }
         let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
-        let format = settings
-            .format
-            .or_else(|| Format::of(path))
-            .ok_or_else(|| DatasetError::UnknownFormat { path: path.into() })?;
-        let mut wanted = vec![Wanted { name: &settings.text, scalar: false }];
-        wanted.extend(settings.pair.iter().map(|name| Wanted { name, scalar: false }));
-        let texts = wanted.len();
-        wanted.extend(settings.label.iter().map(|name| Wanted { name, scalar: true }));
-        let mut rows = table::read(path, &bytes, format, settings.quoting, &wanted)?;
-        rows.truncate(settings.limit.unwrap_or(usize::MAX).max(1));
+        Dataset::from_bytes(path, &bytes, settings)
+    }
 
+    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Dataset::load`].
+    pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
+        let format = format_of(path, settings)?;
+        let rows = table::read(path, bytes, format, settings.quoting, &wanted(settings))?;
+        Dataset::of_rows(path, settings, rows, sha256(bytes))
+    }
+
+    fn of_rows(path: &Path, settings: &LoadSettings, mut rows: Vec<Row>, sha256: String) -> Result<Self, DatasetError> {
+        if rows.is_empty() {
+            return Err(DatasetError::NoRows { path: path.into() });
+        }
+        rows.truncate(limit(settings));
+        let texts = 1 + usize::from(settings.pair.is_some());
         for row in &rows {
             if let Some(empty) = row.values[..texts].iter().position(|text| text.trim().is_empty()) {
-                let column = wanted[empty].name.to_owned();
-                return Err(DatasetError::EmptyText { path: path.into(), line: row.line, column });
+                let column = wanted(settings)[empty].name.to_owned();
+                return Err(DatasetError::EmptyText { path: path.into(), place: row.place, column });
             }
         }
         let (objective, labels) = match &settings.label {
             None => (None, vec![None; rows.len()]),
             Some(column) => {
                 let raw: Vec<_> =
-                    rows.iter().map(|row| RawLabel { line: row.line, text: &row.values[texts] }).collect();
+                    rows.iter().map(|row| RawLabel { place: row.place, text: &row.values[texts] }).collect();
                 let (objective, labels) = labels::read(path, settings, column, &raw)?;
                 (Some(objective), labels.into_iter().map(Some).collect())
             }
         };
-        let warnings = match (format, settings.quoting) {
+        let warnings = match (format_of(path, settings)?, settings.quoting) {
             (Format::Tsv, None) => quoted_fields(path, &rows, texts),
             _ => Vec::new(),
         };
         let examples = rows.into_iter().zip(labels).map(|(row, label)| {
             let mut values = row.values.into_iter();
             let text = values.next().unwrap_or_default();
-            Example { line: row.line, text, pair: settings.pair.is_some().then(|| values.next()).flatten(), label }
+            Example {
+                line: row.place.number(),
+                text,
+                pair: settings.pair.is_some().then(|| values.next()).flatten(),
+                label,
+            }
         });
-        Ok(Dataset { path: path.into(), sha256: sha256(&bytes), objective, examples: examples.collect(), warnings })
+        Ok(Dataset { path: path.into(), sha256, objective, examples: examples.collect(), warnings })
     }
 
     /// The labels in the order of the rows; `None` where there are none.
@@ -147,9 +167,26 @@ impl Dataset {
     }
 }
 
+fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, DatasetError> {
+    settings.format.or_else(|| Format::of(path)).ok_or_else(|| DatasetError::UnknownFormat { path: path.into() })
+}
+
+/// Text, second text where there is one, label where it is read.
+fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
+    let mut wanted = vec![Wanted { name: &settings.text, scalar: false }];
+    wanted.extend(settings.pair.iter().map(|name| Wanted { name, scalar: false }));
+    wanted.extend(settings.label.iter().map(|name| Wanted { name, scalar: true }));
+    wanted
+}
+
+/// How many rows to take.
+fn limit(settings: &LoadSettings) -> usize {
+    settings.limit.unwrap_or(usize::MAX).max(1)
+}
+
 /// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every text with
 /// a `"` in it stands between quotes and doubles those inside: `"a ""b"" c"`.
-fn quoted_fields(path: &Path, rows: &[table::Row], texts: usize) -> Vec<String> {
+fn quoted_fields(path: &Path, rows: &[Row], texts: usize) -> Vec<String> {
     let (mut quoted, mut doubled) = (0, 0);
     for text in rows.iter().flat_map(|row| &row.values[..texts]).filter(|text| text.contains('"')) {
         let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Vec::new() };

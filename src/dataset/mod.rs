@@ -9,6 +9,11 @@ mod error;
 mod labels;
 mod load;
 pub mod metric;
+#[cfg_attr(feature = "parquet", path = "parquet_table.rs")]
+#[cfg_attr(not(feature = "parquet"), path = "parquet_absent.rs")]
+mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_checks;
 mod preset;
 mod table;
 #[cfg(test)]
@@ -17,7 +22,7 @@ mod tokenizer;
 
 pub use batch::{Batch, pad, token_budget_batches};
 pub use encoding::{Distinct, Encoding, distinct, sample_rows};
-pub use error::DatasetError;
+pub use error::{DatasetError, Place};
 pub use labels::{Label, Objective, ObjectiveKind};
 pub use load::{Dataset, Example, LoadSettings};
 pub use metric::{Metric, Score};

@@ -1,10 +1,11 @@
-//! Text tables as they come: tab- or comma-separated, quoted or not, and JSON lines. Only the wanted columns are kept.
+//! Tables as they come: tab- or comma-separated, quoted or not, JSON lines, and Parquet by `parquet.rs`. Only the wanted
+//! columns are kept.
 
 use std::path::Path;
 use std::str::FromStr;
 
-use super::DatasetError;
-use super::error::{quoted, quoted_list};
+use super::error::{Place, quoted, quoted_list};
+use super::{DatasetError, parquet};
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -16,16 +17,20 @@ pub enum Format {
     Csv,
     /// One JSON object per line.
     Jsonl,
+    /// Columns of Apache Parquet.
+    Parquet,
 }
 
 impl Format {
-    /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`.
+    /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`,
+    /// `.parquet`, `.pq`.
     pub fn of(path: &Path) -> Option<Format> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
             "tsv" | "tab" => Some(Format::Tsv),
             "csv" => Some(Format::Csv),
             "jsonl" | "ndjson" | "json" => Some(Format::Jsonl),
+            "parquet" | "pq" => Some(Format::Parquet),
             _ => None,
         }
     }
@@ -39,7 +44,8 @@ impl FromStr for Format {
             "tsv" => Ok(Format::Tsv),
             "csv" => Ok(Format::Csv),
             "jsonl" => Ok(Format::Jsonl),
-            other => Err(format!("unknown format {}; give tsv, csv or jsonl", quoted(other))),
+            "parquet" => Ok(Format::Parquet),
+            other => Err(format!("unknown format {}; give tsv, csv, jsonl or parquet", quoted(other))),
         }
     }
 }
@@ -47,8 +53,8 @@ impl FromStr for Format {
 /// One row: the wanted columns in the order in which they were asked for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
-    /// Where it begins in the file, from 1.
-    pub line: usize,
+    /// Where it begins in the file.
+    pub place: Place,
     /// One value per wanted column.
     pub values: Vec<String>,
 }
@@ -70,19 +76,24 @@ pub(super) fn read(
     quoting: Option<bool>,
     wanted: &[Wanted<'_>],
 ) -> Result<Vec<Row>, DatasetError> {
-    let text = as_text(path, bytes)?;
+    let text = || as_text(path, bytes);
     let rows = match (format, quoting) {
-        (Format::Jsonl, _) => json_lines(path, text, wanted)?,
-        (Format::Tsv, None | Some(false)) => plain(path, text, '\t', wanted)?,
-        (Format::Csv, Some(false)) => plain(path, text, ',', wanted)?,
-        (Format::Tsv, Some(true)) => with_quotes(path, text, b'\t', wanted)?,
-        (Format::Csv, None | Some(true)) => with_quotes(path, text, b',', wanted)?,
+        (Format::Parquet, _) => parquet::read_bytes(path, bytes, wanted)?,
+        (Format::Jsonl, _) => json_lines(path, text()?, wanted)?,
+        (Format::Tsv, None | Some(false)) => plain(path, text()?, '\t', wanted)?,
+        (Format::Csv, Some(false)) => plain(path, text()?, ',', wanted)?,
+        (Format::Tsv, Some(true)) => with_quotes(path, text()?, b'\t', wanted)?,
+        (Format::Csv, None | Some(true)) => with_quotes(path, text()?, b',', wanted)?,
     };
     if rows.is_empty() {
         return Err(DatasetError::NoRows { path: path.into() });
     }
     Ok(rows)
 }
+
+/// The cure where Parquet cannot be read.
+pub(super) const NO_PARQUET: &str = "use a gelora that was built with the feature `parquet`, or write the table as JSON \
+                                     lines (pandas: to_json(name, orient=\"records\", lines=True))";
 
 /// The bytes as UTF-8 without a byte order mark; files that are something else altogether are named.
 fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
@@ -93,10 +104,8 @@ fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
         [0x1F, 0x8B, ..] => return not_a_table("is compressed with gzip", "unpack it with gunzip"),
         [b'P', b'K', 3, 4, ..] => return not_a_table("is a zip archive or a spreadsheet", "save it as CSV in UTF-8"),
         [b'P', b'A', b'R', b'1', ..] => {
-            return not_a_table(
-                "is a Parquet file",
-                "write it as JSON lines (pandas: to_json(name, orient=\"records\", lines=True))",
-            );
+            let cure = if cfg!(feature = "parquet") { "say so (format: parquet)" } else { NO_PARQUET };
+            return not_a_table("is a Parquet file", cure);
         }
         _ => {}
     }
@@ -120,15 +129,15 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Where the wanted columns stand in the header.
 fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<usize>, DatasetError> {
-    for (i, name) in header.iter().enumerate() {
-        if header[..i].contains(name) && wanted.iter().any(|column| column.name == *name) {
-            return Err(DatasetError::RepeatedColumn { path: path.into(), column: quoted(name) });
+    for column in wanted {
+        if header.iter().filter(|name| **name == column.name).count() > 1 {
+            return Err(DatasetError::RepeatedColumn { path: path.into(), column: quoted(column.name) });
         }
     }
     let position = |column: &Wanted<'_>| {
         header.iter().position(|name| *name == column.name).ok_or_else(|| DatasetError::MissingColumn {
             path: path.into(),
-            line: 1,
+            line: Some(1),
             column: column.name.into(),
             there: quoted_list(header),
             cure: "name one of them, or give the file a header line if that is a row",
@@ -150,7 +159,10 @@ fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Res
         if fields.len() != header.len() {
             return Err(ragged(path, line, header.len(), content, fields.len(), false));
         }
-        rows.push(Row { line, values: positions.iter().map(|&at| fields[at].to_owned()).collect() });
+        rows.push(Row {
+            place: Place::Line(line),
+            values: positions.iter().map(|&at| fields[at].to_owned()).collect(),
+        });
     }
     Ok(rows)
 }
@@ -177,7 +189,7 @@ fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) ->
             return Err(ragged(path, line, *width, raw, record.len(), true));
         }
         let value = |&at: &usize| record.get(at).unwrap_or_default().to_owned();
-        rows.push(Row { line, values: positions.iter().map(value).collect() });
+        rows.push(Row { place: Place::Line(line), values: positions.iter().map(value).collect() });
     }
     Ok(rows)
 }
@@ -246,7 +258,7 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
             cure,
         })?;
         let values = wanted.iter().map(|column| json_value(path, line, &object, column)).collect::<Result<_, _>>()?;
-        rows.push(Row { line, values });
+        rows.push(Row { place: Place::Line(line), values });
     }
     Ok(rows)
 }
@@ -275,7 +287,7 @@ fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>
     match object.get(column.name) {
         None => Err(DatasetError::MissingColumn {
             path: path.into(),
-            line,
+            line: Some(line),
             column: column.name.into(),
             there: quoted_list(&object.keys().collect::<Vec<_>>()),
             cure: "name one of them, or mend the row",

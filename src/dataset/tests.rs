@@ -8,6 +8,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::progress::{CancelFlag, Event, Observer, Silent};
 
+#[cfg(feature = "parquet")]
+mod parquet_tests;
+mod public_data;
+
 /// Writes a file into a fresh folder.
 fn file(name: &str, content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -173,7 +177,6 @@ fn what_is_wrong_with_a_table() {
         error("a.jsonl", "\n \n", &plain()),
         error("a.tsv", [0xFF, 0xFE, b't', 0], &plain()),
         error("a.csv", [0x1F, 0x8B, 8, 0], &plain()),
-        error("a.csv", b"PAR1....", &plain()),
         error("a.csv", b"PK\x03\x04....", &plain()),
         error("a.tsv", b"text\tlabel\nok\t1\nbad \xE9\t0\n", &plain()),
         error("a.tsv", "text\tlabel\ttext\n1\t2\t3\n", &plain()),
@@ -197,6 +200,23 @@ fn what_is_wrong_with_a_table() {
     insta::assert_snapshot!(cases.join("\n"));
 }
 
+/// With a search per row or per column this would take minutes.
+#[test]
+fn large_tables_take_time_in_proportion() {
+    const MANY: usize = 50_000;
+    let rows: String = (0..MANY).map(|row| format!("t\tlabel {row}\n")).collect();
+    let dataset = load("a.tsv", format!("text\tlabel\n{rows}"), &plain());
+    assert_eq!(dataset.objective.unwrap().outputs(), MANY);
+    let names: String = (0..MANY).map(|column| format!("\tcolumn {column}")).collect();
+    let fields = "\t.".repeat(MANY);
+    assert_eq!(
+        texts(&load("a.tsv", format!("text\tlabel{names}\na\tx{fields}\nb\ty{fields}\n"), &plain())),
+        ["a", "b"]
+    );
+    let quotes = "\"\"".repeat(MANY);
+    assert_eq!(load("a.csv", format!("text,label\n\"{quotes}\",1\nb,0\n"), &plain()).examples[0].text.len(), MANY);
+}
+
 #[test]
 fn what_is_wrong_with_labels() {
     let classes = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
@@ -218,6 +238,15 @@ fn what_is_wrong_with_labels() {
         error("a.tsv", format!("text\tlabel\na\t{}\nb\t2\n", "long ".repeat(50)), &cola),
     ];
     insta::assert_snapshot!(cases.join("\n"));
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn without_the_feature_a_parquet_file_is_refused_with_the_cure() {
+    insta::assert_snapshot!(
+        error("a.parquet", b"PAR1....", &plain()),
+        @"a.parquet is a Parquet file; use a gelora that was built with the feature `parquet`, or write the table as JSON lines (pandas: to_json(name, orient=\"records\", lines=True))"
+    );
 }
 
 proptest! {

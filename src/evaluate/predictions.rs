@@ -22,7 +22,9 @@ pub fn write_predictions(
     objective: &Objective,
     evaluation: &Evaluation,
 ) -> Result<(), EvaluateError> {
-    let format = Format::of(path).ok_or_else(|| EvaluateError::UnknownFormat { path: path.into() })?;
+    let format = Format::of(path)
+        .filter(|format| *format != Format::Parquet)
+        .ok_or_else(|| EvaluateError::UnknownFormat { path: path.into() })?;
     let (expected, found) = (dataset.examples.len(), evaluation.predictions.len());
     if found != expected {
         return Err(EvaluateError::Lengths { what: "predictions", found, expected });
@@ -30,7 +32,7 @@ pub fn write_predictions(
     Ok(write_atomically(path, |writer| match format {
         Format::Jsonl => write_json_lines(writer, dataset, objective, evaluation),
         Format::Csv => write_table(writer, b',', dataset, objective, evaluation),
-        Format::Tsv => write_table(writer, b'\t', dataset, objective, evaluation),
+        Format::Tsv | Format::Parquet => write_table(writer, b'\t', dataset, objective, evaluation),
     })?)
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn between(topology: &Topology, from: &[&str], to: &[&str], barriers:
 }
 
 fn outside<'a>(barriers: &HashSet<&'a str>, own: &[&str]) -> HashSet<&'a str> {
+    let own: HashSet<&str> = own.iter().copied().collect();
     barriers.iter().copied().filter(|value| !own.contains(value)).collect()
 }
 

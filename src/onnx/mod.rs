@@ -36,7 +36,7 @@ pub use expose::expose;
 pub use folded::{ConstantOperand, constant_operands};
 pub use head::{Head, HeadTensor, head};
 pub use linear::{LinearLayer, WeightLayout};
-pub use model::{Attribute, Dimension, ExternalFile, Graph, Model, Node, ValueInfo};
+pub use model::{Attribute, Dimension, ExternalFile, Function, Graph, Model, Node, ValueInfo};
 pub use node_spec::{AttributeSpec, NodeSpec};
 pub use own_head::{own_bias, own_tensor};
 pub use residual::ResidualStream;

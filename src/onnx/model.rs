@@ -25,8 +25,8 @@ pub struct Model {
     pub opsets: BTreeMap<String, i64>,
     /// `ModelProto.metadata_props`.
     pub metadata: Vec<(String, String)>,
-    /// Names (domain, name) of model-local functions.
-    pub functions: Vec<(String, String)>,
+    /// Model-local functions.
+    pub functions: Vec<Function>,
     /// The main graph.
     pub graph: Graph,
 }
@@ -99,6 +99,27 @@ pub struct Node {
     pub metadata: Vec<(String, String)>,
 }
 
+/// A model-local function: nodes that stand for an operator of the model's own.
+#[derive(Debug, Default, Clone)]
+pub struct Function {
+    /// Domain of the operator that it defines.
+    pub domain: String,
+    /// Name of the operator that it defines.
+    pub name: String,
+    /// Names of its inputs, in order; a node may give fewer.
+    pub inputs: Vec<String>,
+    /// Names of its outputs, in order.
+    pub outputs: Vec<String>,
+    /// Attributes that a node must give.
+    pub attributes: Vec<String>,
+    /// Attributes that a node may give, with the value they have otherwise.
+    pub defaults: Vec<(String, Attribute)>,
+    /// Nodes in topological order.
+    pub nodes: Vec<Node>,
+    /// Operator set versions by domain that its nodes are written for.
+    pub opsets: BTreeMap<String, i64>,
+}
+
 /// The value of an attribute.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "the names are those of the ONNX specification")]
@@ -111,6 +132,8 @@ pub enum Attribute {
     Floats(Vec<f32>),
     Ints(Vec<i64>),
     Strings(Vec<Vec<u8>>),
+    /// Inside of a function: the attribute of this name of the node that uses the function.
+    Reference(String),
     /// A kind that gelora does not use (sparse tensors, type protos, lists of tensors or graphs, function references).
     Other,
 }
@@ -215,7 +238,7 @@ impl Model {
             path: path.into(),
             reason: format!("{error}; is the file truncated, or not an ONNX model?"),
         };
-        let mut parser = Parser { buffer: buffer.bytes(), locations: Vec::new(), needed: Vec::new() };
+        let mut parser = Parser::new(buffer.bytes());
         let parsed = parser.model().map_err(malformed)?;
         if !parsed.has_graph {
             return Err(OnnxError::Malformed {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Component, Path};
 
 use super::OnnxError;
-use super::model::{Attribute, Dimension, ExternalFile, Graph, Node, ValueInfo, elements, map_file};
+use super::model::{Attribute, Dimension, ExternalFile, Function, Graph, Node, ValueInfo, elements, map_file};
 use super::tensor::{DataType, Tensor, TensorData};
 use super::wire::{Field, Reader, Value, WireError, varints};
 
@@ -54,6 +54,8 @@ pub(super) fn open_externals(
 pub(super) struct Parser<'a> {
     pub buffer: &'a [u8],
     pub locations: Vec<String>,
+    /// Place of each location in `locations`.
+    numbers: HashMap<String, usize>,
     /// File number, end of the range, tensor name.
     pub needed: Vec<(usize, usize, String)>,
 }
@@ -64,13 +66,19 @@ pub(super) struct ParsedModel {
     pub producer: String,
     pub opsets: BTreeMap<String, i64>,
     pub metadata: Vec<(String, String)>,
-    pub functions: Vec<(String, String)>,
+    pub functions: Vec<Function>,
     pub graph: Graph,
     pub has_graph: bool,
 }
 
 fn malformed<T>(offset: usize, what: &'static str) -> Result<T, WireError> {
     Err(WireError { offset, what })
+}
+
+impl<'a> Parser<'a> {
+    pub fn new(buffer: &'a [u8]) -> Self {
+        Parser { buffer, locations: Vec::new(), numbers: HashMap::new(), needed: Vec::new() }
+    }
 }
 
 impl Parser<'_> {
@@ -104,7 +112,7 @@ impl Parser<'_> {
                     model.opsets.insert(domain, version);
                 }
                 (14, Value::Bytes(r)) => model.metadata.push(self.pair(r)?),
-                (25, Value::Bytes(r)) => model.functions.push(self.function_name(r)?),
+                (25, Value::Bytes(r)) => model.functions.push(self.function(r)?),
                 _ => {}
             }
         }
@@ -140,17 +148,24 @@ impl Parser<'_> {
         Ok((key, text))
     }
 
-    fn function_name(&self, range: Range<usize>) -> Result<(String, String), WireError> {
-        let (mut name, mut domain) = (String::new(), String::new());
-        let mut reader = self.fields(range);
+    fn function(&mut self, range: Range<usize>) -> Result<Function, WireError> {
+        let mut function = Function::default();
+        let mut reader = Reader::new(self.buffer, range);
         while let Some(Field { number, value }) = reader.next_field()? {
-            match (number, value) {
-                (1, Value::Bytes(r)) => name = self.text(r)?,
-                (10, Value::Bytes(r)) => domain = normal_domain(self.text(r)?),
+            let Value::Bytes(r) = value else { continue };
+            match number {
+                1 => function.name = self.text(r)?,
+                4 => function.inputs.push(self.text(r)?),
+                5 => function.outputs.push(self.text(r)?),
+                6 => function.attributes.push(self.text(r)?),
+                7 => function.nodes.push(self.node(r, 0)?),
+                9 => function.opsets.extend([self.opset(r)?]),
+                10 => function.domain = normal_domain(self.text(r)?),
+                11 => function.defaults.push(self.attribute(r, 0)?),
                 _ => {}
             }
         }
-        Ok((domain, name))
+        Ok(function)
     }
 
     /// Merges the graph in `range` into `graph`: protobuf messages concatenate.
@@ -199,10 +214,12 @@ impl Parser<'_> {
         let (mut tensor, mut graph) = (None, None);
         let (mut floats, mut ints, mut strings) = (Vec::new(), Vec::new(), Vec::new());
         let mut kind = 0;
+        let mut reference = None;
         let mut reader = Reader::new(self.buffer, range);
         while let Some(Field { number, value }) = reader.next_field()? {
             match (number, value) {
                 (1, Value::Bytes(r)) => name = self.text(r)?,
+                (21, Value::Bytes(r)) => reference = Some(self.text(r)?),
                 (2, Value::Fixed32(v)) => float = Some(f32::from_bits(v)),
                 (3, Value::Varint(v)) => int = Some(v as i64),
                 (4, Value::Bytes(r)) => string = Some(self.buffer[r].to_vec()),
@@ -228,6 +245,9 @@ impl Parser<'_> {
         }
         // Scalars equal to the default may be left out of the file, so the kind decides, not what was present.
         let attribute = match kind {
+            _ if reference.as_ref().is_some_and(|name| !name.is_empty()) => {
+                Attribute::Reference(reference.unwrap_or_default())
+            }
             1 => Attribute::Float(float.unwrap_or(0.0)),
             2 => Attribute::Int(int.unwrap_or(0)),
             3 => Attribute::String(string.unwrap_or_default()),
@@ -324,10 +344,11 @@ impl Parser<'_> {
         let Some(end) = offset.checked_add(length) else {
             return malformed(start, "an external tensor lies beyond any file");
         };
-        let file = match self.locations.iter().position(|known| known == location) {
-            Some(file) => file,
+        let file = match self.numbers.get(location) {
+            Some(file) => *file,
             None => {
                 self.locations.push(location.clone());
+                self.numbers.insert(location.clone(), self.locations.len() - 1);
                 self.locations.len() - 1
             }
         };
@@ -394,4 +415,51 @@ impl Parser<'_> {
 
 fn normal_domain(domain: String) -> String {
     if domain == "ai.onnx" { String::new() } else { domain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::Writer;
+    use super::super::{HiddenStates, Model, blocks};
+
+    const MANY: usize = 30_000;
+
+    /// With a search per name this would take minutes.
+    #[test]
+    fn many_names_take_time_in_proportion() {
+        let mut model = Writer::new();
+        model.int(1, 8).message(7, |graph| {
+            let mut identity = |from: &str, to: &str| {
+                graph.message(1, |node| {
+                    node.string(1, from).string(2, to).string(4, "Identity");
+                });
+            };
+            identity("x", "hidden_states.0");
+            for copy in 0..MANY {
+                identity("hidden_states.0", &format!("copy {copy}"));
+            }
+            graph.message(1, |node| {
+                node.string(1, "copy 7").string(2, "hidden_states.1").string(4, "Tanh");
+            });
+            for output in ["hidden_states.0", "hidden_states.1"] {
+                graph.message(12, |value| _ = value.string(1, output));
+            }
+        });
+        let model = Model::from_bytes("copies.onnx", model.into_bytes()).unwrap();
+        let states = HiddenStates::find(&model).unwrap();
+        assert_eq!(blocks(&model, &states).unwrap()[0].nodes, [MANY + 1]);
+
+        let mut model = Writer::new();
+        model.int(1, 8).message(7, |graph| {
+            for file in 0..MANY {
+                graph.message(5, |tensor| {
+                    tensor.int(2, 1).string(8, "w").int(14, 1).message(13, |entry| {
+                        entry.string(1, "location").string(2, &format!("file {file}"));
+                    });
+                });
+            }
+        });
+        let error = Model::from_bytes("/nowhere/externals.onnx", model.into_bytes()).unwrap_err().to_string();
+        assert!(error.contains("file 0"), "{error}");
+    }
 }

@@ -85,12 +85,13 @@ fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
         root = input;
     }
     let mut found = vec![root];
+    let mut listed = HashSet::from([root]);
     let mut next = 0;
     while next < found.len() {
         for &index in topology.consumers(found[next]) {
             let node = &topology.graph.nodes[index];
             if let (true, Some(output)) = (node.is("Identity"), node.outputs.first())
-                && !found.contains(&output.as_str())
+                && listed.insert(output.as_str())
             {
                 found.push(output);
             }

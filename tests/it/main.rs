@@ -1,6 +1,8 @@
 //! The tests at the edges of the rooms, in one binary.
 
 mod cli;
+#[cfg(feature = "train")]
+mod control;
 mod dimension;
 mod evaluation;
 mod extraction;
@@ -8,6 +10,8 @@ mod extraction;
 mod families;
 mod graph;
 mod merge;
+#[cfg(feature = "train")]
+mod operators;
 #[cfg(feature = "train")]
 mod program;
 mod python;

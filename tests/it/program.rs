@@ -1,34 +1,21 @@
-//! The training program against ONNX Runtime, the ONNX project's node tests and PEFT.
+//! The training program against ONNX Runtime and PEFT.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use gelora::onnx::{HiddenStates, Model, blocks, head};
-use gelora::train::{
-    AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind, supported_operators,
-};
+use gelora::train::{AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
 use crate::python::{check, repository, text};
 
-const RANDOM: &str = "an export with active dropout is refused";
-
-/// Cases of the node tests that do not run, and why.
-const SKIPPED: &[(&str, &str)] = &[
-    ("test_training_dropout", RANDOM),
-    ("test_training_dropout_default", RANDOM),
-    ("test_training_dropout_default_mask", RANDOM),
-    ("test_training_dropout_mask", RANDOM),
-    ("test_wrap_pad", "padding that wraps around is refused: no export of a transformer has it"),
-];
-
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
 /// The tensors of a safetensors file, and its metadata.
-pub fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, String>) {
+pub(crate) fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, String>) {
     let bytes = std::fs::read(path).expect("the script wrote it");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("safetensors");
@@ -59,7 +46,7 @@ pub fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, String>)
 }
 
 /// Why two tensors are not equal within the tolerances, if they are not.
-fn difference(found: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -> Option<String> {
+pub(crate) fn difference(found: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -> Option<String> {
     if found.size() != expected.size() || found.kind() != expected.kind() {
         let describe = |t: &Tensor| format!("{:?} {:?}", t.kind(), t.size());
         return Some(format!("found {}, expected {}", describe(found), describe(expected)));
@@ -69,73 +56,6 @@ fn difference(found: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -
         return None;
     }
     Some(format!("largest difference {}", (found - expected).abs().max().double_value(&[])))
-}
-
-fn run_case(path: &Path) -> Result<(), String> {
-    let (tensors, metadata) = read(&path.with_extension("safetensors"));
-    let model = Model::open(path).map_err(|e| e.to_string())?;
-    let options = ProgramOptions { fuse: false, ..ProgramOptions::default() };
-    let program = Program::new(&model, Device::Cpu, options).map_err(|e| e.to_string())?;
-    let inputs: Vec<(&str, Tensor)> = model
-        .graph
-        .inputs
-        .iter()
-        .enumerate()
-        .map(|(i, input)| (input.name.as_str(), tensors[&format!("in.{i}")].shallow_clone()))
-        .collect();
-    let outputs: Vec<&str> = model.graph.outputs.iter().map(|o| o.name.as_str()).collect();
-    let number = |name: &str| metadata[name].parse::<f64>().expect("a tolerance");
-    // Twice: the second run takes the values that depend on shapes alone from the cache.
-    for _ in 0..2 {
-        let found = tch::no_grad(|| program.run(&inputs, &outputs)).map_err(|e| e.to_string())?;
-        for (index, found) in found.iter().enumerate() {
-            let expected = &tensors[&format!("out.{index}")];
-            // The reference rounds half precision at other places than libtorch: one unit in the last place is free.
-            let unit = match expected.kind() {
-                Kind::BFloat16 => 2f64.powi(-8),
-                Kind::Half => 2f64.powi(-11),
-                _ => 0.0,
-            };
-            let (relative, absolute) = (number("rtol").max(2.0 * unit), number("atol").max(unit));
-            if let Some(problem) = difference(found, expected, relative, absolute) {
-                return Err(format!("output {index}: {problem}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn operators_pass_the_node_tests_of_onnx() {
-    let folder = folder("operator_cases");
-    let operators = supported_operators();
-    let mut arguments = vec![text(&folder)];
-    arguments.extend(operators.iter().map(String::as_str));
-    if !check("operator_cases.py", &arguments) {
-        return;
-    }
-    let mut failures = Vec::new();
-    let mut passed = 0;
-    for entry in std::fs::read_dir(&folder).expect("the script made it") {
-        let path = entry.expect("readable").path();
-        let name = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
-        if path.extension().is_none_or(|e| e != "onnx") || SKIPPED.iter().any(|(skipped, _)| *skipped == name) {
-            continue;
-        }
-        match run_case(&path) {
-            Ok(()) => passed += 1,
-            Err(problem) => failures.push(format!("{name}: {problem}")),
-        }
-    }
-    failures.sort();
-    assert!(
-        failures.is_empty(),
-        "{} of {} cases fail:\n{}",
-        failures.len(),
-        failures.len() + passed,
-        failures.join("\n")
-    );
-    assert!(passed > 300, "only {passed} cases ran");
 }
 
 /// The reference values of a model folder, or nothing where there is no Python.

@@ -12,6 +12,30 @@ pub(super) fn abs(_: &Building<'_>) -> Built {
     unary(Tensor::f_abs)
 }
 
+pub(super) fn acos(_: &Building<'_>) -> Built {
+    unary(Tensor::f_acos)
+}
+
+pub(super) fn acosh(_: &Building<'_>) -> Built {
+    unary(Tensor::f_acosh)
+}
+
+pub(super) fn asin(_: &Building<'_>) -> Built {
+    unary(Tensor::f_asin)
+}
+
+pub(super) fn asinh(_: &Building<'_>) -> Built {
+    unary(Tensor::f_asinh)
+}
+
+pub(super) fn atan(_: &Building<'_>) -> Built {
+    unary(Tensor::f_atan)
+}
+
+pub(super) fn atanh(_: &Building<'_>) -> Built {
+    unary(Tensor::f_atanh)
+}
+
 pub(super) fn ceil(_: &Building<'_>) -> Built {
     unary(Tensor::f_ceil)
 }
@@ -20,14 +44,32 @@ pub(super) fn cos(_: &Building<'_>) -> Built {
     unary(Tensor::f_cos)
 }
 
-pub(super) fn elu(building: &Building<'_>) -> Built {
-    let alpha = f64::from(building.node.float("alpha", 1.0));
-    kernel(move |call| {
-        let x = call.tensor(0)?;
-        // libtorch's `elu` takes no alpha through this binding.
-        let negative = x.f_clamp_max(0.0)?.f_expm1()?.f_mul_scalar(alpha)?;
-        Ok(x.f_clamp_min(0.0)?.f_add(&negative)?)
+pub(super) fn cosh(_: &Building<'_>) -> Built {
+    unary(Tensor::f_cosh)
+}
+
+/// `x` where it is positive, else `scale · alpha · (exp(x / width) − 1)`; both times `scale`. libtorch's own functions take
+/// no parameters through this binding.
+fn exponential_unit(alpha: f64, width: f64, scale: f64) -> Built {
+    unary(move |x| {
+        let negative = x.f_clamp_max(0.0)?.f_div_scalar(width)?.f_expm1()?.f_mul_scalar(alpha)?;
+        x.f_clamp_min(0.0)?.f_add(&negative)?.f_mul_scalar(scale)
     })
+}
+
+pub(super) fn celu(building: &Building<'_>) -> Built {
+    let alpha = f64::from(building.node.float("alpha", 1.0));
+    exponential_unit(alpha, alpha, 1.0)
+}
+
+pub(super) fn elu(building: &Building<'_>) -> Built {
+    exponential_unit(f64::from(building.node.float("alpha", 1.0)), 1.0, 1.0)
+}
+
+pub(super) fn selu(building: &Building<'_>) -> Built {
+    let alpha = f64::from(building.node.float("alpha", 1.673_263_2));
+    let gamma = f64::from(building.node.float("gamma", 1.050_701));
+    exponential_unit(alpha, 1.0, gamma)
 }
 
 pub(super) fn erf(_: &Building<'_>) -> Built {
@@ -95,6 +137,17 @@ pub(super) fn round(_: &Building<'_>) -> Built {
     unary(Tensor::f_round)
 }
 
+/// Towards zero by `bias`, and zero within `lambd` of it.
+pub(super) fn shrink(building: &Building<'_>) -> Built {
+    let bias = f64::from(building.node.float("bias", 0.0));
+    let threshold = f64::from(building.node.float("lambd", 0.5));
+    unary(move |x| {
+        let zero = x.f_zeros_like()?;
+        let above = x.f_sub_scalar(bias)?.f_where_self(&x.f_gt(threshold)?, &zero)?;
+        x.f_add_scalar(bias)?.f_where_self(&x.f_lt(-threshold)?, &above)
+    })
+}
+
 pub(super) fn sigmoid(_: &Building<'_>) -> Built {
     unary(Tensor::f_sigmoid)
 }
@@ -105,6 +158,10 @@ pub(super) fn sign(_: &Building<'_>) -> Built {
 
 pub(super) fn sin(_: &Building<'_>) -> Built {
     unary(Tensor::f_sin)
+}
+
+pub(super) fn sinh(_: &Building<'_>) -> Built {
+    unary(Tensor::f_sinh)
 }
 
 pub(super) fn softplus(_: &Building<'_>) -> Built {
@@ -133,6 +190,11 @@ pub(super) fn tan(_: &Building<'_>) -> Built {
 
 pub(super) fn tanh(_: &Building<'_>) -> Built {
     unary(Tensor::f_tanh)
+}
+
+pub(super) fn thresholded_relu(building: &Building<'_>) -> Built {
+    let alpha = f64::from(building.node.float("alpha", 1.0));
+    unary(move |x| x.f_where_self(&x.f_gt(alpha)?, &x.f_zeros_like()?))
 }
 
 /// Dropout of the inference form. With `training_mode` the export would be random: refused.
@@ -251,4 +313,13 @@ pub(super) fn prelu(_: &Building<'_>) -> Built {
         let (x, slope) = (call.tensor(0)?, call.tensor(1)?);
         Ok(x.f_clamp_min(0.0)?.f_add(&x.f_clamp_max(0.0)?.f_mul(slope)?)?)
     })
+}
+
+/// `a · sigmoid(alpha · a) · b`.
+pub(super) fn swiglu(building: &Building<'_>) -> Built {
+    let gate = swish(building)?;
+    Ok(Box::new(move |call| {
+        let b = call.tensor(1)?;
+        gate(call)?.into_iter().map(|a| Ok(a.f_mul(b)?)).collect()
+    }))
 }

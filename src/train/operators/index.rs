@@ -221,6 +221,50 @@ pub(super) fn non_zero(_: &Building<'_>) -> Built {
     kernel(|call| Ok(call.tensor(0)?.f_nonzero()?.f_transpose(0, 1)?))
 }
 
+/// The elements (along an axis, or of all in row-major order) whose condition is true; a short condition ends early.
+pub(super) fn compress(building: &Building<'_>) -> Built {
+    let axis = building.node.attribute("axis").map(|_| building.node.int("axis", 0));
+    kernel(move |call| {
+        let x = call.tensor(0)?;
+        let chosen = call.tensor(1)?.f_nonzero()?.f_reshape([-1])?;
+        match axis {
+            Some(axis) => Ok(x.f_index_select(axis_of(axis, x.dim())?, &chosen)?),
+            None => Ok(x.f_reshape([-1])?.f_index_select(0, &chosen)?),
+        }
+    })
+}
+
+/// A cache with new rows written into it: from `write_indices[row of the batch]` on along the axis.
+pub(super) fn tensor_scatter(building: &Building<'_>) -> Built {
+    let axis = building.node.int("axis", -2);
+    let circular = match building.node.string("mode").unwrap_or("linear") {
+        "linear" => false,
+        "circular" => true,
+        other => return because(format!("the mode `{other}` is unknown")),
+    };
+    kernel(move |call| {
+        let (cache, update) = (call.tensor(0)?, call.tensor(1)?);
+        let axis = axis_of(axis, cache.dim())?;
+        let (size, new) = (cache.size(), update.size());
+        if axis == 0 || new.len() != size.len() {
+            return because(format!("an update of shape {new:?} along axis {axis} of {size:?}"));
+        }
+        let mut shape = vec![1; size.len()];
+        shape[axis as usize] = new[axis as usize];
+        let options = (Kind::Int64, cache.device());
+        let mut places = Tensor::f_arange(new[axis as usize], options)?.f_reshape(&shape)?;
+        if let Some(starts) = call.optional(2) {
+            let mut shape = vec![1; size.len()];
+            shape[0] = size[0];
+            places = places.f_add(&starts.f_to_device(cache.device())?.f_to_kind(Kind::Int64)?.f_reshape(&shape)?)?;
+        }
+        if circular {
+            places = places.f_remainder(size[axis as usize])?;
+        }
+        Ok(cache.f_scatter(axis, &places.f_expand(&new, false)?, update)?)
+    })
+}
+
 /// The first of several values read on the host.
 pub(super) fn first(tensor: &Tensor) -> Result<i64, OpError> {
     ints(tensor)?.first().copied().ok_or_else(|| OpError::Because("expected a number, found none".into()))

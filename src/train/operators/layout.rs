@@ -1,6 +1,6 @@
 //! The same elements in another shape: reshapes, permutations, joins and splits.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::creation::{axes, axes_of};
 use super::{Building, Built, OpError, axis_of, because, kernel, scalar};
@@ -156,12 +156,13 @@ pub(super) fn split(building: &Building<'_>) -> Built {
     }))
 }
 
-/// Constant, reflecting or edge-repeating padding; negative amounts crop (constant mode).
+/// Constant, reflecting, edge-repeating or periodic padding; negative amounts crop (constant mode).
 pub(super) fn pad(building: &Building<'_>) -> Built {
     let mode = match building.node.string("mode").unwrap_or("constant") {
         "constant" => "constant",
         "reflect" => "reflect",
         "edge" => "replicate",
+        "wrap" => "wrap",
         other => return because(format!("the mode `{other}` is not known")),
     };
     let fixed = building.node.ints("pads").map(<[i64]>::to_vec);
@@ -187,10 +188,25 @@ pub(super) fn pad(building: &Building<'_>) -> Built {
         let value = call.optional(2).map_or(Ok(fixed_value), scalar)?;
         match mode {
             "constant" => Ok(x.f_pad(&torch, "constant", value)?),
+            "wrap" => wrapped(x, &torch),
             mode => {
                 let used = torch.iter().rposition(|p| *p != 0).map_or(0, |last| last / 2 + 1);
                 Ok(x.f_pad(&torch[..2 * used], mode, None)?)
             }
         }
     })
+}
+
+/// Every axis goes on periodically; the amounts are pairs from the last axis on.
+fn wrapped(x: &Tensor, pads: &[i64]) -> Result<Tensor, OpError> {
+    let mut result = x.shallow_clone();
+    for (axis, pair) in (0..x.dim() as i64).rev().zip(pads.chunks(2)) {
+        let length = result.size()[axis as usize];
+        if pair == [0, 0] || length == 0 {
+            continue;
+        }
+        let places = Tensor::f_arange_start(-pair[0], length + pair[1], (Kind::Int64, x.device()))?;
+        result = result.f_index_select(axis, &places.f_remainder(length)?)?;
+    }
+    Ok(result)
 }

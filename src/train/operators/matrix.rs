@@ -60,7 +60,7 @@ pub(super) fn attention(building: &Building<'_>) -> Built {
 }
 
 /// `softmax(scale · Q·K + mask) · V`; K is `[…, width, keys]`.
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f64) -> Result<Tensor, OpError> {
+pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: f64) -> Result<Tensor, OpError> {
     let plain = q.dim() != 4 || k.size().last().is_some_and(|length| *length < SHORT);
     if !plain && mask.is_none_or(|mask| is_float_mask(mask, q)) {
         let k = k.f_transpose(-2, -1)?;

@@ -4,8 +4,11 @@
 //! calls that autograd can follow. Semantics are those of the ONNX operator specification at the node's opset.
 
 mod arithmetic;
+mod attention;
 mod compare;
 mod contrib;
+mod control;
+mod convolution;
 mod creation;
 mod index;
 mod layout;
@@ -15,6 +18,8 @@ mod reduce;
 mod tokens;
 
 use tch::{Device, Kind, TchError, Tensor};
+
+pub(crate) use control::{captured_names, graph as subgraph, lift};
 
 use super::error::first_line;
 use crate::onnx::{DataType, Node, TensorData};
@@ -161,6 +166,8 @@ pub(crate) enum Nature {
     Shapes,
     /// Its shape depends on the values of the inputs.
     UnknownShape,
+    /// On all inputs in ways that only the graph inside the node knows: where one depends on data, so does the shape.
+    Body,
     /// Its shape depends on the shapes of the graph's inputs alone, even where that of an input does not.
     KnownShape,
 }
@@ -190,8 +197,16 @@ const CONTRIB: &str = "com.microsoft";
 static TABLE: &[Operator] = &[
     // One value in, one value out.
     op("Abs", arithmetic::abs),
+    op("Acos", arithmetic::acos),
+    op("Acosh", arithmetic::acosh),
+    op("Asin", arithmetic::asin),
+    op("Asinh", arithmetic::asinh),
+    op("Atan", arithmetic::atan),
+    op("Atanh", arithmetic::atanh),
     op("Ceil", arithmetic::ceil),
+    op("Celu", arithmetic::celu),
     op("Cos", arithmetic::cos),
+    op("Cosh", arithmetic::cosh),
     op("Elu", arithmetic::elu),
     op("Erf", arithmetic::erf),
     op("Exp", arithmetic::exp),
@@ -207,15 +222,19 @@ static TABLE: &[Operator] = &[
     op("Reciprocal", arithmetic::reciprocal),
     op("Relu", arithmetic::relu),
     op("Round", arithmetic::round),
+    op("Selu", arithmetic::selu),
+    op("Shrink", arithmetic::shrink),
     op("Sigmoid", arithmetic::sigmoid),
     op("Sign", arithmetic::sign),
     op("Sin", arithmetic::sin),
+    op("Sinh", arithmetic::sinh),
     op("Softplus", arithmetic::softplus),
     op("Softsign", arithmetic::softsign),
     op("Sqrt", arithmetic::sqrt),
     op("Swish", arithmetic::swish),
     op("Tan", arithmetic::tan),
     op("Tanh", arithmetic::tanh),
+    op("ThresholdedRelu", arithmetic::thresholded_relu),
     op("Dropout", arithmetic::dropout),
     // Several values, element by element.
     op("Add", arithmetic::add),
@@ -230,6 +249,7 @@ static TABLE: &[Operator] = &[
     op("Mean", arithmetic::mean),
     op("Clip", arithmetic::clip),
     op("PRelu", arithmetic::prelu),
+    op("SwiGLU", arithmetic::swiglu),
     // Truth values.
     op("And", compare::and),
     op("Or", compare::or),
@@ -276,6 +296,8 @@ static TABLE: &[Operator] = &[
     op("ScatterND", index::scatter_nd),
     hosted("OneHot", index::one_hot, &[1]),
     hosted("Trilu", index::trilu, &[1]),
+    op("TensorScatter", index::tensor_scatter),
+    natured("Compress", index::compress, Nature::UnknownShape),
     natured("NonZero", index::non_zero, Nature::UnknownShape),
     // Along axes.
     hosted("ReduceMax", reduce::max, &[1]),
@@ -286,6 +308,7 @@ static TABLE: &[Operator] = &[
     hosted("ReduceSumSquare", reduce::sum_square, &[1]),
     hosted("ReduceL1", reduce::l1, &[1]),
     hosted("ReduceL2", reduce::l2, &[1]),
+    hosted("ReduceLogSum", reduce::log_sum, &[1]),
     hosted("ReduceLogSumExp", reduce::log_sum_exp, &[1]),
     op("ArgMax", reduce::arg_max),
     op("ArgMin", reduce::arg_min),
@@ -293,6 +316,12 @@ static TABLE: &[Operator] = &[
     hosted("TopK", reduce::top_k, &[1]),
     op("Softmax", normalize::softmax),
     op("LogSoftmax", normalize::log_softmax),
+    op("Hardmax", normalize::hardmax),
+    op("BatchNormalization", normalize::batch_normalization),
+    op("GroupNormalization", normalize::group_normalization),
+    op("InstanceNormalization", normalize::instance_normalization),
+    op("LpNormalization", normalize::lp_normalization),
+    op("MeanVarianceNormalization", normalize::mean_variance_normalization),
     op("LayerNormalization", normalize::layer_normalization),
     op("RMSNormalization", normalize::rms_normalization),
     op("SimplifiedLayerNormalization", normalize::rms_normalization),
@@ -300,6 +329,9 @@ static TABLE: &[Operator] = &[
     op("MatMul", matrix::matmul),
     op("Gemm", matrix::gemm),
     op("Einsum", matrix::einsum),
+    op("Conv", convolution::conv),
+    op("Attention", attention::attention),
+    op("RotaryEmbedding", attention::rotary_embedding),
     values(FUSED, "Attention", matrix::attention),
     // ONNX Runtime's own.
     values(CONTRIB, "Gelu", contrib::gelu),
@@ -309,6 +341,9 @@ static TABLE: &[Operator] = &[
     values(CONTRIB, "SkipLayerNormalization", contrib::skip_layer_normalization),
     values(CONTRIB, "SkipSimplifiedLayerNormalization", contrib::skip_rms_normalization),
     values(CONTRIB, "FusedMatMul", contrib::fused_matmul),
+    // Graphs inside of a node.
+    Operator { nature: Nature::Body, ..hosted("If", control::conditional, &[0]) },
+    Operator { nature: Nature::Body, ..hosted("Loop", control::repeated, &[0, 1]) },
     // Made by the program's own passes.
     Operator { nature: Nature::UnknownShape, ..values(FUSED, "RealTokens", tokens::real_tokens) },
     values(FUSED, "Pack", tokens::pack),
@@ -355,6 +390,14 @@ pub(crate) fn load(tensor: &crate::onnx::Tensor, bytes: &[u8]) -> Result<Tensor,
     let dims: Vec<i64> = tensor.dims.iter().map(|d| *d as i64).collect();
     if tensor.is_empty() {
         return Ok(Tensor::f_zeros(&dims, (kind, Device::Cpu))?);
+    }
+    // libtorch reads as much as the shape says, whatever there is.
+    if tensor.len().checked_mul(kind.elt_size_in_bytes()) != Some(bytes.len()) {
+        return because(format!(
+            "a tensor of shape {dims:?} and type {} has {} bytes",
+            tensor.data_type.name(),
+            bytes.len()
+        ));
     }
     Ok(Tensor::f_from_data_size(bytes, &dims, kind)?)
 }

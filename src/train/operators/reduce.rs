@@ -92,6 +92,10 @@ pub(super) fn l2(building: &Building<'_>) -> Built {
     reduce(building, |x, axes, keep| x.f_norm_scalaropt_dim(2.0, axes, keep))
 }
 
+pub(super) fn log_sum(building: &Building<'_>) -> Built {
+    reduce(building, |x, axes, keep| x.f_sum_dim_intlist(axes, keep, x.f_kind()?)?.f_log())
+}
+
 pub(super) fn log_sum_exp(building: &Building<'_>) -> Built {
     reduce(building, |x, axes, keep| x.f_logsumexp(axes, keep))
 }

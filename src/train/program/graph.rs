@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
 
 use super::super::error::TrainError;
-use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, load, scalar};
+use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, lift, load, load_attribute, scalar};
+use super::inline::{branch, without_functions};
 use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
 
 /// What a program keeps of a model: nodes with their tensor attributes beside them, and the initializers as tensors.
@@ -26,11 +27,13 @@ impl Source {
     /// Reads what nodes use. Initializers of types that libtorch lacks are left out: only their use is an error.
     pub fn read(model: &Model) -> Result<Self, TrainError> {
         let graph = &model.graph;
+        let mut nodes = without_functions(model)?;
+        nodes.iter_mut().for_each(lift);
         let used: HashSet<&str> =
-            graph.nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
+            nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
         let mut constants = HashMap::new();
         let multiplied: HashSet<&str> =
-            graph.nodes.iter().filter(|n| n.is("MatMul")).filter_map(|n| Some(n.inputs.get(1)?.as_str())).collect();
+            nodes.iter().filter(|n| n.is("MatMul")).filter_map(|n| Some(n.inputs.get(1)?.as_str())).collect();
         for tensor in graph.initializers.iter().filter(|t| used.contains(t.name.as_str())) {
             if kind_of(tensor.data_type).is_ok() && !matches!(tensor.data, TensorData::Strings(_)) {
                 let mut loaded =
@@ -46,7 +49,7 @@ impl Source {
         let inputs = graph.inputs.iter().filter(|i| !initializers.contains(i.name.as_str()));
         let input_types: Vec<ValueInfo> = inputs.cloned().collect();
         Ok(Source {
-            nodes: graph.nodes.iter().map(|node| with_own_bytes(node, model)).collect::<Result<_, _>>()?,
+            nodes: nodes.iter().map(|node| with_own_bytes(node, model)).collect::<Result<_, _>>()?,
             opset: model.opset(),
             inputs: input_types.iter().map(|input| input.name.clone()).collect(),
             input_types,
@@ -62,12 +65,23 @@ fn weight_error(name: &str, error: &OpError) -> TrainError {
 
 /// The node with the bytes of its tensor attributes copied out of the file, so that it outlives the model.
 fn with_own_bytes(node: &Node, model: &Model) -> Result<Node, TrainError> {
+    let own = |tensor: &mut crate::onnx::Tensor| -> Result<(), TrainError> {
+        if !matches!(tensor.data, TensorData::Strings(_)) {
+            tensor.data = TensorData::Decoded(model.bytes(tensor)?.to_vec());
+        }
+        Ok(())
+    };
     let mut node = node.clone();
     for (_, attribute) in &mut node.attributes {
-        if let Attribute::Tensor(tensor) = attribute
-            && !matches!(tensor.data, TensorData::Strings(_))
-        {
-            tensor.data = TensorData::Decoded(model.bytes(tensor)?.to_vec());
+        match attribute {
+            Attribute::Tensor(tensor) => own(tensor)?,
+            Attribute::Graph(graph) => {
+                graph.initializers.iter_mut().try_for_each(own)?;
+                for inner in &mut graph.nodes {
+                    *inner = with_own_bytes(inner, model)?;
+                }
+            }
+            _ => {}
         }
     }
     Ok(node)
@@ -101,6 +115,9 @@ impl<'s> Graph<'s> {
         };
         graph.remove_unused();
         graph.fold()?;
+        while graph.take_known_branches()? {
+            graph.fold()?;
+        }
         graph.remove_unused();
         Ok(graph)
     }
@@ -173,6 +190,29 @@ impl<'s> Graph<'s> {
                 self.makers.insert(output.clone(), index);
             }
         }
+    }
+
+    /// Puts the taken branch in the place of every `If` whose condition is constant. Returns whether there was one.
+    fn take_known_branches(&mut self) -> Result<bool, TrainError> {
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut any = false;
+        for node in std::mem::take(&mut self.nodes) {
+            let condition = if node.is("If") { node.inputs.first().and_then(|name| self.number(name)) } else { None };
+            match condition.and_then(|condition| branch(&node, condition != 0.0)) {
+                Some((taken, initializers)) => {
+                    any = true;
+                    for tensor in initializers {
+                        let loaded = load_attribute(&tensor).map_err(|error| node_error(&node, &error))?;
+                        self.folded.insert(tensor.name, loaded);
+                    }
+                    nodes.extend(taken);
+                }
+                None => nodes.push(node),
+            }
+        }
+        self.nodes = nodes;
+        self.index();
+        Ok(any)
     }
 
     /// Computes, on the CPU, every node whose inputs are all constants.

@@ -342,3 +342,23 @@ fn trial(weight: &Tensor) -> Result<Backend, TrainError> {
     };
     tch::with_grad(timed).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::gradients::check;
+
+    #[test]
+    fn gradients_of_an_adapted_layer_equal_differences_of_its_values() {
+        tch::manual_seed(4);
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Double, Device::Cpu));
+        let (weight, bias) = (random(&[3, 4]), random(&[3]));
+        let leaves = [random(&[2, 2, 4]), random(&[2, 4]), random(&[3, 2])];
+        check("an adapted layer", &leaves, &|leaves| {
+            let [x, a, b] = leaves else { panic!("three leaves") };
+            let branch = Branch { a: a.shallow_clone(), b: b.shallow_clone(), scaling: 1.7, dropout: 0.0 };
+            let call = Call { inputs: &[Some(x)], training: true };
+            vec![linear(&call, &weight, Some(&bias), Backend::Torch, Some(&branch)).unwrap()]
+        });
+    }
+}

@@ -4,6 +4,7 @@ mod demand;
 mod execute;
 mod fusion;
 mod graph;
+mod inline;
 mod linear;
 mod packing;
 mod probe;

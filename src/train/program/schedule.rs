@@ -132,7 +132,7 @@ impl Compiler<'_> {
             match self.class(name)? {
                 Class::Data { unknown_shape, .. } => {
                     data |= nature != Nature::Shapes || unknown_shape;
-                    unknown |= unknown_shape || host.contains(&position);
+                    unknown |= unknown_shape || host.contains(&position) || nature == Nature::Body;
                 }
                 Class::Parameter => data |= nature != Nature::Shapes,
                 Class::Constant | Class::Shape(_) => {}

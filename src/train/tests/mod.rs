@@ -1,5 +1,6 @@
 //! Tests of training at its edge. Expected numbers come from PyTorch 2.11 and transformers 5.23, computed once.
 
+pub(crate) mod gradients;
 mod numbers;
 mod order;
 mod reference;

@@ -1,0 +1,39 @@
+//! Any bytes as an ONNX model, and on what parses everything that `gelora inspect` and `extract` look for in a graph.
+
+#![no_main]
+
+use gelora::onnx::{
+    HiddenStates, Model, Topology, active_dropout, append_pooling, blocks, disable_training_mode, head, linear_layers,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    // External data is looked up in a folder that does not exist.
+    let model = match Model::from_bytes("/nowhere/fuzz.onnx", bytes.to_vec()) {
+        Ok(model) => model,
+        Err(error) => return assert_eq!(error.to_string().lines().count(), 1),
+    };
+    for tensor in &model.graph.initializers {
+        let _ = (model.to_f32(tensor), model.to_i64(tensor));
+    }
+    let topology = Topology::new(&model.graph);
+    for output in &model.graph.outputs {
+        let _ = topology.ancestors(&[&output.name], &Default::default());
+    }
+    for input in &model.graph.inputs {
+        let _ = topology.descendants(&[&input.name], &Default::default());
+    }
+    linear_layers(&model);
+    active_dropout(&model);
+    if let Ok(edit) = disable_training_mode(&model) {
+        let _ = edit.apply_to_bytes(&model);
+    }
+    let Ok(states) = HiddenStates::find(&model) else { return };
+    let _ = (blocks(&model, &states), head(&model, &states));
+    if let Ok(edit) = append_pooling(&model, &states)
+        && let Ok(bytes) = edit.apply_to_bytes(&model)
+    {
+        // What an edit writes is a model again.
+        Model::from_bytes("/nowhere/fuzz.onnx", bytes).expect("an edited model parses");
+    }
+});

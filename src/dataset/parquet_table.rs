@@ -1,0 +1,266 @@
+//! Columns of a Parquet file as rows of a table. Only the wanted columns are decoded, one row group and one page at a time.
+
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
+use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use ::parquet::data_type::{ByteArray, DataType, FixedLenByteArray};
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
+use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+use bytes::Bytes;
+
+use super::error::{Place, quoted, quoted_list};
+use super::table::{Row, Wanted};
+use super::{DatasetError, parquet_checks as checks};
+use crate::files::FileError;
+
+/// Values decoded at a time.
+const CHUNK: usize = 1024;
+
+/// Reads at most `limit` rows of a file.
+pub(super) fn read_file(path: &Path, wanted: &[Wanted<'_>], limit: usize) -> Result<Vec<Row>, DatasetError> {
+    let file = File::open(path).map_err(FileError::new("read", path))?;
+    let again = || file.try_clone().map_err(FileError::new("read", path));
+    read(path, [again()?, again()?], wanted, limit)
+}
+
+/// Reads a file that is in memory.
+pub(super) fn read_bytes(path: &Path, bytes: &[u8], wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
+    let bytes = Bytes::copy_from_slice(bytes);
+    read(path, [bytes.clone(), bytes], wanted, usize::MAX)
+}
+
+/// The reader panics on some broken files, where it should refuse them: that too is an error of the file.
+fn read<R: ChunkReader + 'static>(
+    path: &Path,
+    source: [R; 2],
+    wanted: &[Wanted<'_>],
+    limit: usize,
+) -> Result<Vec<Row>, DatasetError> {
+    let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode(path, source, wanted, limit)));
+    decoded.unwrap_or_else(|_| {
+        let reason = "its parts contradict each other".into();
+        Err(DatasetError::Parquet { path: path.into(), reason })
+    })
+}
+
+fn decode<R: ChunkReader + 'static>(
+    path: &Path,
+    source: [R; 2],
+    wanted: &[Wanted<'_>],
+    limit: usize,
+) -> Result<Vec<Row>, DatasetError> {
+    let broken =
+        |reason: String| DatasetError::Parquet { path: path.into(), reason: reason.replace(['\n', '\r'], " ") };
+    let failed = |error: ParquetError| broken(error.to_string());
+    // One for the reader, which keeps it, and one for the checks.
+    let [source, seen] = source;
+    checks::footer(&seen).map_err(broken)?;
+    let file = SerializedFileReader::new(source).map_err(failed)?;
+    let schema = file.metadata().file_metadata().schema_descr_ptr();
+    let columns = wanted.iter().map(|column| Column::find(path, &schema, column)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows: Vec<Row> = Vec::new();
+    for index in 0..file.num_row_groups() {
+        let most = limit - rows.len();
+        if most == 0 {
+            break;
+        }
+        let group = file.get_row_group(index).map_err(failed)?;
+        let mut values = Vec::with_capacity(columns.len());
+        for column in &columns {
+            checks::pages(&seen, group.metadata().column(column.index).byte_range()).map_err(broken)?;
+            let reader = group.get_column_reader(column.index).map_err(failed)?;
+            let read = column.read(reader, most).map_err(failed)?;
+            values.push(read.map_err(|(at, found)| DatasetError::ColumnValue {
+                path: path.into(),
+                row: rows.len() + at + 1,
+                column: column.name.into(),
+                found,
+            })?);
+        }
+        let expected = most.min(usize::try_from(group.metadata().num_rows()).unwrap_or(0));
+        if let Some(odd) = values.iter().position(|column: &Vec<String>| column.len() != expected) {
+            let (name, found) = (quoted(columns[odd].name), values[odd].len());
+            return Err(broken(format!("column {name} has {found} values where there are {expected} rows")));
+        }
+        let mut values: Vec<_> = values.into_iter().map(Vec::into_iter).collect();
+        rows.extend((rows.len()..rows.len() + expected).map(|row| Row {
+            place: Place::Row(row + 1),
+            values: values.iter_mut().filter_map(Iterator::next).collect(),
+        }));
+    }
+    Ok(rows)
+}
+
+/// A value that cannot be used: its row in the row group, and what it is.
+type Unusable = (usize, &'static str);
+
+/// How the stored values become the text of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Text,
+    Truth,
+    Signed,
+    Unsigned,
+    Real,
+    Half,
+}
+
+/// A wanted column.
+struct Column<'a> {
+    name: &'a str,
+    index: usize,
+    reading: Reading,
+    /// 1 where values may be null.
+    most_definite: i16,
+}
+
+impl<'a> Column<'a> {
+    fn find(path: &Path, schema: &SchemaDescriptor, wanted: &Wanted<'a>) -> Result<Self, DatasetError> {
+        let name = wanted.name;
+        let refused = |found: String| DatasetError::ColumnType {
+            path: path.into(),
+            column: name.into(),
+            found,
+            cure: if wanted.scalar { "a label is a string, a number or a boolean" } else { "a text is a string" },
+        };
+        let fields: Vec<&str> = schema.root_schema().get_fields().iter().map(|field| field.name()).collect();
+        match fields.iter().filter(|field| **field == name).count() {
+            0 => {
+                return Err(DatasetError::MissingColumn {
+                    path: path.into(),
+                    line: None,
+                    column: name.into(),
+                    there: quoted_list(&fields),
+                    cure: "name one of them",
+                });
+            }
+            1 => {}
+            _ => return Err(refused("appears twice".into())),
+        }
+        let Some(index) = schema.columns().iter().position(|column| column.path().parts() == [name]) else {
+            return Err(refused("is nested (a list, a map or a structure)".into()));
+        };
+        let column = schema.column(index);
+        if column.max_rep_level() != 0 {
+            return Err(refused("is a list".into()));
+        }
+        let reading = reading(&column).filter(|reading| wanted.scalar || *reading == Reading::Text);
+        let Some(reading) = reading else { return Err(refused(format!("is {}", kind(&column)))) };
+        Ok(Column { name, index, reading, most_definite: column.max_def_level() })
+    }
+
+    /// At most `most` values of one row group.
+    fn read(&self, reader: ColumnReader, most: usize) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
+        let levels = self.most_definite;
+        match reader {
+            ColumnReader::BoolColumnReader(reader) => texts(reader, levels, most, |v: &bool| Ok(v.to_string())),
+            ColumnReader::Int32ColumnReader(reader) if self.reading == Reading::Unsigned => {
+                texts(reader, levels, most, |v: &i32| Ok(v.cast_unsigned().to_string()))
+            }
+            ColumnReader::Int64ColumnReader(reader) if self.reading == Reading::Unsigned => {
+                texts(reader, levels, most, |v: &i64| Ok(v.cast_unsigned().to_string()))
+            }
+            ColumnReader::Int32ColumnReader(reader) => texts(reader, levels, most, |v: &i32| Ok(v.to_string())),
+            ColumnReader::Int64ColumnReader(reader) => texts(reader, levels, most, |v: &i64| Ok(v.to_string())),
+            // `{:?}` writes 1.0 with its point: labels tell classes from values by it.
+            ColumnReader::FloatColumnReader(reader) => texts(reader, levels, most, |v: &f32| Ok(format!("{v:?}"))),
+            ColumnReader::DoubleColumnReader(reader) => texts(reader, levels, most, |v: &f64| Ok(format!("{v:?}"))),
+            ColumnReader::ByteArrayColumnReader(reader) => texts(reader, levels, most, text),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => texts(reader, levels, most, half_float),
+            ColumnReader::Int96ColumnReader(_) => Err(ParquetError::General("a 96-bit integer".into())),
+        }
+    }
+}
+
+fn text(value: &ByteArray) -> Result<String, &'static str> {
+    match std::str::from_utf8(value.data()) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err("is not UTF-8"),
+    }
+}
+
+fn half_float(value: &FixedLenByteArray) -> Result<String, &'static str> {
+    match *value.data() {
+        [low, high] => Ok(format!("{:?}", half::f16::from_le_bytes([low, high]).to_f32())),
+        _ => Err("is no float16"),
+    }
+}
+
+/// The values of a column, decoded in portions.
+fn texts<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    most_definite: i16,
+    most: usize,
+    convert: impl Fn(&T::T) -> Result<String, &'static str>,
+) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
+    let mut result = Vec::new();
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    while result.len() < most {
+        values.clear();
+        levels.clear();
+        let wanted = CHUNK.min(most - result.len());
+        let (records, ..) = reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
+        if let Some(at) = levels.iter().position(|level| *level < most_definite) {
+            return Ok(Err((result.len() + at, "is null")));
+        }
+        if records == 0 {
+            break;
+        }
+        for value in &values {
+            match convert(value) {
+                Ok(text) => result.push(text),
+                Err(found) => return Ok(Err((result.len(), found))),
+            }
+        }
+        if values.len() != records {
+            return Err(ParquetError::General(format!("{} values for {records} rows", values.len())));
+        }
+    }
+    Ok(Ok(result))
+}
+
+/// How to read a column; `None` where its values are neither text nor labels (times, decimals, other binary data).
+fn reading(column: &ColumnDescriptor) -> Option<Reading> {
+    let logical = column.logical_type_ref();
+    let converted = column.converted_type();
+    let is_plain = logical.is_none() && converted == ConvertedType::NONE;
+    let is_text = matches!(logical, Some(LogicalType::String | LogicalType::Enum | LogicalType::Json))
+        || matches!(converted, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON);
+    let unsigned = match (logical, converted) {
+        (Some(LogicalType::Integer(kind)), _) => Some(!kind.is_signed),
+        (_, ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64) => {
+            Some(true)
+        }
+        (_, ConvertedType::INT_8 | ConvertedType::INT_16 | ConvertedType::INT_32 | ConvertedType::INT_64) => {
+            Some(false)
+        }
+        _ => is_plain.then_some(false),
+    };
+    match column.physical_type() {
+        // Some writers leave out that binary data are text; what is not UTF-8 is then an error of its row.
+        Physical::BYTE_ARRAY => (is_text || is_plain).then_some(Reading::Text),
+        Physical::BOOLEAN => Some(Reading::Truth),
+        Physical::INT32 | Physical::INT64 => {
+            unsigned.map(|unsigned| if unsigned { Reading::Unsigned } else { Reading::Signed })
+        }
+        Physical::FLOAT | Physical::DOUBLE => Some(Reading::Real),
+        Physical::FIXED_LEN_BYTE_ARRAY => matches!(logical, Some(LogicalType::Float16)).then_some(Reading::Half),
+        Physical::INT96 => None,
+    }
+}
+
+/// What a column holds, for an error.
+fn kind(column: &ColumnDescriptor) -> String {
+    match reading(column) {
+        Some(Reading::Truth) => "a column of booleans".into(),
+        Some(Reading::Signed | Reading::Unsigned | Reading::Real | Reading::Half) => "a column of numbers".into(),
+        _ => match column.logical_type_ref() {
+            Some(logical) => format!("of the type {logical:?}").replace(['\n', '\r'], " "),
+            None => format!("of the type {:?}", column.physical_type()),
+        },
+    }
+}
