@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DatasetError;
 use super::labels::{self, Label, Objective, ObjectiveKind, RawLabel};
 use super::table::{self, Format, Wanted};
+use super::{DatasetError, Template, documents};
 use crate::files::{FileError, sha256};
 
 /// Which columns of a file to read, and how.
@@ -26,6 +26,9 @@ pub struct LoadSettings {
     pub format: Option<Format>,
     /// Whether `"` quotes fields; `None` means no in TSV and yes in CSV.
     pub quoting: Option<bool>,
+    /// For instructions that a language model learns to answer (`text`, `pair` and `label` are the columns of the
+    /// instruction, its input and the output): how they become one text.
+    pub template: Option<Template>,
     /// Only so many rows, from the first; `None` takes all.
     pub limit: Option<usize>,
 }
@@ -42,6 +45,7 @@ impl Default for LoadSettings {
             accept_class_numbers: false,
             format: None,
             quoting: None,
+            template: None,
             limit: None,
         }
     }
@@ -52,14 +56,15 @@ impl LoadSettings {
     pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
         let labels = match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression => None,
+            Objective::Regression | Objective::CausalLm => None,
         };
         LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
     }
 
-    /// The same, without labels.
+    /// The same, without labels. What a language model learns is text, and stays.
     pub fn without_labels(&self) -> LoadSettings {
-        LoadSettings { label: None, ..self.clone() }
+        let label = self.label.clone().filter(|_| self.objective == Some(ObjectiveKind::CausalLm));
+        LoadSettings { label, ..self.clone() }
     }
 }
 
@@ -107,10 +112,21 @@ impl Dataset {
             .format
             .or_else(|| Format::of(path))
             .ok_or_else(|| DatasetError::UnknownFormat { path: path.into() })?;
-        let mut wanted = vec![Wanted { name: &settings.text, scalar: false }];
-        wanted.extend(settings.pair.iter().map(|name| Wanted { name, scalar: false }));
+        if settings.objective == Some(ObjectiveKind::CausalLm) {
+            let examples = documents::read(path, &bytes, format, settings)?;
+            let objective = Some(Objective::CausalLm);
+            return Ok(Dataset {
+                path: path.into(),
+                sha256: sha256(&bytes),
+                objective,
+                examples,
+                warnings: Vec::new(),
+            });
+        }
+        let mut wanted = vec![Wanted::text(&settings.text)];
+        wanted.extend(settings.pair.iter().map(|name| Wanted::text(name)));
         let texts = wanted.len();
-        wanted.extend(settings.label.iter().map(|name| Wanted { name, scalar: true }));
+        wanted.extend(settings.label.iter().map(|name| Wanted { scalar: true, ..Wanted::text(name) }));
         let mut rows = table::read(path, &bytes, format, settings.quoting, &wanted)?;
         rows.truncate(settings.limit.unwrap_or(usize::MAX).max(1));
 

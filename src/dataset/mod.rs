@@ -4,13 +4,16 @@
 //! repeated ones, and [`token_budget_batches`] with [`pad`] make [`Batch`]es of similar length.
 
 mod batch;
+mod documents;
 mod encoding;
 mod error;
 mod labels;
+mod language;
 mod load;
 pub mod metric;
 mod preset;
 mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -19,8 +22,10 @@ pub use batch::{Batch, pad, token_budget_batches};
 pub use encoding::{Distinct, Encoding, distinct, sample_rows};
 pub use error::DatasetError;
 pub use labels::{Label, Objective, ObjectiveKind};
+pub use language::TextRows;
 pub use load::{Dataset, Example, LoadSettings};
 pub use metric::{Metric, Score};
 pub use preset::{PRESETS, Preset, preset};
 pub use table::Format;
+pub use template::Template;
 pub use tokenizer::Tokenizer;

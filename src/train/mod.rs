@@ -7,6 +7,7 @@ mod fingerprint;
 mod head;
 mod input;
 mod journal;
+mod language;
 mod learner;
 mod lora;
 mod objective;

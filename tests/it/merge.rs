@@ -105,6 +105,7 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
         base_model: None,
         checkpoint: folder.checkpoint.as_ref(),
         added_head: added,
+        predicts_tokens: false,
         labels: None,
     };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();
