@@ -33,5 +33,5 @@ pub use operators::supported_operators;
 pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
 pub use program::{LinearBackend, LinearChoice, Precision, Program, ProgramOptions, Trainable, TrainableKind};
-pub use run::{initial_adapter, logits, train};
+pub use run::{initial_adapter, logits, loss_and_gradient, train};
 pub use settings::{Batching, Kernels, Schedule, TrainSettings, WarmUp};

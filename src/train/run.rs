@@ -85,6 +85,29 @@ pub fn logits(
     Ok(logits)
 }
 
+/// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
+/// adapter that holds the derivatives in the place of the values.
+///
+/// # Errors
+/// As [`logits`].
+pub fn loss_and_gradient(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    adapter: &Adapter,
+    rows: Rows<'_>,
+) -> Result<(f64, Adapter), TrainError> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    settings.check()?;
+    input.check()?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
+    learner.load(adapter)?;
+    let targets = Targets::of("given", input.objective, &rows)?;
+    let all: Vec<usize> = (0..rows.encodings.len()).collect();
+    let loss = learner.loss(rows.encodings, &all, &targets)?.f_div_scalar(targets.total_weight() as f64)?;
+    let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
+    Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
+}
+
 const PADDING_MATTERS: &str = "the logits of a row change with the padding of its batch, so padding is computed like text, \
      as the export has it; a head that reads real tokens only would be faster and give the same logits in every batch";
 

@@ -5,6 +5,8 @@ mod dimension;
 mod evaluation;
 mod extraction;
 mod graph;
+#[cfg(feature = "train")]
+mod language;
 mod merge;
 #[cfg(feature = "train")]
 mod program;

@@ -32,7 +32,7 @@ fn wave(shape: &[usize], phase: f32) -> ndarray::ArrayD<f32> {
 }
 
 /// A plan for the attention of every block, block `i` at `ranks[i]`, alpha = 2 · rank.
-fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
+pub fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
     let model = Model::open(&folder.onnx).unwrap();
     let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
     let checkpoint = folder.checkpoint.as_ref().unwrap();
