@@ -217,7 +217,7 @@ def test_the_real_model_learns_stories(tmp_path):
     export(source, "--head", "lm", "-o", model)
     common = ["--data", train, "--task", "causal-lm", "--max-length", 256]
     run("plan", model, *common, "--projections", "all", "-o", out)
-    run("train", model, "--plan", out / "plan.json", *common, "--epochs", 1, "--batch-size", 8, "--learning-rate", "2e-3", "-o", out / "adapter")
+    run("train", model, "--plan", out / "plan.json", *common, "--epochs", 1, "--batch-size", 8, "--learning-rate", "2e-4", "-o", out / "adapter")
     run("merge", model, out / "adapter", "-o", out / "merged")
     before, after = (evaluated(folder, dev, length=256)[0] for folder in (model, out / "merged"))
     assert after < before
