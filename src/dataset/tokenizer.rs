@@ -12,6 +12,9 @@ use super::{DatasetError, Encoding, Example};
 use crate::files::{FileError, sha256};
 use crate::progress::{Event, Observer};
 
+/// A token, and the bytes of the text that it stands for; special tokens stand for none.
+pub(super) type TokenInPlace = (u32, Option<(usize, usize)>);
+
 /// Rows between two reports of progress.
 const CHUNK: usize = 2048;
 
@@ -166,10 +169,7 @@ impl Tokenizer {
 
     /// A whole text, special tokens included and nothing cut off: every token with the bytes of the text that it stands for
     /// (`None` for special tokens).
-    pub(super) fn tokens_in_place(
-        &self,
-        example: &Example,
-    ) -> Result<Vec<(u32, Option<(usize, usize)>)>, DatasetError> {
+    pub(super) fn tokens_in_place(&self, example: &Example) -> Result<Vec<TokenInPlace>, DatasetError> {
         let failed = |error: tokenizers::Error| DatasetError::Tokenization {
             line: example.line,
             path: self.path.clone(),
