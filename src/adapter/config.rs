@@ -45,6 +45,8 @@ pub struct ConfigSettings {
     pub base_model: Option<String>,
     /// Whether the adapter is trained: PEFT freezes it then. Before training it must be false.
     pub trained: bool,
+    /// Whether the model predicts tokens: a language model, whose head is not trained.
+    pub predicts_tokens: bool,
     /// Names of all modules of the base model, to check patterns against; empty where they are not known.
     pub modules: Vec<String>,
 }
@@ -86,7 +88,10 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
     check_patterns(targets.iter().copied(), &settings.modules)?;
     ranks.sort_keys();
     alphas.sort_keys();
-    let (task, saved) = task(&settings.head);
+    let (task, saved) = match settings.predicts_tokens {
+        true if settings.head.is_empty() => (Some("CAUSAL_LM"), None),
+        _ => task(&settings.head),
+    };
     let mut config = json!({
         "alpha_pattern": alphas,
         "auto_mapping": null,

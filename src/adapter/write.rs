@@ -29,6 +29,8 @@ pub struct WriteSettings<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// The pooling of a head that training added.
     pub added_head: Option<HeadPooling>,
+    /// Whether the model is trained to predict tokens.
+    pub predicts_tokens: bool,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
 }
@@ -48,6 +50,7 @@ pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSetting
             head: head_modules(saved.iter().map(|tensor| tensor.name.as_str())),
             base_model: settings.base_model.clone(),
             trained: true,
+            predicts_tokens: settings.predicts_tokens,
             modules: settings.checkpoint.map(modules).unwrap_or_default(),
         },
     )?;

@@ -43,7 +43,7 @@ pub(crate) struct GlobalArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataArguments {
-    /// The rows: .tsv, .csv, .jsonl or .parquet
+    /// The rows: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
 
@@ -55,7 +55,8 @@ pub(crate) struct DataArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct ColumnArguments {
-    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli
+    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli; causal-lm (texts) and
+    /// instruct (instructions with an output) for language models
     #[arg(long, value_name = "NAME", value_parser = known_task)]
     pub(crate) task: Option<String>,
 
@@ -79,7 +80,7 @@ pub(crate) struct ColumnArguments {
     #[arg(long, value_name = "KIND", value_parser = word::<ObjectiveKind>)]
     pub(crate) objective: Option<ObjectiveKind>,
 
-    /// tsv, csv, jsonl or parquet [default: by the name of the file]
+    /// tsv, csv, jsonl, parquet or txt [default: by the name of the file]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
 
@@ -87,9 +88,36 @@ pub(crate) struct ColumnArguments {
     #[arg(long, value_name = "BOOL")]
     pub(crate) quoting: Option<bool>,
 
+    #[command(flatten)]
+    pub(crate) language: LanguageArguments,
+
     /// Longest text in tokens; more is cut off
     #[arg(long, value_name = "TOKENS", default_value_t = 128)]
     pub(crate) max_length: usize,
+}
+
+/// How texts become what a language model learns.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct LanguageArguments {
+    /// With --task instruct: file with the text around {instruction}, {input} and {output} [default: Alpaca's]
+    #[arg(long, value_name = "FILE", value_parser = template)]
+    pub(crate) template: Option<String>,
+
+    /// The same for rows without input [default: Alpaca's, or --template]
+    #[arg(long, value_name = "FILE", value_parser = template)]
+    pub(crate) template_without_input: Option<String>,
+
+    /// For language models: join the texts and cut them into rows of --max-length tokens (training and evaluation)
+    #[arg(long)]
+    pub(crate) packing: bool,
+}
+
+/// The content of a file, without the line end that editors put at its end.
+fn template(file: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
 /// How activations are made.

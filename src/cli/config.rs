@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use error::ConfigError;
 
-use crate::dataset::{Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, preset};
+use crate::dataset::{Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, Template, preset};
 use crate::files::FileError;
 use crate::runtime::Device;
 
@@ -52,7 +52,8 @@ pub struct ModelSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Preset for columns, objective and metrics: `cola`, `sst2`, `mrpc`, `qqp`, `stsb`, `mnli`, `qnli`, `rte`, `anli`.
+    /// Preset for columns, objective and metrics: `cola`, `sst2`, `mrpc`, `qqp`, `stsb`, `mnli`, `qnli`, `rte`, `anli`,
+    /// `causal-lm`, `instruct`.
     pub task: Option<String>,
     /// Rows to plan and train with.
     pub train: PathBuf,
@@ -68,9 +69,16 @@ pub struct DataSection {
     pub label: Option<String>,
     /// Names of the classes in their order.
     pub labels: Option<Vec<String>>,
+    /// How an instruction, its input and the output become one text (`{instruction}`, `{input}`, `{output}`).
+    pub template: Option<String>,
+    /// The same for rows without input.
+    pub template_without_input: Option<String>,
+    /// For language models: whether texts are joined and cut into rows of `max_length` tokens.
+    #[serde(default)]
+    pub packing: bool,
     /// `classification` or `regression`; by the labels where it is not given.
     pub objective: Option<ObjectiveKind>,
-    /// `tsv`, `csv`, `jsonl` or `parquet`; by the names of the files where it is not given.
+    /// `tsv`, `csv`, `jsonl`, `parquet` or `txt`; by the names of the files where it is not given.
     pub format: Option<Format>,
     /// Whether `"` quotes fields; no in TSV and yes in CSV where it is not given.
     pub quoting: Option<bool>,
@@ -79,7 +87,7 @@ pub struct DataSection {
     pub max_length: usize,
     /// Only the first so many training rows.
     pub limit: Option<usize>,
-    /// `accuracy`, `f1`, `matthews`, `pearson`, `spearman`; the first decides which state is the best.
+    /// `accuracy`, `f1`, `matthews`, `pearson`, `spearman`, `perplexity`; the first decides which state is the best.
     pub metrics: Option<Vec<Metric>>,
 }
 
@@ -105,7 +113,16 @@ impl DataSection {
             labels: self.labels.clone().or(base.labels),
             format: self.format,
             quoting: self.quoting,
+            template: base.template.map(|usual| self.template(usual)),
             limit: self.limit,
+        }
+    }
+
+    /// The template of this section, or the usual one.
+    fn template(&self, usual: Template) -> Template {
+        match &self.template {
+            Some(text) => Template { text: text.clone(), without_input: self.template_without_input.clone() },
+            None => Template { without_input: self.template_without_input.clone().or(usual.without_input), ..usual },
         }
     }
 
@@ -118,7 +135,7 @@ impl DataSection {
     pub fn metrics(&self, objective: &Objective) -> Vec<Metric> {
         match (&self.metrics, self.preset()) {
             (Some(metrics), _) => metrics.clone(),
-            (None, Some(preset)) if preset.objective() == objective.kind() => preset.metrics.to_vec(),
+            (None, Some(preset)) if preset.objective == objective.kind() => preset.metrics.to_vec(),
             _ => Metric::usual(objective).to_vec(),
         }
     }

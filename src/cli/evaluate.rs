@@ -19,7 +19,8 @@ const EXAMPLE: &str = "\
 Examples:
   gelora evaluate out/merged --data dev.tsv --task cola
   gelora evaluate out/merged --data dev.tsv --task stsb --json
-  gelora evaluate out/merged --data test.tsv --text sentence --predictions predictions.csv";
+  gelora evaluate out/merged --data test.tsv --text sentence --predictions predictions.csv
+  gelora evaluate out/merged --data dev.jsonl --task causal-lm --max-length 512";
 
 /// Evaluate an export on labelled rows
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     data: DataArguments,
 
-    /// What to measure: accuracy, f1, matthews, pearson, spearman [default: by the task]
+    /// What to measure: accuracy, f1, matthews, pearson, spearman, perplexity [default: by the task]
     #[arg(long, value_name = "METRICS", value_delimiter = ',')]
     metrics: Option<Vec<Metric>>,
 
@@ -95,10 +96,21 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         ),
     };
     let objective = &objective;
-    let encodings = tokenizer.encode(&dataset.examples, context.observer())?;
+    let texts = match objective {
+        Objective::CausalLm if arguments.predictions.is_some() => {
+            bail!("a language model predicts tokens, not rows; leave out --predictions")
+        }
+        Objective::CausalLm => Some(tokenizer.encode_texts(&dataset.examples, section.packing, context.observer())?),
+        _ => None,
+    };
+    let encodings = match &texts {
+        Some(texts) => texts.encodings.clone(),
+        None => tokenizer.encode(&dataset.examples, context.observer())?,
+    };
     let data = EvaluationData {
         objective,
         encodings: &encodings,
+        texts: texts.as_ref(),
         tokenizer: &tokenizer,
         metrics: &section.metrics(objective),
         batch_tokens: arguments.batch_tokens,
@@ -106,8 +118,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         dataset: &dataset,
     };
     let (facts, evaluation) = evaluate(context, &folder.onnx, &data)?;
-    if let Some(path) = &arguments.predictions {
-        write_predictions(path, &dataset, objective, &evaluation)?;
+    if let (Some(path), Some(evaluation)) = (&arguments.predictions, &evaluation) {
+        write_predictions(path, &dataset, objective, evaluation)?;
     }
     context.print(&facts, || facts.describe())
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
-use crate::evaluate::{EvaluateSettings, Evaluation, evaluate_export};
+use crate::dataset::metric::perplexity;
+use crate::dataset::{Dataset, Encoding, Metric, Objective, TextRows, Tokenizer};
+use crate::evaluate::{EvaluateSettings, Evaluation, TokenLoss, evaluate_export, token_loss};
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
 use crate::report;
@@ -21,6 +22,9 @@ pub(crate) struct EvaluationFacts {
     pub(crate) data: String,
     pub(crate) data_sha256: String,
     pub(crate) rows: usize,
+    /// How many tokens were predicted, of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens: Option<u64>,
     pub(crate) objective: Objective,
     pub(crate) metrics: Vec<MetricFacts>,
     pub(crate) matrix_products: String,
@@ -40,6 +44,8 @@ pub(crate) struct EvaluationData<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) objective: &'a Objective,
     pub(crate) encodings: &'a [Encoding],
+    /// The same as a language model learns them; their encodings go before `encodings`.
+    pub(crate) texts: Option<&'a TextRows>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) metrics: &'a [Metric],
     pub(crate) batch_tokens: usize,
@@ -47,12 +53,12 @@ pub(crate) struct EvaluationData<'a> {
     pub(crate) padding_is_safe: bool,
 }
 
-/// Runs the rows through an export and scores what comes out.
+/// Runs the rows through an export and scores what comes out. A language model gives no prediction per row.
 pub(crate) fn evaluate(
     context: &Context,
     onnx: &Path,
     data: &EvaluationData<'_>,
-) -> anyhow::Result<(EvaluationFacts, Evaluation)> {
+) -> anyhow::Result<(EvaluationFacts, Option<Evaluation>)> {
     let mut session = Session::from_file(context.library()?, onnx, &context.session_settings())?;
     let settings = EvaluateSettings {
         batch_tokens: data.batch_tokens,
@@ -62,6 +68,11 @@ pub(crate) fn evaluate(
     };
     let labels = data.dataset.labels();
     let start = Instant::now();
+    if let Some(texts) = data.texts {
+        let loss = token_loss(&mut session, texts, &settings, context.observer())?;
+        let facts = facts(onnx, data, &session, token_metrics(loss), start);
+        return Ok((facts, None));
+    }
     let evaluation = evaluate_export(
         &mut session,
         data.encodings,
@@ -76,17 +87,38 @@ pub(crate) fn evaluate(
         value: score.value,
         note: score.note.map(str::to_owned),
     });
-    let facts = EvaluationFacts {
+    let facts = facts(onnx, data, &session, (scores.collect(), None), start);
+    Ok((facts, Some(evaluation)))
+}
+
+fn facts(
+    onnx: &Path,
+    data: &EvaluationData<'_>,
+    session: &Session,
+    (metrics, tokens): (Vec<MetricFacts>, Option<u64>),
+    start: Instant,
+) -> EvaluationFacts {
+    let rows = data.texts.map_or(data.encodings.len(), |texts| texts.encodings.len());
+    EvaluationFacts {
         model: onnx.display().to_string(),
         data: data.dataset.path.display().to_string(),
         data_sha256: data.dataset.sha256.clone(),
-        rows: data.encodings.len(),
+        rows,
+        tokens,
         objective: data.objective.clone(),
-        metrics: scores.collect(),
+        metrics,
         matrix_products: session.provider_of_matrix_products(),
-        rows_per_second: data.encodings.len() as f64 / start.elapsed().as_secs_f64().max(1e-9),
-    };
-    Ok((facts, evaluation))
+        rows_per_second: rows as f64 / start.elapsed().as_secs_f64().max(1e-9),
+    }
+}
+
+/// Perplexity and loss, and the number of tokens they are the mean over.
+fn token_metrics(loss: TokenLoss) -> (Vec<MetricFacts>, Option<u64>) {
+    let value = perplexity(loss.mean());
+    let note = value.is_none().then(|| "beyond what a number can hold".to_owned());
+    let perplexity = MetricFacts { name: Metric::Perplexity.to_string(), value, note };
+    let mean = MetricFacts { name: "loss".into(), value: Some(loss.mean()), note: Some("per token".into()) };
+    (vec![perplexity, mean], Some(loss.tokens))
 }
 
 /// Whether rows may be padded: asked of the export itself. One whose hidden states cannot be seen is taken not to
@@ -124,8 +156,9 @@ impl EvaluationFacts {
             true => String::new(),
             false => report::table(&["metric", "value", ""], &[1], &rows) + "\n\n",
         };
+        let tokens = self.tokens.map_or_else(String::new, |tokens| format!("{tokens} tokens in "));
         format!(
-            "{table}{} rows of {}, {} ({}, {:.0} rows/s)",
+            "{table}{tokens}{} rows of {}, {} ({}, {:.0} rows/s)",
             self.rows, self.data, self.model, self.matrix_products, self.rows_per_second
         )
     }

@@ -139,6 +139,14 @@ impl<'a> Pipeline<'a> {
         Ok(json!({ "onnx": self.model_sha256, "files": files, "tokenizer": self.tokenizer.sha256() }))
     }
 
+    /// What decides how a language model sees its texts; nothing for other tasks.
+    fn texts(&self) -> Option<Value> {
+        let template = self.config.data.load_settings().template;
+        let template = template.map(|template| (template.text, template.without_input));
+        let is_language = self.objective == Objective::CausalLm;
+        is_language.then(|| json!({ "packing": self.config.data.packing, "template": template }))
+    }
+
     fn plan(&self, journal: &mut Journal, files: &PlanFiles) -> anyhow::Result<Plan> {
         let section = &self.config.data;
         let settings = section.load_settings().without_labels();
@@ -149,6 +157,7 @@ impl<'a> Pipeline<'a> {
             "limit": section.limit,
             "max_length": section.max_length,
             "plan": self.config.plan,
+            "template": self.texts().map(|texts| texts["template"].clone()),
         });
         let data = PlanData { section, dataset: &self.train, tokenizer: &self.tokenizer };
         journal.stage("plan", inputs, self.context.observer(), |_| {
@@ -174,6 +183,7 @@ impl<'a> Pipeline<'a> {
             "objective": self.objective,
             "limit": section.limit,
             "max_length": section.max_length,
+            "texts": self.texts(),
             "metrics": self.metrics,
             "settings": self.config.train,
             "flavour": self.config.output.flavour,
@@ -184,6 +194,7 @@ impl<'a> Pipeline<'a> {
             validation: self.dev.as_ref(),
             tokenizer: &self.tokenizer,
             metrics: &self.metrics,
+            packing: section.packing,
             padding_is_safe,
         };
         let out = self.adapter();
@@ -217,6 +228,7 @@ impl<'a> Pipeline<'a> {
             "objective": self.objective,
             "metrics": self.metrics,
             "max_length": self.config.data.max_length,
+            "texts": self.texts(),
         });
         let path = self.out.join("evaluation.json");
         journal.stage("evaluate", inputs, self.context.observer(), |_| {
@@ -235,11 +247,19 @@ impl<'a> Pipeline<'a> {
         padding_is_safe: bool,
     ) -> anyhow::Result<Option<BeforeAfter>> {
         let Some(dataset) = dataset else { return Ok(None) };
-        let encodings: Vec<Encoding> = self.tokenizer.encode(&dataset.examples, self.context.observer())?;
+        let observer = self.context.observer();
+        let (encodings, texts): (Vec<Encoding>, _) = match self.objective {
+            Objective::CausalLm => {
+                let packing = self.config.data.packing;
+                (Vec::new(), Some(self.tokenizer.encode_texts(&dataset.examples, packing, observer)?))
+            }
+            _ => (self.tokenizer.encode(&dataset.examples, observer)?, None),
+        };
         let data = EvaluationData {
             dataset,
             objective: &self.objective,
             encodings: &encodings,
+            texts: texts.as_ref(),
             tokenizer: &self.tokenizer,
             metrics: &self.metrics,
             batch_tokens: self.config.train.evaluation_tokens,

@@ -163,6 +163,7 @@ fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
         head: head_modules(names.iter().map(String::as_str)),
         base_model: Some(model.folder.folder.display().to_string()),
         modules: head_modules(modules.map(|tensor| tensor.name.as_str())),
+        predicts_tokens: head.is_some_and(|head| head.predicts_tokens),
         ..ConfigSettings::default()
     })
 }
@@ -180,7 +181,7 @@ fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProven
         other_files,
         producer: model.model.producer.clone(),
         opset: model.model.opset(),
-        last_state_after_final_norm: None,
+        last_state_after_final_norm: onnx::last_state_after_final_norm(&model.model, &model.states),
     })
 }
 

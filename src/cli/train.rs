@@ -11,6 +11,7 @@ use super::context::Context;
 const EXAMPLE: &str = "\
 Examples:
   gelora train my-model --plan out/plan.json --data train.tsv --validation dev.tsv --task cola -o out/adapter
+  gelora train my-decoder --plan out/plan.json --data train.jsonl --validation dev.jsonl --task causal-lm -o out/adapter
 
 The folder is a PEFT adapter. Running it again resumes from the last state that was saved.";
 
@@ -46,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     restart: bool,
 
-    /// Rows to train on: .tsv, .csv, .jsonl or .parquet
+    /// Rows to train on: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     data: PathBuf,
 
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     columns: ColumnArguments,
 
-    /// What to measure on them: accuracy, f1, matthews, pearson, spearman; the first decides [default: by the task]
+    /// What to measure on them: accuracy, f1, matthews, pearson, spearman, perplexity; the first decides [default: by the task]
     #[arg(long, value_name = "METRICS", value_delimiter = ',', help_heading = "Data")]
     metrics: Option<Vec<Metric>>,
 
@@ -111,6 +112,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         validation: validation.as_ref(),
         tokenizer: &tokenizer,
         metrics: &section.metrics(objective),
+        packing: section.packing,
         padding_is_safe: padding_is_safe(context, &model.model, &sample, &tokenizer)?,
         train: &train,
     };

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{self, Adapter, Flavour, WriteSettings};
-use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, Tokenizer};
+use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
 use crate::files::sha256;
 use crate::rank::Plan;
 use crate::train::{Rows, TrainInput, TrainOutcome, TrainSettings, train};
@@ -20,6 +20,8 @@ pub(crate) struct TrainingData<'a> {
     pub(crate) validation: Option<&'a Dataset>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) metrics: &'a [Metric],
+    /// Whether the texts of a language model are joined and cut into rows of equal length.
+    pub(crate) packing: bool,
     /// Where the factors and the head begin; by default A random, B zero and the head as it is.
     pub(crate) initial: Option<&'a Adapter>,
     /// Whether padding leaves the results as they are.
@@ -54,12 +56,9 @@ pub(crate) fn train_adapter(
     out: &Path,
 ) -> anyhow::Result<TrainingFacts> {
     let (objective, labels) = labelled(data.train)?;
-    let encodings = data.tokenizer.encode(&data.train.examples, context.observer())?;
+    let rows = Encoded::new(context, data, data.train, labels)?;
     let validation = match data.validation {
-        Some(dataset) => {
-            let (_, labels) = labelled(dataset)?;
-            Some((data.tokenizer.encode(&dataset.examples, context.observer())?, labels))
-        }
+        Some(dataset) => Some(Encoded::new(context, data, dataset, labelled(dataset)?.1)?),
         None => None,
     };
     // The plan was made for the file; what is added to its head in memory does not make it another one.
@@ -71,10 +70,8 @@ pub(crate) fn train_adapter(
         checkpoint: model.folder.checkpoint.as_ref(),
         plan,
         objective,
-        train: Rows { encodings: &encodings, labels: &labels },
-        validation: validation
-            .as_ref()
-            .map(|(encodings, labels): &(Vec<Encoding>, Vec<Label>)| Rows { encodings, labels }),
+        train: rows.rows(),
+        validation: validation.as_ref().map(Encoded::rows),
         metrics: data.metrics,
         pad_id: data.tokenizer.pad_id(),
         pad_type_id: data.tokenizer.pad_type_id(),
@@ -90,15 +87,44 @@ pub(crate) fn train_adapter(
         added_head: outcome.new_head,
         labels: match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression => None,
+            Objective::Regression | Objective::CausalLm => None,
         },
+        predicts_tokens: *objective == Objective::CausalLm,
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))
 }
 
-/// Objective and labels of rows that must have them.
+/// Rows as the trainer takes them.
+enum Encoded {
+    Labelled(Vec<Encoding>, Vec<Label>),
+    Texts(TextRows),
+}
+
+impl Encoded {
+    fn new(context: &Context, data: &TrainingData<'_>, dataset: &Dataset, labels: Vec<Label>) -> anyhow::Result<Self> {
+        let (tokenizer, observer) = (data.tokenizer, context.observer());
+        Ok(match dataset.objective {
+            Some(Objective::CausalLm) => {
+                Encoded::Texts(tokenizer.encode_texts(&dataset.examples, data.packing, observer)?)
+            }
+            _ => Encoded::Labelled(tokenizer.encode(&dataset.examples, observer)?, labels),
+        })
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        match self {
+            Encoded::Labelled(encodings, labels) => Rows::labelled(encodings, labels),
+            Encoded::Texts(rows) => Rows::of_texts(rows),
+        }
+    }
+}
+
+/// Objective and labels of rows that must have them; a language model needs none.
 pub(crate) fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
+    if let Some(objective @ Objective::CausalLm) = &dataset.objective {
+        return Ok((objective, Vec::new()));
+    }
     let missing = || format!("{} was read without labels; name their column with --label", dataset.path.display());
     Ok((dataset.objective.as_ref().with_context(missing)?, dataset.labels().with_context(missing)?))
 }
@@ -147,7 +173,7 @@ impl TrainingFacts {
             facts.push(("head", format!("added, reads the {head} token vector of the last hidden state")));
         }
         if self.stopped_early {
-            facts.push(("ended", "early: the metric no longer rose".to_owned()));
+            facts.push(("ended", "early: the metric no longer got better".to_owned()));
         }
         crate::report::facts(&facts)
     }

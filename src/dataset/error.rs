@@ -44,7 +44,7 @@ pub enum DatasetError {
     Cancelled(#[from] Cancelled),
     /// The ending of the file name says nothing.
     #[error(
-        "{}: cannot tell the format from the file name; give it (format: tsv, csv, jsonl or parquet)",
+        "{}: cannot tell the format from the file name; give it (format: tsv, csv, jsonl, parquet or txt)",
         path.display()
     )]
     UnknownFormat {
@@ -257,6 +257,34 @@ pub enum DatasetError {
         path: PathBuf,
         /// What was found.
         reason: String,
+    },
+    /// A template that cannot be filled.
+    #[error("the template {found}; {cure}")]
+    Template {
+        /// What is wrong with it.
+        found: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// Nothing tells where a text ends.
+    #[error(
+        "{} says of no token that it ends a text, and a language model must learn where texts end; name it there \
+         (\"eos_token\": \"…\")",
+        path.display()
+    )]
+    NoEndToken {
+        /// `tokenizer_config.json`.
+        path: PathBuf,
+    },
+    /// Nothing is left to learn.
+    #[error(
+        "the {documents} texts have no token to learn within {maximum_length} tokens each; give a larger maximum length"
+    )]
+    NothingLearnt {
+        /// How many texts there are.
+        documents: usize,
+        /// The longest row, in tokens.
+        maximum_length: usize,
     },
     /// No room for text beside the special tokens.
     #[error("a maximum length of {found} tokens leaves no room for text; give at least {least}")]

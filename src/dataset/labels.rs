@@ -15,6 +15,9 @@ pub enum ObjectiveKind {
     Classification,
     /// A number.
     Regression,
+    /// The next token.
+    #[serde(rename = "causal-lm")]
+    CausalLm,
 }
 
 /// What a model learns from the labels.
@@ -28,14 +31,19 @@ pub enum Objective {
     },
     /// A number.
     Regression,
+    /// The next token of a text.
+    #[serde(rename = "causal-lm")]
+    CausalLm,
 }
 
 impl Objective {
-    /// Width of the logits: the number of classes, or 1 for a number.
+    /// Width of the logits: the number of classes, or 1 for a number. 0 for a language model, whose logits are as wide as
+    /// its vocabulary.
     pub fn outputs(&self) -> usize {
         match self {
             Objective::Classification { labels } => labels.len(),
             Objective::Regression => 1,
+            Objective::CausalLm => 0,
         }
     }
 
@@ -44,6 +52,7 @@ impl Objective {
         match self {
             Objective::Classification { .. } => ObjectiveKind::Classification,
             Objective::Regression => ObjectiveKind::Regression,
+            Objective::CausalLm => ObjectiveKind::CausalLm,
         }
     }
 }
@@ -55,6 +64,13 @@ pub enum Label {
     Class(usize),
     /// The value.
     Value(f32),
+    /// The part of a text that a language model learns, as a range of its bytes; without a label it learns all of it.
+    Learnt {
+        /// Where the part begins.
+        start: usize,
+        /// Where it ends.
+        end: usize,
+    },
 }
 
 /// A label as it stands in the file.

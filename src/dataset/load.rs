@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::labels::{self, Label, Objective, ObjectiveKind, RawLabel};
 use super::table::{self, Format, Row, Wanted};
-use super::{DatasetError, parquet};
+use super::{DatasetError, Template, documents, parquet};
 use crate::files::{FileError, sha256, sha256_file};
 
 /// Which columns of a file to read, and how.
@@ -26,6 +26,9 @@ pub struct LoadSettings {
     pub format: Option<Format>,
     /// Whether `"` quotes fields; `None` means no in TSV and yes in CSV.
     pub quoting: Option<bool>,
+    /// For instructions that a language model learns to answer (`text`, `pair` and `label` are the columns of the
+    /// instruction, its input and the output): how they become one text.
+    pub template: Option<Template>,
     /// Only so many rows, from the first; `None` takes all.
     pub limit: Option<usize>,
 }
@@ -42,6 +45,7 @@ impl Default for LoadSettings {
             accept_class_numbers: false,
             format: None,
             quoting: None,
+            template: None,
             limit: None,
         }
     }
@@ -52,14 +56,15 @@ impl LoadSettings {
     pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
         let labels = match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression => None,
+            Objective::Regression | Objective::CausalLm => None,
         };
         LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
     }
 
-    /// The same, without labels.
+    /// The same, without labels. What a language model learns is text, and stays.
     pub fn without_labels(&self) -> LoadSettings {
-        LoadSettings { label: None, ..self.clone() }
+        let label = self.label.clone().filter(|_| self.objective == Some(ObjectiveKind::CausalLm));
+        LoadSettings { label, ..self.clone() }
     }
 }
 
@@ -102,7 +107,8 @@ impl Dataset {
             let (found, cure) = ("is a folder", "name a file in it");
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
-        if format_of(path, settings)? == Format::Parquet {
+        let language = settings.objective == Some(ObjectiveKind::CausalLm);
+        if format_of(path, settings)? == Format::Parquet && !language {
             // Never in memory as a whole.
             let wanted = wanted(settings);
             let rows = parquet::read_file(path, &wanted, limit(settings))?;
@@ -119,6 +125,11 @@ impl Dataset {
     /// As [`Dataset::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
         let format = format_of(path, settings)?;
+        if settings.objective == Some(ObjectiveKind::CausalLm) {
+            let examples = documents::read(path, bytes, format, settings)?;
+            let (objective, warnings) = (Some(Objective::CausalLm), Vec::new());
+            return Ok(Dataset { path: path.into(), sha256: sha256(bytes), objective, examples, warnings });
+        }
         let rows = table::read(path, bytes, format, settings.quoting, &wanted(settings))?;
         Dataset::of_rows(path, settings, rows, sha256(bytes))
     }
@@ -173,9 +184,9 @@ fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, DatasetErro
 
 /// Text, second text where there is one, label where it is read.
 fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
-    let mut wanted = vec![Wanted { name: &settings.text, scalar: false }];
-    wanted.extend(settings.pair.iter().map(|name| Wanted { name, scalar: false }));
-    wanted.extend(settings.label.iter().map(|name| Wanted { name, scalar: true }));
+    let mut wanted = vec![Wanted::text(&settings.text)];
+    wanted.extend(settings.pair.iter().map(|name| Wanted::text(name)));
+    wanted.extend(settings.label.iter().map(|name| Wanted { scalar: true, ..Wanted::text(name) }));
     wanted
 }
 

@@ -4,9 +4,11 @@
 //! repeated ones, and [`token_budget_batches`] with [`pad`] make [`Batch`]es of similar length.
 
 mod batch;
+mod documents;
 mod encoding;
 mod error;
 mod labels;
+mod language;
 mod load;
 pub mod metric;
 #[cfg_attr(feature = "parquet", path = "parquet_table.rs")]
@@ -16,6 +18,7 @@ mod parquet;
 mod parquet_checks;
 mod preset;
 mod table;
+mod template;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
@@ -24,8 +27,10 @@ pub use batch::{Batch, pad, token_budget_batches};
 pub use encoding::{Distinct, Encoding, distinct, sample_rows};
 pub use error::{DatasetError, Place};
 pub use labels::{Label, Objective, ObjectiveKind};
+pub use language::TextRows;
 pub use load::{Dataset, Example, LoadSettings};
 pub use metric::{Metric, Score};
 pub use preset::{PRESETS, Preset, preset};
 pub use table::Format;
+pub use template::Template;
 pub use tokenizer::Tokenizer;

@@ -1,6 +1,6 @@
-//! The tasks of GLUE and ANLI: columns, classes, objective and metrics.
+//! The tasks of GLUE and ANLI, and language modelling: columns, classes, objective and metrics.
 
-use super::{LoadSettings, Metric, ObjectiveKind};
+use super::{LoadSettings, Metric, ObjectiveKind, Template};
 
 /// What is known of a task.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -9,11 +9,13 @@ pub struct Preset {
     pub name: &'static str,
     /// Column of the text, or of the first text of a pair.
     pub text: &'static str,
-    /// Column of the second text of a pair.
+    /// Column of the second text of a pair; of the input that belongs to an instruction.
     pub pair: Option<&'static str>,
-    /// Column of the label.
-    pub label: &'static str,
-    /// Names of the classes in the order that GLUE and Hugging Face use; empty for regression.
+    /// Column of the label, or of the output that an instruction asks for; `None` for plain text.
+    pub label: Option<&'static str>,
+    /// What is learnt.
+    pub objective: ObjectiveKind,
+    /// Names of the classes in the order that GLUE and Hugging Face use; empty where there are none.
     pub labels: &'static [&'static str],
     /// The metrics; the first one decides which state of a training is the best.
     pub metrics: &'static [Metric],
@@ -36,7 +38,29 @@ const fn task(
     metrics: &'static [Metric],
     dev_file: &'static str,
 ) -> Preset {
-    Preset { name, text, pair, label: "label", labels, metrics, train_file: "train.tsv", dev_file }
+    let objective = if labels.is_empty() { ObjectiveKind::Regression } else { ObjectiveKind::Classification };
+    Preset { name, text, pair, label: Some("label"), objective, labels, metrics, train_file: "train.tsv", dev_file }
+}
+
+/// Text that a language model learns, or what it is to answer.
+const fn language(
+    name: &'static str,
+    text: &'static str,
+    pair: Option<&'static str>,
+    label: Option<&'static str>,
+) -> Preset {
+    let (objective, metrics) = (ObjectiveKind::CausalLm, &[Metric::Perplexity]);
+    Preset {
+        name,
+        text,
+        pair,
+        label,
+        objective,
+        labels: &[],
+        metrics,
+        train_file: "train.jsonl",
+        dev_file: "dev.jsonl",
+    }
 }
 
 /// All presets.
@@ -50,29 +74,28 @@ pub const PRESETS: &[Preset] = &[
     task("qnli", TWO, ENTAILMENT, &[Metric::Accuracy], "dev.tsv"),
     task("rte", TWO, ENTAILMENT, &[Metric::Accuracy], "dev.tsv"),
     task("anli", TWO, INFERENCE, &[Metric::Accuracy], "dev.tsv"),
+    language("causal-lm", "text", None, None),
+    language("instruct", "instruction", Some("input"), Some("output")),
 ];
 
 /// The preset of a task; upper and lower case, `-` and `_` do not matter (`STS-B` is `stsb`).
 pub fn preset(name: &str) -> Option<Preset> {
-    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    PRESETS.iter().find(|preset| preset.name == plain).copied()
+    let plain =
+        |name: &str| -> String { name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect() };
+    PRESETS.iter().find(|preset| plain(preset.name) == plain(name)).copied()
 }
 
 impl Preset {
-    /// Classes or numbers.
-    pub fn objective(&self) -> ObjectiveKind {
-        if self.labels.is_empty() { ObjectiveKind::Regression } else { ObjectiveKind::Classification }
-    }
-
     /// How to read a file of this task.
     pub fn settings(&self) -> LoadSettings {
         LoadSettings {
             text: self.text.into(),
             pair: self.pair.map(Into::into),
-            label: Some(self.label.into()),
-            objective: Some(self.objective()),
+            label: self.label.map(Into::into),
+            objective: Some(self.objective),
             labels: (!self.labels.is_empty()).then(|| self.labels.iter().map(|&label| label.into()).collect()),
             accept_class_numbers: true,
+            template: (self.objective == ObjectiveKind::CausalLm && self.label.is_some()).then(Template::default),
             ..LoadSettings::default()
         }
     }

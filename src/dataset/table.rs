@@ -19,11 +19,13 @@ pub enum Format {
     Jsonl,
     /// Columns of Apache Parquet.
     Parquet,
+    /// Text without columns: documents separated by empty lines. Only a language model can learn it.
+    Txt,
 }
 
 impl Format {
     /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`,
-    /// `.parquet`, `.pq`.
+    /// `.parquet`, `.pq`, `.txt`.
     pub fn of(path: &Path) -> Option<Format> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
@@ -31,6 +33,7 @@ impl Format {
             "csv" => Some(Format::Csv),
             "jsonl" | "ndjson" | "json" => Some(Format::Jsonl),
             "parquet" | "pq" => Some(Format::Parquet),
+            "txt" => Some(Format::Txt),
             _ => None,
         }
     }
@@ -45,7 +48,8 @@ impl FromStr for Format {
             "csv" => Ok(Format::Csv),
             "jsonl" => Ok(Format::Jsonl),
             "parquet" => Ok(Format::Parquet),
-            other => Err(format!("unknown format {}; give tsv, csv, jsonl or parquet", quoted(other))),
+            "txt" => Ok(Format::Txt),
+            other => Err(format!("unknown format {}; give tsv, csv, jsonl, parquet or txt", quoted(other))),
         }
     }
 }
@@ -66,6 +70,15 @@ pub(super) struct Wanted<'a> {
     pub name: &'a str,
     /// Whether JSON numbers and booleans are welcome too (labels), or only strings (text).
     pub scalar: bool,
+    /// Whether it may be missing, and is empty then.
+    pub optional: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// A column of texts that must be there.
+    pub fn text(name: &'a str) -> Self {
+        Wanted { name, scalar: false, optional: false }
+    }
 }
 
 /// Reads the wanted columns of a table. `quoting` decides whether `"` quotes; `None` means what is usual for the format.
@@ -79,6 +92,10 @@ pub(super) fn read(
     let text = || as_text(path, bytes);
     let rows = match (format, quoting) {
         (Format::Parquet, _) => parquet::read_bytes(path, bytes, wanted)?,
+        (Format::Txt, _) => {
+            let (found, cure) = ("is plain text, without columns", "write the rows as .tsv, .csv, .jsonl or .parquet");
+            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+        }
         (Format::Jsonl, _) => json_lines(path, text()?, wanted)?,
         (Format::Tsv, None | Some(false)) => plain(path, text()?, '\t', wanted)?,
         (Format::Csv, Some(false)) => plain(path, text()?, ',', wanted)?,
@@ -96,7 +113,7 @@ pub(super) const NO_PARQUET: &str = "use a gelora that was built with the featur
                                      lines (pandas: to_json(name, orient=\"records\", lines=True))";
 
 /// The bytes as UTF-8 without a byte order mark; files that are something else altogether are named.
-fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
+pub(super) fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
     let not_a_table = |found, cure| Err(DatasetError::NotATable { path: path.into(), found, cure });
     match bytes {
         [] => return not_a_table("is empty", "check that it is the right file"),
@@ -122,12 +139,12 @@ fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
 }
 
 /// Lines without their ends (`\n` or `\r\n`) and their numbers; empty lines at the end of the file are left out.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.trim_end_matches(['\r', '\n']);
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate().map(|(i, line)| (i + 1, line))
 }
 
-/// Where the wanted columns stand in the header.
+/// Where the wanted columns stand in the header; beyond its end where one may be missing and is.
 fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<usize>, DatasetError> {
     for column in wanted {
         if header.iter().filter(|name| **name == column.name).count() > 1 {
@@ -135,7 +152,8 @@ fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<
         }
     }
     let position = |column: &Wanted<'_>| {
-        header.iter().position(|name| *name == column.name).ok_or_else(|| DatasetError::MissingColumn {
+        let found = header.iter().position(|name| *name == column.name);
+        found.or_else(|| column.optional.then_some(usize::MAX)).ok_or_else(|| DatasetError::MissingColumn {
             path: path.into(),
             line: Some(1),
             column: column.name.into(),
@@ -161,7 +179,7 @@ fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Res
         }
         rows.push(Row {
             place: Place::Line(line),
-            values: positions.iter().map(|&at| fields[at].to_owned()).collect(),
+            values: positions.iter().map(|&at| fields.get(at).copied().unwrap_or_default().to_owned()).collect(),
         });
     }
     Ok(rows)
@@ -285,6 +303,7 @@ fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
 fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>) -> Result<String, DatasetError> {
     use serde_json::Value;
     match object.get(column.name) {
+        None if column.optional => Ok(String::new()),
         None => Err(DatasetError::MissingColumn {
             path: path.into(),
             line: Some(line),

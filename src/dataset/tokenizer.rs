@@ -12,6 +12,9 @@ use super::{DatasetError, Encoding, Example};
 use crate::files::{FileError, sha256};
 use crate::progress::{Event, Observer};
 
+/// A token, and the bytes of the text that it stands for; special tokens stand for none.
+pub(super) type TokenInPlace = (u32, Option<(usize, usize)>);
+
 /// Rows between two reports of progress.
 const CHUNK: usize = 2048;
 
@@ -32,6 +35,8 @@ pub struct Tokenizer {
     model_maximum_length: Option<usize>,
     pad_id: u32,
     pad_type_id: u32,
+    /// The token that ends a text.
+    end_id: Option<u32>,
     /// Whether the second text is told from the first; else all type ids are 0.
     tells_texts_apart: bool,
 }
@@ -61,6 +66,7 @@ impl Tokenizer {
         let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
         let model = SideFile::read(tokenizer_json, "config.json")?;
         let (pad_id, pad_type_id) = padding(&inner, &config, &model);
+        let end_id = end_of_text(&inner, &config, &model);
         let finish = inner.get_post_processor().cloned();
         let least = finish.as_ref().map_or(0, |processor| processor.added_tokens(true)) + 2;
         if maximum_length < least {
@@ -88,6 +94,7 @@ impl Tokenizer {
             model_maximum_length: config.number("model_max_length"),
             pad_id,
             pad_type_id,
+            end_id,
             tells_texts_apart: config.list_has("model_input_names", "token_type_ids").unwrap_or(true),
         })
     }
@@ -160,6 +167,26 @@ impl Tokenizer {
         Ok((whole, cut))
     }
 
+    /// A whole text, special tokens included and nothing cut off: every token with the bytes of the text that it stands for
+    /// (`None` for special tokens).
+    pub(super) fn tokens_in_place(&self, example: &Example) -> Result<Vec<TokenInPlace>, DatasetError> {
+        let failed = |error: tokenizers::Error| DatasetError::Tokenization {
+            line: example.line,
+            path: self.path.clone(),
+            reason: format!("says: {error}").replace(['\n', '\r'], " "),
+        };
+        let text = self.inner.encode(example.text.as_str(), false).map_err(failed)?;
+        // Taken before the special tokens come in: some tokenizers leave out white space at the edges afterwards.
+        let places = text.get_offsets().to_vec();
+        let whole = match &self.finish {
+            Some(processor) => processor.process(text, None, true).map_err(failed)?,
+            None => text,
+        };
+        let mut places = places.into_iter();
+        let tokens = whole.get_ids().iter().zip(whole.get_special_tokens_mask());
+        Ok(tokens.map(|(&id, &special)| (id, if special == 0 { places.next() } else { None })).collect())
+    }
+
     /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
     ///
     /// # Errors
@@ -210,6 +237,12 @@ impl Tokenizer {
         self.pad_id
     }
 
+    /// The token that ends a text: `eos_token` of `tokenizer_config.json`, else `eos_token_id` of `config.json` (the first
+    /// where it lists several).
+    pub fn end_id(&self) -> Option<u32> {
+        self.end_id
+    }
+
     /// Type id of padding.
     pub fn pad_type_id(&self) -> u32 {
         self.pad_type_id
@@ -228,6 +261,16 @@ fn padding(inner: &tokenizers::Tokenizer, config: &SideFile, model: &SideFile) -
         .unwrap_or(0);
     let type_id = config.number("pad_token_type_id").and_then(|id| u32::try_from(id).ok());
     (id, type_id.or(own.map(|padding| padding.pad_type_id)).unwrap_or(0))
+}
+
+/// See [`Tokenizer::end_id`].
+fn end_of_text(inner: &tokenizers::Tokenizer, config: &SideFile, model: &SideFile) -> Option<u32> {
+    let in_model = || match model.0.get("eos_token_id")? {
+        serde_json::Value::Array(several) => several.first()?.as_u64(),
+        one => one.as_u64(),
+    };
+    let named = config.token("eos_token").and_then(|token| inner.token_to_id(token));
+    named.or_else(|| in_model().and_then(|id| u32::try_from(id).ok()))
 }
 
 /// A JSON file beside `tokenizer.json`; empty where it is not there.

@@ -41,6 +41,32 @@ pub enum EvaluateError {
         /// Rows of the batch.
         rows: usize,
     },
+    /// The logits are not one line of numbers per token.
+    #[error(
+        "the model gives logits of shape {found:?} for {rows} rows of {length} tokens; export it with its language-model \
+         head, which gives [rows, tokens, vocabulary]"
+    )]
+    TokenShape {
+        /// Shape of the logits.
+        found: Vec<usize>,
+        /// Rows of the batch.
+        rows: usize,
+        /// Tokens in a row, padding included.
+        length: usize,
+    },
+    /// A token that the logits have no place for.
+    #[error(
+        "token id {id} in row {row}, counted from 0, is outside the {vocabulary} tokens that the model predicts; use the \
+         tokenizer.json that belongs to this model"
+    )]
+    Token {
+        /// The row, from 0.
+        row: usize,
+        /// The token.
+        id: u32,
+        /// Width of the logits.
+        vocabulary: usize,
+    },
     /// Head and task do not fit.
     #[error(
         "the model gives {found} numbers per row and the task needs {expected} ({task}); choose the task that the model was \

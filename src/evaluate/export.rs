@@ -9,7 +9,7 @@ use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, Session, Tokens};
 
 /// Name of the output that is evaluated.
-const LOGITS: &str = "logits";
+pub(super) const LOGITS: &str = "logits";
 
 /// How an evaluation goes about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn check_outputs(model: &Model) -> Result<(), EvaluateError> {
     has_logits(&model.graph.outputs)
 }
 
-fn has_logits(outputs: &[ValueInfo]) -> Result<(), EvaluateError> {
+pub(super) fn has_logits(outputs: &[ValueInfo]) -> Result<(), EvaluateError> {
     if outputs.iter().any(|output| output.name == LOGITS) {
         return Ok(());
     }
@@ -154,6 +154,7 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
         let task = match objective {
             Objective::Classification { labels } => format!("classes {}", labels.join(", ")),
             Objective::Regression => "a regression".into(),
+            Objective::CausalLm => "a language model, which predicts tokens and not rows".into(),
         };
         return Err(EvaluateError::Outputs { found: logits.ncols(), expected: objective.outputs(), task });
     }
@@ -161,7 +162,7 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
         Objective::Classification { .. } => {
             Label::Class((1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }))
         }
-        Objective::Regression => Label::Value(row[0]),
+        Objective::Regression | Objective::CausalLm => Label::Value(row[0]),
     };
     Ok(logits.rows().into_iter().map(label).collect())
 }

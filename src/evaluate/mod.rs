@@ -3,6 +3,7 @@
 mod error;
 mod export;
 mod labels;
+mod perplexity;
 mod predictions;
 #[cfg(test)]
 mod tests;
@@ -11,4 +12,5 @@ pub use crate::dataset::metric::{Metric, MetricError, Score, accuracy, f1, matth
 pub use error::EvaluateError;
 pub use export::{EvaluateSettings, Evaluation, check_outputs, evaluate_export, logits, predictions, score};
 pub use labels::{check_label_order, label_names};
+pub use perplexity::{TokenLoss, token_loss};
 pub use predictions::write_predictions;

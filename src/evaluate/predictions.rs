@@ -22,9 +22,8 @@ pub fn write_predictions(
     objective: &Objective,
     evaluation: &Evaluation,
 ) -> Result<(), EvaluateError> {
-    let format = Format::of(path)
-        .filter(|format| *format != Format::Parquet)
-        .ok_or_else(|| EvaluateError::UnknownFormat { path: path.into() })?;
+    let unknown = || EvaluateError::UnknownFormat { path: path.into() };
+    let format = Format::of(path).filter(|format| !matches!(format, Format::Txt | Format::Parquet)).ok_or_else(unknown)?;
     let (expected, found) = (dataset.examples.len(), evaluation.predictions.len());
     if found != expected {
         return Err(EvaluateError::Lengths { what: "predictions", found, expected });
@@ -32,7 +31,7 @@ pub fn write_predictions(
     Ok(write_atomically(path, |writer| match format {
         Format::Jsonl => write_json_lines(writer, dataset, objective, evaluation),
         Format::Csv => write_table(writer, b',', dataset, objective, evaluation),
-        Format::Tsv | Format::Parquet => write_table(writer, b'\t', dataset, objective, evaluation),
+        _ => write_table(writer, b'\t', dataset, objective, evaluation),
     })?)
 }
 
@@ -48,6 +47,7 @@ fn value(label: Label, objective: &Objective) -> Value {
         (Label::Class(class), Objective::Classification { labels }) if class < labels.len() => json!(labels[class]),
         (Label::Class(class), _) => json!(class),
         (Label::Value(value), _) => json!(value),
+        (Label::Learnt { start, end }, _) => json!([start, end]),
     }
 }
 
@@ -81,7 +81,7 @@ fn write_table(
     let mut table = csv::WriterBuilder::new().delimiter(separator).from_writer(writer);
     let logits: Vec<String> = match objective {
         Objective::Classification { labels } => labels.iter().map(|label| format!("logit:{label}")).collect(),
-        Objective::Regression => vec!["logit".into()],
+        Objective::Regression | Objective::CausalLm => vec!["logit".into()],
     };
     let label = labelled.then(|| "label".to_owned());
     table.write_record(["line".to_owned(), "prediction".to_owned()].into_iter().chain(label).chain(logits))?;

@@ -17,8 +17,11 @@ pub struct Head {
     /// Its linear layers, a pooler of the base model included.
     pub linears: Vec<LinearLayer>,
     /// The tensors that are trained with an adapter: those of modules outside the base model (`classifier`, not
-    /// `bert.pooler`).
+    /// `bert.pooler`). None where the head predicts tokens.
     pub tensors: Vec<HeadTensor>,
+    /// Whether it predicts tokens: its last layer is as wide as the vocabulary. Such a head was trained with the model, often
+    /// as the same weights as the embeddings, and stays as it is.
+    pub predicts_tokens: bool,
     /// The output it makes, for instance `logits`.
     pub output: String,
     /// All outputs it makes (`start_logits` and `end_logits` for span answers).
@@ -64,14 +67,42 @@ pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxEr
     let finder = LinearFinder::new(model, &topology);
     let linears = linears(&finder, &nodes);
     let blocks = super::blocks(model, states)?;
-    let tensors = trained_tensors(&finder, &nodes, &linears, &blocks);
+    let predicts_tokens = linears.last().is_some_and(|last| Some(last.out_features) == vocabulary(&topology));
+    let tensors = match predicts_tokens {
+        true => Vec::new(),
+        false => trained_tensors(&finder, &nodes, &linears, &blocks),
+    };
     Ok(Some(Head {
         nodes,
         linears,
         tensors,
+        predicts_tokens,
         output: outputs[0].to_owned(),
         outputs: outputs.into_iter().map(str::to_owned).collect(),
     }))
+}
+
+/// Rows of the table that `input_ids` are looked up in, through nodes that only change their type or shape.
+fn vocabulary(topology: &Topology) -> Option<usize> {
+    let graph = topology.graph;
+    let mut open = vec!["input_ids"];
+    while let Some(ids) = open.pop() {
+        for node in topology.consumers(ids).iter().map(|&index| &graph.nodes[index]) {
+            let first = node.inputs.first().is_some_and(|input| input == ids);
+            match node.op_type.as_str() {
+                "Gather" if !first && node.int("axis", 0) == 0 => {
+                    if let Some(table) = node.inputs.first().and_then(|table| topology.initializer(table)) {
+                        return table.dims.first().copied();
+                    }
+                }
+                "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" if first => {
+                    open.extend(node.outputs.first().map(String::as_str));
+                }
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 /// Weights, biases and norm parameters of the head's modules outside the base model, each once.

@@ -68,7 +68,7 @@ pub enum TrainError {
     },
     /// A value of the graph has another shape than a classifier or encoder gives it.
     #[error(
-        "the value `{value}` has shape {found:?}, training needs {expected}; export a sequence classifier or an encoder"
+        "the value `{value}` has shape {found:?}, training needs {expected}; export a model with the head that its task needs"
     )]
     Shape {
         /// The value.
@@ -103,6 +103,24 @@ pub enum TrainError {
         model: PathBuf,
         /// The export of the plan.
         planned: String,
+    },
+    /// Tokens to predict that do not fit the rows.
+    #[error("row {row} of the {what} data {found}; make the rows with the tokenizer's `encode_texts`")]
+    Tokens {
+        /// `training` or `validation`.
+        what: &'static str,
+        /// The row, from 0.
+        row: usize,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The export does not predict tokens.
+    #[error("{} {found}; export it with its language-model head (scripts/export_onnx.py --head lm)", model.display())]
+    NoLanguageHead {
+        /// The export.
+        model: PathBuf,
+        /// What it has instead.
+        found: String,
     },
     /// Nothing to train on, or to evaluate with.
     #[error("the {what} data has no rows; check the file and its columns")]

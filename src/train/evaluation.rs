@@ -5,6 +5,7 @@ use tch::Kind;
 
 use super::error::TrainError;
 use super::input::{Rows, TrainInput};
+use super::language;
 use super::learner::Learner;
 use super::objective::Targets;
 use super::parameters;
@@ -13,7 +14,7 @@ use crate::progress::Observer;
 
 /// Loss, logits and metrics of the validation data.
 pub(super) struct Measured {
-    /// Mean loss per row.
+    /// Mean loss per row, or per token of a language model.
     pub loss: f64,
     /// By name.
     pub metrics: Vec<(String, Option<f64>)>,
@@ -28,6 +29,9 @@ pub(super) fn evaluate(
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Measured, TrainError> {
+    if *input.objective == Objective::CausalLm {
+        return language::evaluate(learner, rows, targets, budget_tokens, observer);
+    }
     let (logits, loss) = logits_and_loss(learner, rows, Some(targets), budget_tokens, observer)?;
     let predictions = predictions(input.objective, &logits);
     let chosen = if input.metrics.is_empty() { Metric::usual(input.objective) } else { input.metrics };
@@ -36,7 +40,7 @@ pub(super) fn evaluate(
         let score = metric.score(&predictions, rows.labels)?;
         metrics.push((metric.name().to_owned(), score.value.filter(|value| value.is_finite())));
     }
-    Ok(Measured { loss: loss / targets.len().max(1) as f64, metrics })
+    Ok(Measured { loss: loss / targets.total_weight().max(1) as f64, metrics })
 }
 
 /// Logits `[rows, outputs]` in the order of the rows, and the sum of the loss (0 without targets).
@@ -85,6 +89,8 @@ fn predictions(objective: &Objective, logits: &Array2<f32>) -> Vec<Label> {
     let rows = logits.rows().into_iter();
     match objective {
         Objective::Classification { .. } => rows.map(|row| Label::Class(largest(row))).collect(),
-        Objective::Regression => rows.map(|row| Label::Value(row.first().copied().unwrap_or(f32::NAN))).collect(),
+        Objective::Regression | Objective::CausalLm => {
+            rows.map(|row| Label::Value(row.first().copied().unwrap_or(f32::NAN))).collect()
+        }
     }
 }

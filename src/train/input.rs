@@ -5,24 +5,37 @@ use std::path::Path;
 
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
+use super::language;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, match_head};
-use crate::dataset::{Encoding, Label, Metric, Objective};
+use crate::dataset::{Encoding, Label, Metric, Objective, TextRows};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head};
 use crate::rank::{Plan, PlannedModule};
 
-/// Rows with their labels.
+/// Rows with their labels, or with the tokens that are to be predicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
     /// Token ids of every row.
     pub encodings: &'a [Encoding],
-    /// Label of every row.
+    /// Label of every row; empty for a language model.
     pub labels: &'a [Label],
+    /// For a language model: for every row and token whether it is to be predicted. `None` for other tasks.
+    pub counted: Option<&'a [Vec<bool>]>,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// Rows with a label each.
+    pub fn labelled(encodings: &'a [Encoding], labels: &'a [Label]) -> Self {
+        Rows { encodings, labels, counted: None }
+    }
+
+    /// Rows that a language model learns.
+    pub fn of_texts(rows: &'a TextRows) -> Self {
+        Rows { encodings: &rows.encodings, labels: &[], counted: Some(&rows.counted) }
+    }
+
     /// A hash over tokens and labels.
     pub(super) fn sha256(&self) -> String {
         let mut bytes = Vec::new();
@@ -34,7 +47,11 @@ impl Rows<'_> {
             match label {
                 Label::Class(class) => bytes.extend((*class as u64).to_le_bytes()),
                 Label::Value(value) => bytes.extend(value.to_le_bytes()),
+                Label::Learnt { start, end } => bytes.extend([*start, *end].iter().flat_map(|at| at.to_le_bytes())),
             }
+        }
+        for counted in self.counted.into_iter().flatten() {
+            bytes.extend(counted.iter().map(|&counts| u8::from(counts)));
         }
         sha256(&bytes)
     }
@@ -100,7 +117,9 @@ impl<'a> TrainInput<'a> {
             if rows.encodings.is_empty() {
                 return Err(TrainError::NoRows { what });
             }
-            if rows.encodings.len() != rows.labels.len() {
+            if *self.objective == Objective::CausalLm {
+                language::check(what, &rows)?;
+            } else if rows.encodings.len() != rows.labels.len() {
                 return Err(TrainError::Labels { what, rows: rows.encodings.len(), labels: rows.labels.len() });
             }
         }
@@ -155,6 +174,10 @@ impl<'a> TrainInput<'a> {
         states: &HiddenStates,
         pooling: Option<HeadPooling>,
     ) -> Result<SavedNames, TrainError> {
+        if *self.objective == Objective::CausalLm {
+            let output = language::output(self.model, states, pooling)?;
+            return Ok(SavedNames { tensors: Vec::new(), output });
+        }
         let outputs = self.objective.outputs();
         match (head(self.model, states)?, pooling) {
             (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),

@@ -7,6 +7,7 @@ use super::error::TrainError;
 use super::head::NewHead;
 use super::input::{SavedName, TrainInput};
 use super::lora::{AdapterSpec, LoraInit};
+use super::objective::Targets;
 use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use super::settings::TrainSettings;
@@ -121,6 +122,19 @@ impl<'a> Learner<'a> {
     /// Whether the logits of a row were found to change with the padding of its batch. Known after the first padded batch.
     pub fn padding_matters(&self) -> bool {
         self.body.program.padding_matters()
+    }
+
+    /// Loss of some rows, **summed** over them (over their tokens for a language model), with gradients unless they are
+    /// switched off.
+    pub fn loss(&self, encodings: &[Encoding], rows: &[usize], targets: &Targets) -> Result<Tensor, TrainError> {
+        match targets {
+            // The logits of a large vocabulary are not put back into the order of the rows: the sum does not need it.
+            Targets::Tokens(tokens) => {
+                let sorted = by_length(encodings, rows).into_iter().map(|place| rows[place]).collect::<Vec<_>>();
+                tokens.loss(&self.body.token_logits(encodings, &sorted)?, &sorted)
+            }
+            _ => targets.loss(&self.logits(encodings, rows)?, rows),
+        }
     }
 
     /// Logits of some rows, `[rows, outputs]`, with gradients unless they are switched off.
@@ -241,9 +255,7 @@ impl Body {
     }
 
     fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        // Rows of similar length side by side: attention then has less padding to work on.
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|&place| encodings[rows[place]].len());
+        let order = by_length(encodings, rows);
         let sorted: Vec<usize> = order.iter().map(|&place| rows[place]).collect();
         let logits = self.logits_in_order(encodings, &sorted)?;
         let mut places = vec![0i64; order.len()];
@@ -274,6 +286,20 @@ impl Body {
         }
     }
 
+    /// Logits of a language model, `[rows, tokens, vocabulary]`, in the order of the rows.
+    fn token_logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
+        let batch = pad(encodings, rows, self.pad_id, self.pad_type_id);
+        let logits = self.run(&batch)?;
+        match *logits.size().as_slice() {
+            [count, length, _] if (count, length) == (rows.len() as i64, batch.length as i64) => Ok(logits),
+            ref size => Err(TrainError::Shape {
+                value: self.output.clone(),
+                found: size.to_vec(),
+                expected: "[rows, tokens, vocabulary], one line of logits for every token",
+            }),
+        }
+    }
+
     fn run(&self, batch: &Batch) -> Result<Tensor, TrainError> {
         let feed = self.feeder.feed(&Tokens {
             rows: batch.rows.len(),
@@ -289,6 +315,13 @@ impl Body {
         let mut outputs = self.program.run(&inputs, &[&self.output])?;
         outputs.pop().ok_or_else(|| TrainError::UnknownValue { name: self.output.clone(), known: String::new() })
     }
+}
+
+/// Places of rows sorted by length. Rows of similar length side by side: attention then has less padding to work on.
+fn by_length(encodings: &[Encoding], rows: &[usize]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&place| encodings[rows[place]].len());
+    order
 }
 
 fn fresh_adapters(modules: &[&PlannedModule], settings: &TrainSettings) -> Result<Vec<AdapterSpec>, TrainError> {

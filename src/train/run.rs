@@ -23,6 +23,7 @@ use super::settings::TrainSettings;
 use super::state::{Header, Position, State};
 use super::{device, state};
 use crate::adapter::Adapter;
+use crate::dataset::Metric;
 use crate::progress::{Event, Observer};
 
 /// libtorch's random generator and its number of threads belong to the whole process.
@@ -84,6 +85,29 @@ pub fn logits(
     Ok(logits)
 }
 
+/// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
+/// adapter that holds the derivatives in the place of the values.
+///
+/// # Errors
+/// As [`logits`].
+pub fn loss_and_gradient(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    adapter: &Adapter,
+    rows: Rows<'_>,
+) -> Result<(f64, Adapter), TrainError> {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    settings.check()?;
+    input.check()?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
+    learner.load(adapter)?;
+    let targets = Targets::of("given", input.objective, &rows)?;
+    let all: Vec<usize> = (0..rows.encodings.len()).collect();
+    let loss = learner.loss(rows.encodings, &all, &targets)?.f_div_scalar(targets.total_weight() as f64)?;
+    let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
+    Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
+}
+
 const PADDING_MATTERS: &str = "the logits of a row change with the padding of its batch, so padding is computed like text, \
      as the export has it; a head that reads real tokens only would be faster and give the same logits in every batch";
 
@@ -92,6 +116,8 @@ struct Pending {
     loss: Tensor,
     norm: Tensor,
     rows: usize,
+    /// What the loss is the mean over: the rows, or their tokens that count.
+    weight: u64,
     learning_rate: f64,
 }
 
@@ -124,9 +150,9 @@ impl<'a> Run<'a> {
         settings.check()?;
         input.check()?;
         check_batches(settings, input.train.encodings.len())?;
-        let targets = Targets::new("training", input.objective, input.train.labels)?;
+        let targets = Targets::of("training", input.objective, &input.train)?;
         let validation = match input.validation {
-            Some(rows) => Some((rows, Targets::new("validation", input.objective, rows.labels)?)),
+            Some(rows) => Some((rows, Targets::of("validation", input.objective, &rows)?)),
             None => None,
         };
         let device = device::open(settings.device)?;
@@ -254,11 +280,13 @@ impl<'a> Run<'a> {
         self.collect()
     }
 
-    /// One optimizer step on the mean loss of all rows of these batches.
+    /// One optimizer step on the mean loss of all rows of these batches (of all their tokens that count, for a language model:
+    /// a batch of long texts weighs more than one of short ones).
     fn step(&mut self, batches: &[Vec<usize>]) -> Result<(), TrainError> {
         let clock = Instant::now();
         let step = self.header.position.step;
         let rows: usize = batches.iter().map(Vec::len).sum();
+        let weight: u64 = batches.iter().map(|batch| self.targets.weight(batch)).sum();
         let encodings = self.input.train.encodings;
         self.learner.set_training(true);
         let padding_mattered = self.learner.padding_matters();
@@ -269,8 +297,7 @@ impl<'a> Run<'a> {
             if self.settings.dropout > 0.0 {
                 tch::manual_seed(dropout_seed(self.settings.seed, step, number as u64));
             }
-            let logits = self.learner.logits(encodings, group)?;
-            let part = self.targets.loss(&logits, group)?.f_div_scalar(rows as f64)?;
+            let part = self.learner.loss(encodings, group, &self.targets)?.f_div_scalar(weight as f64)?;
             add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
             add(&mut loss, part.f_detach()?)?;
         }
@@ -281,7 +308,7 @@ impl<'a> Run<'a> {
         let norm = clip_norm(&mut gradient, self.settings.clip_norm)?;
         let learning_rate = self.rate.at(step);
         self.optimizer.step(self.learner.parameters().values(), &gradient, learning_rate)?;
-        self.pending.push(Pending { loss, norm, rows, learning_rate });
+        self.pending.push(Pending { loss, norm, rows, weight, learning_rate });
         let position = self.position();
         position.step += 1;
         position.rows += rows as u64;
@@ -305,7 +332,8 @@ impl<'a> Run<'a> {
             self.last_loss = loss;
             self.last_norm = pending.norm.f_to_kind(Kind::Double)?.f_double_value(&[])?;
             let position = self.position();
-            position.loss_sum += loss * pending.rows as f64;
+            position.loss_sum += loss * pending.weight as f64;
+            position.loss_weight += pending.weight;
             position.loss_rows += pending.rows as u64;
         }
         let seconds = clock.elapsed().as_secs_f64();
@@ -324,14 +352,15 @@ impl<'a> Run<'a> {
         let line = StepLine {
             step: position.step,
             epoch,
-            loss: position.loss_sum / rows.max(1.0),
+            loss: position.loss_sum / (position.loss_weight as f64).max(1.0),
             gradient_norm: self.last_norm,
             learning_rate: self.rate.at(position.step.saturating_sub(1)),
             examples_per_second: rows / position.loss_seconds.max(1e-9),
         };
         self.journal.write(&line)?;
         let position = self.position();
-        (position.loss_sum, position.loss_rows, position.loss_seconds) = (0.0, 0, 0.0);
+        (position.loss_sum, position.loss_weight) = (0.0, 0);
+        (position.loss_rows, position.loss_seconds) = (0, 0.0);
         Ok(())
     }
 
@@ -366,6 +395,7 @@ impl<'a> Run<'a> {
             metrics,
         };
         let better = match (evaluation.decisive(), &self.header.position.best) {
+            (Some(value), Some(best)) if self.less_is_better() => value < best.value,
             (Some(value), Some(best)) => value > best.value,
             (Some(_), None) => true,
             (None, _) => false,
@@ -390,6 +420,12 @@ impl<'a> Run<'a> {
         self.observer.observe(Event::Notice(&sentence(&evaluation, best)));
         self.position().evaluations.push(evaluation);
         Ok(())
+    }
+
+    /// Whether of two values of the metric that decides the smaller is the better one.
+    fn less_is_better(&self) -> bool {
+        let usual = Metric::usual(self.input.objective);
+        self.input.metrics.first().or(usual.first()).is_some_and(|metric| metric.less_is_better())
     }
 
     fn decide_whether_to_stop(&mut self) {

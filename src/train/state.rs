@@ -30,8 +30,11 @@ pub struct Position {
     pub epoch: u64,
     /// Batches of the current epoch that are done.
     pub batch: u64,
-    /// Sum of the loss over the rows since the last line of the journal.
+    /// Sum of the loss since the last line of the journal.
     pub loss_sum: f64,
+    /// What the mean of the loss is taken over: these rows, or their tokens that count.
+    #[serde(default)]
+    pub loss_weight: u64,
     /// These rows.
     pub loss_rows: u64,
     /// Seconds they took.

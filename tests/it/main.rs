@@ -9,6 +9,8 @@ mod extraction;
 #[cfg(feature = "train")]
 mod families;
 mod graph;
+#[cfg(feature = "train")]
+mod language;
 mod merge;
 #[cfg(feature = "train")]
 mod operators;

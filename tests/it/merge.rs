@@ -32,7 +32,7 @@ fn wave(shape: &[usize], phase: f32) -> ndarray::ArrayD<f32> {
 }
 
 /// A plan for the attention of every block, block `i` at `ranks[i]`, alpha = 2 · rank.
-fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
+pub fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
     let model = Model::open(&folder.onnx).unwrap();
     let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
     let checkpoint = folder.checkpoint.as_ref().unwrap();
@@ -105,6 +105,7 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
         base_model: None,
         checkpoint: folder.checkpoint.as_ref(),
         added_head: added,
+        predicts_tokens: false,
         labels: None,
     };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, did_you_mean, line_of};
 use super::{Config, DataSection};
-use crate::dataset::{Metric, ObjectiveKind, PRESETS, preset};
+use crate::dataset::{LoadSettings, Metric, ObjectiveKind, PRESETS, Template, preset};
 
 /// Where an error is to be reported.
 struct File<'a> {
@@ -63,6 +63,7 @@ fn data(file: &File<'_>, data: &DataSection) -> Result<(), ConfigError> {
     if settings.pair.as_ref() == Some(&settings.text) {
         return file.refuse("data", "pair", "is the column of the first text too".into(), "name two columns");
     }
+    language(file, data, &settings)?;
     if let Some(labels) = &data.labels {
         if let Some(twice) = (1..labels.len()).find(|&i| labels[..i].contains(&labels[i])) {
             return file.refuse("data", "labels", format!("has `{}` twice", labels[twice]), "name every class once");
@@ -77,6 +78,29 @@ fn data(file: &File<'_>, data: &DataSection) -> Result<(), ConfigError> {
     metrics(file, data, settings.objective)
 }
 
+/// What only language models have, and what they do not have.
+fn language(file: &File<'_>, data: &DataSection, settings: &LoadSettings) -> Result<(), ConfigError> {
+    let is_language = settings.objective == Some(ObjectiveKind::CausalLm);
+    if data.packing && !is_language {
+        let cure = "leave it out, or take `task = \"causal-lm\"` or \"instruct\"";
+        return file.refuse("data", "packing", "is for language models".into(), cure);
+    }
+    for (key, value) in [("template", &data.template), ("template_without_input", &data.template_without_input)] {
+        if value.is_some() && settings.template.is_none() {
+            let cure = "leave it out, or take `task = \"instruct\"`";
+            return file.refuse("data", key, "is for instructions".into(), cure);
+        }
+    }
+    if let Some(Err(error)) = settings.template.as_ref().map(Template::check) {
+        let key = if data.template.is_some() { "template" } else { "template_without_input" };
+        return file.refuse("data", key, "cannot be filled".into(), error.to_string());
+    }
+    if is_language && data.labels.is_some() {
+        return file.refuse("data", "labels", "are given, but a language model has none".into(), "leave them out");
+    }
+    Ok(())
+}
+
 fn metrics(file: &File<'_>, data: &DataSection, objective: Option<ObjectiveKind>) -> Result<(), ConfigError> {
     let Some(metrics) = &data.metrics else { return Ok(()) };
     if metrics.is_empty() {
@@ -86,7 +110,11 @@ fn metrics(file: &File<'_>, data: &DataSection, objective: Option<ObjectiveKind>
     match metrics.iter().find(|metric| !fits(metric)) {
         Some(misfit) => {
             let known: Vec<_> = Metric::ALL.iter().filter(fits).map(|metric| metric.name()).collect();
-            let task = if objective == Some(ObjectiveKind::Regression) { "a regression" } else { "classes" };
+            let task = match objective {
+                Some(ObjectiveKind::Regression) => "a regression",
+                Some(ObjectiveKind::CausalLm) => "a language model",
+                _ => "classes",
+            };
             let cure = format!("choose among {}", known.join(", "));
             file.refuse("data", "metrics", format!("has `{misfit}`, which does not fit {task}"), cure)
         }

@@ -1,5 +1,5 @@
 //! Metrics: accuracy, F1, Matthews' correlation, Pearson's and Spearman's correlation, with the values of scikit-learn and
-//! SciPy, degenerate cases included.
+//! SciPy, degenerate cases included; perplexity.
 
 mod classification;
 mod correlation;
@@ -28,6 +28,8 @@ pub enum Metric {
     Pearson,
     /// Spearman's rank correlation coefficient.
     Spearman,
+    /// e to the mean loss per token: among how many equally likely tokens the model chooses. Less is better.
+    Perplexity,
 }
 
 /// A metric and its value.
@@ -67,7 +69,8 @@ pub enum MetricError {
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 5] = [Metric::Accuracy, Metric::F1, Metric::Matthews, Metric::Pearson, Metric::Spearman];
+    pub const ALL: [Metric; 6] =
+        [Metric::Accuracy, Metric::F1, Metric::Matthews, Metric::Pearson, Metric::Spearman, Metric::Perplexity];
 
     /// Its name in configurations and results.
     pub fn name(self) -> &'static str {
@@ -77,14 +80,21 @@ impl Metric {
             Metric::Matthews => "matthews",
             Metric::Pearson => "pearson",
             Metric::Spearman => "spearman",
+            Metric::Perplexity => "perplexity",
         }
     }
 
-    /// Whether it compares classes or numbers.
+    /// Whether of two values the smaller is the better one.
+    pub fn less_is_better(self) -> bool {
+        self == Metric::Perplexity
+    }
+
+    /// Whether it compares classes or numbers, or says how well tokens are predicted.
     pub fn kind(self) -> ObjectiveKind {
         match self {
             Metric::Accuracy | Metric::F1 | Metric::Matthews => ObjectiveKind::Classification,
             Metric::Pearson | Metric::Spearman => ObjectiveKind::Regression,
+            Metric::Perplexity => ObjectiveKind::CausalLm,
         }
     }
 
@@ -93,30 +103,32 @@ impl Metric {
         match objective {
             Objective::Classification { .. } => &[Metric::Accuracy],
             Objective::Regression => &[Metric::Pearson, Metric::Spearman],
+            Objective::CausalLm => &[Metric::Perplexity],
         }
     }
 
     /// Whether it makes sense for a task.
     ///
     /// # Errors
-    /// A metric of classes for numbers, of numbers for classes, or F1 for more than two classes.
+    /// A metric of another kind than the task, or F1 for more than two classes.
     pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
         let misfit = |objective: String, cure| Err(MetricError::Misfit { metric: self, objective, cure });
         match objective {
-            Objective::Regression if self.kind() == ObjectiveKind::Classification => {
+            Objective::Regression if self.kind() != ObjectiveKind::Regression => {
                 misfit("a regression".into(), "pearson, spearman")
             }
             Objective::Classification { labels } if self == Metric::F1 && labels.len() != 2 => {
                 misfit(format!("{} classes", labels.len()), "accuracy, matthews")
             }
-            Objective::Classification { .. } if self.kind() == ObjectiveKind::Regression => {
+            Objective::Classification { .. } if self.kind() != ObjectiveKind::Classification => {
                 misfit("classes".into(), "accuracy, f1, matthews")
             }
+            Objective::CausalLm if self.kind() != ObjectiveKind::CausalLm => misfit("tokens".into(), "perplexity"),
             _ => Ok(()),
         }
     }
 
-    /// Compares predictions with the truth.
+    /// Compares predictions with the truth. Perplexity is not made of predictions but of the loss: [`perplexity`].
     ///
     /// # Errors
     /// Different lengths, or labels of the wrong kind.
@@ -127,7 +139,7 @@ impl Metric {
         let misfit = |objective: &str| MetricError::Misfit {
             metric: self,
             objective: objective.into(),
-            cure: if objective == "classes" { "accuracy, f1, matthews" } else { "pearson, spearman" },
+            cure: if objective == "numbers" { "pearson, spearman" } else { "accuracy, f1, matthews" },
         };
         match self.kind() {
             ObjectiveKind::Classification => {
@@ -140,6 +152,7 @@ impl Metric {
                 let truth = numbers(truth).ok_or_else(|| misfit("classes"))?;
                 Ok(self.score_numbers(&predictions, &truth))
             }
+            ObjectiveKind::CausalLm => Err(misfit("predictions")),
         }
     }
 
@@ -170,6 +183,11 @@ impl Metric {
         };
         Score { metric: self, value, note }
     }
+}
+
+/// Perplexity of a mean loss per token, natural logarithms; `None` where it is not finite.
+pub fn perplexity(loss: f64) -> Option<f64> {
+    Some(loss.exp()).filter(|value| value.is_finite())
 }
 
 fn classes(labels: &[Label]) -> Option<Vec<usize>> {

@@ -151,7 +151,7 @@ fn an_export_that_ignores_its_mask_is_trained_without_padding() {
     let rows = input.validation.unwrap();
     let together = logits(&input, &settings(), &outcome.adapter, rows, &Silent).unwrap();
     for row in 0..5 {
-        let alone = crate::train::Rows { encodings: &rows.encodings[row..=row], labels: &rows.labels[row..=row] };
+        let alone = crate::train::Rows::labelled(&rows.encodings[row..=row], &rows.labels[row..=row]);
         let alone = logits(&input, &settings(), &outcome.adapter, alone, &Silent).unwrap();
         assert!((alone[[0, 0]] - together[[row, 0]]).abs() < 1e-5);
     }

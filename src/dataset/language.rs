@@ -1,0 +1,130 @@
+//! Texts as rows that a language model learns: one text per row, or texts joined and cut into blocks of equal length.
+
+use rayon::prelude::*;
+
+use super::error::quoted;
+use super::{DatasetError, Encoding, Example, Label, Tokenizer};
+use crate::progress::{Event, Observer};
+
+/// Texts between two reports of progress.
+const CHUNK: usize = 2048;
+
+/// Rows of token ids, and which of the tokens are to be predicted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextRows {
+    /// Token ids of every row.
+    pub encodings: Vec<Encoding>,
+    /// For every row and token whether it counts: whether it is to be predicted from the tokens before it in its row. The
+    /// first token of a row never counts; every row has at least one token that does.
+    pub counted: Vec<Vec<bool>>,
+}
+
+/// A token, and whether it is to be predicted.
+type Token = (u32, bool);
+
+impl TextRows {
+    /// How many tokens count.
+    pub fn tokens(&self) -> u64 {
+        self.counted.iter().flatten().filter(|&&counts| counts).count() as u64
+    }
+
+    fn push(&mut self, tokens: &[Token]) {
+        let counted: Vec<bool> = tokens.iter().enumerate().map(|(place, token)| place > 0 && token.1).collect();
+        if counted.contains(&true) {
+            let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+            self.encodings.push(Encoding { type_ids: vec![0; ids.len()], ids });
+            self.counted.push(counted);
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Rows that a language model learns.
+    ///
+    /// A text becomes the tokens that the tokenizer makes of it, its special tokens included, and the token that ends a text.
+    /// Without `packing` a row is one text, cut off behind [`Tokenizer::maximum_length`] tokens. With `packing` all texts
+    /// are joined in their order and cut into rows of the maximum length, of which the last may be shorter.
+    ///
+    /// Every token counts but the first of a row; of a text with a [`Label::Learnt`] only those that hold a byte of that
+    /// part, and the end. Rows in which no token counts are left out.
+    ///
+    /// # Errors
+    /// A text that the tokenizer cannot take; no token that ends a text; nothing that counts in any row; cancellation.
+    pub fn encode_texts(
+        &self,
+        examples: &[Example],
+        packing: bool,
+        observer: &dyn Observer,
+    ) -> Result<TextRows, DatasetError> {
+        let missing = || DatasetError::NoEndToken { path: self.path().with_file_name("tokenizer_config.json") };
+        let end = self.end_id().ok_or_else(missing)?;
+        let total = Some(examples.len() as u64);
+        observer.observe(Event::Begin { stage: "tokenizing", total, done: 0, unit: "texts" });
+        let longest = self.maximum_length();
+        let (mut rows, mut stream, mut cut) = (TextRows::default(), Vec::new(), 0);
+        for (number, chunk) in examples.chunks(CHUNK).enumerate() {
+            observer.check()?;
+            let texts: Vec<Vec<Token>> =
+                chunk.par_iter().map(|example| self.text(example, end)).collect::<Result<_, _>>()?;
+            for text in &texts {
+                match packing {
+                    true => stream.extend_from_slice(text),
+                    false => rows.push(&text[..text.len().min(longest)]),
+                }
+                cut += usize::from(text.len() > longest);
+            }
+            // What is full will not change any more.
+            let full = stream.len() - stream.len() % longest;
+            stream.drain(..full).as_slice().chunks(longest).for_each(|block| rows.push(block));
+            observer.observe(Event::Advance { done: (number * CHUNK + chunk.len()) as u64, detail: "" });
+        }
+        rows.push(&stream);
+        observer.observe(Event::End);
+        if rows.encodings.is_empty() {
+            return Err(DatasetError::NothingLearnt { documents: examples.len(), maximum_length: longest });
+        }
+        if !packing {
+            tell_losses(observer, examples.len(), cut, examples.len() - rows.encodings.len(), longest);
+        }
+        Ok(rows)
+    }
+
+    /// A text with its end.
+    fn text(&self, example: &Example, end: u32) -> Result<Vec<Token>, DatasetError> {
+        let learnt = match example.label {
+            Some(Label::Learnt { start, end }) => Some(start..end),
+            _ => None,
+        };
+        let counts = |place: Option<(usize, usize)>| match (&learnt, place) {
+            (None, _) => true,
+            (Some(learnt), Some((from, to))) => from < learnt.end && to > learnt.start,
+            (Some(_), None) => false,
+        };
+        let mut tokens: Vec<Token> =
+            self.tokens_in_place(example)?.into_iter().map(|(id, place)| (id, counts(place))).collect();
+        if tokens.is_empty() {
+            return Err(DatasetError::Tokenization {
+                line: example.line,
+                path: self.path().into(),
+                reason: format!("makes no token of {}", quoted(&example.text)),
+            });
+        }
+        match tokens.last_mut() {
+            // Some tokenizers write the end themselves.
+            Some(last) if last.0 == end => last.1 = true,
+            _ => tokens.push((end, true)),
+        }
+        Ok(tokens)
+    }
+}
+
+fn tell_losses(observer: &dyn Observer, texts: usize, cut: usize, lost: usize, longest: usize) {
+    if cut > 0 {
+        observer
+            .observe(Event::Notice(&format!("{cut} of {texts} texts are longer than {longest} tokens and were cut")));
+    }
+    if lost > 0 {
+        let why = format!("{lost} of {texts} texts are left out: within {longest} tokens they have none to learn");
+        observer.observe(Event::Warning(&why));
+    }
+}
