@@ -25,12 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(tokenizer) => tokenizer,
         Err(error) => return assert_eq!(error.to_string().lines().count(), 1, "{error}"),
     };
-    let settings = LoadSettings {
-        pair: Some("pair".into()),
-        label: None,
-        format: Some(Format::Tsv),
-        ..LoadSettings::default()
-    };
+    let settings =
+        LoadSettings { pair: Some("pair".into()), label: None, format: Some(Format::Tsv), ..LoadSettings::default() };
     let examples = Dataset::from_bytes("texts.tsv".as_ref(), TEXTS.as_bytes(), &settings).expect("a table").examples;
     match tokenizer.encode(&examples, &Silent) {
         Ok(encodings) => assert!(encodings.iter().all(|encoding| encoding.len() <= 8)),

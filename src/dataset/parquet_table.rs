@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
-use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType, FixedLenByteArray};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
@@ -13,6 +13,7 @@ use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use bytes::Bytes;
 
 use super::error::{Place, quoted, quoted_list};
+use super::parquet_pages::CheckedPages;
 use super::table::{Row, Wanted};
 use super::{DatasetError, parquet_checks as checks};
 use crate::files::FileError;
@@ -72,7 +73,9 @@ fn decode<R: ChunkReader + 'static>(
         let mut values = Vec::with_capacity(columns.len());
         for column in &columns {
             checks::pages(&seen, group.metadata().column(column.index).byte_range()).map_err(broken)?;
-            let reader = group.get_column_reader(column.index).map_err(failed)?;
+            let pages = group.get_column_page_reader(column.index).map_err(failed)?;
+            let pages = CheckedPages { pages, has_nulls: column.most_definite > 0 };
+            let reader = get_column_reader(schema.column(column.index), Box::new(pages));
             let read = column.read(reader, most).map_err(failed)?;
             values.push(read.map_err(|(at, found)| DatasetError::ColumnValue {
                 path: path.into(),
