@@ -309,3 +309,17 @@ pub(super) fn pairs_as_parquet(dataset: &Dataset, names: &[&str]) -> Vec<u8> {
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     written(schema, &groups, properties)
 }
+
+/// A text that is stored once and stands in very many rows.
+#[test]
+fn a_small_file_that_unfolds_to_everything_is_refused() {
+    let long = "x".repeat(60_000);
+    let texts: Vec<Option<String>> = vec![Some(long); 4000];
+    let properties = WriterProperties::builder()
+        .set_write_batch_size(100)
+        .set_statistics_enabled(::parquet::file::properties::EnabledStatistics::None);
+    let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 4000])]], properties.build());
+    assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
+    let error = error("a.parquet", bytes, &plain());
+    assert!(error.contains("column unfolds to more than"), "{error}");
+}
