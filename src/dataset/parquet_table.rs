@@ -56,7 +56,7 @@ fn decode<R: ChunkReader + 'static>(
 ) -> Result<Vec<Row>, DatasetError> {
     let broken =
         |reason: String| DatasetError::Parquet { path: path.into(), reason: reason.replace(['\n', '\r'], " ") };
-    let failed = |error: ParquetError| broken(error.to_string());
+    let failed = |error: ParquetError| broken(error.to_string().trim_start_matches("Parquet error: ").to_owned());
     // One for the reader, which keeps it, and one for the checks.
     let [source, seen] = source;
     checks::footer(&seen).map_err(broken)?;
@@ -294,7 +294,10 @@ fn kind(column: &ColumnDescriptor) -> String {
         Some(Reading::Truth) => "a column of booleans".into(),
         Some(Reading::Signed | Reading::Unsigned | Reading::Real | Reading::Half) => "a column of numbers".into(),
         _ => match column.logical_type_ref() {
-            Some(logical) => format!("of the type {logical:?}").replace(['\n', '\r'], " "),
+            // The name of the type, without its parameters.
+            Some(logical) => {
+                format!("of the type {}", format!("{logical:?}").split(['(', ' ']).next().unwrap_or_default())
+            }
             None => format!("of the type {:?}", column.physical_type()),
         },
     }
