@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
@@ -101,11 +101,19 @@ fn parquet(rows: &[(String, String)]) -> Done {
             }
         }
     }
+    for encoding in [Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BYTE_ARRAY] {
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .set_column_encoding("text".into(), encoding)
+            .build();
+        fs::write(folder.join(encoding.to_string()), one_file(rows, properties)?)?;
+    }
     Ok(())
 }
 
 fn one_file(rows: &[(String, String)], properties: WriterProperties) -> Result<Vec<u8>, Box<dyn Error>> {
-    let schema = "message table { optional binary text (STRING); optional binary pair (STRING); required int64 label; }";
+    let schema =
+        "message table { optional binary text (STRING); optional binary pair (STRING); required int64 label; }";
     let schema = Arc::new(parse_message_type(schema)?);
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
     for group in rows.chunks(ROWS / 2) {

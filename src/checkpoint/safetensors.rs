@@ -178,12 +178,12 @@ impl Checkpoint {
         for file in files {
             let name = Path::new(file);
             if !name.components().all(|part| matches!(part, Component::Normal(_))) {
-                return Err(malformed(format!("the shard `{file}` lies outside the folder")));
+                return Err(malformed(format!("the shard `{}` lies outside the folder", file.escape_debug())));
             }
             checkpoint.add_file(folder.join(name))?;
         }
         if let Some(missing) = map.keys().find(|name| !checkpoint.by_name.contains_key(*name)) {
-            return Err(malformed(format!("it lists `{missing}`, which no shard holds")));
+            return Err(malformed(format!("it lists `{}`, which no shard holds", missing.escape_debug())));
         }
         checkpoint.index = Some(index);
         Ok(checkpoint)
@@ -202,7 +202,7 @@ impl Checkpoint {
         file.data_start = data_start;
         for tensor in tensors {
             if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
-                let reason = format!("tensor `{}` is in two files", tensor.name);
+                let reason = format!("tensor `{}` is in two files", tensor.name.escape_debug());
                 return Err(CheckpointError::Malformed { path: file.path, reason });
             }
             self.tensors.push(tensor);
@@ -302,8 +302,9 @@ fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<Te
     let mut tensors = Vec::with_capacity(header.len());
     let mut end = data_start;
     for (name, entry) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        let tensor = parse_entry(name, entry, data_start, file)
-            .ok_or_else(|| malformed(format!("the entry of tensor `{name}` in its header is not valid")))?;
+        let tensor = parse_entry(name, entry, data_start, file).ok_or_else(|| {
+            malformed(format!("the entry of tensor `{}` in its header is not valid", name.escape_debug()))
+        })?;
         end = end.max(tensor.range.end);
         tensors.push(tensor);
     }
@@ -312,7 +313,11 @@ fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<Te
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
     if let Some(pair) = tensors.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
-        return Err(malformed(format!("tensors `{}` and `{}` overlap", pair[0].name, pair[1].name)));
+        return Err(malformed(format!(
+            "tensors `{}` and `{}` overlap",
+            pair[0].name.escape_debug(),
+            pair[1].name.escape_debug()
+        )));
     }
     Ok((data_start, tensors))
 }

@@ -67,7 +67,12 @@ fn broken_files_are_one_line_with_a_cure() {
     let mut wrong_size = (header.len() as u64).to_le_bytes().to_vec();
     wrong_size.extend(header.as_bytes());
     wrong_size.extend([0; 8]);
-    let cases: [(&[u8], &str); 6] = [
+    // Found by fuzzing: a name may hold a line end.
+    let mut two_lines = 9u64.to_le_bytes().to_vec();
+    two_lines.extend(br#"{"a\nb":1}"#);
+    two_lines[0] = (two_lines.len() - 8) as u8;
+    let cases: [(&[u8], &str); 7] = [
+        (&two_lines, r"the entry of tensor `a\nb`"),
         (&whole[..whole.len() - 100], "is truncated"),
         (&whole[..300], "is truncated"),
         (b"", "is truncated"),

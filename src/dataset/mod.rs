@@ -16,6 +16,8 @@ pub mod metric;
 mod parquet;
 #[cfg(feature = "parquet")]
 mod parquet_checks;
+#[cfg(feature = "parquet")]
+mod parquet_pages;
 mod preset;
 mod table;
 mod template;

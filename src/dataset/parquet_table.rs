@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
-use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType, FixedLenByteArray};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
@@ -13,6 +13,7 @@ use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use bytes::Bytes;
 
 use super::error::{Place, quoted, quoted_list};
+use super::parquet_pages::CheckedPages;
 use super::table::{Row, Wanted};
 use super::{DatasetError, parquet_checks as checks};
 use crate::files::FileError;
@@ -55,7 +56,7 @@ fn decode<R: ChunkReader + 'static>(
 ) -> Result<Vec<Row>, DatasetError> {
     let broken =
         |reason: String| DatasetError::Parquet { path: path.into(), reason: reason.replace(['\n', '\r'], " ") };
-    let failed = |error: ParquetError| broken(error.to_string());
+    let failed = |error: ParquetError| broken(error.to_string().trim_start_matches("Parquet error: ").to_owned());
     // One for the reader, which keeps it, and one for the checks.
     let [source, seen] = source;
     checks::footer(&seen).map_err(broken)?;
@@ -72,8 +73,11 @@ fn decode<R: ChunkReader + 'static>(
         let mut values = Vec::with_capacity(columns.len());
         for column in &columns {
             checks::pages(&seen, group.metadata().column(column.index).byte_range()).map_err(broken)?;
-            let reader = group.get_column_reader(column.index).map_err(failed)?;
-            let read = column.read(reader, most).map_err(failed)?;
+            let pages = group.get_column_page_reader(column.index).map_err(failed)?;
+            let pages = CheckedPages { pages, has_nulls: column.most_definite > 0 };
+            let reader = get_column_reader(schema.column(column.index), Box::new(pages));
+            let compressed = usize::try_from(group.metadata().column(column.index).compressed_size()).unwrap_or(0);
+            let read = column.read(reader, most, memory(compressed)).map_err(failed)?;
             values.push(read.map_err(|(at, found)| DatasetError::ColumnValue {
                 path: path.into(),
                 row: rows.len() + at + 1,
@@ -93,6 +97,21 @@ fn decode<R: ChunkReader + 'static>(
         }));
     }
     Ok(rows)
+}
+
+/// What a column of a row group may take in memory. A text that is stored once may stand in every row: a file of some
+/// thousand bytes could otherwise take everything there is.
+fn memory(compressed: usize) -> usize {
+    const ANY: usize = 128 << 20;
+    const UNFOLDED: usize = 256;
+    compressed.saturating_mul(UNFOLDED).saturating_add(ANY)
+}
+
+/// Where reading stops: at so many rows, and with an error at so many bytes.
+#[derive(Clone, Copy)]
+struct Most {
+    rows: usize,
+    memory: usize,
 }
 
 /// A value that cannot be used: its row in the row group, and what it is.
@@ -153,9 +172,15 @@ impl<'a> Column<'a> {
         Ok(Column { name, index, reading, most_definite: column.max_def_level() })
     }
 
-    /// At most `most` values of one row group.
-    fn read(&self, reader: ColumnReader, most: usize) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
+    /// At most `rows` values of one row group, in at most so many bytes.
+    fn read(
+        &self,
+        reader: ColumnReader,
+        rows: usize,
+        memory: usize,
+    ) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
         let levels = self.most_definite;
+        let most = Most { rows, memory };
         match reader {
             ColumnReader::BoolColumnReader(reader) => texts(reader, levels, most, |v: &bool| Ok(v.to_string())),
             ColumnReader::Int32ColumnReader(reader) if self.reading == Reading::Unsigned => {
@@ -194,15 +219,16 @@ fn half_float(value: &FixedLenByteArray) -> Result<String, &'static str> {
 fn texts<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     most_definite: i16,
-    most: usize,
+    most: Most,
     convert: impl Fn(&T::T) -> Result<String, &'static str>,
 ) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
     let mut result = Vec::new();
     let (mut values, mut levels) = (Vec::new(), Vec::new());
-    while result.len() < most {
+    let mut memory = 0;
+    while result.len() < most.rows {
         values.clear();
         levels.clear();
-        let wanted = CHUNK.min(most - result.len());
+        let wanted = CHUNK.min(most.rows - result.len());
         let (records, ..) = reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
         if let Some(at) = levels.iter().position(|level| *level < most_definite) {
             return Ok(Err((result.len() + at, "is null")));
@@ -212,9 +238,18 @@ fn texts<T: DataType>(
         }
         for value in &values {
             match convert(value) {
-                Ok(text) => result.push(text),
+                Ok(text) => {
+                    memory += text.len() + size_of::<String>();
+                    result.push(text);
+                }
                 Err(found) => return Ok(Err((result.len(), found))),
             }
+        }
+        if memory > most.memory {
+            let found = memory >> 20;
+            return Err(ParquetError::General(format!(
+                "a column unfolds to more than {found} MB, which no honest file does"
+            )));
         }
         if values.len() != records {
             return Err(ParquetError::General(format!("{} values for {records} rows", values.len())));
@@ -259,7 +294,10 @@ fn kind(column: &ColumnDescriptor) -> String {
         Some(Reading::Truth) => "a column of booleans".into(),
         Some(Reading::Signed | Reading::Unsigned | Reading::Real | Reading::Half) => "a column of numbers".into(),
         _ => match column.logical_type_ref() {
-            Some(logical) => format!("of the type {logical:?}").replace(['\n', '\r'], " "),
+            // The name of the type, without its parameters.
+            Some(logical) => {
+                format!("of the type {}", format!("{logical:?}").split(['(', ' ']).next().unwrap_or_default())
+            }
             None => format!("of the type {:?}", column.physical_type()),
         },
     }

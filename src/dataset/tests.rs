@@ -479,6 +479,15 @@ fn what_is_wrong_with_a_tokenizer() {
     let (_other, broken) = file("tokenizer.json", "{\"version\": \"1.0\"");
     let bare = TOKENIZER.replace("WordLevel", "Unheard");
     let (_bare, unheard) = file("tokenizer.json", bare);
+    // Found by fuzzing: the library panics on what it knows by its name and not by its parts.
+    for decoder in
+        ["{\"type\": \"WordPiece\", \"prefix\"}", "{\"type\": \"Metaspace\", \"replacement\": \"\"}", "{\"type\": 5}"]
+    {
+        let whole = TOKENIZER.trim_end().trim_end_matches('}').to_owned();
+        let (_odd, odd) = file("tokenizer.json", format!("{whole}, \"decoder\": {decoder}}}"));
+        let error = Tokenizer::open(&odd, 8).unwrap_err().to_string();
+        assert!(error.contains("is not a tokenizer that can be read") && error.lines().count() == 1, "{error}");
+    }
     let texts = [
         tokenizer.check_vocabulary(&encodings, 8).unwrap_err(),
         Tokenizer::open(&path, 4).unwrap_err(),

@@ -1,5 +1,6 @@
 //! Texts to token ids, as Hugging Face's `AutoTokenizer` makes them with `truncation=True, max_length=…`.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -62,7 +63,9 @@ impl Tokenizer {
             path: tokenizer_json.into(),
             reason: reason.replace(['\n', '\r'], " "),
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| bad(error.to_string()))?;
+        // The library panics on some files: that they are no JSON at all is found out before.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|error| bad(error.to_string()))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(bad)?;
         let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
         let model = SideFile::read(tokenizer_json, "config.json")?;
         let (pad_id, pad_type_id) = padding(&inner, &config, &model);
@@ -135,8 +138,7 @@ impl Tokenizer {
     fn encode_one(&self, example: &Example) -> Result<(Encoding, bool), DatasetError> {
         let failed =
             |reason: String| DatasetError::Tokenization { line: example.line, path: self.path.clone(), reason };
-        let (encoding, cut) = self
-            .cut_and_join(&example.text, example.pair.as_deref())
+        let (encoding, cut) = guarded(|| self.cut_and_join(&example.text, example.pair.as_deref()))
             .map_err(|error| failed(format!("says: {error}").replace(['\n', '\r'], " ")))?;
         if encoding.get_ids().is_empty() {
             return Err(failed(format!("makes no token of {}", quoted(&example.text))));
@@ -246,6 +248,14 @@ impl Tokenizer {
     /// Type id of padding.
     pub fn pad_type_id(&self) -> u32 {
         self.pad_type_id
+    }
+}
+
+/// What the library does, with a panic as an error: a broken file or an odd text is no bug of this program.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts contradict each other".into()),
     }
 }
 

@@ -286,7 +286,7 @@ impl Model {
                     path: self.path.clone(),
                     reason: format!(
                         "tensor `{}` of shape {:?} and type {} has {} bytes; is the file truncated?",
-                        tensor.name,
+                        tensor.name.escape_debug(),
                         tensor.dims,
                         tensor.data_type.name(),
                         bytes.len()
@@ -365,7 +365,7 @@ impl Model {
     fn unexpected_type(&self, tensor: &Tensor, expected: &str) -> OnnxError {
         OnnxError::Malformed {
             path: self.path.clone(),
-            reason: format!("tensor `{}` is {}, not {expected}", tensor.name, tensor.data_type.name()),
+            reason: format!("tensor `{}` is {}, not {expected}", tensor.name.escape_debug(), tensor.data_type.name()),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn open_externals(
         if location.is_empty() || !inside {
             return Err(OnnxError::Malformed {
                 path: model.into(),
-                reason: format!("external data location `{location}` leads out of the model's folder"),
+                reason: format!("external data location `{}` leads out of the model's folder", location.escape_debug()),
             });
         }
         let path = folder.join(relative);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use ::parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
 use ::parquet::column::writer::ColumnWriter;
 use ::parquet::data_type::{ByteArray, FixedLenByteArray};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
@@ -127,6 +127,24 @@ fn parquet_is_read_with_every_codec_page_version_and_encoding() {
                 assert_eq!(texts(&dataset), text, "{codec:?} {version:?} {dictionary}");
                 assert_eq!(dataset.labels().unwrap()[4], Label::Class(1));
             }
+        }
+    }
+    for (of_text, of_label) in [
+        (Encoding::DELTA_LENGTH_BYTE_ARRAY, Encoding::DELTA_BINARY_PACKED),
+        (Encoding::DELTA_BYTE_ARRAY, Encoding::BYTE_STREAM_SPLIT),
+    ] {
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            let properties = WriterProperties::builder()
+                .set_writer_version(version)
+                .set_dictionary_enabled(false)
+                .set_column_encoding("text".into(), of_text)
+                .set_column_encoding("label".into(), of_label)
+                .set_data_page_size_limit(4096)
+                .set_write_batch_size(64)
+                .build();
+            let dataset = load("a.parquet", written(TEXT_AND_LABEL, &[group(0..5000)], properties), &plain());
+            assert_eq!(texts(&dataset), text, "{of_text} {version:?}");
+            assert_eq!(dataset.labels().unwrap()[4], Label::Class(1), "{of_label} {version:?}");
         }
     }
 }
@@ -290,4 +308,18 @@ pub(super) fn pairs_as_parquet(dataset: &Dataset, names: &[&str]) -> Vec<u8> {
     let groups: Vec<_> = dataset.examples.chunks(500).map(group).collect();
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     written(schema, &groups, properties)
+}
+
+/// A text that is stored once and stands in very many rows.
+#[test]
+fn a_small_file_that_unfolds_to_everything_is_refused() {
+    let long = "x".repeat(60_000);
+    let texts: Vec<Option<String>> = vec![Some(long); 4000];
+    let properties = WriterProperties::builder()
+        .set_write_batch_size(100)
+        .set_statistics_enabled(::parquet::file::properties::EnabledStatistics::None);
+    let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 4000])]], properties.build());
+    assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
+    let error = error("a.parquet", bytes, &plain());
+    assert!(error.contains("column unfolds to more than"), "{error}");
 }
