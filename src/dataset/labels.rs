@@ -15,6 +15,8 @@ pub enum ObjectiveKind {
     Classification,
     /// A number.
     Regression,
+    /// A piece of the text.
+    Spans,
 }
 
 /// What a model learns from the labels.
@@ -28,14 +30,20 @@ pub enum Objective {
     },
     /// A number.
     Regression,
+    /// Where an answer starts and ends in a text.
+    Spans {
+        /// Whether there may be no answer.
+        null_answers: bool,
+    },
 }
 
 impl Objective {
-    /// Width of the logits: the number of classes, or 1 for a number.
+    /// Width of the logits: the number of classes, 1 for a number, or 2 (start and end, for every token) for a span.
     pub fn outputs(&self) -> usize {
         match self {
             Objective::Classification { labels } => labels.len(),
             Objective::Regression => 1,
+            Objective::Spans { .. } => 2,
         }
     }
 
@@ -44,6 +52,7 @@ impl Objective {
         match self {
             Objective::Classification { .. } => ObjectiveKind::Classification,
             Objective::Regression => ObjectiveKind::Regression,
+            Objective::Spans { .. } => ObjectiveKind::Spans,
         }
     }
 }
@@ -55,6 +64,12 @@ pub enum Label {
     Class(usize),
     /// The value.
     Value(f32),
+    /// A piece of the row.
+    Span {
+        /// Its first and its last token, from 0. Both 0, the first token of the row, where the row does not hold the answer;
+        /// `None` where that is not known, which counts for nothing.
+        place: Option<(usize, usize)>,
+    },
 }
 
 /// A label as it stands in the file.
@@ -82,6 +97,10 @@ pub(super) fn read(
         (None, Some(_)) => ObjectiveKind::Classification,
         (None, None) => kind_of(path, raw)?,
     };
+    if kind == ObjectiveKind::Spans {
+        let (found, cure) = ("is read as a table, which holds no spans", "give the JSON of SQuAD with the task squad");
+        return Err(DatasetError::NotATable { path: path.into(), found, cure });
+    }
     if kind == ObjectiveKind::Regression {
         return Ok((Objective::Regression, values(path, raw)?));
     }

@@ -52,7 +52,7 @@ impl LoadSettings {
     pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
         let labels = match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression => None,
+            Objective::Regression | Objective::Spans { .. } => None,
         };
         LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
     }

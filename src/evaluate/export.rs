@@ -154,6 +154,7 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
         let task = match objective {
             Objective::Classification { labels } => format!("classes {}", labels.join(", ")),
             Objective::Regression => "a regression".into(),
+            Objective::Spans { .. } => "span answers".into(),
         };
         return Err(EvaluateError::Outputs { found: logits.ncols(), expected: objective.outputs(), task });
     }
@@ -162,6 +163,8 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
             Label::Class((1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }))
         }
         Objective::Regression => Label::Value(row[0]),
+        // Windows are answered together, by question.
+        Objective::Spans { .. } => Label::Span { place: None },
     };
     Ok(logits.rows().into_iter().map(label).collect())
 }

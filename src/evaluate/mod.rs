@@ -4,6 +4,7 @@ mod error;
 mod export;
 mod labels;
 mod predictions;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -12,3 +13,4 @@ pub use error::EvaluateError;
 pub use export::{EvaluateSettings, Evaluation, check_outputs, evaluate_export, logits, predictions, score};
 pub use labels::{check_label_order, label_names};
 pub use predictions::write_predictions;
+pub use spans::{check_span_outputs, span_logits, write_answers};

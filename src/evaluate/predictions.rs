@@ -46,6 +46,7 @@ fn value(label: Label, objective: &Objective) -> Value {
         (Label::Class(class), Objective::Classification { labels }) if class < labels.len() => json!(labels[class]),
         (Label::Class(class), _) => json!(class),
         (Label::Value(value), _) => json!(value),
+        (Label::Span { place }, _) => json!(place),
     }
 }
 
@@ -80,6 +81,7 @@ fn write_table(
     let logits: Vec<String> = match objective {
         Objective::Classification { labels } => labels.iter().map(|label| format!("logit:{label}")).collect(),
         Objective::Regression => vec!["logit".into()],
+        Objective::Spans { .. } => vec!["logit:start".into(), "logit:end".into()],
     };
     let label = labelled.then(|| "label".to_owned());
     table.write_record(["line".to_owned(), "prediction".to_owned()].into_iter().chain(label).chain(logits))?;

@@ -7,7 +7,7 @@ use super::error::TrainError;
 use super::input::{Rows, TrainInput};
 use super::learner::Learner;
 use super::objective::Targets;
-use super::parameters;
+use super::{parameters, spans};
 use crate::dataset::{Label, Metric, Objective, token_budget_batches};
 use crate::progress::Observer;
 
@@ -28,6 +28,9 @@ pub(super) fn evaluate(
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Measured, TrainError> {
+    if let Some(questions) = input.questions {
+        return spans::evaluate(learner, questions, rows, targets, budget_tokens, observer);
+    }
     let (logits, loss) = logits_and_loss(learner, rows, Some(targets), budget_tokens, observer)?;
     let predictions = predictions(input.objective, &logits);
     let chosen = if input.metrics.is_empty() { Metric::usual(input.objective) } else { input.metrics };
@@ -86,5 +89,7 @@ fn predictions(objective: &Objective, logits: &Array2<f32>) -> Vec<Label> {
     match objective {
         Objective::Classification { .. } => rows.map(|row| Label::Class(largest(row))).collect(),
         Objective::Regression => rows.map(|row| Label::Value(row.first().copied().unwrap_or(f32::NAN))).collect(),
+        // Questions are answered by `spans`; rows alone have no answer.
+        Objective::Spans { .. } => rows.map(|_| Label::Span { place: None }).collect(),
     }
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
+use super::spans::check_head;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, match_head};
-use crate::dataset::{Encoding, Label, Metric, Objective};
+use crate::dataset::{Encoding, Label, Metric, Objective, SpanQuestions};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, head};
 use crate::rank::{Plan, PlannedModule};
@@ -34,6 +35,11 @@ impl Rows<'_> {
             match label {
                 Label::Class(class) => bytes.extend((*class as u64).to_le_bytes()),
                 Label::Value(value) => bytes.extend(value.to_le_bytes()),
+                Label::Span { place } => {
+                    let (start, end) = place.unwrap_or((usize::MAX, usize::MAX));
+                    bytes.extend((start as u64).to_le_bytes());
+                    bytes.extend((end as u64).to_le_bytes());
+                }
             }
         }
         sha256(&bytes)
@@ -57,6 +63,8 @@ pub struct TrainInput<'a> {
     pub train: Rows<'a>,
     /// Rows to choose the best epoch with.
     pub validation: Option<Rows<'a>>,
+    /// For span answers: the questions whose windows the validation rows are.
+    pub questions: Option<SpanQuestions<'a>>,
     /// What is measured on them; the first metric decides which epoch is the best.
     pub metrics: &'a [Metric],
     /// Token id of padding.
@@ -83,11 +91,11 @@ pub(super) struct SavedName {
     pub transposed: bool,
 }
 
-/// The head: its tensors, and the value of the graph that is asked for.
+/// The head: its tensors, and the values of the graph that are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedNames {
     pub tensors: Vec<SavedName>,
-    pub output: String,
+    pub outputs: Vec<String>,
 }
 
 impl<'a> TrainInput<'a> {
@@ -107,6 +115,13 @@ impl<'a> TrainInput<'a> {
             for rows in [Some(self.train), self.validation].into_iter().flatten() {
                 check_tokens(rows.encodings, vocabulary)?;
             }
+        }
+        if matches!(self.objective, Objective::Spans { .. })
+            && self.validation.map(|rows| rows.encodings.len()) != self.questions.map(|questions| questions.windows.len())
+        {
+            let rows = self.validation.map_or(0, |rows| rows.encodings.len());
+            let labels = self.questions.map_or(0, |questions| questions.windows.len());
+            return Err(TrainError::Labels { what: "validation", rows, labels });
         }
         for metric in self.metrics {
             metric.check(self.objective)?;
@@ -134,14 +149,20 @@ impl<'a> TrainInput<'a> {
         Ok(kept)
     }
 
-    /// The tensors of the head, and the value that the program is asked for.
+    /// The tensors of the head, and the values that the program is asked for.
     pub(super) fn saved_names(
         &self,
         states: &HiddenStates,
         pooling: Option<HeadPooling>,
     ) -> Result<SavedNames, TrainError> {
         let outputs = self.objective.outputs();
+        let spans = matches!(self.objective, Objective::Spans { .. });
         match (head(self.model, states)?, pooling) {
+            (None, _) if spans => Err(TrainError::NoSpanHead { found: "none of a head".into() }),
+            (Some(head), None) if spans => {
+                check_head(&head)?;
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: head.outputs })
+            }
             (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),
             (Some(head), Some(_)) => {
                 Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
@@ -151,7 +172,7 @@ impl<'a> TrainInput<'a> {
                     |name: &str| SavedName { initializer: String::new(), name: name.to_owned(), transposed: false };
                 Ok(SavedNames {
                     tensors: vec![tensor(HEAD_WEIGHT), tensor(HEAD_BIAS)],
-                    output: states.values.last().cloned().unwrap_or_default(),
+                    outputs: states.values.last().cloned().into_iter().collect(),
                 })
             }
             (Some(head), None) => {
@@ -163,7 +184,7 @@ impl<'a> TrainInput<'a> {
                 {
                     return Err(TrainError::HeadWidth { found: last.out_features, expected: outputs });
                 }
-                Ok(SavedNames { tensors: self.head_tensors(&head)?, output: head.output })
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: vec![head.output] })
             }
         }
     }

@@ -19,6 +19,7 @@ mod program;
 mod run;
 mod schedule;
 mod settings;
+mod spans;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,10 @@
-//! What is made small: cross entropy for classes, the squared error for numbers, as Hugging Face's sequence classifiers.
+//! What is made small: cross entropy for classes, the squared error for numbers, as Hugging Face's sequence classifiers; for
+//! spans see [`super::spans`].
 
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::error::TrainError;
+use super::spans::SpanTargets;
 use crate::dataset::{Label, Objective};
 
 /// Labels checked against an objective, ready to be looked up by row.
@@ -12,6 +14,8 @@ pub enum Targets {
     Classes(Vec<i64>),
     /// Value of every row.
     Values(Vec<f32>),
+    /// Where the answer of every row starts and ends.
+    Spans(SpanTargets),
 }
 
 impl Targets {
@@ -32,6 +36,9 @@ impl Targets {
                 found: format!("the value {value}"),
                 expected: "a class".into(),
             }),
+            Label::Span { .. } => {
+                Err(TrainError::LabelDoesNotFit { what, row, found: "a span".into(), expected: "a class".into() })
+            }
         };
         let value = |(row, label): (usize, &Label)| match *label {
             Label::Value(value) => Ok(value),
@@ -41,6 +48,9 @@ impl Targets {
                 found: format!("class {class}"),
                 expected: "a value".into(),
             }),
+            Label::Span { .. } => {
+                Err(TrainError::LabelDoesNotFit { what, row, found: "a span".into(), expected: "a value".into() })
+            }
         };
         match objective {
             Objective::Classification { .. } => {
@@ -49,6 +59,7 @@ impl Targets {
             Objective::Regression => {
                 labels.iter().enumerate().map(value).collect::<Result<_, _>>().map(Targets::Values)
             }
+            Objective::Spans { .. } => SpanTargets::new(what, labels).map(Targets::Spans),
         }
     }
 
@@ -57,11 +68,12 @@ impl Targets {
         match self {
             Targets::Classes(classes) => classes.len(),
             Targets::Values(values) => values.len(),
+            Targets::Spans(spans) => spans.len(),
         }
     }
 
-    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` is `[rows, outputs]`; a regression reads its
-    /// first column.
+    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` is `[rows, outputs]`, for
+    /// spans `[rows, 2 × length]`; a regression reads its first column.
     pub fn loss(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
         let device = logits.device();
         let logits = logits.f_to_kind(Kind::Float)?;
@@ -74,11 +86,12 @@ impl Targets {
                 let targets = select(values, rows, device)?;
                 Ok(logits.f_select(1, 0)?.f_mse_loss(&targets, Reduction::Sum)?)
             }
+            Targets::Spans(spans) => spans.loss(&logits, rows),
         }
     }
 }
 
-fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
+pub(super) fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
     let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
     Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
 }

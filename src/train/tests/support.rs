@@ -62,6 +62,7 @@ impl Bench {
             objective: &self.objective,
             train: Rows { encodings: &self.encodings, labels: &self.labels },
             validation: Some(Rows { encodings: &self.validation.0, labels: &self.validation.1 }),
+            questions: None,
             metrics: &self.metrics,
             pad_id: 0,
             pad_type_id: 0,
