@@ -165,9 +165,12 @@ impl DataSection {
         match self.spans() {
             Some(spans) => {
                 let table = given(&table).map(|key| (key, "is for tables, and squad has none"));
-                let metrics = || self.metrics.is_some().then_some(("metrics", "cannot be chosen: squad has F1 and exact match"));
+                let metrics =
+                    || self.metrics.is_some().then_some(("metrics", "cannot be chosen: squad has F1 and exact match"));
                 let null = || given(&threshold).filter(|_| !spans.null_answers);
-                table.or_else(metrics).or_else(|| null().map(|key| (key, "is for questions without an answer (squad2)")))
+                table
+                    .or_else(metrics)
+                    .or_else(|| null().map(|key| (key, "is for questions without an answer (squad2)")))
             }
             None => given(&spans).or(given(&threshold)).map(|key| (key, "is for span answers (task squad or squad2)")),
         }

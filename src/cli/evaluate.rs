@@ -7,7 +7,8 @@ use anyhow::bail;
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Dataset, DatasetError, LoadSettings, Metric, Objective, ObjectiveKind, Tokenizer};
 use crate::evaluate::{
-    EvaluateSettings, check_label_order, check_outputs, check_span_outputs, label_names, write_answers, write_predictions,
+    EvaluateSettings, check_label_order, check_outputs, check_span_outputs, label_names, write_answers,
+    write_predictions,
 };
 use crate::onnx::Model;
 

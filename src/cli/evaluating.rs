@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
 use crate::dataset::metric::squad::SquadScore;
+use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
 use crate::evaluate::{EvaluateSettings, Evaluation, evaluate_export, span_logits};
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};

@@ -229,11 +229,7 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    fn before_and_after(
-        &self,
-        rows: &Option<Rows>,
-        padding_is_safe: bool,
-    ) -> anyhow::Result<Option<BeforeAfter>> {
+    fn before_and_after(&self, rows: &Option<Rows>, padding_is_safe: bool) -> anyhow::Result<Option<BeforeAfter>> {
         let dataset = match rows {
             None => return Ok(None),
             Some(Rows::Spans(spans)) => return self.answered(spans, padding_is_safe).map(Some),

@@ -77,7 +77,14 @@ impl Rows {
     ) -> anyhow::Result<Self> {
         refuse_misfits(section)?;
         if section.spans().is_some() {
-            return Ok(Rows::Spans(SpanRows::load(context, section, &section.train, section.limit, tokenizer, purpose)?));
+            return Ok(Rows::Spans(SpanRows::load(
+                context,
+                section,
+                &section.train,
+                section.limit,
+                tokenizer,
+                purpose,
+            )?));
         }
         let settings = section.load_settings();
         let settings = if purpose == Purpose::Plan { settings.without_labels() } else { settings };

@@ -86,7 +86,8 @@ impl<'a> SpanQuestions<'a> {
         if !self.file.has_answers() {
             return None;
         }
-        let right = self.file.questions.iter().map(|question| question.answers.iter().map(|a| a.text.as_str()).collect());
+        let right =
+            self.file.questions.iter().map(|question| question.answers.iter().map(|a| a.text.as_str()).collect());
         score(answers.iter().copied().zip(right), self.file.null_answers)
     }
 

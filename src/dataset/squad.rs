@@ -136,7 +136,9 @@ impl SquadFile {
                 (false, false) => None,
             };
             if let Some(what) = empty {
-                return Err(self.bad(format!("has an empty {what} at id {}", quoted(&raw.id)), "write it, or leave it out"));
+                return Err(
+                    self.bad(format!("has an empty {what} at id {}", quoted(&raw.id)), "write it, or leave it out")
+                );
             }
             // A gold answer without text says that there is none.
             let told = raw.answers.is_some();
@@ -166,7 +168,8 @@ impl SquadFile {
             let found = format!("has two questions with the id {}", quoted(twice[0]));
             return Err(self.bad(found, "give every question its own: predictions are named by it"));
         }
-        if let (false, Some(question)) = (self.null_answers, self.questions.iter().find(|question| question.impossible)) {
+        if let (false, Some(question)) = (self.null_answers, self.questions.iter().find(|question| question.impossible))
+        {
             return Err(self.bad(
                 format!("has a question without an answer, {}", quoted(&question.id)),
                 "take it as SQuAD v2.0 (task squad2)",

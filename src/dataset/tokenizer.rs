@@ -199,7 +199,8 @@ impl Tokenizer {
             stride,
             ..self.truncation.clone()
         };
-        let (first, second) = truncate_encodings(first, Some(second), &truncation).map_err(|error| failed(error.into()))?;
+        let (first, second) =
+            truncate_encodings(first, Some(second), &truncation).map_err(|error| failed(error.into()))?;
         let mut whole = match &self.finish {
             Some(processor) => processor.process(first, second, true).map_err(|error| failed(error.into()))?,
             None => join_windows(first, second),

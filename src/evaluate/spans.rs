@@ -82,8 +82,11 @@ fn run(session: &mut Session, feeder: &Feeder, batch: &Batch) -> Result<[ArrayD<
         return Err(EvaluateError::SpanShape { found: other.shape().to_vec(), rows, tokens: batch.length });
     }
     let given = outputs.len();
-    <[ArrayD<f32>; 2]>::try_from(outputs)
-        .map_err(|_| EvaluateError::Lengths { what: "outputs", found: given, expected: OUTPUTS.len() })
+    <[ArrayD<f32>; 2]>::try_from(outputs).map_err(|_| EvaluateError::Lengths {
+        what: "outputs",
+        found: given,
+        expected: OUTPUTS.len(),
+    })
 }
 
 /// Writes answers as the evaluation scripts of SQuAD read them: one JSON object, id → answer, in the order of the file.
@@ -95,8 +98,12 @@ pub fn write_answers(path: &Path, file: &SquadFile, answers: &[&str]) -> Result<
     if found != expected {
         return Err(EvaluateError::Lengths { what: "answers", found, expected });
     }
-    let by_id: Map<String, Value> =
-        file.questions.iter().zip(answers).map(|(question, answer)| (question.id.clone(), Value::from(*answer))).collect();
+    let by_id: Map<String, Value> = file
+        .questions
+        .iter()
+        .zip(answers)
+        .map(|(question, answer)| (question.id.clone(), Value::from(*answer)))
+        .collect();
     Ok(write_atomically(path, |writer| {
         serde_json::to_writer_pretty(&mut *writer, &by_id)?;
         writeln!(writer)

@@ -117,7 +117,8 @@ impl<'a> TrainInput<'a> {
             }
         }
         if matches!(self.objective, Objective::Spans { .. })
-            && self.validation.map(|rows| rows.encodings.len()) != self.questions.map(|questions| questions.windows.len())
+            && self.validation.map(|rows| rows.encodings.len())
+                != self.questions.map(|questions| questions.windows.len())
         {
             let rows = self.validation.map_or(0, |rows| rows.encodings.len());
             let labels = self.questions.map_or(0, |questions| questions.windows.len());

@@ -217,7 +217,11 @@ impl Body {
         let size = self.run(&pad(encodings, &[0], self.pad_id, self.pad_type_id))?.size();
         match size.as_slice() {
             &[_, _, width] => Ok(width as usize),
-            _ => Err(TrainError::Shape { value: self.outputs.join(", "), found: size, expected: "[rows, tokens, width]" }),
+            _ => Err(TrainError::Shape {
+                value: self.outputs.join(", "),
+                found: size,
+                expected: "[rows, tokens, width]",
+            }),
         }
     }
 

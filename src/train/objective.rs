@@ -91,7 +91,11 @@ impl Targets {
     }
 }
 
-pub(super) fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
+pub(super) fn select<T: tch::kind::Element + Copy>(
+    all: &[T],
+    rows: &[usize],
+    device: Device,
+) -> Result<Tensor, TrainError> {
     let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
     Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
 }

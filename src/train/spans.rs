@@ -28,7 +28,8 @@ pub struct SpanTargets {
 impl SpanTargets {
     /// Takes the labels of all rows. `what` names the data in errors.
     pub(super) fn new(what: &'static str, labels: &[Label]) -> Result<Self, TrainError> {
-        let mut targets = SpanTargets { starts: Vec::with_capacity(labels.len()), ends: Vec::with_capacity(labels.len()) };
+        let mut targets =
+            SpanTargets { starts: Vec::with_capacity(labels.len()), ends: Vec::with_capacity(labels.len()) };
         for (row, label) in labels.iter().enumerate() {
             let Label::Span { place } = label else {
                 let (found, expected) = ("a class or a value".into(), "where an answer starts and ends".into());

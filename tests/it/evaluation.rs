@@ -27,6 +27,7 @@ fn metric_cases(random: &mut impl Rng) -> Vec<serde_json::Value> {
         let plain = |label: &Label| match label {
             Label::Class(class) => json!(class),
             Label::Value(value) => json!(f64::from(*value)),
+            Label::Span { place } => json!(place),
         };
         let predictions: Vec<Label> = predictions.iter().map(label).collect();
         let labels: Vec<Label> = labels.iter().map(label).collect();

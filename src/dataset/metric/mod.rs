@@ -106,7 +106,9 @@ impl Metric {
     pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
         let misfit = |objective: String, cure| Err(MetricError::Misfit { metric: self, objective, cure });
         match objective {
-            Objective::Spans { .. } => misfit("span answers".into(), "leave it out: they have F1 and exact match of their own"),
+            Objective::Spans { .. } => {
+                misfit("span answers".into(), "leave it out: they have F1 and exact match of their own")
+            }
             Objective::Regression if self.kind() == ObjectiveKind::Classification => {
                 misfit("a regression".into(), "choose one of pearson, spearman")
             }
@@ -131,7 +133,11 @@ impl Metric {
         let misfit = |objective: &str| MetricError::Misfit {
             metric: self,
             objective: objective.into(),
-            cure: if objective == "classes" { "choose one of accuracy, f1, matthews" } else { "choose one of pearson, spearman" },
+            cure: if objective == "classes" {
+                "choose one of accuracy, f1, matthews"
+            } else {
+                "choose one of pearson, spearman"
+            },
         };
         match self.kind() {
             ObjectiveKind::Classification => {
