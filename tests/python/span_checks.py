@@ -247,7 +247,8 @@ def check_trained(model, start, trained, data, length, stride, batches, rate):
     for chosen, step in zip(epoch, steps):
         inputs = batch(windows, labels, chosen)
         padded += int((inputs["attention_mask"] == 0).sum())
-        loss = tuned(**inputs).loss
+        # The wrapper for this task drops token_type_ids on the way (peft 0.21); the model below does not.
+        loss = tuned.base_model(**inputs).loss
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -260,6 +261,9 @@ def check_trained(model, start, trained, data, length, stride, batches, rate):
     worst, moved = 0.0, 0.0
     begun = load_file(pathlib.Path(start) / "adapter_model.safetensors")
     for name, value in parameters.items():
+        # A softmax does not see what is added to all its inputs: the gradient is rounding errors, which Adam makes large.
+        if name.endswith("qa_outputs.modules_to_save.default.bias"):
+            continue
         short = name.replace(".modules_to_save.default", "").replace(".default", "")
         worst = max(worst, (found[short] - value.detach()).abs().max().item())
         moved = max(moved, (found[short] - begun[short]).abs().max().item())
