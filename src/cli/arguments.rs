@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
-use crate::dataset::{Format, ObjectiveKind, PRESETS, preset};
+use crate::dataset::{Format, ObjectiveKind, PRESETS, SPAN_TASKS, preset, span_task};
 use crate::runtime::Device;
 
 use super::config;
@@ -43,7 +43,8 @@ pub(crate) struct GlobalArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataArguments {
-    /// The rows: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts
+    /// The rows: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts; for span
+    /// answers the JSON of SQuAD
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
 
@@ -55,8 +56,8 @@ pub(crate) struct DataArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct ColumnArguments {
-    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli; causal-lm (texts) and
-    /// instruct (instructions with an output) for language models
+    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli; squad (v1.1) and
+    /// squad2 (v2.0) for span answers; causal-lm (texts) and instruct (instructions with an output) for language models
     #[arg(long, value_name = "NAME", value_parser = known_task)]
     pub(crate) task: Option<String>,
 
@@ -91,9 +92,41 @@ pub(crate) struct ColumnArguments {
     #[command(flatten)]
     pub(crate) language: LanguageArguments,
 
-    /// Longest text in tokens; more is cut off
-    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
-    pub(crate) max_length: usize,
+    /// Longest text in tokens; more is cut off [default: 128; 384 for span answers, which are cut into windows]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_length: Option<usize>,
+
+    /// Only the first so many rows, or questions [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) limit: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) spans: SpanArguments,
+}
+
+/// How contexts are cut and answers chosen.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Span answers")]
+pub(crate) struct SpanArguments {
+    /// Tokens of the context that a window repeats of the one before [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) stride: Option<usize>,
+
+    /// Longest answer in tokens [default: 30]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one())]
+    pub(crate) max_answer_length: Option<usize>,
+
+    /// How many of the best starts and ends of a window are combined [default: 20]
+    #[arg(long, value_name = "N", value_parser = at_least_one())]
+    pub(crate) n_best: Option<usize>,
+
+    /// squad2: no answer is given where its score exceeds that of the best answer by more than this [default: 0]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub(crate) null_threshold: Option<f32>,
+}
+
+fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 /// How texts become what a language model learns.
@@ -278,9 +311,9 @@ pub(crate) struct TrainingArguments {
 
 /// A task that has a preset.
 fn known_task(text: &str) -> Result<String, String> {
-    let names = || PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
-    match preset(text) {
-        Some(preset) => Ok(preset.name.to_owned()),
+    let names = || PRESETS.iter().map(|preset| preset.name).chain(SPAN_TASKS).collect::<Vec<_>>().join(", ");
+    match preset(text).map(|preset| preset.name).or(span_task(text)) {
+        Some(name) => Ok(name.to_owned()),
         None => Err(format!("there is no preset of that name; use one of {}, or name the columns instead", names())),
     }
 }

@@ -15,7 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use error::ConfigError;
 
-use crate::dataset::{Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, Template, preset};
+use crate::dataset::{
+    AnswerSettings, Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, Template, preset, span_task,
+};
 use crate::files::FileError;
 use crate::runtime::Device;
 
@@ -52,8 +54,8 @@ pub struct ModelSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Preset for columns, objective and metrics: `cola`, `sst2`, `mrpc`, `qqp`, `stsb`, `mnli`, `qnli`, `rte`, `anli`,
-    /// `causal-lm`, `instruct`.
+    /// Preset for columns, objective and metrics: `cola`, `sst2`, `mrpc`, `qqp`, `stsb`, `mnli`, `qnli`, `rte`, `anli`;
+    /// `squad`, `squad2` for span answers; `causal-lm`, `instruct` for language models.
     pub task: Option<String>,
     /// Rows to plan and train with.
     pub train: PathBuf,
@@ -83,22 +85,102 @@ pub struct DataSection {
     /// Whether `"` quotes fields; no in TSV and yes in CSV where it is not given.
     pub quoting: Option<bool>,
     /// Longest row in tokens; more is cut off.
-    #[serde(default = "usual_length")]
-    pub max_length: usize,
-    /// Only the first so many training rows.
+    /// 128 where it is not given; 384 for span answers, whose contexts are cut into windows of this length.
+    pub max_length: Option<usize>,
+    /// Only the first so many training rows, or questions.
     pub limit: Option<usize>,
+    /// Span answers: tokens that a window repeats of the one before; 128 where it is not given.
+    pub stride: Option<usize>,
+    /// Span answers: longest answer in tokens; 30 where it is not given.
+    pub max_answer_length: Option<usize>,
+    /// Span answers: how many of the best starts and ends of a window are combined; 20 where it is not given.
+    pub n_best: Option<usize>,
+    /// `squad2`: how much the score of no answer must exceed that of the best answer; 0 where it is not given.
+    pub null_threshold: Option<f32>,
     /// `accuracy`, `f1`, `matthews`, `pearson`, `spearman`, `perplexity`; the first decides which state is the best.
     pub metrics: Option<Vec<Metric>>,
 }
 
-fn usual_length() -> usize {
-    128
+/// How span answers are read and given.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct SpanSettings {
+    /// Whether there may be no answer.
+    pub null_answers: bool,
+    /// Tokens that a window repeats of the one before.
+    pub stride: usize,
+    /// Longest answer in tokens.
+    pub max_answer_length: usize,
+    /// How many of the best starts and ends of a window are combined.
+    pub n_best: usize,
+    /// How much the score of no answer must exceed that of the best answer.
+    pub null_threshold: f32,
+}
+
+impl SpanSettings {
+    /// Which spans can be answers.
+    pub fn answers(&self) -> AnswerSettings {
+        AnswerSettings {
+            maximum_tokens: self.max_answer_length,
+            candidates: self.n_best,
+            null_threshold: self.null_threshold,
+        }
+    }
 }
 
 impl DataSection {
     /// The preset that `task` names.
     pub fn preset(&self) -> Option<Preset> {
         self.task.as_deref().and_then(preset)
+    }
+
+    /// Longest row, or window, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.max_length.unwrap_or(if self.spans().is_some() { 384 } else { 128 })
+    }
+
+    /// How span answers are read and given, if that is the task.
+    pub fn spans(&self) -> Option<SpanSettings> {
+        let task = self.task.as_deref().and_then(span_task)?;
+        let usual = AnswerSettings::default();
+        Some(SpanSettings {
+            null_answers: task == "squad2",
+            stride: self.stride.unwrap_or(128),
+            max_answer_length: self.max_answer_length.unwrap_or(usual.maximum_tokens),
+            n_best: self.n_best.unwrap_or(usual.candidates),
+            null_threshold: self.null_threshold.unwrap_or(usual.null_threshold),
+        })
+    }
+
+    /// The first key that does not belong to the task, and why.
+    pub fn misfit(&self) -> Option<(&'static str, &'static str)> {
+        let table = [
+            ("text", self.text.is_some()),
+            ("pair", self.pair.is_some()),
+            ("label", self.label.is_some()),
+            ("labels", self.labels.is_some()),
+            ("objective", self.objective.is_some()),
+            ("format", self.format.is_some()),
+            ("quoting", self.quoting.is_some()),
+        ];
+        let spans = [
+            ("stride", self.stride.is_some()),
+            ("max_answer_length", self.max_answer_length.is_some()),
+            ("n_best", self.n_best.is_some()),
+        ];
+        let threshold = [("null_threshold", self.null_threshold.is_some())];
+        let given = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, given)| *given).map(|(key, _)| *key);
+        match self.spans() {
+            Some(spans) => {
+                let table = given(&table).map(|key| (key, "is for tables, and squad has none"));
+                let metrics =
+                    || self.metrics.is_some().then_some(("metrics", "cannot be chosen: squad has F1 and exact match"));
+                let null = || given(&threshold).filter(|_| !spans.null_answers);
+                table
+                    .or_else(metrics)
+                    .or_else(|| null().map(|key| (key, "is for questions without an answer (squad2)")))
+            }
+            None => given(&spans).or(given(&threshold)).map(|key| (key, "is for span answers (task squad or squad2)")),
+        }
     }
 
     /// How to read the training file.

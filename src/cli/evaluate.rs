@@ -1,32 +1,37 @@
 //! `gelora evaluate`: the metric of a task, through ONNX Runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Dataset, DatasetError, LoadSettings, Metric, Objective, ObjectiveKind, Tokenizer};
-use crate::evaluate::{check_label_order, check_outputs, label_names, write_predictions};
+use crate::evaluate::{
+    EvaluateSettings, check_label_order, check_outputs, check_span_outputs, label_names, write_answers,
+    write_predictions,
+};
 use crate::onnx::Model;
 
 use super::arguments::DataArguments;
 use super::config::DataSection;
 use super::context::Context;
-use super::evaluating::{EvaluationData, evaluate, padding_is_safe};
+use super::evaluating::{EvaluationData, evaluate, evaluate_spans, padding_is_safe};
 use super::opened::{load, told};
+use super::rows::{Purpose, SpanRows, refuse_misfits};
 
 const EXAMPLE: &str = "\
 Examples:
   gelora evaluate out/merged --data dev.tsv --task cola
   gelora evaluate out/merged --data dev.tsv --task stsb --json
-  gelora evaluate out/merged --data test.tsv --text sentence --predictions predictions.csv
-  gelora evaluate out/merged --data dev.jsonl --task causal-lm --max-length 512";
+  gelora evaluate out/merged --data dev-v1.1.json --task squad --predictions answers.json
+  gelora evaluate out/merged --data dev.jsonl --task causal-lm --max-length 512
+  gelora evaluate out/merged --data test.tsv --text sentence --predictions predictions.csv";
 
 /// Evaluate an export on labelled rows
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// A model folder, or an .onnx file, with an output `logits`
+    /// A model folder, or an .onnx file, with an output `logits` (for span answers `start_logits` and `end_logits`)
     model: PathBuf,
 
     #[command(flatten)]
@@ -36,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "METRICS", value_delimiter = ',')]
     metrics: Option<Vec<Metric>>,
 
-    /// Write the prediction of every row: .csv, .tsv or .jsonl
+    /// Write the prediction of every row: .csv, .tsv or .jsonl; for span answers .json: question id → answer
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
 
@@ -67,13 +72,21 @@ fn load_as_named(context: &Context, section: &DataSection, names: Option<&[Strin
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
     let model = Model::open(&folder.onnx)?;
-    check_outputs(&model)?;
     let mut section = arguments.data.section();
     section.metrics = arguments.metrics;
+    refuse_misfits(&section)?;
+    match section.spans() {
+        Some(_) => check_span_outputs(&model)?,
+        None => check_outputs(&model)?,
+    }
     let Some(tokenizer) = &folder.tokenizer else {
         bail!("there is no tokenizer.json in {}; copy it from the model's folder", folder.folder.display());
     };
-    let tokenizer = Tokenizer::open(tokenizer, section.max_length)?;
+    let tokenizer = Tokenizer::open(tokenizer, section.max_length())?;
+    if section.spans().is_some() {
+        let settings = (arguments.batch_tokens, arguments.predictions.as_deref());
+        return answer(context, &section, &folder, &model, &tokenizer, settings);
+    }
     let names = folder.config.as_ref().and_then(label_names);
     let dataset = load_as_named(context, &section, names.as_deref())?;
     let objective = match (&dataset.objective, names.or_else(|| section.labels.clone())) {
@@ -120,6 +133,35 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let (facts, evaluation) = evaluate(context, &folder.onnx, &data)?;
     if let (Some(path), Some(evaluation)) = (&arguments.predictions, &evaluation) {
         write_predictions(path, &dataset, objective, evaluation)?;
+    }
+    context.print(&facts, || facts.describe())
+}
+
+/// Span answers.
+fn answer(
+    context: &Context,
+    section: &DataSection,
+    folder: &ModelFolder,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    (batch_tokens, predictions): (usize, Option<&Path>),
+) -> anyhow::Result<()> {
+    if let Some(path) = predictions.filter(|path| path.extension().is_none_or(|ending| ending != "json")) {
+        bail!("{}: span answers are written as one JSON object; give the ending .json", path.display());
+    }
+    let spans = SpanRows::load(context, section, &section.train, section.limit, tokenizer, Purpose::Evaluate)?;
+    if predictions.is_none() && !spans.file.has_answers() {
+        bail!("{} holds no answers to compare with; ask for --predictions alone", spans.file.path.display());
+    }
+    let settings = EvaluateSettings {
+        batch_tokens,
+        equal_lengths: !padding_is_safe(context, model, &spans.encodings, tokenizer)?,
+        pad_id: tokenizer.pad_id(),
+        pad_type_id: tokenizer.pad_type_id(),
+    };
+    let (facts, answers) = evaluate_spans(context, &folder.onnx, &spans, &settings)?;
+    if let Some(path) = predictions {
+        write_answers(path, &spans.file, &answers)?;
     }
     context.print(&facts, || facts.describe())
 }

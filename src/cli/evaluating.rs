@@ -6,14 +6,16 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::metric::perplexity;
+use crate::dataset::metric::squad::SquadScore;
 use crate::dataset::{Dataset, Encoding, Metric, Objective, TextRows, Tokenizer};
-use crate::evaluate::{EvaluateSettings, Evaluation, TokenLoss, evaluate_export, token_loss};
+use crate::evaluate::{EvaluateSettings, Evaluation, TokenLoss, evaluate_export, span_logits, token_loss};
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
 use crate::report;
 use crate::runtime::{Session, self_check};
 
 use super::context::Context;
+use super::rows::SpanRows;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub(crate) struct EvaluationFacts {
     /// How many tokens were predicted, of a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tokens: Option<u64>,
+    /// Windows of the contexts, for span answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) windows: Option<usize>,
     pub(crate) objective: Objective,
     pub(crate) metrics: Vec<MetricFacts>,
     pub(crate) matrix_products: String,
@@ -105,6 +110,7 @@ fn facts(
         data_sha256: data.dataset.sha256.clone(),
         rows,
         tokens,
+        windows: None,
         objective: data.objective.clone(),
         metrics,
         matrix_products: session.provider_of_matrix_products(),
@@ -119,6 +125,39 @@ fn token_metrics(loss: TokenLoss) -> (Vec<MetricFacts>, Option<u64>) {
     let perplexity = MetricFacts { name: Metric::Perplexity.to_string(), value, note };
     let mean = MetricFacts { name: "loss".into(), value: Some(loss.mean()), note: Some("per token".into()) };
     (vec![perplexity, mean], Some(loss.tokens))
+}
+
+/// Answers questions with an export, and scores the answers where the right ones are known.
+pub(crate) fn evaluate_spans<'a>(
+    context: &Context,
+    onnx: &Path,
+    spans: &'a SpanRows,
+    settings: &EvaluateSettings,
+) -> anyhow::Result<(EvaluationFacts, Vec<&'a str>)> {
+    let mut session = Session::from_file(context.library()?, onnx, &context.session_settings())?;
+    let start = Instant::now();
+    let logits = span_logits(&mut session, &spans.encodings, settings, context.observer())?;
+    let questions = spans.questions();
+    let answers = questions.answers(&logits);
+    let figures = questions.score(&answers).iter().flat_map(SquadScore::figures).collect::<Vec<_>>();
+    let metrics = figures.into_iter().map(|(name, value, questions)| MetricFacts {
+        name: name.to_owned(),
+        value: Some(value),
+        note: (questions < answers.len()).then(|| format!("{questions} questions")),
+    });
+    let facts = EvaluationFacts {
+        model: onnx.display().to_string(),
+        data: spans.file.path.display().to_string(),
+        data_sha256: spans.file.sha256.clone(),
+        rows: answers.len(),
+        tokens: None,
+        windows: Some(spans.encodings.len()),
+        objective: spans.objective(),
+        metrics: metrics.collect(),
+        matrix_products: session.provider_of_matrix_products(),
+        rows_per_second: answers.len() as f64 / start.elapsed().as_secs_f64().max(1e-9),
+    };
+    Ok((facts, answers))
 }
 
 /// Whether rows may be padded: asked of the export itself. One whose hidden states cannot be seen is taken not to
@@ -157,8 +196,12 @@ impl EvaluationFacts {
             false => report::table(&["metric", "value", ""], &[1], &rows) + "\n\n",
         };
         let tokens = self.tokens.map_or_else(String::new, |tokens| format!("{tokens} tokens in "));
+        let (unit, windows) = match self.windows {
+            Some(windows) => ("questions", format!(" in {windows} windows")),
+            None => ("rows", String::new()),
+        };
         format!(
-            "{table}{tokens}{} rows of {}, {} ({}, {:.0} rows/s)",
+            "{table}{tokens}{} {unit} of {}{windows}, {} ({}, {:.0} {unit}/s)",
             self.rows, self.data, self.model, self.matrix_products, self.rows_per_second
         )
     }

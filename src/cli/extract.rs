@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::activations::{ActivationsError, Store, extract_texts};
-use crate::dataset::{Dataset, Tokenizer};
+use crate::activations::{self, ActivationsError, Store, extract_texts};
+use crate::dataset::Tokenizer;
 use crate::progress::{Event, Observer};
 use crate::report;
 
 use super::arguments::{DataArguments, ExtractionArguments};
 use super::config::PlanSection;
 use super::context::Context;
-use super::opened::{Opened, load, sampled};
+use super::opened::{Opened, sampled};
+use super::rows::{Purpose, Rows};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -61,9 +62,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let data = arguments.data.section();
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
-    let tokenizer = model.tokenizer(data.max_length)?;
-    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
-    let store = extract(context, &model, &dataset, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;
+    let tokenizer = model.tokenizer(data.max_length())?;
+    let rows = Rows::load(context, &data, &tokenizer, Purpose::Plan)?;
+    let store = extract(context, &model, &rows, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;
     let extracted = Extracted::new(&store);
     context.print(&extracted, || extracted.describe())
 }
@@ -72,18 +73,42 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 pub(crate) fn extract(
     context: &Context,
     model: &Opened,
-    dataset: &Dataset,
+    rows: &Rows,
     tokenizer: &Tokenizer,
     plan: &PlanSection,
     out: &Path,
     overwrite: bool,
 ) -> anyhow::Result<Store> {
-    let examples = sampled(&dataset.examples, plan.rows, plan.seed);
     let observer = context.observer();
-    let attempt = |overwrite: bool| {
-        let settings = plan.extraction(context, dataset, overwrite);
-        extract_texts(&model.model, &model.states, &examples, tokenizer, &settings, out, observer)
-    };
+    let (model, states) = (&model.model, &model.states);
+    match rows {
+        Rows::Table(dataset) => {
+            let examples = sampled(&dataset.examples, plan.rows, plan.seed);
+            once_more(observer, overwrite, |overwrite| {
+                let settings = plan.extraction(context, rows, overwrite);
+                extract_texts(model, states, &examples, tokenizer, &settings, out, observer)
+            })
+        }
+        Rows::Spans(spans) => {
+            let encodings = sampled(&spans.encodings, plan.rows, plan.seed);
+            once_more(observer, overwrite, |overwrite| {
+                let mut settings = plan.extraction(context, rows, overwrite);
+                settings.pad_id = tokenizer.pad_id();
+                settings.pad_type_id = tokenizer.pad_type_id();
+                settings.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
+                settings.provenance.maximum_length = Some(tokenizer.maximum_length());
+                activations::extract(model, states, &encodings, &settings, out, observer)
+            })
+        }
+    }
+}
+
+/// Extracts; and again, over a store that was made of something else, where that is wanted.
+fn once_more(
+    observer: &dyn Observer,
+    overwrite: bool,
+    attempt: impl Fn(bool) -> Result<Store, ActivationsError>,
+) -> anyhow::Result<Store> {
     match attempt(false) {
         Err(error @ ActivationsError::OtherStore { .. }) if overwrite => {
             observer.observe(Event::Notice(&format!("made anew: {}", short_reason(&error))));

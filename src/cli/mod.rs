@@ -22,6 +22,7 @@ mod pipeline;
 mod plan;
 mod planning;
 mod progress;
+mod rows;
 mod run;
 mod settings;
 #[cfg(feature = "train")]

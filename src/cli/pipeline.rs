@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::activations::Store;
 use crate::adapter::{self, Flavour};
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Dataset, Encoding, Metric, Objective, Tokenizer};
-use crate::evaluate::{check_label_order, label_names};
+use crate::dataset::{Encoding, Metric, Objective, Tokenizer};
+use crate::evaluate::{EvaluateSettings, check_label_order, label_names};
 use crate::files::{sha256, sha256_file, write_json};
 use crate::merge::merge;
 use crate::onnx;
@@ -19,12 +19,13 @@ use crate::report;
 
 use super::config::{self, Config};
 use super::context::Context;
-use super::evaluating::{EvaluationData, EvaluationFacts, evaluate};
-use super::opened::{Opened, load};
+use super::evaluating::{EvaluationData, EvaluationFacts, evaluate, evaluate_spans};
+use super::opened::Opened;
 use super::plan::tell_warnings;
 use super::planning::{PlanData, PlanFiles, plan};
+use super::rows::{Purpose, Rows, SpanRows};
 use super::stages::{Earlier, Journal};
-use super::training::{TrainingData, TrainingFacts, labelled, train_adapter};
+use super::training::{TrainingData, TrainingFacts, objective_of, train_adapter};
 
 /// Everything a run needs, opened and checked before the first long computation.
 pub(crate) struct Pipeline<'a> {
@@ -33,9 +34,9 @@ pub(crate) struct Pipeline<'a> {
     model: Opened,
     model_sha256: String,
     tokenizer: Tokenizer,
-    train: Dataset,
-    dev: Option<Dataset>,
-    test: Option<Dataset>,
+    train: Rows,
+    dev: Option<Rows>,
+    test: Option<Rows>,
     objective: Objective,
     metrics: Vec<Metric>,
     out: PathBuf,
@@ -70,15 +71,14 @@ impl<'a> Pipeline<'a> {
         let section = &config.data;
         let model = Opened::new(&config.model.path)?;
         model.tell_origin(context);
-        let tokenizer = model.tokenizer(section.max_length)?;
-        let train = load(context, &section.train, &section.load_settings())?;
-        let (objective, _) = labelled(&train)?;
-        let objective = objective.clone();
+        let tokenizer = model.tokenizer(section.max_length())?;
+        let train = Rows::load(context, section, &tokenizer, Purpose::Train)?;
+        let objective = objective_of(&train)?;
         if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
             check_label_order(&names, &objective)?;
         }
-        let held_out = section.held_out_settings(&objective);
-        let other = |path: &Option<PathBuf>| path.as_ref().map(|path| load(context, path, &held_out)).transpose();
+        let held_out = |path: &PathBuf| Rows::load_held_out(context, section, path, &tokenizer, &objective);
+        let other = |path: &Option<PathBuf>| path.as_ref().map(held_out).transpose();
         Ok(Self {
             dev: other(&section.dev)?,
             test: other(&section.test)?,
@@ -152,15 +152,15 @@ impl<'a> Pipeline<'a> {
         let settings = section.load_settings().without_labels();
         let inputs = json!({
             "model": self.model_inputs()?,
-            "data": self.train.sha256,
+            "data": self.train.sha256(),
             "columns": [Some(settings.text), settings.pair],
             "limit": section.limit,
-            "max_length": section.max_length,
+            "max_length": section.max_length(),
             "plan": self.config.plan,
             "template": self.texts().map(|texts| texts["template"].clone()),
         });
-        let data = PlanData { section, dataset: &self.train, tokenizer: &self.tokenizer };
-        journal.stage("plan", inputs, self.context.observer(), |_| {
+        let data = PlanData { section, rows: &self.train, tokenizer: &self.tokenizer };
+        journal.stage("plan", self.enter_spans(inputs, false), self.context.observer(), |_| {
             let plan = plan(self.context, &self.model, &data, &self.config.plan, files)?;
             let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
             outputs.push(files.store.join("manifest.json"));
@@ -177,12 +177,12 @@ impl<'a> Pipeline<'a> {
         let inputs = json!({
             "plan": plan.blocks,
             "model": self.model_inputs()?,
-            "train": self.train.sha256,
-            "dev": self.dev.as_ref().map(|dataset| &dataset.sha256),
+            "train": self.train.sha256(),
+            "dev": self.dev.as_ref().map(Rows::sha256),
             "columns": [Some(&section.load_settings().text), section.load_settings().pair.as_ref(), section.load_settings().label.as_ref()],
             "objective": self.objective,
             "limit": section.limit,
-            "max_length": section.max_length,
+            "max_length": section.max_length(),
             "texts": self.texts(),
             "metrics": self.metrics,
             "settings": self.config.train,
@@ -198,7 +198,7 @@ impl<'a> Pipeline<'a> {
             padding_is_safe,
         };
         let out = self.adapter();
-        journal.stage("train", inputs, self.context.observer(), |earlier| {
+        journal.stage("train", self.enter_spans(inputs, true), self.context.observer(), |earlier| {
             let settings = self.config.train.settings(self.context, earlier == Earlier::None);
             let facts = train_adapter(self.context, &self.model, plan, &data, &settings, flavour, &out)?;
             let names = [adapter::CONFIG_FILE, adapter::TENSOR_FILE, adapter::PROVENANCE_FILE];
@@ -219,7 +219,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn evaluate(&self, journal: &mut Journal, padding_is_safe: bool) -> anyhow::Result<Evaluations> {
-        let hash = |dataset: &Option<Dataset>| dataset.as_ref().map(|dataset| dataset.sha256.clone());
+        let hash = |rows: &Option<Rows>| rows.as_ref().map(|rows| rows.sha256().to_owned());
         let inputs = json!({
             "model": self.model_inputs()?,
             "merged": journal.outputs("merge"),
@@ -227,11 +227,11 @@ impl<'a> Pipeline<'a> {
             "test": hash(&self.test),
             "objective": self.objective,
             "metrics": self.metrics,
-            "max_length": self.config.data.max_length,
+            "max_length": self.config.data.max_length(),
             "texts": self.texts(),
         });
         let path = self.out.join("evaluation.json");
-        journal.stage("evaluate", inputs, self.context.observer(), |_| {
+        journal.stage("evaluate", self.enter_spans(inputs, true), self.context.observer(), |_| {
             let evaluations = Evaluations {
                 dev: self.before_and_after(&self.dev, padding_is_safe)?,
                 test: self.before_and_after(&self.test, padding_is_safe)?,
@@ -241,12 +241,12 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    fn before_and_after(
-        &self,
-        dataset: &Option<Dataset>,
-        padding_is_safe: bool,
-    ) -> anyhow::Result<Option<BeforeAfter>> {
-        let Some(dataset) = dataset else { return Ok(None) };
+    fn before_and_after(&self, rows: &Option<Rows>, padding_is_safe: bool) -> anyhow::Result<Option<BeforeAfter>> {
+        let dataset = match rows {
+            None => return Ok(None),
+            Some(Rows::Spans(spans)) => return self.answered(spans, padding_is_safe).map(Some),
+            Some(Rows::Table(dataset)) => dataset,
+        };
         let observer = self.context.observer();
         let (encodings, texts): (Vec<Encoding>, _) = match self.objective {
             Objective::CausalLm => {
@@ -271,6 +271,30 @@ impl<'a> Pipeline<'a> {
         };
         let merged = ModelFolder::open(&self.merged())?;
         Ok(Some(BeforeAfter { before, after: evaluate(self.context, &merged.onnx, &data)?.0 }))
+    }
+}
+
+impl Pipeline<'_> {
+    /// Span answers of the export as it was and of the merged one.
+    fn answered(&self, spans: &SpanRows, padding_is_safe: bool) -> anyhow::Result<BeforeAfter> {
+        let settings = EvaluateSettings {
+            batch_tokens: self.config.train.evaluation_tokens,
+            equal_lengths: !padding_is_safe,
+            pad_id: self.tokenizer.pad_id(),
+            pad_type_id: self.tokenizer.pad_type_id(),
+        };
+        let before = evaluate_spans(self.context, &self.model.folder.onnx, spans, &settings)?.0;
+        let merged = ModelFolder::open(&self.merged())?;
+        let after = evaluate_spans(self.context, &merged.onnx, spans, &settings)?.0;
+        Ok(BeforeAfter { before: Some(before), after })
+    }
+
+    /// Enters what decides about windows, and with `answers` about the answers, into the inputs of a stage.
+    fn enter_spans(&self, mut inputs: Value, answers: bool) -> Value {
+        if let Some(spans) = self.config.data.spans() {
+            inputs["spans"] = if answers { json!(spans) } else { json!({ "stride": spans.stride }) };
+        }
+        inputs
     }
 }
 

@@ -8,12 +8,14 @@ use crate::report;
 
 use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::context::Context;
-use super::opened::{Opened, load};
+use super::opened::Opened;
 use super::planning::{PlanData, PlanFiles, plan};
+use super::rows::{Purpose, Rows};
 
 const EXAMPLE: &str = "\
 Examples:
   gelora plan my-model --data train.tsv --task cola -o out
+  gelora plan my-qa-model --data train-v1.1.json --task squad --limit 3000 -o out
   gelora plan my-model --data rows.csv --text body --projections all --maximum-rank 16 -o out
 
 Writes plan.json, adapter_config.json (for PEFT), dimensions.csv, report.html and the store of activations.
@@ -49,9 +51,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let files = PlanFiles::in_folder(&arguments.out);
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
-    let tokenizer = model.tokenizer(data.max_length)?;
-    let dataset = load(context, &data.train, &data.load_settings().without_labels())?;
-    let data = PlanData { section: &data, dataset: &dataset, tokenizer: &tokenizer };
+    let tokenizer = model.tokenizer(data.max_length())?;
+    let rows = Rows::load(context, &data, &tokenizer, Purpose::Plan)?;
+    let data = PlanData { section: &data, rows: &rows, tokenizer: &tokenizer };
     let plan = plan(context, &model, &data, &settings, &files)?;
     tell_warnings(context, &plan);
     // The plan is on disk as JSON; printing the same again is what --json is for.

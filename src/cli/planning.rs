@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::activations::{ActivationsError, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
 use crate::checkpoint::{match_head, match_weights};
-use crate::dataset::{Dataset, Tokenizer};
+use crate::dataset::Tokenizer;
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx;
@@ -23,6 +23,7 @@ use super::config::{DataSection, PlanSection};
 use super::context::Context;
 use super::extract::{distinct, extract, short_reason};
 use super::opened::Opened;
+use super::rows::Rows;
 
 /// Where a plan and its files lie.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ impl PlanFiles {
 /// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
 pub(crate) struct PlanData<'a> {
     pub(crate) section: &'a DataSection,
-    pub(crate) dataset: &'a Dataset,
+    pub(crate) rows: &'a Rows,
     pub(crate) tokenizer: &'a Tokenizer,
 }
 
@@ -68,11 +69,11 @@ pub(crate) fn plan(
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
     let blocks = blocks_to_adapt(model)?;
-    let rows = data.dataset.examples.len().min(settings.rows.unwrap_or(usize::MAX));
+    let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
     if rows < MINIMUM_POINTS {
         bail!(
             "{} has {rows} rows, but an estimate of dimension needs {MINIMUM_POINTS} distinct ones; use more data",
-            data.dataset.path.display()
+            data.rows.path().display()
         );
     }
     let (store, beside) = extract_for_plan(context, model, data, settings, files)?;
@@ -110,7 +111,7 @@ fn extract_for_plan(
     files: &PlanFiles,
 ) -> anyhow::Result<(Store, Option<PathBuf>)> {
     let extract_to = |folder: &Path, overwrite: bool| {
-        extract(context, model, data.dataset, data.tokenizer, settings, folder, overwrite)
+        extract(context, model, data.rows, data.tokenizer, settings, folder, overwrite)
     };
     match extract_to(&files.store, false) {
         Err(error) => match error.downcast_ref() {
@@ -186,18 +187,24 @@ fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProven
 }
 
 fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
-    let PlanData { section, dataset, tokenizer } = data;
-    let settings = section.load_settings();
+    let PlanData { section, rows, tokenizer } = data;
+    let columns = match rows {
+        Rows::Table(_) => {
+            let settings = section.load_settings();
+            std::iter::once(settings.text).chain(settings.pair).collect()
+        }
+        Rows::Spans(_) => vec!["question".into(), "context".into()],
+    };
     let manifest = store.manifest();
     DataProvenance {
-        file: dataset.path.display().to_string(),
-        sha256: dataset.sha256.clone(),
+        file: rows.path().display().to_string(),
+        sha256: rows.sha256().to_owned(),
         tokenizer_sha256: tokenizer.sha256().to_owned(),
         task: section.task.clone(),
-        columns: std::iter::once(settings.text).chain(settings.pair).collect(),
-        rows: dataset.examples.len() as u64,
+        columns,
+        rows: rows.len() as u64,
         distinct_rows: manifest.source_rows.saturating_sub(manifest.duplicates) as u64,
-        maximum_length: section.max_length,
+        maximum_length: section.max_length(),
     }
 }
 

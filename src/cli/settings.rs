@@ -1,7 +1,6 @@
 //! From what the user said (arguments or configuration) to what the rooms take.
 
 use crate::activations::{ExtractSettings, Pooling, Provenance};
-use crate::dataset::Dataset;
 use crate::dimension::{Method, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
@@ -10,6 +9,7 @@ use crate::rank::{RankSettings, Rounding};
 use super::arguments::{ColumnArguments, DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
 use super::config::{self, DataSection, PlanSection, Projection};
 use super::context::Context;
+use super::rows::Rows;
 
 impl ColumnArguments {
     /// As `[data]` of a configuration would say it, with these rows.
@@ -30,7 +30,11 @@ impl ColumnArguments {
             format: self.format,
             quoting: self.quoting,
             max_length: self.max_length,
-            limit: None,
+            limit: self.limit,
+            stride: self.spans.stride,
+            max_answer_length: self.spans.max_answer_length,
+            n_best: self.spans.n_best,
+            null_threshold: self.spans.null_threshold,
             metrics: None,
         }
     }
@@ -113,7 +117,7 @@ impl PlanSection {
     }
 
     /// How activations are extracted.
-    pub(crate) fn extraction(&self, context: &Context, dataset: &Dataset, overwrite: bool) -> ExtractSettings {
+    pub(crate) fn extraction(&self, context: &Context, rows: &Rows, overwrite: bool) -> ExtractSettings {
         ExtractSettings {
             pooling: self.pooling(),
             session: context.session_settings(),
@@ -121,8 +125,8 @@ impl PlanSection {
             batch_tokens: self.batch_tokens,
             overwrite,
             provenance: Provenance {
-                data: Some(dataset.path.clone()),
-                data_sha256: Some(dataset.sha256.clone()),
+                data: Some(rows.path().to_owned()),
+                data_sha256: Some(rows.sha256().to_owned()),
                 ..Provenance::default()
             },
             ..ExtractSettings::default()

@@ -12,6 +12,7 @@ const EXAMPLE: &str = "\
 Examples:
   gelora train my-model --plan out/plan.json --data train.tsv --validation dev.tsv --task cola -o out/adapter
   gelora train my-decoder --plan out/plan.json --data train.jsonl --validation dev.jsonl --task causal-lm -o out/adapter
+  gelora train my-qa-model --plan out --data train-v1.1.json --validation dev-v1.1.json --task squad -o out/adapter
 
 The folder is a PEFT adapter. Running it again resumes from the last state that was saved.";
 
@@ -47,7 +48,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     restart: bool,
 
-    /// Rows to train on: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts
+    /// Rows to train on: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts;
+    /// for span answers the JSON of SQuAD
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     data: PathBuf,
 
@@ -79,8 +81,9 @@ pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<(
 #[cfg(feature = "train")]
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     use super::evaluating::padding_is_safe;
-    use super::opened::{Opened, load};
-    use super::training::{TrainingData, labelled, train_adapter};
+    use super::opened::Opened;
+    use super::rows::{Purpose, Rows};
+    use super::training::{TrainingData, objective_of, train_adapter};
     use crate::progress::{Event, Observer};
 
     let mut section = arguments.columns.section(arguments.data);
@@ -93,19 +96,19 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     crate::train::check_plan(&plan, &model.model, &crate::files::sha256(model.model.file_bytes()))?;
-    let tokenizer = model.tokenizer(section.max_length)?;
-    let train = load(context, &section.train, &section.load_settings())?;
-    let (objective, _) = labelled(&train)?;
-    if plan.data.sha256 != train.sha256 {
+    let tokenizer = model.tokenizer(section.max_length())?;
+    let train = Rows::load(context, &section, &tokenizer, Purpose::Train)?;
+    let objective = &objective_of(&train)?;
+    if plan.data.sha256 != train.sha256() {
         context.observer().observe(Event::Warning(&format!(
             "the plan was made for the rows of {}, not for those of {}: its ranks are theirs",
             plan.data.file,
-            train.path.display()
+            train.path().display()
         )));
     }
-    let held_out = section.held_out_settings(objective);
-    let validation = arguments.validation.map(|path| load(context, &path, &held_out)).transpose()?;
-    let sample = tokenizer.encode(&train.examples[..train.examples.len().min(64)], &crate::progress::Silent)?;
+    let held_out = |path: PathBuf| Rows::load_held_out(context, &section, &path, &tokenizer, objective);
+    let validation = arguments.validation.map(held_out).transpose()?;
+    let sample = train.first(64, &tokenizer)?;
     let initial = arguments.start.as_deref().map(crate::adapter::read).transpose()?;
     let data = TrainingData {
         initial: initial.as_ref(),

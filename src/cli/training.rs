@@ -9,15 +9,16 @@ use crate::adapter::{self, Adapter, Flavour, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
 use crate::files::sha256;
 use crate::rank::Plan;
-use crate::train::{Rows, TrainInput, TrainOutcome, TrainSettings, train};
+use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
 
 use super::context::Context;
 use super::opened::Opened;
+use super::rows::{Rows, SpanRows};
 
 /// What there is to train with.
 pub(crate) struct TrainingData<'a> {
-    pub(crate) train: &'a Dataset,
-    pub(crate) validation: Option<&'a Dataset>,
+    pub(crate) train: &'a Rows,
+    pub(crate) validation: Option<&'a Rows>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) metrics: &'a [Metric],
     /// Whether the texts of a language model are joined and cut into rows of equal length.
@@ -55,12 +56,9 @@ pub(crate) fn train_adapter(
     flavour: Flavour,
     out: &Path,
 ) -> anyhow::Result<TrainingFacts> {
-    let (objective, labels) = labelled(data.train)?;
-    let rows = Encoded::new(context, data, data.train, labels)?;
-    let validation = match data.validation {
-        Some(dataset) => Some(Encoded::new(context, data, dataset, labelled(dataset)?.1)?),
-        None => None,
-    };
+    let objective = &objective_of(data.train)?;
+    let train_rows = Learnt::new(context, data, data.train)?;
+    let validation = data.validation.map(|rows| Learnt::new(context, data, rows)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
     let model_sha256 = sha256(model.model.file_bytes());
     let trained = model.with_own_head()?;
@@ -70,8 +68,12 @@ pub(crate) fn train_adapter(
         checkpoint: model.folder.checkpoint.as_ref(),
         plan,
         objective,
-        train: rows.rows(),
-        validation: validation.as_ref().map(Encoded::rows),
+        train: train_rows.rows(),
+        validation: validation.as_ref().map(Learnt::rows),
+        questions: match data.validation {
+            Some(Rows::Spans(spans)) => Some(spans.questions()),
+            _ => None,
+        },
         metrics: data.metrics,
         pad_id: data.tokenizer.pad_id(),
         pad_type_id: data.tokenizer.pad_type_id(),
@@ -87,7 +89,7 @@ pub(crate) fn train_adapter(
         added_head: outcome.new_head,
         labels: match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression | Objective::CausalLm => None,
+            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
         },
         predicts_tokens: *objective == Objective::CausalLm,
     };
@@ -96,32 +98,47 @@ pub(crate) fn train_adapter(
 }
 
 /// Rows as the trainer takes them.
-enum Encoded {
+enum Learnt<'a> {
     Labelled(Vec<Encoding>, Vec<Label>),
     Texts(TextRows),
+    Spans(&'a SpanRows),
 }
 
-impl Encoded {
-    fn new(context: &Context, data: &TrainingData<'_>, dataset: &Dataset, labels: Vec<Label>) -> anyhow::Result<Self> {
+impl<'a> Learnt<'a> {
+    fn new(context: &Context, data: &TrainingData<'_>, rows: &'a Rows) -> anyhow::Result<Self> {
         let (tokenizer, observer) = (data.tokenizer, context.observer());
-        Ok(match dataset.objective {
-            Some(Objective::CausalLm) => {
-                Encoded::Texts(tokenizer.encode_texts(&dataset.examples, data.packing, observer)?)
+        Ok(match rows {
+            Rows::Spans(spans) => Learnt::Spans(spans),
+            Rows::Table(dataset) if dataset.objective == Some(Objective::CausalLm) => {
+                Learnt::Texts(tokenizer.encode_texts(&dataset.examples, data.packing, observer)?)
             }
-            _ => Encoded::Labelled(tokenizer.encode(&dataset.examples, observer)?, labels),
+            Rows::Table(dataset) => {
+                let (_, labels) = labelled(dataset)?;
+                Learnt::Labelled(tokenizer.encode(&dataset.examples, observer)?, labels)
+            }
         })
     }
 
-    fn rows(&self) -> Rows<'_> {
+    fn rows(&self) -> crate::train::Rows<'_> {
+        use crate::train::Rows;
         match self {
-            Encoded::Labelled(encodings, labels) => Rows::labelled(encodings, labels),
-            Encoded::Texts(rows) => Rows::of_texts(rows),
+            Learnt::Labelled(encodings, labels) => Rows::labelled(encodings, labels),
+            Learnt::Texts(rows) => Rows::of_texts(rows),
+            Learnt::Spans(spans) => Rows::labelled(&spans.encodings, &spans.labels),
         }
     }
 }
 
+/// What is learnt from rows that must have labels.
+pub(crate) fn objective_of(rows: &Rows) -> anyhow::Result<Objective> {
+    match rows {
+        Rows::Table(dataset) => Ok(labelled(dataset)?.0.clone()),
+        Rows::Spans(spans) => Ok(spans.objective()),
+    }
+}
+
 /// Objective and labels of rows that must have them; a language model needs none.
-pub(crate) fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
+fn labelled(dataset: &Dataset) -> anyhow::Result<(&Objective, Vec<Label>)> {
     if let Some(objective @ Objective::CausalLm) = &dataset.objective {
         return Ok((objective, Vec::new()));
     }

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
+use super::error::Place;
 use super::labels::Label;
 use super::load::{Example, LoadSettings};
 use super::table::{self, Format, Wanted};
-use super::error::Place;
 use super::{DatasetError, Template};
 
 /// Reads the texts of a file. A text of which only a part is learnt has [`Label::Learnt`].

@@ -71,6 +71,34 @@ pub enum DatasetError {
         /// Byte within the line, from 1.
         byte: usize,
     },
+    /// A file of questions and contexts that cannot be taken.
+    #[error("{} {found}; {cure}", path.display())]
+    Squad {
+        /// The file.
+        path: PathBuf,
+        /// What it is or has.
+        found: String,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A question that leaves too little room for its context.
+    #[error(
+        "{}: the question {id} has {tokens} tokens and leaves {room} for its context, of which every window repeats {stride} \
+         (stride); lower stride, or raise max_length",
+        path.display()
+    )]
+    LongQuestion {
+        /// The file.
+        path: PathBuf,
+        /// Id of the question, quoted.
+        id: String,
+        /// Tokens of the question.
+        tokens: usize,
+        /// Tokens of the context that a window could hold.
+        room: usize,
+        /// Tokens that two windows share.
+        stride: usize,
+    },
     /// Two columns have the same name.
     #[error("{}, line 1: column {column} appears twice; give every column its own name", path.display())]
     RepeatedColumn {

@@ -18,6 +18,8 @@ pub enum ObjectiveKind {
     /// The next token.
     #[serde(rename = "causal-lm")]
     CausalLm,
+    /// A piece of the text.
+    Spans,
 }
 
 /// What a model learns from the labels.
@@ -34,16 +36,22 @@ pub enum Objective {
     /// The next token of a text.
     #[serde(rename = "causal-lm")]
     CausalLm,
+    /// Where an answer starts and ends in a text.
+    Spans {
+        /// Whether there may be no answer.
+        null_answers: bool,
+    },
 }
 
 impl Objective {
-    /// Width of the logits: the number of classes, or 1 for a number. 0 for a language model, whose logits are as wide as
-    /// its vocabulary.
+    /// Width of the logits: the number of classes, 1 for a number, or 2 (start and end, for every token) for a span. 0 for a
+    /// language model, whose logits are as wide as its vocabulary.
     pub fn outputs(&self) -> usize {
         match self {
             Objective::Classification { labels } => labels.len(),
             Objective::Regression => 1,
             Objective::CausalLm => 0,
+            Objective::Spans { .. } => 2,
         }
     }
 
@@ -53,6 +61,7 @@ impl Objective {
             Objective::Classification { .. } => ObjectiveKind::Classification,
             Objective::Regression => ObjectiveKind::Regression,
             Objective::CausalLm => ObjectiveKind::CausalLm,
+            Objective::Spans { .. } => ObjectiveKind::Spans,
         }
     }
 }
@@ -70,6 +79,12 @@ pub enum Label {
         start: usize,
         /// Where it ends.
         end: usize,
+    },
+    /// A piece of the row.
+    Span {
+        /// Its first and its last token, from 0. Both 0, the first token of the row, where the row does not hold the answer;
+        /// `None` where that is not known, which counts for nothing.
+        place: Option<(usize, usize)>,
     },
 }
 
@@ -98,6 +113,10 @@ pub(super) fn read(
         (None, Some(_)) => ObjectiveKind::Classification,
         (None, None) => kind_of(path, raw)?,
     };
+    if kind == ObjectiveKind::Spans {
+        let (found, cure) = ("is read as a table, which holds no spans", "give the JSON of SQuAD with the task squad");
+        return Err(DatasetError::NotATable { path: path.into(), found, cure });
+    }
     if kind == ObjectiveKind::Regression {
         return Ok((Objective::Regression, values(path, raw)?));
     }

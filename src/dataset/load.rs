@@ -56,7 +56,7 @@ impl LoadSettings {
     pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
         let labels = match objective {
             Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression | Objective::CausalLm => None,
+            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
         };
         LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
     }

@@ -9,6 +9,8 @@ use tokenizers::{
 };
 
 use super::error::quoted;
+use super::squad::Question;
+use super::windows::Window;
 use super::{DatasetError, Encoding, Example};
 use crate::files::{FileError, sha256};
 use crate::progress::{Event, Observer};
@@ -189,6 +191,63 @@ impl Tokenizer {
         Ok(tokens.map(|(&id, &special)| (id, if special == 0 { places.next() } else { None })).collect())
     }
 
+    /// The windows of one question; their number of the question is 0. `path` is named in errors.
+    ///
+    /// The library's own code cuts and joins, as it does for Hugging Face's tokenizers with `truncation="only_second"`,
+    /// `return_overflowing_tokens=True` and `stride`.
+    pub(super) fn windows(
+        &self,
+        path: &Path,
+        question: &Question,
+        context: &str,
+        stride: usize,
+    ) -> Result<Vec<(Encoding, Window)>, DatasetError> {
+        let failed = |error: tokenizers::Error| DatasetError::Squad {
+            path: path.into(),
+            found: format!("has a question, {}, that the tokenizer cannot take ({error})", quoted(&question.id))
+                .replace(['\n', '\r'], " "),
+            cure: "check its text",
+        };
+        let first = self.inner.encode_char_offsets(question.text.as_str(), false).map_err(failed)?;
+        let mut second = self.inner.encode_char_offsets(context, false).map_err(failed)?;
+        second.set_type_ids(vec![1; second.len()]);
+        let special = self.finish.as_ref().map_or(0, |processor| processor.added_tokens(true));
+        let room = self.maximum_length.saturating_sub(special + first.len());
+        if second.len() > room && room <= stride {
+            return Err(DatasetError::LongQuestion {
+                path: path.into(),
+                id: quoted(&question.id),
+                tokens: first.len(),
+                room,
+                stride,
+            });
+        }
+        let truncation = TruncationParams {
+            max_length: self.maximum_length - special,
+            strategy: TruncationStrategy::OnlySecond,
+            stride,
+            ..self.truncation.clone()
+        };
+        let (first, second) =
+            truncate_encodings(first, Some(second), &truncation).map_err(|error| failed(error.into()))?;
+        let mut whole = match &self.finish {
+            Some(processor) => processor.process(first, second, true).map_err(|error| failed(error.into()))?,
+            None => join_windows(first, second),
+        };
+        let others = whole.take_overflowing();
+        Ok(std::iter::once(whole).chain(others).map(|encoding| self.window(&encoding)).collect())
+    }
+
+    fn window(&self, encoding: &tokenizers::Encoding) -> (Encoding, Window) {
+        let ids = encoding.get_ids().to_vec();
+        let type_ids = if self.tells_texts_apart { encoding.get_type_ids().to_vec() } else { vec![0; ids.len()] };
+        let sequences = encoding.get_sequence_ids();
+        let first = sequences.iter().position(|sequence| *sequence == Some(1)).unwrap_or(ids.len());
+        let context = sequences.iter().zip(encoding.get_offsets()).filter(|(sequence, _)| **sequence == Some(1));
+        let offsets = context.map(|(_, &(start, end))| (start as u32, end as u32)).collect();
+        (Encoding { ids, type_ids }, Window { question: 0, first, offsets })
+    }
+
     /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
     ///
     /// # Errors
@@ -257,6 +316,20 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("its parts contradict each other".into()),
     }
+}
+
+/// Joins a question with every window of a context, where nothing is put around them.
+fn join_windows(first: tokenizers::Encoding, second: Option<tokenizers::Encoding>) -> tokenizers::Encoding {
+    let Some(mut second) = second else { return first };
+    let join = |mut first: tokenizers::Encoding, mut second: tokenizers::Encoding| {
+        first.set_sequence_id(0);
+        second.set_sequence_id(1);
+        tokenizers::Encoding::merge([first, second], false)
+    };
+    let others = second.take_overflowing();
+    let mut whole = join(first.clone(), second);
+    whole.set_overflowing(others.into_iter().map(|other| join(first.clone(), other)).collect());
+    whole
 }
 
 /// Id and type id of padding; see [`Tokenizer::pad_id`].

@@ -31,6 +31,28 @@ pub enum EvaluateError {
         /// The outputs that are there.
         there: String,
     },
+    /// The model has no head for span answers.
+    #[error(
+        "the model has no outputs `start_logits` and `end_logits` (it has {there}); evaluate a model with a head for question \
+         answering: one exported with it, or the result of `gelora merge`"
+    )]
+    NoSpanLogits {
+        /// The outputs that are there.
+        there: String,
+    },
+    /// The logits are not one number per token.
+    #[error(
+        "the model gives start or end logits of shape {found:?} for {rows} rows of {tokens} tokens; export it with a head that \
+         gives [rows, tokens]"
+    )]
+    SpanShape {
+        /// Shape of the logits.
+        found: Vec<usize>,
+        /// Rows of the batch.
+        rows: usize,
+        /// Its length.
+        tokens: usize,
+    },
     /// The logits are not one row of numbers per row.
     #[error(
         "the model gives logits of shape {found:?} for {rows} rows; export it with a head that gives [rows, classes]"

@@ -155,6 +155,7 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
             Objective::Classification { labels } => format!("classes {}", labels.join(", ")),
             Objective::Regression => "a regression".into(),
             Objective::CausalLm => "a language model, which predicts tokens and not rows".into(),
+            Objective::Spans { .. } => "span answers".into(),
         };
         return Err(EvaluateError::Outputs { found: logits.ncols(), expected: objective.outputs(), task });
     }
@@ -163,6 +164,8 @@ pub fn predictions(logits: &Array2<f32>, objective: &Objective) -> Result<Vec<La
             Label::Class((1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best }))
         }
         Objective::Regression | Objective::CausalLm => Label::Value(row[0]),
+        // Windows are answered together, by question.
+        Objective::Spans { .. } => Label::Span { place: None },
     };
     Ok(logits.rows().into_iter().map(label).collect())
 }

@@ -5,6 +5,7 @@ mod export;
 mod labels;
 mod perplexity;
 mod predictions;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -14,3 +15,4 @@ pub use export::{EvaluateSettings, Evaluation, check_outputs, evaluate_export, l
 pub use labels::{check_label_order, label_names};
 pub use perplexity::{TokenLoss, token_loss};
 pub use predictions::write_predictions;
+pub use spans::{check_span_outputs, span_logits, write_answers};

@@ -23,7 +23,8 @@ pub fn write_predictions(
     evaluation: &Evaluation,
 ) -> Result<(), EvaluateError> {
     let unknown = || EvaluateError::UnknownFormat { path: path.into() };
-    let format = Format::of(path).filter(|format| !matches!(format, Format::Txt | Format::Parquet)).ok_or_else(unknown)?;
+    let format =
+        Format::of(path).filter(|format| !matches!(format, Format::Txt | Format::Parquet)).ok_or_else(unknown)?;
     let (expected, found) = (dataset.examples.len(), evaluation.predictions.len());
     if found != expected {
         return Err(EvaluateError::Lengths { what: "predictions", found, expected });
@@ -48,6 +49,7 @@ fn value(label: Label, objective: &Objective) -> Value {
         (Label::Class(class), _) => json!(class),
         (Label::Value(value), _) => json!(value),
         (Label::Learnt { start, end }, _) => json!([start, end]),
+        (Label::Span { place }, _) => json!(place),
     }
 }
 
@@ -82,6 +84,7 @@ fn write_table(
     let logits: Vec<String> = match objective {
         Objective::Classification { labels } => labels.iter().map(|label| format!("logit:{label}")).collect(),
         Objective::Regression | Objective::CausalLm => vec!["logit".into()],
+        Objective::Spans { .. } => vec!["logit:start".into(), "logit:end".into()],
     };
     let label = labelled.then(|| "label".to_owned());
     table.write_record(["line".to_owned(), "prediction".to_owned()].into_iter().chain(label).chain(logits))?;

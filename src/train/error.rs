@@ -193,6 +193,15 @@ pub enum TrainError {
         /// Its outputs.
         outputs: String,
     },
+    /// Span answers need a head of their own kind.
+    #[error(
+        "span answers need the outputs `start_logits` and `end_logits`, and the export makes {found}; export the model with a \
+         head for question answering (scripts/export_onnx.py --head qa)"
+    )]
+    NoSpanHead {
+        /// The outputs of its head.
+        found: String,
+    },
     /// The head does not fit the labels.
     #[error(
         "the head of the export gives {found} number(s) a row, the data needs {expected}; export the model with {expected} label(s)"

@@ -8,7 +8,7 @@ use super::input::{Rows, TrainInput};
 use super::language;
 use super::learner::Learner;
 use super::objective::Targets;
-use super::parameters;
+use super::{parameters, spans};
 use crate::dataset::{Label, Metric, Objective, token_budget_batches};
 use crate::progress::Observer;
 
@@ -29,6 +29,9 @@ pub(super) fn evaluate(
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Measured, TrainError> {
+    if let Some(questions) = input.questions {
+        return spans::evaluate(learner, questions, rows, targets, budget_tokens, observer);
+    }
     if *input.objective == Objective::CausalLm {
         return language::evaluate(learner, rows, targets, budget_tokens, observer);
     }
@@ -92,5 +95,7 @@ fn predictions(objective: &Objective, logits: &Array2<f32>) -> Vec<Label> {
         Objective::Regression | Objective::CausalLm => {
             rows.map(|row| Label::Value(row.first().copied().unwrap_or(f32::NAN))).collect()
         }
+        // Questions are answered by `spans`; rows alone have no answer.
+        Objective::Spans { .. } => rows.map(|_| Label::Span { place: None }).collect(),
     }
 }

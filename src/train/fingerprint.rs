@@ -44,7 +44,10 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("logging interval", settings.log_every.to_string()),
         ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
     ];
-    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let questions = input.questions.map(|questions| {
+        ("choice of answers", format!("{:?} for {}", questions.settings, short(&questions.file.sha256)))
+    });
+    entries.into_iter().chain(questions).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.

@@ -6,10 +6,11 @@ use std::path::Path;
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
 use super::language;
+use super::spans::check_head;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, match_head};
-use crate::dataset::{Encoding, Label, Metric, Objective, TextRows};
+use crate::dataset::{Encoding, Label, Metric, Objective, SpanQuestions, TextRows};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head};
 use crate::rank::{Plan, PlannedModule};
@@ -48,6 +49,11 @@ impl<'a> Rows<'a> {
                 Label::Class(class) => bytes.extend((*class as u64).to_le_bytes()),
                 Label::Value(value) => bytes.extend(value.to_le_bytes()),
                 Label::Learnt { start, end } => bytes.extend([*start, *end].iter().flat_map(|at| at.to_le_bytes())),
+                Label::Span { place } => {
+                    let (start, end) = place.unwrap_or((usize::MAX, usize::MAX));
+                    bytes.extend((start as u64).to_le_bytes());
+                    bytes.extend((end as u64).to_le_bytes());
+                }
             }
         }
         for counted in self.counted.into_iter().flatten() {
@@ -74,6 +80,8 @@ pub struct TrainInput<'a> {
     pub train: Rows<'a>,
     /// Rows to choose the best epoch with.
     pub validation: Option<Rows<'a>>,
+    /// For span answers: the questions whose windows the validation rows are.
+    pub questions: Option<SpanQuestions<'a>>,
     /// What is measured on them; the first metric decides which epoch is the best.
     pub metrics: &'a [Metric],
     /// Token id of padding.
@@ -100,11 +108,11 @@ pub(super) struct SavedName {
     pub transposed: bool,
 }
 
-/// The head: its tensors, and the value of the graph that is asked for.
+/// The head: its tensors, and the values of the graph that are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedNames {
     pub tensors: Vec<SavedName>,
-    pub output: String,
+    pub outputs: Vec<String>,
 }
 
 impl<'a> TrainInput<'a> {
@@ -127,6 +135,14 @@ impl<'a> TrainInput<'a> {
             for rows in [Some(self.train), self.validation].into_iter().flatten() {
                 check_tokens(rows.encodings, vocabulary)?;
             }
+        }
+        if matches!(self.objective, Objective::Spans { .. })
+            && self.validation.map(|rows| rows.encodings.len())
+                != self.questions.map(|questions| questions.windows.len())
+        {
+            let rows = self.validation.map_or(0, |rows| rows.encodings.len());
+            let labels = self.questions.map_or(0, |questions| questions.windows.len());
+            return Err(TrainError::Labels { what: "validation", rows, labels });
         }
         for metric in self.metrics {
             metric.check(self.objective)?;
@@ -168,7 +184,7 @@ impl<'a> TrainInput<'a> {
         Ok(kept)
     }
 
-    /// The tensors of the head, and the value that the program is asked for.
+    /// The tensors of the head, and the values that the program is asked for.
     pub(super) fn saved_names(
         &self,
         states: &HiddenStates,
@@ -176,10 +192,16 @@ impl<'a> TrainInput<'a> {
     ) -> Result<SavedNames, TrainError> {
         if *self.objective == Objective::CausalLm {
             let output = language::output(self.model, states, pooling)?;
-            return Ok(SavedNames { tensors: Vec::new(), output });
+            return Ok(SavedNames { tensors: Vec::new(), outputs: vec![output] });
         }
         let outputs = self.objective.outputs();
+        let spans = matches!(self.objective, Objective::Spans { .. });
         match (head(self.model, states)?, pooling) {
+            (None, _) if spans => Err(TrainError::NoSpanHead { found: "none of a head".into() }),
+            (Some(head), None) if spans => {
+                check_head(&head)?;
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: head.outputs })
+            }
             (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),
             (Some(head), Some(_)) => {
                 Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
@@ -189,7 +211,7 @@ impl<'a> TrainInput<'a> {
                     |name: &str| SavedName { initializer: String::new(), name: name.to_owned(), transposed: false };
                 Ok(SavedNames {
                     tensors: vec![tensor(HEAD_WEIGHT), tensor(HEAD_BIAS)],
-                    output: states.values.last().cloned().unwrap_or_default(),
+                    outputs: states.values.last().cloned().into_iter().collect(),
                 })
             }
             (Some(head), None) => {
@@ -201,7 +223,7 @@ impl<'a> TrainInput<'a> {
                 {
                     return Err(TrainError::HeadWidth { found: last.out_features, expected: outputs });
                 }
-                Ok(SavedNames { tensors: self.head_tensors(&head)?, output: head.output })
+                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: vec![head.output] })
             }
         }
     }

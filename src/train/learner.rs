@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use super::settings::TrainSettings;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Batch, Encoding, pad};
+use crate::dataset::{Batch, Encoding, Objective, pad};
 use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens};
@@ -44,8 +44,9 @@ struct Body {
     program: Program,
     feeder: Feeder,
     head: Option<NewHead>,
-    /// The value to ask the program for: the logits, or the last hidden state for a new head.
-    output: String,
+    /// The values to ask the program for: the logits, those of start and end for a span, or the last hidden state for a
+    /// new head.
+    outputs: Vec<String>,
     pad_id: u32,
     pad_type_id: u32,
     device: Device,
@@ -63,15 +64,16 @@ impl<'a> Learner<'a> {
         let states = HiddenStates::find(input.model)?;
         let names = input.saved_names(&states, settings.head)?;
         let modules = input.planned_modules()?;
-        // A head of our own looks at real tokens only.
-        let options = ProgramOptions { linear, padding_unused: true, ..ProgramOptions::default() };
+        // A head of our own looks at real tokens only; the loss of a span goes over padding too.
+        let padding_unused = !matches!(input.objective, Objective::Spans { .. });
+        let options = ProgramOptions { linear, padding_unused, ..ProgramOptions::default() };
         let mut program = Program::new(input.model, device, options)?;
         program.attach(fresh_adapters(&modules, settings)?)?;
         let mut body = Body {
             program,
             feeder: Feeder::new(&free_inputs(input), &[])?,
             head: None,
-            output: names.output,
+            outputs: names.outputs,
             pad_id: input.pad_id,
             pad_type_id: input.pad_type_id,
             device,
@@ -137,7 +139,8 @@ impl<'a> Learner<'a> {
         }
     }
 
-    /// Logits of some rows, `[rows, outputs]`, with gradients unless they are switched off.
+    /// Logits of some rows, `[rows, outputs]`, for spans `[rows, 2 × length]` with the starts first, with gradients unless they
+    /// are switched off.
     pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
         self.body.logits(encodings, rows)
     }
@@ -229,7 +232,11 @@ impl Body {
         let size = self.run(&pad(encodings, &[0], self.pad_id, self.pad_type_id))?.size();
         match size.as_slice() {
             &[_, _, width] => Ok(width as usize),
-            _ => Err(TrainError::Shape { value: self.output.clone(), found: size, expected: "[rows, tokens, width]" }),
+            _ => Err(TrainError::Shape {
+                value: self.outputs.join(", "),
+                found: size,
+                expected: "[rows, tokens, width]",
+            }),
         }
     }
 
@@ -279,7 +286,7 @@ impl Body {
         match logits.size().as_slice() {
             &[found, _] if found == rows.len() as i64 => Ok(logits),
             size => Err(TrainError::Shape {
-                value: self.output.clone(),
+                value: self.outputs.join(", "),
                 found: size.to_vec(),
                 expected: "[rows, outputs], one line of logits for every row",
             }),
@@ -293,7 +300,7 @@ impl Body {
         match *logits.size().as_slice() {
             [count, length, _] if (count, length) == (rows.len() as i64, batch.length as i64) => Ok(logits),
             ref size => Err(TrainError::Shape {
-                value: self.output.clone(),
+                value: self.outputs.join(", "),
                 found: size.to_vec(),
                 expected: "[rows, tokens, vocabulary], one line of logits for every token",
             }),
@@ -312,8 +319,12 @@ impl Body {
         for (name, tensor) in feed.tensors() {
             inputs.push((name, to_torch(&tensor)?.f_to_device(self.device)?));
         }
-        let mut outputs = self.program.run(&inputs, &[&self.output])?;
-        outputs.pop().ok_or_else(|| TrainError::UnknownValue { name: self.output.clone(), known: String::new() })
+        let wanted: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        let mut outputs = self.program.run(&inputs, &wanted)?;
+        if outputs.len() > 1 {
+            return Ok(Tensor::f_cat(&outputs, 1)?);
+        }
+        outputs.pop().ok_or_else(|| TrainError::UnknownValue { name: self.outputs.join(", "), known: String::new() })
     }
 }
 

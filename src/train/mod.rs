@@ -20,6 +20,7 @@ mod program;
 mod run;
 mod schedule;
 mod settings;
+mod spans;
 mod state;
 #[cfg(test)]
 mod tests;

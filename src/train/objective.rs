@@ -1,10 +1,12 @@
-//! What is made small: cross entropy for classes and tokens, the squared error for numbers, as Hugging Face's models.
+//! What is made small: cross entropy for classes and tokens, the squared error for numbers, as Hugging Face's models; for spans
+//! see [`super::spans`].
 
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::error::TrainError;
 use super::input::Rows;
 use super::language::TokenTargets;
+use super::spans::SpanTargets;
 use crate::dataset::{Label, Objective};
 
 /// Labels checked against an objective, ready to be looked up by row.
@@ -16,6 +18,8 @@ pub enum Targets {
     Values(Vec<f32>),
     /// The token after every token.
     Tokens(TokenTargets),
+    /// Where the answer of every row starts and ends.
+    Spans(SpanTargets),
 }
 
 impl Targets {
@@ -41,6 +45,7 @@ impl Targets {
             Targets::Tokens(tokens) => tokens.total_weight(),
             Targets::Classes(classes) => classes.len() as u64,
             Targets::Values(values) => values.len() as u64,
+            Targets::Spans(spans) => spans.len() as u64,
         }
     }
 
@@ -61,7 +66,7 @@ impl Targets {
                 found: format!("the value {value}"),
                 expected: "a class".into(),
             }),
-            Label::Learnt { .. } => Err(part(what, row, "a class")),
+            Label::Learnt { .. } | Label::Span { .. } => Err(part(what, row, "a class")),
         };
         let value = |(row, label): (usize, &Label)| match *label {
             Label::Value(value) => Ok(value),
@@ -71,7 +76,7 @@ impl Targets {
                 found: format!("class {class}"),
                 expected: "a value".into(),
             }),
-            Label::Learnt { .. } => Err(part(what, row, "a value")),
+            Label::Learnt { .. } | Label::Span { .. } => Err(part(what, row, "a value")),
         };
         match objective {
             Objective::Classification { .. } => {
@@ -80,11 +85,12 @@ impl Targets {
             Objective::Regression | Objective::CausalLm => {
                 labels.iter().enumerate().map(value).collect::<Result<_, _>>().map(Targets::Values)
             }
+            Objective::Spans { .. } => SpanTargets::new(what, labels).map(Targets::Spans),
         }
     }
 
-    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` is `[rows, outputs]`; a regression reads its
-    /// first column, and a language model has `[rows, tokens, vocabulary]`.
+    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` is `[rows, outputs]`, for spans
+    /// `[rows, 2 × length]`; a regression reads its first column, and a language model has `[rows, tokens, vocabulary]`.
     pub fn loss(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
         let device = logits.device();
         let logits = logits.f_to_kind(Kind::Float)?;
@@ -98,6 +104,7 @@ impl Targets {
                 Ok(logits.f_select(1, 0)?.f_mse_loss(&targets, Reduction::Sum)?)
             }
             Targets::Tokens(tokens) => tokens.loss(&logits, rows),
+            Targets::Spans(spans) => spans.loss(&logits, rows),
         }
     }
 }
@@ -107,7 +114,11 @@ fn part(what: &'static str, row: usize, expected: &str) -> TrainError {
     TrainError::LabelDoesNotFit { what, row, found: "a part of a text".into(), expected: expected.into() }
 }
 
-fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
+pub(super) fn select<T: tch::kind::Element + Copy>(
+    all: &[T],
+    rows: &[usize],
+    device: Device,
+) -> Result<Tensor, TrainError> {
     let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
     Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
 }

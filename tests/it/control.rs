@@ -48,7 +48,9 @@ fn functions_branches_and_loops_compute_what_onnx_runtime_and_pytorch_compute() 
     let mut program = Program::new(&model, Device::Cpu, options(true)).expect("a program");
     let factor = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
     let (a, b) = (factor([2, 4]), factor([4, 2]));
-    program.attach(vec![AdapterSpec { weight: "weight".into(), copies: Vec::new(), alpha: 1.0, dropout: 0.0, a, b }]).expect("it fits");
+    program
+        .attach(vec![AdapterSpec { weight: "weight".into(), copies: Vec::new(), alpha: 1.0, dropout: 0.0, a, b }])
+        .expect("it fits");
     let error = program.run(&[("x", values["0.x"].shallow_clone())], &["y"]).expect_err("it is used in the loop");
     insta::assert_snapshot!(
         error.to_string(),

@@ -28,7 +28,7 @@ fn metric_cases(random: &mut impl Rng) -> Vec<serde_json::Value> {
         let plain = |label: &Label| match label {
             Label::Class(class) => json!(class),
             Label::Value(value) => json!(f64::from(*value)),
-            Label::Learnt { .. } => unreachable!("these rows have classes or numbers"),
+            Label::Learnt { .. } | Label::Span { .. } => unreachable!("these rows have classes or numbers"),
         };
         let predictions: Vec<Label> = predictions.iter().map(label).collect();
         let labels: Vec<Label> = labels.iter().map(label).collect();

@@ -72,6 +72,7 @@ fn compare(folder: &Path) {
         objective: &Objective::CausalLm,
         train: Rows::of_texts(&rows),
         validation: None,
+        questions: None,
         metrics: &[Metric::Perplexity],
         pad_id: 0,
         pad_type_id: 0,

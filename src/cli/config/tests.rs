@@ -37,7 +37,7 @@ fn a_small_configuration_has_the_usual_values() {
     assert_eq!(config.plan, PlanSection::default());
     assert_eq!(config.train, TrainSection::default());
     assert_eq!(config.data.load_settings(), LoadSettings::default());
-    assert_eq!(config.data.max_length, 128);
+    assert_eq!(config.data.max_length(), 128);
     assert_eq!(config.data.metrics(&Objective::Regression), [Metric::Pearson, Metric::Spearman]);
 }
 

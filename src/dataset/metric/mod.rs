@@ -3,6 +3,7 @@
 
 mod classification;
 mod correlation;
+pub mod squad;
 #[cfg(test)]
 mod tests;
 
@@ -48,13 +49,13 @@ pub struct Score {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
     /// Classes for a metric of numbers, or the other way round, or the wrong number of classes.
-    #[error("{metric} cannot be computed for {objective}; choose one of {cure}")]
+    #[error("{metric} cannot be computed for {objective}; {cure}")]
     Misfit {
         /// The metric.
         metric: Metric,
         /// What the task is.
         objective: String,
-        /// Metrics that fit.
+        /// What to do: metrics that fit.
         cure: &'static str,
     },
     /// Not as many predictions as labels.
@@ -104,6 +105,8 @@ impl Metric {
             Objective::Classification { .. } => &[Metric::Accuracy],
             Objective::Regression => &[Metric::Pearson, Metric::Spearman],
             Objective::CausalLm => &[Metric::Perplexity],
+            // Those of `squad` belong to questions, not to rows.
+            Objective::Spans { .. } => &[],
         }
     }
 
@@ -114,16 +117,21 @@ impl Metric {
     pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
         let misfit = |objective: String, cure| Err(MetricError::Misfit { metric: self, objective, cure });
         match objective {
+            Objective::Spans { .. } => {
+                misfit("span answers".into(), "leave it out: they have F1 and exact match of their own")
+            }
             Objective::Regression if self.kind() != ObjectiveKind::Regression => {
-                misfit("a regression".into(), "pearson, spearman")
+                misfit("a regression".into(), "choose one of pearson, spearman")
             }
             Objective::Classification { labels } if self == Metric::F1 && labels.len() != 2 => {
-                misfit(format!("{} classes", labels.len()), "accuracy, matthews")
+                misfit(format!("{} classes", labels.len()), "choose one of accuracy, matthews")
             }
             Objective::Classification { .. } if self.kind() != ObjectiveKind::Classification => {
-                misfit("classes".into(), "accuracy, f1, matthews")
+                misfit("classes".into(), "choose one of accuracy, f1, matthews")
             }
-            Objective::CausalLm if self.kind() != ObjectiveKind::CausalLm => misfit("tokens".into(), "perplexity"),
+            Objective::CausalLm if self.kind() != ObjectiveKind::CausalLm => {
+                misfit("tokens".into(), "choose perplexity")
+            }
             _ => Ok(()),
         }
     }
@@ -139,7 +147,10 @@ impl Metric {
         let misfit = |objective: &str| MetricError::Misfit {
             metric: self,
             objective: objective.into(),
-            cure: if objective == "numbers" { "pearson, spearman" } else { "accuracy, f1, matthews" },
+            cure: match objective {
+                "numbers" => "choose one of pearson, spearman",
+                _ => "choose one of accuracy, f1, matthews",
+            },
         };
         match self.kind() {
             ObjectiveKind::Classification => {
@@ -147,7 +158,7 @@ impl Metric {
                 let truth = classes(truth).ok_or_else(|| misfit("numbers"))?;
                 Ok(self.score_classes(&predictions, &truth))
             }
-            ObjectiveKind::Regression => {
+            ObjectiveKind::Regression | ObjectiveKind::Spans => {
                 let predictions = numbers(predictions).ok_or_else(|| misfit("classes"))?;
                 let truth = numbers(truth).ok_or_else(|| misfit("classes"))?;
                 Ok(self.score_numbers(&predictions, &truth))

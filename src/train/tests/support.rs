@@ -62,6 +62,7 @@ impl Bench {
             objective: &self.objective,
             train: Rows::labelled(&self.encodings, &self.labels),
             validation: Some(Rows::labelled(&self.validation.0, &self.validation.1)),
+            questions: None,
             metrics: &self.metrics,
             pad_id: 0,
             pad_type_id: 0,

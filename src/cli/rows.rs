@@ -1,0 +1,195 @@
+//! The rows of a command: those of a table, or windows of contexts with their questions.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::dataset::{
+    Dataset, Encoding, Label, Objective, SpanQuestions, SquadFile, SquadSettings, Tokenizer, Window, Windows,
+};
+use crate::progress::{Event, Observer, Silent};
+
+use super::config::{DataSection, SpanSettings};
+use super::context::Context;
+use super::opened::load;
+
+/// The rows of a file.
+pub(crate) enum Rows {
+    /// Of a table, not tokenized yet.
+    Table(Dataset),
+    /// Of questions about contexts.
+    Spans(SpanRows),
+}
+
+/// What windows are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Activations: answers need not be known.
+    Plan,
+    /// Training: every question has an answer, or is known to have none.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    Train,
+    /// Evaluation: windows are answered by question.
+    Evaluate,
+}
+
+/// Windows of contexts, tokenized.
+pub(crate) struct SpanRows {
+    pub(crate) file: SquadFile,
+    pub(crate) settings: SpanSettings,
+    pub(crate) encodings: Vec<Encoding>,
+    /// Without offsets where nothing is to be answered.
+    pub(crate) windows: Vec<Window>,
+    pub(crate) labels: Vec<Label>,
+}
+
+impl Rows {
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Rows::Table(dataset) => &dataset.path,
+            Rows::Spans(spans) => &spans.file.path,
+        }
+    }
+
+    /// SHA-256 of the file.
+    pub(crate) fn sha256(&self) -> &str {
+        match self {
+            Rows::Table(dataset) => &dataset.sha256,
+            Rows::Spans(spans) => &spans.file.sha256,
+        }
+    }
+
+    /// Rows of the table, or windows.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Rows::Table(dataset) => dataset.examples.len(),
+            Rows::Spans(spans) => spans.encodings.len(),
+        }
+    }
+
+    /// Rows to plan or to train with: all that `[data]` names, at most `limit`.
+    pub(crate) fn load(
+        context: &Context,
+        section: &DataSection,
+        tokenizer: &Tokenizer,
+        purpose: Purpose,
+    ) -> anyhow::Result<Self> {
+        refuse_misfits(section)?;
+        if section.spans().is_some() {
+            return Ok(Rows::Spans(SpanRows::load(
+                context,
+                section,
+                &section.train,
+                section.limit,
+                tokenizer,
+                purpose,
+            )?));
+        }
+        let settings = section.load_settings();
+        let settings = if purpose == Purpose::Plan { settings.without_labels() } else { settings };
+        Ok(Rows::Table(load(context, &section.train, &settings)?))
+    }
+
+    /// Token ids of the first so many rows.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    pub(crate) fn first(&self, count: usize, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Encoding>> {
+        let count = self.len().min(count);
+        Ok(match self {
+            Rows::Table(dataset) => tokenizer.encode(&dataset.examples[..count], &Silent)?,
+            Rows::Spans(spans) => spans.encodings[..count].to_vec(),
+        })
+    }
+
+    /// Rows to evaluate with, whole, with the classes of the training rows.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    pub(crate) fn load_held_out(
+        context: &Context,
+        section: &DataSection,
+        path: &Path,
+        tokenizer: &Tokenizer,
+        objective: &Objective,
+    ) -> anyhow::Result<Self> {
+        if section.spans().is_some() {
+            return Ok(Rows::Spans(SpanRows::load(context, section, path, None, tokenizer, Purpose::Evaluate)?));
+        }
+        Ok(Rows::Table(load(context, path, &section.held_out_settings(objective))?))
+    }
+}
+
+/// Options that do not belong to the task.
+pub(crate) fn refuse_misfits(section: &DataSection) -> anyhow::Result<()> {
+    match section.misfit() {
+        Some((key, cure)) => bail!("--{} {cure}; leave it out", key.replace('_', "-")),
+        None => Ok(()),
+    }
+}
+
+impl SpanRows {
+    /// Reads questions and cuts their contexts into windows.
+    pub(crate) fn load(
+        context: &Context,
+        section: &DataSection,
+        path: &Path,
+        limit: Option<usize>,
+        tokenizer: &Tokenizer,
+        purpose: Purpose,
+    ) -> anyhow::Result<Self> {
+        let settings = section.spans().unwrap_or_default();
+        let file = SquadFile::load(path, SquadSettings { limit, null_answers: settings.null_answers })?;
+        if purpose == Purpose::Train && !file.has_answers() {
+            bail!("{} has no answers to learn from; name a file that has", path.display());
+        }
+        let windows = Windows::new(&file, tokenizer, settings.stride, context.observer())?;
+        let places = windows.labels(&file);
+        let mut rows = SpanRows { encodings: Vec::new(), windows: Vec::new(), labels: Vec::new(), file, settings };
+        let mut misplaced = Vec::new();
+        for ((encoding, mut window), place) in windows.encodings.into_iter().zip(windows.windows).zip(places) {
+            let question = &rows.file.questions[window.question];
+            if place.is_none() && (purpose == Purpose::Train || !question.answers.is_empty()) {
+                misplaced.push(window.question);
+                if purpose != Purpose::Evaluate {
+                    continue;
+                }
+            }
+            if purpose != Purpose::Evaluate {
+                window.offsets = Vec::new();
+            }
+            rows.encodings.push(encoding);
+            rows.windows.push(window);
+            rows.labels.push(Label::Span { place });
+        }
+        misplaced.dedup();
+        rows.tell_misplaced(context, &misplaced, purpose);
+        if rows.encodings.is_empty() {
+            bail!("{}: no answer stands where answer_start says; count characters, not bytes", path.display());
+        }
+        Ok(rows)
+    }
+
+    fn tell_misplaced(&self, context: &Context, questions: &[usize], purpose: Purpose) {
+        let Some(&first) = questions.first() else { return };
+        let consequence = match purpose {
+            Purpose::Evaluate => "the validation loss leaves them out",
+            _ => "they are left out",
+        };
+        context.observer().observe(Event::Warning(&format!(
+            "{}: {} of {} questions have no answer at the place that answer_start says, and {consequence}; the first is `{}`",
+            self.file.path.display(),
+            questions.len(),
+            self.file.questions.len(),
+            self.file.questions[first].id
+        )));
+    }
+
+    /// What is learnt.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    pub(crate) fn objective(&self) -> Objective {
+        Objective::Spans { null_answers: self.settings.null_answers }
+    }
+
+    /// The questions, to be answered from the windows.
+    pub(crate) fn questions(&self) -> SpanQuestions<'_> {
+        SpanQuestions { file: &self.file, windows: &self.windows, settings: self.settings.answers() }
+    }
+}

@@ -1,0 +1,209 @@
+//! Questions about contexts whose answers are pieces of the context: the JSON of SQuAD v1.1 and v2.0.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::DatasetError;
+use super::error::quoted;
+use crate::files::{FileError, sha256};
+
+/// Tasks of span answers: SQuAD v1.1, where every question has an answer, and v2.0, where it may have none.
+pub const SPAN_TASKS: [&str; 2] = ["squad", "squad2"];
+
+/// The name of a task of span answers in [`SPAN_TASKS`]; upper and lower case, `-` and `_` do not matter.
+pub fn span_task(name: &str) -> Option<&'static str> {
+    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    SPAN_TASKS.into_iter().find(|task| *task == plain)
+}
+
+/// How to read a file of questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SquadSettings {
+    /// Only so many questions, from the first; `None` takes all.
+    pub limit: Option<usize>,
+    /// Whether a question may have no answer (SQuAD v2.0).
+    pub null_answers: bool,
+}
+
+/// The questions of a file, with their contexts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SquadFile {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Whether a question may have no answer.
+    pub null_answers: bool,
+    /// The contexts, each once, in the order of the file.
+    pub contexts: Vec<String>,
+    /// The questions, in the order of the file.
+    pub questions: Vec<Question>,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its name in files of predictions.
+    pub id: String,
+    /// The question, without white space before it.
+    pub text: String,
+    /// Its context: an index into [`SquadFile::contexts`].
+    pub context: usize,
+    /// The answers that count as right. Empty where the context holds none, or where the file does not tell.
+    pub answers: Vec<Answer>,
+    /// Whether the file says that the context holds no answer, rather than nothing about answers.
+    pub impossible: bool,
+}
+
+/// An answer that counts as right.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// Where it starts in the context, in characters (Unicode code points) from 0.
+    #[serde(rename = "answer_start")]
+    pub start: usize,
+}
+
+#[derive(Deserialize)]
+struct RawFile {
+    data: Vec<RawArticle>,
+}
+
+#[derive(Deserialize)]
+struct RawArticle {
+    paragraphs: Vec<RawParagraph>,
+}
+
+#[derive(Deserialize)]
+struct RawParagraph {
+    context: String,
+    qas: Vec<RawQuestion>,
+}
+
+#[derive(Deserialize)]
+struct RawQuestion {
+    id: String,
+    question: String,
+    answers: Option<Vec<Answer>>,
+    #[serde(default)]
+    is_impossible: bool,
+}
+
+impl SquadFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One line that names the file, what was found and the cure: unreadable file, other JSON, a question or context
+    /// without text, an id that two questions share, a question without an answer where every question must have one,
+    /// no questions.
+    pub fn load(path: &Path, settings: SquadSettings) -> Result<Self, DatasetError> {
+        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+        let bad = |found: String, cure: &'static str| DatasetError::Squad { path: path.into(), found, cure };
+        let raw: RawFile = serde_json::from_slice(&bytes).map_err(|error| {
+            bad(
+                format!("is not the JSON of SQuAD ({error})"),
+                "it holds data > paragraphs > context and qas > id, question, answers > text, answer_start",
+            )
+        })?;
+        let mut file = SquadFile {
+            path: path.into(),
+            sha256: sha256(&bytes),
+            null_answers: settings.null_answers,
+            contexts: Vec::new(),
+            questions: Vec::new(),
+        };
+        let limit = settings.limit.unwrap_or(usize::MAX);
+        for paragraph in raw.data.into_iter().flat_map(|article| article.paragraphs) {
+            let left = limit - file.questions.len();
+            if left == 0 {
+                break;
+            }
+            if !paragraph.qas.is_empty() {
+                file.add(paragraph, left)?;
+            }
+        }
+        file.check().map(|()| file)
+    }
+
+    fn add(&mut self, paragraph: RawParagraph, limit: usize) -> Result<(), DatasetError> {
+        let context = self.contexts.len();
+        for raw in paragraph.qas.into_iter().take(limit) {
+            let empty = match (raw.question.trim().is_empty(), paragraph.context.trim().is_empty()) {
+                (true, _) => Some("question"),
+                (false, true) => Some("context"),
+                (false, false) => None,
+            };
+            if let Some(what) = empty {
+                return Err(
+                    self.bad(format!("has an empty {what} at id {}", quoted(&raw.id)), "write it, or leave it out")
+                );
+            }
+            // A gold answer without text says that there is none.
+            let told = raw.answers.is_some();
+            let answers: Vec<Answer> = raw.answers.unwrap_or_default();
+            let answers: Vec<Answer> = answers.into_iter().filter(|answer| !answer.text.trim().is_empty()).collect();
+            let impossible = raw.is_impossible || (told && answers.is_empty());
+            self.questions.push(Question {
+                id: raw.id,
+                text: raw.question.trim_start().to_owned(),
+                context,
+                // Version 2.0 lists plausible answers elsewhere; what stands beside `is_impossible` is no answer.
+                answers: if raw.is_impossible { Vec::new() } else { answers },
+                impossible,
+            });
+        }
+        self.contexts.push(paragraph.context);
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), DatasetError> {
+        if self.questions.is_empty() {
+            return Err(self.bad("holds no questions".into(), "name a file that does"));
+        }
+        let mut ids: Vec<&str> = self.questions.iter().map(|question| question.id.as_str()).collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            let found = format!("has two questions with the id {}", quoted(twice[0]));
+            return Err(self.bad(found, "give every question its own: predictions are named by it"));
+        }
+        if let (false, Some(question)) = (self.null_answers, self.questions.iter().find(|question| question.impossible))
+        {
+            return Err(self.bad(
+                format!("has a question without an answer, {}", quoted(&question.id)),
+                "take it as SQuAD v2.0 (task squad2)",
+            ));
+        }
+        Ok(())
+    }
+
+    fn bad(&self, found: String, cure: &'static str) -> DatasetError {
+        DatasetError::Squad { path: self.path.clone(), found, cure }
+    }
+
+    /// The context of a question.
+    pub fn context(&self, question: &Question) -> &str {
+        &self.contexts[question.context]
+    }
+
+    /// Whether the answers are known: at least one question has an answer, or is said to have none.
+    pub fn has_answers(&self) -> bool {
+        self.questions.iter().any(|question| question.impossible || !question.answers.is_empty())
+    }
+}
+
+/// The characters `start..end` of a text, as Python slices it: what lies outside is left out.
+pub fn characters(text: &str, start: usize, end: usize) -> &str {
+    let byte = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte);
+    let (start, end) = (byte(start), byte(end.max(start)));
+    &text[start..end]
+}
+
+impl Answer {
+    /// The characters it takes in the context, `start..end`; `None` where the context says something else there.
+    pub fn place(&self, context: &str) -> Option<(usize, usize)> {
+        let end = self.start.checked_add(self.text.chars().count())?;
+        (characters(context, self.start, end) == self.text).then_some((self.start, end))
+    }
+}
