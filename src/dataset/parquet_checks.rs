@@ -175,9 +175,9 @@ impl<'b> Walk<'b> {
 
     fn value(&mut self, kind: u8, depth: usize, is_field: bool, see: &mut dyn FnMut(&[i16], i64)) -> Checked<()> {
         match kind {
-            // The value of a boolean field is its type; in a list it takes a byte.
-            1 | 2 if is_field => {}
-            1..=3 => _ = self.byte()?,
+            // The value of a boolean field is its type.
+            1 | 2 => {}
+            3 => _ = self.byte()?,
             4..=6 => {
                 let number = self.number()?;
                 if is_field {
@@ -214,6 +214,11 @@ impl<'b> Walk<'b> {
     fn elements(&mut self, count: u64, kinds: &[u8], depth: usize) -> Checked<()> {
         if depth > MAXIMUM_DEPTH {
             return Err("its metadata are nested too deep".into());
+        }
+        // The reader counts truth values in a list that it passes over, and reads nothing: a few bytes could keep it busy for
+        // long. The format has no such list here.
+        if count > 0 && kinds.iter().any(|kind| matches!(kind, 1 | 2)) {
+            return Err("its metadata hold a list that the format does not have".into());
         }
         for _ in 0..self.count(count)? {
             for kind in kinds {
@@ -274,6 +279,8 @@ mod tests {
             vec![0x15, 0, 0x19, 0xF8, 0x80, 0x80, 0x80, 0x80, 0x08, 0, 0].into(),
             // A text longer than everything.
             vec![0x18, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F].into(),
+            // A list of two thousand million truth values.
+            vec![0x15, 0, 0x19, 0xF1, 0x80, 0x80, 0x80, 0x80, 0x08, 0, 0].into(),
             // Structures in structures.
             vec![0x1C; 200].into(),
             // Lists in lists.
