@@ -1,4 +1,5 @@
-//! Functions of a model's own, branches and loops: against ONNX Runtime forward, and PyTorch backward.
+//! Functions of a model's own, branches and loops, and the operators of newer opsets: against ONNX Runtime forward, and
+//! PyTorch backward.
 
 use gelora::onnx::Model;
 use gelora::onnx::wire::Writer;
@@ -56,6 +57,35 @@ fn functions_branches_and_loops_compute_what_onnx_runtime_and_pytorch_compute() 
         error.to_string(),
         @"cannot train the weight `weight`: it is also used outside of matrix products (a tied embedding?); leave it out of the plan"
     );
+}
+
+#[test]
+fn an_export_with_attention_as_one_operator_computes_what_pytorch_computes() {
+    let (path, values) = (folder("newer.onnx"), folder("newer.safetensors"));
+    if !check("newer_cases.py", &[text(&path), text(&values)]) {
+        return;
+    }
+    let (values, _) = read(&values);
+    let model = Model::open(&path).expect("the export");
+    for fuse in [false, true] {
+        let mut program = Program::new(&model, Device::Cpu, options(fuse)).expect("a program");
+        program.train_whole(&["table.weight"]).expect("the table is there");
+        for case in ["0", "1", "0"] {
+            let inputs = ["ids", "mask"].map(|name| (name, values[&format!("{case}.{name}")].shallow_clone()));
+            let y = program.run(&inputs, &["y"]).expect("it runs").remove(0);
+            assert_eq!(difference(&y, &values[&format!("{case}.y")], 1e-5, 1e-5), None, "case {case}");
+            let mut table = program.trainables().remove(0).tensor;
+            table.zero_grad();
+            y.square().sum(Kind::Float).backward();
+            assert_eq!(
+                difference(&table.grad(), &values[&format!("{case}.gradient")], 1e-4, 1e-5),
+                None,
+                "case {case}"
+            );
+        }
+        let operations = program.operations(&["y"]).expect("it compiles");
+        assert_eq!(operations.iter().filter(|operation| *operation == "Attention").count(), 2, "{operations:?}");
+    }
 }
 
 /// A model whose only node calls a function, whose nodes are these (operator, domain).
