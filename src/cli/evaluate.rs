@@ -38,15 +38,15 @@ pub(crate) struct Arguments {
     data: DataArguments,
 
     /// What to measure: accuracy, f1, matthews, pearson, spearman, perplexity [default: by the task]
-    #[arg(long, value_name = "METRICS", value_delimiter = ',')]
+    #[arg(long, value_name = "METRICS", value_delimiter = ',', help_heading = "Data")]
     metrics: Option<Vec<Metric>>,
 
     /// Write the prediction of every row: .csv, .tsv or .jsonl; for span answers .json: question id → answer
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     predictions: Option<PathBuf>,
 
     /// Tokens per batch, padding included
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096, help_heading = "Data")]
     batch_tokens: usize,
 }
 

@@ -504,3 +504,85 @@ fn what_is_wrong_with_a_tokenizer() {
     drop(folder);
     insta::assert_snapshot!(text);
 }
+
+fn squad(content: &str, null_answers: bool) -> Result<SquadFile, String> {
+    let (folder, path) = file("a.json", content);
+    let settings = SquadSettings { null_answers, limit: Some(2) };
+    SquadFile::load(&path, settings)
+        .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+}
+
+fn paragraph(context: &str, questions: &str) -> String {
+    format!(r#"{{"data": [{{"paragraphs": [{{"context": "{context}", "qas": [{questions}]}}]}}]}}"#)
+}
+
+#[test]
+fn questions_are_read_and_bad_files_are_one_line() {
+    let asked = |id: &str, answers: &str| format!(r#"{{"id": "{id}", "question": " Who?", "answers": {answers}}}"#);
+    let right = asked("1", r#"[{"text": "Zoë", "answer_start": 4}, {"text": "no", "answer_start": 900}]"#);
+    let read =
+        squad(&paragraph("Été Zoë", &[right.clone(), asked("2", "[]"), asked("2", "[]")].join(",")), true).unwrap();
+    assert_eq!(read.questions.len(), 2, "no more than the limit");
+    let [first, second] = read.questions.as_slice() else { unreachable!() };
+    assert_eq!((first.text.as_str(), first.impossible, second.impossible), ("Who?", false, true));
+    assert_eq!(first.answers[0].place(read.context(first)), Some((4, 7)));
+    assert_eq!(first.answers[1].place(read.context(first)), None);
+    assert_eq!(characters("Été Zoë", 4, 99), "Zoë");
+
+    let refused = |content: &str| squad(content, false).unwrap_err();
+    for (content, text) in [
+        ("[]".to_owned(), "a.json is not the JSON of SQuAD (invalid length 0"),
+        (r#"{"data": []}"#.to_owned(), "a.json holds no questions; name a file that does"),
+        (
+            paragraph("x", &asked("q", "[]")),
+            "a.json has a question without an answer, `q`; take it as SQuAD v2.0 (task squad2)",
+        ),
+        (paragraph(" ", &right), "a.json has an empty context at id `1`; write it, or leave it out"),
+        (
+            paragraph("x", &format!("{right},{right}")),
+            "a.json has two questions with the id `1`; give every question its own",
+        ),
+    ] {
+        let error = refused(&content);
+        assert!(error.starts_with(text) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_window_knows_which_tokens_hold_an_answer() {
+    let window = Window { question: 0, first: 3, offsets: vec![(2, 4), (4, 6), (7, 9), (10, 12)] };
+    assert_eq!(window.tokens_of(4, 9), (4, 5));
+    assert_eq!(window.tokens_of(5, 6), (4, 4), "within a token");
+    assert_eq!(window.tokens_of(10, 12), (6, 6), "the last token");
+    assert_eq!(window.tokens_of(0, 4), (0, 0), "begins before");
+    assert_eq!(window.tokens_of(10, 13), (0, 0), "ends after");
+}
+
+#[test]
+fn the_best_span_of_all_windows_answers() {
+    let content = paragraph(
+        "red green blue",
+        r#"{"id": "1", "question": "Which?", "answers": [{"text": "blue", "answer_start": 10}]}"#,
+    );
+    let window = |offsets: &[(u32, u32)]| Window { question: 0, first: 2, offsets: offsets.to_vec() };
+    let windows = [window(&[(0, 3), (4, 9)]), window(&[(4, 9), (10, 14)])];
+    let logits = |start: [f32; 4], end: [f32; 4]| SpanLogits { start: start.to_vec(), end: end.to_vec() };
+    // The question's own token (place 1) looks best and does not count; an end before its start neither.
+    let both = [logits([2.0, 9.0, 1.0, 3.0], [2.0, 9.0, 4.0, 0.0]), logits([1.0, 9.0, 0.0, 2.0], [0.0, 9.0, 0.0, 2.5])];
+    let answer = |null_answers, change: fn(&mut AnswerSettings)| {
+        let file = squad(&content, null_answers).unwrap();
+        let mut settings = AnswerSettings::default();
+        change(&mut settings);
+        SpanQuestions { file: &file, windows: &windows, settings }.answers(&both)[0].to_owned()
+    };
+    assert_eq!(answer(false, |_| ()), "red", "start 1 + end 4");
+    // No answer scores 1, the least of both windows; the best answer 5.
+    assert_eq!(answer(true, |_| ()), "red");
+    assert_eq!(
+        answer(true, |settings| settings.null_threshold = -4.0),
+        "red",
+        "a difference of −4 is not more than −4"
+    );
+    assert_eq!(answer(true, |settings| settings.null_threshold = -4.5), "");
+    assert_eq!(answer(false, |settings| settings.candidates = 1), "blue", "the best start and end of window 1 cross");
+}

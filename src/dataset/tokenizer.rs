@@ -228,10 +228,9 @@ impl Tokenizer {
             stride,
             ..self.truncation.clone()
         };
-        let (first, second) =
-            truncate_encodings(first, Some(second), &truncation).map_err(|error| failed(error.into()))?;
+        let (first, second) = truncate_encodings(first, Some(second), &truncation).map_err(failed)?;
         let mut whole = match &self.finish {
-            Some(processor) => processor.process(first, second, true).map_err(|error| failed(error.into()))?,
+            Some(processor) => processor.process(first, second, true).map_err(failed)?,
             None => join_windows(first, second),
         };
         let others = whole.take_overflowing();

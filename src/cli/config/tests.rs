@@ -15,6 +15,26 @@ train = "train.tsv"
 folder = "out"
 "#;
 
+#[test]
+fn span_answers_have_keys_of_their_own() {
+    let squad = |task: &str, line: &str| SMALL.replace("[data]", &format!("[data]\ntask = \"{task}\"\n{line}"));
+    let config = Config::parse(Path::new("a.toml"), &squad("squad", "")).unwrap();
+    let spans = config.data.spans().unwrap();
+    assert_eq!((config.data.max_length(), spans.stride, spans.null_answers), (384, 128, false));
+    assert!(config.data.metrics(&Objective::Spans { null_answers: false }).is_empty());
+    for (task, line, text) in [
+        ("squad", "text = \"a\"", "`text` is for tables, and squad has none; leave it out"),
+        ("squad", "metrics = [\"f1\"]", "`metrics` cannot be chosen: squad has F1 and exact match; leave it out"),
+        ("squad", "null_threshold = 1.0", "`null_threshold` is for questions without an answer (squad2); leave it out"),
+        ("cola", "stride = 12", "`stride` is for span answers (task squad or squad2); leave it out"),
+        ("squad2", "n_best = 0", "`n_best` is 0; give at least 1"),
+    ] {
+        let error = error_of(&squad(task, line));
+        assert_eq!(error, format!("a.toml, line 7: {text}"));
+    }
+    assert!(Config::parse(Path::new("a.toml"), &squad("SQuAD-2", "null_threshold = -1.5")).is_ok());
+}
+
 /// The error of `SMALL` with one line more at the end of a section.
 fn error_with(section: &str, line: &str) -> String {
     let text = if SMALL.contains(&format!("[{section}]")) {
@@ -227,8 +247,12 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
         .collect();
     let (shown, full) = (Config::parse(&path, &text).unwrap(), Config::parse(&path, &all).unwrap());
     let written = toml::to_string(&full).unwrap();
+    let spans = ["stride", "max_answer_length", "n_best", "null_threshold"];
+    let squad = std::fs::read_to_string(path.with_file_name("squad.toml")).unwrap();
+    assert!(spans.iter().all(|key| squad.contains(&format!("{key} = "))), "a key of span answers is not in squad.toml");
+    assert_eq!(Config::parse(Path::new("squad.toml"), &squad).unwrap().data.spans().unwrap().max_answer_length, 30);
     // Templates are for instructions: examples/stories.toml shows them.
-    let missing = ["pair", "warmup_steps", "template", "template_without_input"];
+    let missing = [&["pair", "warmup_steps", "template", "template_without_input"], spans.as_slice()].concat();
     for key in error::every_key().filter(|key| !missing.contains(&key.as_str())) {
         assert!(written.contains(&format!("{key} = ")), "{key} is not in examples/cola.toml");
     }
