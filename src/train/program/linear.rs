@@ -279,15 +279,15 @@ fn linear(
     if let Some(branch) = adapter {
         let dropped = branch.dropout > 0.0 && call.training;
         let source = if dropped { rows.f_dropout(branch.dropout, true)? } else { rows };
-        let kind = y.f_kind()?;
-        let wide = if kind == Kind::Float { source } else { source.f_to_kind(Kind::Float)? };
+        let (kind, own) = (y.f_kind()?, branch.a.f_kind()?);
+        let wide = if kind == own { source } else { source.f_to_kind(own)? };
         let inside = wide.f_matmul(&branch.a.f_transpose(0, 1)?)?.f_mul_scalar(branch.scaling)?;
         let outer = branch.b.f_transpose(0, 1)?;
-        y = match kind {
+        y = match kind == own {
             // In place: the product is not needed for any gradient.
-            Kind::Float => y.f_addmm_(&inside, &outer)?,
-            // The factors stay in float32, as PEFT keeps them.
-            _ => y.f_add(&inside.f_matmul(&outer)?.f_to_kind(kind)?)?,
+            true => y.f_addmm_(&inside, &outer)?,
+            // Beside half precision the factors stay in float32, as PEFT keeps them.
+            false => y.f_add(&inside.f_matmul(&outer)?.f_to_kind(kind)?)?,
         };
     }
     if let Some(last) = shape.last_mut() {
