@@ -4,6 +4,7 @@ use super::input::{Rows, TrainInput};
 use super::order::epochs;
 use super::settings::{Batching, TrainSettings, WarmUp};
 use super::state::Fingerprint;
+use crate::dataset::AnswerSettings;
 use crate::files::sha256;
 
 /// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
@@ -45,7 +46,12 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
     ];
     let questions = input.questions.map(|questions| {
-        ("choice of answers", format!("{:?} for {}", questions.settings, short(&questions.file.sha256)))
+        let AnswerSettings { maximum_tokens, candidates, null_threshold } = questions.settings;
+        let file = short(&questions.file.sha256);
+        (
+            "choice of answers",
+            format!("{maximum_tokens} tokens, {candidates} candidates, threshold {null_threshold}, file {file}"),
+        )
     });
     entries.into_iter().chain(questions).map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -19,6 +19,8 @@ mod program;
 mod python;
 mod resuming;
 mod runtime;
+#[cfg(feature = "train")]
+mod span_training;
 mod spans;
 mod tiny;
 mod tokenization;
