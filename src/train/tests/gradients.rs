@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tch::{Device, Kind, Tensor};
 
+use super::support::{reseed, uniform};
 use crate::onnx::{Attribute, DataType, Graph, Node, ValueInfo};
 use crate::train::operators::{Building, Call, FUSED, Kernel, find, lift};
 use crate::train::supported_operators;
@@ -63,7 +64,7 @@ enum Input {
 use Input::{Absent, Fixed, Leaf};
 
 fn between(low: f64, high: f64, shape: &[i64]) -> Input {
-    Leaf(Tensor::rand(shape, (Kind::Double, Device::Cpu)) * (high - low) + low)
+    Leaf(uniform(low, high, shape))
 }
 
 fn any(shape: &[i64]) -> Input {
@@ -150,7 +151,7 @@ impl Checked {
                 .collect();
             kernel(&Call { inputs: &given, training: false }).unwrap_or_else(|e| panic!("{name}: {e}"))
         });
-        self.0.insert(op_type.to_owned());
+        self.0.insert(if domain == "com.microsoft" { format!("{domain}.{op_type}") } else { op_type.to_owned() });
     }
 }
 
@@ -261,6 +262,18 @@ fn reductions_and_norms(checked: &mut Checked) {
     for operator in ["RMSNormalization", "SimplifiedLayerNormalization"] {
         checked.op(operator, vec![], vec![any(&[2, 5]), any(&[5])]);
     }
+    let contrib = "com.microsoft";
+    for (operator, inputs) in [
+        ("SkipLayerNormalization", vec![any(&[2, 5]), any(&[2, 5]), any(&[5]), any(&[5]), any(&[5])]),
+        ("SkipLayerNormalization", vec![any(&[2, 5]), any(&[2, 5]), any(&[5])]),
+        ("SkipSimplifiedLayerNormalization", vec![any(&[2, 5]), any(&[2, 5]), any(&[5]), any(&[5])]),
+    ] {
+        checked.node(contrib, operator, vec![f("epsilon", 1e-3)], inputs, 1);
+    }
+    for operator in ["Gelu", "FastGelu", "QuickGelu"] {
+        checked.node(contrib, operator, vec![], vec![any(&[2, 3])], 1);
+    }
+    checked.node(contrib, "BiasGelu", vec![], vec![any(&[2, 3]), any(&[3])], 1);
     checked.op("GroupNormalization", vec![i("num_groups", 2)], vec![any(&[2, 4, 3]), any(&[4]), any(&[4])]);
     checked.op("InstanceNormalization", vec![], vec![any(&[2, 3, 4]), any(&[3]), any(&[3])]);
     let moments = || vec![any(&[2, 3, 2]), any(&[3]), any(&[3]), any(&[3]), positive(&[3])];
@@ -286,6 +299,8 @@ fn products(checked: &mut Checked) {
     checked.op("MatMul", vec![], vec![any(&[4]), any(&[2, 4, 3])]);
     let gemm = vec![i("transA", 1), i("transB", 1), f("alpha", 0.7), f("beta", 1.3)];
     checked.op("Gemm", gemm, vec![any(&[3, 2]), any(&[4, 3]), any(&[4])]);
+    let fused = vec![i("transA", 1), i("transB", 1), f("alpha", 0.7)];
+    checked.node("com.microsoft", "FusedMatMul", fused, vec![any(&[2, 3, 2]), any(&[2, 4, 3])], 1);
     checked.op("Einsum", vec![s("equation", "bhid,bhjd->bhij")], vec![any(&[1, 2, 3, 2]), any(&[1, 2, 2, 2])]);
     checked.op("Conv", vec![list("pads", &[2, 1]), i("group", 2)], vec![any(&[1, 4, 5]), any(&[2, 2, 3]), any(&[2])]);
     let pads = vec![s("auto_pad", "SAME_LOWER"), list("strides", &[2, 2])];
@@ -390,7 +405,7 @@ fn graphs_inside(checked: &mut Checked) {
 
 #[test]
 fn gradients_equal_differences_of_values() {
-    tch::manual_seed(3);
+    reseed(3);
     let mut checked = Checked::default();
     functions_of_one_value(&mut checked);
     functions_of_several_values(&mut checked);

@@ -6,4 +6,4 @@ mod order;
 mod reference;
 mod resume;
 mod runs;
-mod support;
+pub(crate) mod support;

@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use tch::Tensor;
+
 use crate::checkpoint::{ModelFolder, match_weights};
 use crate::dataset::{Encoding, Label, Metric, Objective};
 use crate::files::sha256_file;
@@ -180,4 +185,22 @@ pub fn plan(model: &Model, folder: &ModelFolder, sha256: &str) -> Plan {
         adapter_parameters: 0,
         warnings: Vec::new(),
     }
+}
+
+thread_local! {
+    static RANDOM: std::cell::RefCell<ChaCha8Rng> = std::cell::RefCell::new(ChaCha8Rng::seed_from_u64(0));
+}
+
+/// Begins the random numbers of this thread anew. libtorch's own generator belongs to all tests of the process at once, and
+/// adapter dropout is tested to the bit.
+pub fn reseed(seed: u64) {
+    RANDOM.with_borrow_mut(|random| *random = ChaCha8Rng::seed_from_u64(seed));
+}
+
+/// Random numbers in double precision between two bounds.
+pub fn uniform(low: f64, high: f64, shape: &[i64]) -> Tensor {
+    let count = shape.iter().product::<i64>() as usize;
+    let values =
+        RANDOM.with_borrow_mut(|random| (0..count).map(|_| random.random_range(low..high)).collect::<Vec<f64>>());
+    Tensor::from_slice(&values).reshape(shape)
 }
