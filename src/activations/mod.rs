@@ -16,7 +16,6 @@ mod store;
 pub use error::ActivationsError;
 pub use extract::{ExtractSettings, Provenance, extract, extract_texts};
 pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry};
-#[cfg(feature = "train")]
 pub(crate) use pooled_model::vocabulary;
 pub use pooling::Pooling;
 pub use store::Store;

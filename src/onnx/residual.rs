@@ -218,7 +218,7 @@ impl<'a, 'g> Stream<'a, 'g> {
             })
         };
         match nodes().all(|node| is_token_wise(node) && alone(node)) {
-            true => Stretch::Norm { normalises: nodes().any(|node| is_normalisation(node)) },
+            true => Stretch::Norm { normalises: nodes().any(is_normalisation) },
             false => Stretch::Other,
         }
     }

@@ -78,7 +78,7 @@ fn compare(folder: &Path) {
         pad_type_id: 0,
         padding_is_safe: true,
         initial: None,
-        folder: folder,
+        folder,
     };
     let settings = TrainSettings { device: Device::Cpu, kernels: Kernels::Torch, ..TrainSettings::default() };
     let adapter = adapter(&plan, &matrices);
