@@ -172,7 +172,7 @@ def make(out):
     make_tiny_encoder.make_tokenizer().save(str(source / "tokenizer.json"))
     model = out / "model"
     model.mkdir()
-    _, new, _ = export_onnx.write_model_folder(source, model, None, "classic", 3, head="qa")
+    _, new, _ = export_onnx.write_model_folder(source, model, "qa", "classic", 3)
     assert new == ["qa_outputs.bias", "qa_outputs.weight"], new
 
     words = [word for word in make_tiny_encoder.WORDS if word.isalpha() and len(word) > 1]
