@@ -306,7 +306,12 @@ fn turns(steps: &[Step], order: &[usize], outputs: &[Place]) -> Vec<Turn> {
 }
 
 fn unsupported(node: &Node) -> TrainError {
+    const QUANTIZED: [&str; 5] =
+        ["DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"];
     let cure = match node.domain.as_str() {
+        _ if QUANTIZED.contains(&node.op_type.as_str()) => {
+            "the export is quantized: train the floating-point export that it was made of"
+        }
         "com.microsoft" => "train from the export as it was before ONNX Runtime's optimizer",
         "" => "export the model with another opset or attention implementation (`eager`), or report the operator",
         _ => "export the model without custom operators",
