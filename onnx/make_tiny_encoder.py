@@ -8,10 +8,12 @@ tiny_encoder_dynamo   the same weights through the newer exporter (opset 20)
 tiny_encoder_base     the same encoder without pooler and head
 tiny_encoder_dropout  exported while in training mode: active dropout, differs from run to run
 tiny_encoder_maskless the attention mask is an input that nothing reads
+tiny_encoder_plain    tiny_encoder as most exports are: without its hidden states among the outputs
 """
 
 import json
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -119,6 +121,21 @@ def write_folder(folder: Path, model, head: bool, dynamo: bool = False, training
     make_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
 
 
+def write_plain(folder: Path, shown: Path) -> None:
+    """The export of another folder with nothing but the logits as outputs; what was shown bears the name of its node."""
+    folder.mkdir(exist_ok=True)
+    model = onnx.load(shown / "model.onnx")
+    hidden = {node.output[0]: f"{node.name}_output_0" for node in model.graph.node if "hidden_states" in node.output[0]}
+    for node in model.graph.node:
+        node.input[:] = [hidden.get(name, name) for name in node.input]
+        node.output[:] = [hidden.get(name, name) for name in node.output]
+    for output in [output for output in model.graph.output if output.name != "logits"]:
+        model.graph.output.remove(output)
+    onnx.save(model, folder / "model.onnx")
+    for name in ["config.json", "model.safetensors", "tokenizer.json"]:
+        shutil.copy(shown / name, folder / name)
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     here = Path(sys.argv[1] if len(sys.argv) > 1 else __file__).resolve()
@@ -142,6 +159,7 @@ def main() -> None:
     write_folder(here / "tiny_encoder_base", model, head=False)
     write_folder(here / "tiny_encoder_dropout", model, head=True, training=True)
     write_folder(here / "tiny_encoder_maskless", model, head=True, use_mask=False)
+    write_plain(here / "tiny_encoder_plain", here / "tiny_encoder")
 
 
 if __name__ == "__main__":

@@ -17,19 +17,22 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Folder of the data, outputs of the head, the metric that decides.
+# Folder of the data, outputs of the head, the metric that decides, files of training and development rows.
 TASKS = {
-    "cola": ("CoLA", 2, "matthews"),
-    "mrpc": ("MRPC", 2, "accuracy"),
-    "rte": ("RTE", 2, "accuracy"),
-    "stsb": ("STS-B", 1, "pearson"),
+    "cola": ("CoLA", 2, "matthews", "train.tsv", "dev.tsv"),
+    "mrpc": ("MRPC", 2, "accuracy", "train.tsv", "dev.tsv"),
+    "rte": ("RTE", 2, "accuracy", "train.tsv", "dev.tsv"),
+    "stsb": ("STS-B", 1, "pearson", "train.tsv", "dev.tsv"),
+    "mnli": ("MNLI", 3, "accuracy", "train_10k.tsv", "dev_matched.tsv"),
+    "qnli": ("QNLI", 2, "accuracy", "train_10k.tsv", "dev.tsv"),
+    "anli": ("ANLI", 3, "accuracy", "train_sample_514.tsv", "r1_dev.tsv"),
 }
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with CoLA/, MRPC/, RTE/, STS-B/ (train.tsv, dev.tsv)")
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
+    parser.add_argument("--data", type=Path, required=True, help="folder with CoLA/, MRPC/, RTE/, STS-B/ … (tab-separated)")
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=["cola", "mrpc", "rte", "stsb"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -48,7 +51,7 @@ def export(outputs: int, options: argparse.Namespace) -> Path:
 
 def run(task: str, seed: int, options: argparse.Namespace) -> dict:
     """The summary of one run."""
-    folder, outputs, _ = TASKS[task]
+    folder, outputs, _, train, dev = TASKS[task]
     out = options.work / f"{task}-{seed}"
     out.mkdir(parents=True, exist_ok=True)
     data = (options.data / folder).resolve()
@@ -57,8 +60,8 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict:
 path = "{export(outputs, options).resolve()}"
 [data]
 task = "{task}"
-train = "{data / 'train.tsv'}"
-dev = "{data / 'dev.tsv'}"
+train = "{data / train}"
+dev = "{data / dev}"
 [plan]
 seed = {seed}
 [train]

@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Exposed {
     out: String,
+    /// Whether dropout was to be switched off.
+    #[serde(skip)]
+    eval: bool,
     /// Dropout nodes that were switched off.
     switched_off: Vec<String>,
     /// The values that are hidden states, 0 to L; empty where the export has none that can be found.
@@ -91,7 +94,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let copied = copy_companions(&folder, &arguments.out)?;
     let out = arguments.out.join("model.onnx");
     edit.write(&model, &out)?;
-    let (comparison, not_compared) = match compare(context, &arguments, &model, &out) {
+    let (comparison, not_compared) = match compare(context, &arguments, &model, &out, !dropout.is_empty()) {
         Ok(Checked::Equal(comparison)) => (Some(comparison), None),
         Ok(Checked::Skipped(reason)) => (None, Some(reason)),
         Err(error) => {
@@ -102,6 +105,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     };
     let exposed = Exposed {
         out: out.display().to_string(),
+        eval: arguments.eval,
         switched_off: dropout.into_iter().filter(|_| arguments.eval).map(|dropout| dropout.name).collect(),
         found: states.as_ref().map_or_else(|| "none were found".into(), how_found),
         hidden_states: states.map_or_else(Vec::new, |states| states.values),
@@ -176,12 +180,18 @@ enum Checked {
     Skipped(String),
 }
 
-/// Runs the copy beside the export. With `--eval` the outputs of the export are random.
-fn compare(context: &Context, arguments: &Arguments, model: &Model, out: &Path) -> anyhow::Result<Checked> {
+/// Runs the copy beside the export, unless that gives `random` outputs.
+fn compare(
+    context: &Context,
+    arguments: &Arguments,
+    model: &Model,
+    out: &Path,
+    random: bool,
+) -> anyhow::Result<Checked> {
     if arguments.no_check {
         return Ok(Checked::Skipped("--no-check".into()));
     }
-    if arguments.eval {
+    if random {
         return Ok(Checked::Skipped("with active dropout the export gives other values in every run".into()));
     }
     if let Some(reason) = too_large_to_run(model) {
@@ -235,6 +245,8 @@ impl Exposed {
         let mut facts = vec![("written", self.out.clone())];
         if !self.switched_off.is_empty() {
             facts.push(("dropout", format!("{} nodes switched off", self.switched_off.len())));
+        } else if self.eval {
+            facts.push(("dropout", "none was active".to_owned()));
         }
         facts.push(("hidden states", format!("{} ({})", self.hidden_states.len(), self.found)));
         if let (Some(first), Some(last)) = (self.hidden_states.first(), self.hidden_states.last()) {

@@ -39,7 +39,11 @@ impl HiddenStates {
         let values = model.graph.nodes.iter().flat_map(|node| &node.outputs);
         let found: Vec<String> = values.filter(|value| regex.is_match(value)).cloned().collect();
         if found.is_empty() {
-            return Err(fail(format!("no value has a name that fits `{pattern}` from beginning to end")));
+            let inside =
+                model.graph.nodes.iter().flat_map(|node| &node.outputs).find(|value| fits_inside(pattern, value));
+            let near = inside.map(|value| format!("; `{value}` holds it: begin or end the pattern with `.*`"));
+            let near = near.unwrap_or_default();
+            return Err(fail(format!("no value has a name that fits `{pattern}` from beginning to end{near}")));
         }
         Self::named(model, &found)
     }
@@ -68,15 +72,16 @@ pub fn expose(model: &Model, states: &HiddenStates) -> Result<Edit<'static>, Onn
     Ok(edit)
 }
 
-/// The value whose name begins or ends most like this one.
+/// The value whose name is most like this one.
 fn nearest<'m>(model: &'m Model, wanted: &str) -> Option<&'m str> {
-    let common = |name: &str| {
-        let front = name.bytes().zip(wanted.bytes()).take_while(|(a, b)| a == b).count();
-        let back = name.bytes().rev().zip(wanted.bytes().rev()).take_while(|(a, b)| a == b).count();
-        front + back
-    };
+    const LIKE: f64 = 0.6;
     let names = model.graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str);
-    names.filter(|name| 2 * common(name) > wanted.len()).max_by_key(|name| common(name))
+    let alike = names.map(|name| (strsim::normalized_levenshtein(name, wanted), name));
+    alike.filter(|(likeness, _)| *likeness >= LIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+fn fits_inside(pattern: &str, value: &str) -> bool {
+    regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(value))
 }
 
 fn last_line(text: &str) -> &str {

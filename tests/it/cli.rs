@@ -117,6 +117,109 @@ fn active_dropout_is_in_the_way_until_it_is_switched_off() {
     assert!(line.contains("no dropout is active"), "{line}");
 }
 
+/// What `gelora expose` says, without the folder that it wrote to.
+fn expose(model: &str, options: &[&str], out: &Path) -> String {
+    let output = gelora().arg("expose").arg(export(model)).arg("-o").arg(out).args(options).assert().success();
+    String::from_utf8(output.get_output().stdout.clone()).unwrap().replace(&out.display().to_string(), "out")
+}
+
+#[test]
+fn hidden_states_that_an_export_does_not_show_are_exposed() {
+    let Some(_) = crate::runtime::library() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (found, named, matched) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c"));
+    insta::assert_snapshot!("expose", expose("tiny_encoder_plain", &[], &found));
+
+    let encoder = "/model/bert/encoder/layer";
+    let norm = "LayerNorm/LayerNormalization_output_0";
+    let names = [
+        format!("/model/bert/embeddings/{norm}"),
+        format!("{encoder}.0/output/{norm}"),
+        format!("{encoder}.1/output/{norm}"),
+    ];
+    insta::assert_snapshot!(
+        "expose_named",
+        expose("tiny_encoder_plain", &["--no-check", "--tap-list", &names.join(",")], &named)
+    );
+    // Dropout to switch off is not a condition.
+    let eval = expose("tiny_encoder_plain", &["--eval"], &folder.path().join("d"));
+    assert!(eval.contains("none was active") && eval.contains("equal to the export's to the bit"), "{eval}");
+
+    let pattern = r".*/(embeddings|layer\.\d/output)/LayerNorm/LayerNormalization_output_0";
+    let json = expose("tiny_encoder_plain", &["--json", "--tap", pattern], &matched);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["hidden_states"], serde_json::json!(names));
+    assert_eq!(json["comparison"]["equal"], true);
+
+    // Three ways to the same copy; it has what the export that shows its states has.
+    let copy = std::fs::read(found.join("model.onnx")).unwrap();
+    for other in [&named, &matched] {
+        assert_eq!(std::fs::read(other.join("model.onnx")).unwrap(), copy);
+    }
+    let plain = std::fs::read(export("tiny_encoder_plain").join("model.onnx")).unwrap();
+    assert!(copy.starts_with(&plain), "the export is in the copy, byte by byte");
+    crate::python::check(
+        "graph_checks.py",
+        &[
+            "same",
+            export("tiny_encoder").join("model.onnx").to_str().unwrap(),
+            found.join("model.onnx").to_str().unwrap(),
+        ],
+    );
+}
+
+#[test]
+fn what_cannot_be_exposed_is_one_line_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let attempt = |model: &str, options: &[&str]| {
+        let model = export(model);
+        let mut arguments = vec!["expose", model.to_str().unwrap(), "-o", out.to_str().unwrap()];
+        arguments.extend(options);
+        let line = mendable(&arguments).replace(model.to_str().unwrap(), "model");
+        assert!(!out.exists(), "{line}");
+        line
+    };
+    let norm = "/model/bert/encoder/layer.0/output/LayerNorm/LayerNormalization_output_0";
+    let lines = [
+        attempt("tiny_encoder", &[]),
+        attempt("tiny_encoder", &["--tap", ".*"]),
+        attempt("tiny_encoder_plain", &["--tap", "LayerNormalization_output_0"]),
+        attempt("tiny_encoder_plain", &["--tap", "/no/such/value"]),
+        attempt("tiny_encoder_plain", &["--tap", "("]),
+        attempt("tiny_encoder_plain", &["--tap-list", norm]),
+        attempt("tiny_encoder_plain", &["--tap-list", &format!("{norm},{}", norm.replace('0', "9"))]),
+        // The second does not depend on the first.
+        attempt("tiny_encoder_plain", &["--tap-list", &format!("{},{norm}", norm.replace("er.0", "er.1"))]),
+    ];
+    insta::assert_snapshot!("expose_refused", lines.join("\n"));
+    let itself = export("tiny_encoder_plain");
+    let line = mendable(&["expose", itself.to_str().unwrap(), "-o", itself.to_str().unwrap()]);
+    assert!(line.contains("choose another"), "{line}");
+}
+
+#[test]
+fn a_plan_without_shown_hidden_states_is_that_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 120);
+    let plan = |model: &str| {
+        let mut command = gelora();
+        command.arg("plan").arg(export(model)).arg("--data").arg(&data).arg("-o").arg(folder.path().join(model));
+        command.args(["--task", "cola", "--subsamples", "2", "--json"]);
+        let output = command.assert().success().get_output().stdout.clone();
+        let mut json = serde_json::from_slice::<serde_json::Value>(&output).unwrap();
+        for state in json["hidden_states"].as_array_mut().unwrap() {
+            let name = state.as_object_mut().unwrap().remove("tensor").unwrap();
+            assert_eq!(name.as_str().unwrap().starts_with("hidden_states."), model == "tiny_encoder", "{name}");
+        }
+        json
+    };
+    let (shown, plain) = (plan("tiny_encoder"), plan("tiny_encoder_plain"));
+    assert_eq!(shown["hidden_states"], plain["hidden_states"]);
+    assert_eq!(shown["blocks"], plain["blocks"]);
+}
+
 #[test]
 fn doctor_names_the_cure_of_a_library_that_is_none() {
     let folder = tempfile::tempdir().unwrap();

@@ -101,7 +101,7 @@ fn active_dropout_is_found_and_switched_off() {
     let quiet = Model::open(&out).unwrap();
     assert!(active_dropout(&quiet).is_empty());
     assert_eq!(quiet.graph.nodes.len(), model.graph.nodes.len());
-    check("graph_checks.py", &["dropout", text(model.path()), text(&out)]);
+    check("graph_checks.py", &["dropout", text(model.path()), text(&out), text(open("tiny_encoder").path())]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Checks edited exports with the onnx checker and ONNX Runtime: graph_checks.py CHECK ORIGINAL EDITED."""
+"""Checks edited exports with the onnx checker and ONNX Runtime: graph_checks.py CHECK ORIGINAL EDITED [RIGHT]."""
 
 import sys
 
@@ -63,11 +63,13 @@ def head(kind):
     return check
 
 
-def dropout(original, edited):
+def dropout(original, edited, right):
     first, second = (run(original, ["logits"])[0] for _ in range(2))
     assert np.abs(first - second).max() > 1e-3, "the original should be random"
     first, second = (run(edited, ["logits"])[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+    # The same weights, exported rightly.
+    same(right, edited)
 
 
 def same(original, edited):
@@ -86,7 +88,7 @@ CHECKS = {
 }
 
 if __name__ == "__main__":
-    check, original, edited = sys.argv[1:]
+    check, original, edited, *more = sys.argv[1:]
     onnx.checker.check_model(edited, full_check=True)
-    CHECKS[check](original, edited)
+    CHECKS[check](original, edited, *more)
     print(f"{check}: {edited} is what it should be")

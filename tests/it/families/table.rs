@@ -18,8 +18,8 @@ Made by the test `families` (`cargo test --test it families`) from tiny models w
   transformers: to 1e-4 of the largest value, in half precision to 2e-2. Where the export does not show its hidden states, the
   residual stream of its graph is taken (`gelora expose`).
 - **T**: the training program gives ONNX Runtime's outputs and PEFT's gradients, for an adapter on every linear layer of the
-  blocks, within the same bounds; where transformers, PEFT or the
-  interpreter of the ONNX project lose more in half precision (bfloat16), twice that is allowed.
+  blocks, within the same bounds; where transformers, PEFT or the interpreter of the ONNX project lose more in half precision
+  (bfloat16), twice that is allowed.
 - **M**: PEFT's adapter, merged by gelora: the merged folder in transformers, the merged export in ONNX Runtime and PEFT's own
   model give the same outputs.
 - A number says why not, below. An empty cell: the form does not exist for the family.
