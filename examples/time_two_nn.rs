@@ -10,6 +10,11 @@ use gelora::neighbours::nearest;
 use gelora::progress::Silent;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // RUST_LOG=gelora=debug shows the time of each stage.
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let file = std::env::args().nth(1).ok_or("give a .npy file of float32 [points, columns]")?;
     let points: ndarray::Array2<f32> = ndarray_npy::read_npy(file)?;
     for line in stdin().lock().lines() {

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::{Cloud, DimensionError, Method, Prepared, prepare};
-use crate::neighbours::{Engine, Neighbours, Real};
+use crate::neighbours::{Engine, Neighbours, Real, Work};
 use crate::progress::Observer;
 
 /// Settings of a TwoNN estimate.
@@ -68,8 +68,8 @@ pub struct Estimate {
     pub method: Method,
     /// The neighbour engine that was used.
     pub engine: Engine,
-    /// Rows for which single precision did not suffice.
-    pub searched_directly: usize,
+    /// What the search for neighbours did.
+    pub work: Work,
 }
 
 /// What a layer turned out to be.
@@ -150,7 +150,7 @@ impl TwoNn {
             mean_distances: (mean_distance(neighbours, 0), mean_distance(neighbours, 1)),
             method: self.method,
             engine: neighbours.engine,
-            searched_directly: neighbours.searched_directly,
+            work: neighbours.work,
         }))
     }
 }

@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::centred::Centring;
 use super::direct::{Best, Points};
-use super::{Found, NeighbourError, Real, first_equal_row};
+use super::twins::Twins;
+use super::{Found, NeighbourError, Real, Work};
 use crate::progress::{Event, Observer};
 
 /// Rows handled between two looks at the cancel flag.
@@ -26,12 +27,12 @@ pub(super) fn search<T: Real>(
 ) -> Result<Found, NeighbourError> {
     let rows = points.rows();
     let twins = Twins::of(points);
-    let distinct = twins.centred(points, centring);
+    let distinct = centred(&twins, points, centring);
     observer.observe(Event::Begin { stage: "searching neighbours", total: Some(rows as u64), done: 0, unit: "rows" });
     let tree = BallTree::new().from_batch(&distinct, L2Dist).map_err(failed)?;
     let largest = distinct.rows().into_iter().map(|row| row.dot(&row).sqrt()).fold(0.0, f64::max);
     let query = Query { points, twins: &twins, distinct: &distinct, tree: &*tree, slack: TREE_ERROR * largest, k };
-    let mut found = Found { squared: vec![0.0; rows * k], indices: vec![0; rows * k], searched_directly: 0 };
+    let mut found = Found { squared: vec![0.0; rows * k], indices: vec![0; rows * k], work: Work::default() };
     let done = AtomicU64::new(0);
     let chunks = found.squared.par_chunks_mut(ROWS * k).zip(found.indices.par_chunks_mut(ROWS * k)).enumerate();
     chunks.try_for_each(|(chunk, (squared, indices))| {
@@ -53,38 +54,13 @@ fn failed(error: impl std::fmt::Display) -> NeighbourError {
     NeighbourError::BallTree { reason: error.to_string() }
 }
 
-/// Rows grouped by their values.
-struct Twins {
-    /// `[groups]`: rows with the same values, ascending.
-    rows: Vec<Vec<u32>>,
-    /// `[rows]`: the group of a row.
-    group: Vec<u32>,
-}
-
-impl Twins {
-    fn of<T: Real>(points: &Points<'_, T>) -> Self {
-        let mut rows: Vec<Vec<u32>> = Vec::new();
-        let mut group: Vec<u32> = Vec::with_capacity(points.rows());
-        for (row, first) in first_equal_row(points.view()).into_iter().enumerate() {
-            if first as usize == row {
-                group.push(rows.len() as u32);
-                rows.push(Vec::new());
-            } else {
-                group.push(group[first as usize]);
-            }
-            rows[group[row] as usize].push(row as u32);
-        }
-        Self { rows, group }
+/// One centred row per group.
+fn centred<T: Real>(twins: &Twins, points: &Points<'_, T>, centring: &Centring) -> Array2<f64> {
+    let mut distinct = Array2::zeros((twins.groups(), points.columns));
+    for (mut row, members) in distinct.rows_mut().into_iter().zip(&twins.rows) {
+        row.iter_mut().zip(centring.row(points.row(members[0] as usize))).for_each(|(to, from)| *to = from);
     }
-
-    /// One centred row per group.
-    fn centred<T: Real>(&self, points: &Points<'_, T>, centring: &Centring) -> Array2<f64> {
-        let mut distinct = Array2::zeros((self.rows.len(), points.columns));
-        for (mut row, members) in distinct.rows_mut().into_iter().zip(&self.rows) {
-            row.iter_mut().zip(centring.row(points.row(members[0] as usize))).for_each(|(to, from)| *to = from);
-        }
-        distinct
-    }
+    distinct
 }
 
 struct Query<'a, T> {

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::vectors::for_widest_vectors;
 use super::{NeighbourError, Real};
 
-/// `centred = value · prescale − mean) · rescale`; all scales are powers of two, so they round nothing.
+/// `centred = (value · prescale − mean) · rescale`; all scales are powers of two, so they round nothing.
 pub(super) struct Centring {
     prescale: f64,
     rescale: f64,
@@ -20,34 +21,106 @@ const ROWS: usize = 256;
 impl Centring {
     /// Looks at all values `[rows, columns]`; a NaN or an infinity is an error.
     pub fn of<T: Real>(values: &[T], columns: usize) -> Result<Self, NeighbourError> {
-        let largest = values
-            .par_chunks(ROWS * columns)
-            .map(|chunk| chunk.iter().fold(0.0, |largest: f64, value| larger_or_nan(largest, value.to_f64().abs())))
-            .reduce(|| 0.0, larger_or_nan);
-        if !largest.is_finite() {
+        // Sums of float32 values stay in the range of float64.
+        let prescale =
+            if T::as_single(values).is_some() { 1.0 } else { inverse_power_of_two(largest(values, columns)?) };
+        // Partial sums are collected in order, so the mean does not depend on the number of threads.
+        let parts: Vec<Columns> =
+            values.par_chunks(ROWS * columns).map(|rows| Columns::of(rows, columns, prescale)).collect();
+        let mut all = Columns::none(columns);
+        parts.iter().for_each(|part| all.add(part));
+        if all.sums.iter().any(|sum| !sum.is_finite()) {
             return Err(first_non_finite(values, columns));
         }
-        let prescale = inverse_power_of_two(largest);
-        let means = column_means(values, columns, prescale);
-        let spread = values
-            .par_chunks(ROWS * columns)
-            .map(|chunk| {
-                let rows = chunk.chunks_exact(columns);
-                rows.fold(0.0, |largest: f64, row| {
-                    row.iter().zip(&means).fold(largest, |l, (v, m)| l.max((v.to_f64() * prescale - m).abs()))
-                })
-            })
-            .reduce(|| 0.0, f64::max);
+        let rows = (values.len() / columns) as f64;
+        let means: Vec<f64> = all.sums.iter().map(|sum| sum / rows).collect();
+        let spread = means.iter().zip(all.low.iter().zip(&all.high));
+        let spread = spread.fold(0.0, |spread: f64, (mean, (low, high))| spread.max(mean - low).max(high - mean));
         let rescale = inverse_power_of_two(spread);
         // The product must stay in range too; then the values are a little smaller than they could be.
         let rescale = if prescale * rescale > 2f64.powi(1000) { 1.0 } else { rescale };
         Ok(Self { prescale, rescale, means, scale: prescale * rescale })
     }
 
+    /// One row `[columns]`, centred and scaled, rounded to float32, and its squared length after rounding.
+    pub fn centre<T: Real>(&self, row: &[T], centred: &mut [f32]) -> f64 {
+        centre(row, &self.means, self.prescale, self.rescale, centred)
+    }
+
     /// One row `[columns]`, centred and scaled.
     pub fn row<'a, T: Real>(&'a self, row: &'a [T]) -> impl Iterator<Item = f64> + 'a {
         row.iter().zip(&self.means).map(|(value, mean)| (value.to_f64() * self.prescale - mean) * self.rescale)
     }
+}
+
+for_widest_vectors! {
+    fn centre<T: Real>(row: &[T], means: &[f64], prescale: f64, rescale: f64, centred: &mut [f32]) -> f64 {
+        for ((to, value), mean) in centred.iter_mut().zip(row).zip(means) {
+            *to = ((value.to_f64() * prescale - mean) * rescale) as f32;
+        }
+        square(centred)
+    }
+}
+
+for_widest_vectors! {
+    /// Squared length, summed in float64.
+    pub(super) fn square(values: &[f32]) -> f64 {
+        const LANES: usize = 8;
+        let (whole, rest) = values.as_chunks::<LANES>();
+        let mut sums = [0.0; LANES];
+        for values in whole {
+            for lane in 0..LANES {
+                sums[lane] += f64::from(values[lane]) * f64::from(values[lane]);
+            }
+        }
+        sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
+    }
+}
+
+/// Of every column the sum, the smallest and the largest value, prescaled.
+struct Columns {
+    sums: Vec<f64>,
+    low: Vec<f64>,
+    high: Vec<f64>,
+}
+
+impl Columns {
+    fn none(columns: usize) -> Self {
+        Self { sums: vec![0.0; columns], low: vec![f64::INFINITY; columns], high: vec![f64::NEG_INFINITY; columns] }
+    }
+
+    fn of<T: Real>(rows: &[T], columns: usize, prescale: f64) -> Self {
+        let mut all = Self::none(columns);
+        for row in rows.chunks_exact(columns) {
+            include(row, prescale, &mut all.sums, &mut all.low, &mut all.high);
+        }
+        all
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
+        self.low.iter_mut().zip(&other.low).for_each(|(low, other)| *low = low.min(*other));
+        self.high.iter_mut().zip(&other.high).for_each(|(high, other)| *high = high.max(*other));
+    }
+}
+
+for_widest_vectors! {
+    fn include<T: Real>(row: &[T], prescale: f64, sums: &mut [f64], low: &mut [f64], high: &mut [f64]) {
+        for (((value, sum), low), high) in row.iter().zip(sums).zip(low).zip(high) {
+            let value = value.to_f64() * prescale;
+            *sum += value;
+            *low = if value < *low { value } else { *low };
+            *high = if value > *high { value } else { *high };
+        }
+    }
+}
+
+fn largest<T: Real>(values: &[T], columns: usize) -> Result<f64, NeighbourError> {
+    let largest = values
+        .par_chunks(ROWS * columns)
+        .map(|chunk| chunk.iter().fold(0.0, |largest: f64, value| larger_or_nan(largest, value.to_f64().abs())))
+        .reduce(|| 0.0, larger_or_nan);
+    if largest.is_finite() { Ok(largest) } else { Err(first_non_finite(values, columns)) }
 }
 
 /// A maximum that remembers NaN.
@@ -58,27 +131,6 @@ fn larger_or_nan(a: f64, b: f64) -> f64 {
 /// A power of two that brings `largest` to between 1 and 2, within ±2^1000.
 fn inverse_power_of_two(largest: f64) -> f64 {
     if largest == 0.0 { 1.0 } else { 2f64.powi(-(largest.log2().floor().clamp(-1000.0, 1000.0) as i32)) }
-}
-
-fn column_means<T: Real>(values: &[T], columns: usize, prescale: f64) -> Vec<f64> {
-    let add = |mut sums: Vec<f64>, others: &[f64]| {
-        sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
-        sums
-    };
-    // Partial sums are collected in order, so the mean does not depend on the number of threads.
-    let partial: Vec<Vec<f64>> = values
-        .par_chunks(ROWS * columns)
-        .map(|chunk| {
-            let mut sums = vec![0.0; columns];
-            for row in chunk.chunks_exact(columns) {
-                row.iter().zip(&mut sums).for_each(|(value, sum)| *sum += value.to_f64() * prescale);
-            }
-            sums
-        })
-        .collect();
-    let sums = partial.iter().fold(vec![0.0; columns], |sums, others| add(sums, others));
-    let rows = (values.len() / columns) as f64;
-    sums.into_iter().map(|sum| sum / rows).collect()
 }
 
 fn first_non_finite<T: Real>(values: &[T], columns: usize) -> NeighbourError {

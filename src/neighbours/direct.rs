@@ -1,9 +1,9 @@
-//! Distances by direct difference in float64: the truth that the engines are held to, and the way out where single
-//! precision cannot decide.
+//! Distances by direct difference in float64: the truth that the engines are held to.
 
 use ndarray::{ArrayView1, ArrayView2};
 
 use super::Real;
+use super::vectors::for_widest_vectors;
 
 /// The points as given, row-major, and the power of two by which differences are multiplied to stay in range.
 pub(super) struct Points<'a, T> {
@@ -12,7 +12,8 @@ pub(super) struct Points<'a, T> {
     pub scale: f64,
 }
 
-/// Sums run in this many lanes, everywhere in the same order: equal pairs have equal distances to the last bit.
+/// Sums run in this many lanes, everywhere in the same order: equal pairs have equal distances to the last bit, whatever
+/// vectors the processor has.
 const LANES: usize = 8;
 /// Columns between two looks at the limit.
 const STEP: usize = 8 * LANES;
@@ -34,35 +35,116 @@ impl<T: Real> Points<'_, T> {
     pub fn squared_distance(&self, a: usize, b: usize, limit: f64) -> f64 {
         squared_distance(self.row(a), self.row(b), self.scale, limit)
     }
+
+    /// Squared distance in scaled units, `None` where the distance exceeds `reach`, in scaled units too.
+    pub fn squared_distance_within(&self, a: usize, b: usize, reach: f64) -> Option<f64> {
+        let (a, b) = (self.row(a), self.row(b));
+        if let (Some(a), Some(b)) = (T::as_single(a), T::as_single(b))
+            && single::fits(self.scale)
+            && single::farther(a, b, reach / self.scale)
+        {
+            return None;
+        }
+        let limit = reach * reach;
+        let squared = squared_distance(a, b, self.scale, limit);
+        (squared <= limit).then_some(squared)
+    }
 }
 
-#[inline]
-fn squared_distance<T: Real>(a: &[T], b: &[T], scale: f64, limit: f64) -> f64 {
-    let mut sums = [0.0; LANES];
-    for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
-        let (whole_a, rest_a) = a.as_chunks::<LANES>();
-        let (whole_b, rest_b) = b.as_chunks::<LANES>();
-        for (a, b) in whole_a.iter().zip(whole_b) {
-            for lane in 0..LANES {
-                let difference = a[lane].scaled_difference(b[lane], scale);
+for_widest_vectors! {
+    fn squared_distance<T: Real>(a: &[T], b: &[T], scale: f64, limit: f64) -> f64 {
+        let mut sums = [0.0; LANES];
+        for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
+            let (whole_a, rest_a) = a.as_chunks::<LANES>();
+            let (whole_b, rest_b) = b.as_chunks::<LANES>();
+            for (a, b) in whole_a.iter().zip(whole_b) {
+                for lane in 0..LANES {
+                    let difference = a[lane].scaled_difference(b[lane], scale);
+                    sums[lane] += difference * difference;
+                }
+            }
+            for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
+                let difference = a.scaled_difference(*b, scale);
                 sums[lane] += difference * difference;
             }
+            let sum = total(&sums);
+            if sum > limit {
+                return sum;
+            }
         }
-        for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
-            let difference = a.scaled_difference(*b, scale);
-            sums[lane] += difference * difference;
-        }
-        let sum = total(&sums);
-        if sum > limit {
-            return sum;
-        }
+        total(&sums)
     }
-    total(&sums)
 }
 
+#[inline(always)]
 fn total(sums: &[f64; LANES]) -> f64 {
     let [a, b, c, d, e, f, g, h] = *sums;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+mod single {
+    //! A first look in float32, which can only exclude.
+    //!
+    //! A difference of two float32 values is rounded once, by a share of itself, and so are its square and the sums: for
+    //! `n` roundings in a row the result is off by at most a share of `n·u / (1 − n·u)`. What underflows makes it smaller.
+
+    use super::for_widest_vectors;
+
+    const LANES: usize = 32;
+    /// Columns between two looks at the limit.
+    const STEP: usize = 4 * LANES;
+
+    /// Whether differences of points whose differences times `scale` are at most about 2 are well within float32.
+    #[inline]
+    pub fn fits(scale: f64) -> bool {
+        (1e-12..=1e12).contains(&scale)
+    }
+
+    /// Whether two rows are surely farther apart than `reach`.
+    #[inline]
+    pub fn farther(a: &[f32], b: &[f32], reach: f64) -> bool {
+        let roundings = (a.len() / LANES + 16) as f64 * f64::from(f32::EPSILON) / 2.0;
+        // Not below the range where underflow makes nothing worse than smaller, and rounded up.
+        let limit = ((reach * reach * (1.0 + 2.0 * roundings)) as f32).next_up();
+        exceeds(a, b, limit)
+    }
+
+    for_widest_vectors! {
+        fn exceeds(a: &[f32], b: &[f32], limit: f32) -> bool {
+            let mut sums = [0.0f32; LANES];
+            for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
+                let (whole_a, rest_a) = a.as_chunks::<LANES>();
+                let (whole_b, rest_b) = b.as_chunks::<LANES>();
+                for (a, b) in whole_a.iter().zip(whole_b) {
+                    for lane in 0..LANES {
+                        let difference = a[lane] - b[lane];
+                        sums[lane] += difference * difference;
+                    }
+                }
+                for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
+                    let difference = a - b;
+                    sums[lane] += difference * difference;
+                }
+                if total(&sums) > limit {
+                    return true;
+                }
+            }
+            false
+        }
+    }
+
+    #[inline(always)]
+    fn total(sums: &[f32; LANES]) -> f32 {
+        let mut sums = *sums;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+            half /= 2;
+        }
+        sums[0]
+    }
 }
 
 /// Squared distance of two rows of any layout, unscaled.
@@ -90,12 +172,7 @@ impl Best {
     }
 
     pub fn offer(&mut self, squared: f64, index: u32) {
-        self.offer_within(squared, index, self.limit());
-    }
-
-    /// The same for a caller who knows a lower limit.
-    pub fn offer_within(&mut self, squared: f64, index: u32, limit: f64) {
-        if squared > limit {
+        if squared > self.limit() {
             return;
         }
         let place = self.sorted.partition_point(|&other| other < (squared, index));
@@ -106,33 +183,4 @@ impl Best {
     pub fn into_sorted(self) -> Vec<(f64, u32)> {
         self.sorted
     }
-}
-
-/// Norms of centred rows, known with some error: they exclude pairs by the triangle inequality.
-pub(super) struct Norms {
-    pub norms: Vec<f64>,
-    pub relative_error: f64,
-    pub absolute_error: f64,
-}
-
-impl Norms {
-    /// A lower bound of the squared distance of two rows.
-    fn lower_bound(&self, a: usize, b: usize) -> f64 {
-        let (a, b) = (self.norms[a], self.norms[b]);
-        let gap = (a - b).abs() - self.relative_error * (a + b) - self.absolute_error;
-        if gap > 0.0 { gap * gap } else { 0.0 }
-    }
-}
-
-/// The `k` nearest neighbours of one row by looking at every other row; `limit` is a squared distance that none of them
-/// exceeds.
-pub(super) fn search_row<T: Real>(points: &Points<'_, T>, row: usize, k: usize, limit: f64, norms: &Norms) -> Best {
-    let mut best = Best::new(k);
-    for other in (0..points.rows()).filter(|&other| other != row) {
-        let limit = best.limit().min(limit);
-        if norms.lower_bound(row, other) <= limit {
-            best.offer_within(points.squared_distance(row, other, limit), other as u32, limit);
-        }
-    }
-    best
 }

@@ -1,17 +1,24 @@
 //! The nearest neighbours of every point, exactly, with their distances in float64.
 //!
-//! Two engines give the same answer: a blocked search on matrix products ([`Engine::Exact`]) and the ball tree of
+//! Two engines give the same answer: a search of all pairs by codes ([`Engine::Exact`]) and the ball tree of
 //! linfa-nn ([`Engine::BallTree`]). Both only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
 //! is left is measured by direct difference in float64. Ties go to the smaller index.
 
+mod axes;
 mod ball_tree;
-mod candidates;
 mod centred;
+mod codes;
 mod direct;
+mod embedding;
 mod equal;
 mod exact;
+mod kernel;
+mod mixing;
+mod order;
 mod product;
 mod real;
+mod twins;
+mod vectors;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +41,7 @@ pub enum Engine {
     Auto,
     /// linfa-nn's ball tree.
     BallTree,
-    /// Blocked matrix products, all pairs.
+    /// Codes of 8 bits, all pairs.
     Exact,
 }
 
@@ -92,8 +99,31 @@ pub struct Neighbours {
     pub indices: Array2<u32>,
     /// The engine that was used; never [`Engine::Auto`].
     pub engine: Engine,
-    /// Rows for which the fast arithmetic could not prove the answer and that were searched in float64 instead.
-    pub searched_directly: usize,
+    /// What the exact search did; zeros for other engines.
+    pub work: Work,
+}
+
+/// How many pairs of points the exact search looked at, and how closely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Pairs that were compared by their codes; the others are in blocks that are too far apart.
+    pub compared: u64,
+    /// Pairs that the codes could not exclude, and that were measured in float32.
+    pub measured: u64,
+    /// Pairs that this could not exclude either, and that were measured in float64.
+    pub settled: u64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Work;
+
+    fn add(self, other: Work) -> Work {
+        Work {
+            compared: self.compared + other.compared,
+            measured: self.measured + other.measured,
+            settled: self.settled + other.settled,
+        }
+    }
 }
 
 /// Why there are no neighbours.
@@ -177,7 +207,7 @@ pub fn nearest<T: Real>(
     let engine = engine.resolve(rows, columns);
     let found = match engine {
         Engine::BallTree => ball_tree::search(&points, &centring, k, observer)?,
-        _ => exact::search(&points, &centring, k, observer)?,
+        _ => exact::search(exact::Means::best(), &points, &centring, k, observer)?,
     };
     Ok(found.into_neighbours(rows, k, engine, centring.scale))
 }
@@ -197,17 +227,21 @@ pub fn nearest_among<T: Real>(points: ArrayView2<'_, T>, row: usize, among: &[u3
 struct Found {
     squared: Vec<f64>,
     indices: Vec<u32>,
-    searched_directly: usize,
+    work: Work,
 }
 
 impl Found {
+    fn empty() -> Self {
+        Self { squared: Vec::new(), indices: Vec::new(), work: Work::default() }
+    }
+
     fn into_neighbours(self, rows: usize, k: usize, engine: Engine, scale: f64) -> Neighbours {
         let distances = self.squared.into_iter().map(|squared| squared.sqrt() / scale).collect();
         Neighbours {
             distances: Array2::from_shape_vec((rows, k), distances).expect("k distances per row"),
             indices: Array2::from_shape_vec((rows, k), self.indices).expect("k indices per row"),
             engine,
-            searched_directly: self.searched_directly,
+            work: self.work,
         }
     }
 }

@@ -10,6 +10,9 @@ pub trait Real: sealed::Sealed + Copy + Send + Sync + PartialOrd + std::fmt::Deb
 
     /// `(self − other) · scale` in float64, without overflow on the way.
     fn scaled_difference(self, other: Self, scale: f64) -> f64;
+
+    /// The same values, where they are float32.
+    fn as_single(values: &[Self]) -> Option<&[f32]>;
 }
 
 impl Real for f32 {
@@ -24,6 +27,11 @@ impl Real for f32 {
     fn scaled_difference(self, other: Self, scale: f64) -> f64 {
         (f64::from(self) - f64::from(other)) * scale
     }
+
+    #[inline(always)]
+    fn as_single(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
+    }
 }
 
 impl Real for f64 {
@@ -37,6 +45,11 @@ impl Real for f64 {
     #[inline(always)]
     fn scaled_difference(self, other: Self, scale: f64) -> f64 {
         self * scale - other * scale
+    }
+
+    #[inline(always)]
+    fn as_single(_: &[Self]) -> Option<&[f32]> {
+        None
     }
 }
 
