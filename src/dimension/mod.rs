@@ -1,11 +1,17 @@
-//! Intrinsic dimension from the distances to the two nearest neighbours (TwoNN), with its uncertainty.
+//! Intrinsic dimension: TwoNN and its relatives, with their uncertainty.
 //!
-//! Facco, d'Errico, Rodriguez, Laio (2017), *Estimating the intrinsic dimension of datasets by a minimal neighborhood
+//! **TwoNN** ([`TwoNn`]) decides the ranks. Facco, d'Errico, Rodriguez, Laio (2017), *Estimating the intrinsic dimension of datasets by a minimal neighborhood
 //! information*, Scientific Reports 7:12140. With `r₁ < r₂` the distances of a point to its two nearest neighbours and
 //! `μ = r₂/r₁`, a locally constant density in `d` dimensions gives `F(μ) = 1 − μ^(−d)`: `ln μ` is exponential with rate `d`.
+//!
+//! **GRIDE** ([`gride_scan`]) reads the dimension at growing scale, **Levina and Bickel's** likelihood ([`levina_bickel`]) from
+//! several neighbours at once, and **persistent homology** ([`PersistentHomology`]) from the growth of spanning trees.
 
 mod cloud;
 mod fit;
+mod gride;
+mod levina_bickel;
+mod persistent_homology;
 mod two_nn;
 
 #[cfg(test)]
@@ -14,6 +20,9 @@ mod tests;
 pub use cloud::{Cloud, Prepared, prepare};
 pub(crate) use fit::NORMAL_QUANTILE;
 pub use fit::{Fit, Method};
+pub use gride::{GRIDE_NEIGHBOURS, ScaleEstimate, gride, gride_scan};
+pub use levina_bickel::{LocalLikelihood, levina_bickel};
+pub use persistent_homology::{PersistentHomology, TreeEstimate, TreeLength};
 pub use two_nn::{Counts, Estimate, LayerDimension, TwoNn, two_nn};
 
 use crate::neighbours::NeighbourError;
@@ -39,6 +48,12 @@ pub enum DimensionError {
         duplicates: usize,
         /// What is left.
         distinct: usize,
+    },
+    /// Trees of different size are needed.
+    #[error("{points} points are too few for trees of different size; give at least 100")]
+    TooFewSizes {
+        /// Points given.
+        points: usize,
     },
     /// The share of ratios to leave out is not usable.
     #[error("the share of ratios to discard is {found}; give a number from 0 up to, but not including, 1")]

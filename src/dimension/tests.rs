@@ -1,7 +1,7 @@
 use ndarray::{Array1, Array2};
 
 use super::*;
-use crate::neighbours::Engine;
+use crate::neighbours::{Engine, nearest};
 use crate::progress::Silent;
 
 /// The generator of the reference points: one step before each draw, row-major, 53 bits.
@@ -207,4 +207,166 @@ fn impossible_settings_are_errors() {
     assert_eq!("mle".parse::<Method>().unwrap(), Method::MaximumLikelihood);
     let error = "levina".parse::<Method>().unwrap_err().to_string();
     assert_eq!(error, "unknown method \"levina\"; use linear, mle or censored-mle");
+}
+
+/// DADApy 0.3.4, `return_id_scaling_gride(range_max=64)`, whose bisection stops at 1e-7.
+const GRIDE: [(u64, [f64; 6], [f64; 6], [f64; 6]); 3] = [
+    (
+        1002,
+        [
+            1.8823054298159263,
+            1.8494132448485179,
+            1.8669194141926997,
+            1.945551075158728,
+            1.8415191297695566,
+            1.794912767943839,
+        ],
+        [
+            0.08417925790970741,
+            0.05961905136379783,
+            0.04268084538458039,
+            0.03141650236313693,
+            0.021025186802419445,
+            0.014484908109923632,
+        ],
+        [
+            0.02765957240448898,
+            0.04199651427016608,
+            0.06224617787425077,
+            0.09056269256657691,
+            0.13182765861678142,
+            0.19421525145684593,
+        ],
+    ),
+    (
+        1005,
+        [
+            4.602158984739538,
+            4.616066352631228,
+            4.483784220382833,
+            4.3681598816691825,
+            4.218242009952986,
+            4.084858415238587,
+        ],
+        [
+            0.14553304545985032,
+            0.1052081532820209,
+            0.07243658102177628,
+            0.049876541541819086,
+            0.03404794934718572,
+            0.023306109345236078,
+        ],
+        [
+            0.19862118765016737,
+            0.23905956114613075,
+            0.2833153642130726,
+            0.33427928840525056,
+            0.3948810434898141,
+            0.46808355779072575,
+        ],
+    ),
+    (
+        1010,
+        [
+            8.292721812517005,
+            8.493800965593458,
+            7.9920939218193805,
+            7.76264746818706,
+            7.7136148970653595,
+            7.3665015417328386,
+        ],
+        [
+            0.26223888929713557,
+            0.19362290127302603,
+            0.12914681194236352,
+            0.08865362311041246,
+            0.06224902581802106,
+            0.04202366386408188,
+        ],
+        [
+            0.5339993107081461,
+            0.5930791736152234,
+            0.6521429882014952,
+            0.715919568976119,
+            0.7850893495787125,
+            0.8619706308694712,
+        ],
+    ),
+];
+
+#[test]
+fn gride_gives_the_reference_values() {
+    for (seed, dimensions, errors, scales) in GRIDE {
+        let reference = REFERENCES.iter().find(|reference| reference.seed == seed).unwrap();
+        let cube = Lcg(seed).cube(reference.points, reference.dimension, reference.columns);
+        let neighbours = nearest(cube.view(), GRIDE_NEIGHBOURS, Engine::Exact, &Silent).unwrap();
+        let scan = gride_scan(&neighbours);
+        assert_eq!(scan.iter().map(|s| s.neighbours.0).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32]);
+        for (found, ((dimension, error), scale)) in scan.iter().zip(dimensions.iter().zip(errors).zip(scales)) {
+            close(found.dimension, *dimension, 1e-6);
+            close(found.standard_error, error, 1e-6);
+            close(found.distance, scale, 1e-9);
+        }
+        close(scan[0].dimension, reference.mle, 1e-9);
+    }
+}
+
+/// Points that lie on a line: every ratio of a scale may be the same, or 1.
+#[test]
+fn gride_of_ratios_at_the_edge() {
+    let (dimension, error) = gride::solve(&[0.0; 100], 2, 4);
+    assert!(dimension.is_infinite() && error.is_infinite());
+    let (dimension, _) = gride::solve(&[2f64.ln(); 1000], 8, 16);
+    assert!((0.5..2.0).contains(&dimension), "{dimension}");
+    let mut mixed = vec![0.0; 100];
+    mixed[0] = 1e-9;
+    assert!(gride::solve(&mixed, 2, 4).0 > 1e8);
+}
+
+/// scikit-dimension averages dimensions or their inverses; the latter is this estimator.
+#[test]
+fn levina_bickel_reads_cubes_and_does_not_care_about_units() {
+    for (seed, expected, tolerance) in [(1002, 2.0, 0.1), (1005, 5.0, 0.15), (1010, 10.0, 0.25)] {
+        let reference = REFERENCES.iter().find(|reference| reference.seed == seed).unwrap();
+        let cube = Lcg(seed).cube(reference.points, reference.dimension, reference.columns);
+        let neighbours = nearest(cube.view(), 20, Engine::Exact, &Silent).unwrap();
+        let found = levina_bickel(&neighbours, 10);
+        close(found.dimension, expected, tolerance);
+        let far = nearest(cube.mapv(|v| 1e3 * v).view(), 20, Engine::Exact, &Silent).unwrap();
+        close(levina_bickel(&far, 10).dimension, found.dimension, 1e-9);
+        // With two neighbours it is the mean of the logarithms of TwoNN's ratios.
+        close(levina_bickel(&neighbours, 2).dimension * (1.0 - 1.0 / reference.points as f64), reference.mle, 1e-9);
+    }
+}
+
+/// Values of an independent program (Prim's algorithm in float64 on prefixes of the points).
+#[test]
+fn spanning_trees_give_the_reference_values() {
+    for (seed, points, step, alpha, expected) in [
+        (1002, 500, 50, 1.0, 2.10166088),
+        (1005, 1000, 100, 1.0, 4.23705120),
+        (1010, 1000, 100, 1.0, 8.93992985),
+        (1002, 500, 50, 0.5, 2.11976987),
+        (1005, 1000, 100, 0.5, 4.33971471),
+        (1010, 1000, 100, 0.5, 9.24663280),
+    ] {
+        let reference = REFERENCES.iter().find(|reference| reference.seed == seed).unwrap();
+        let cube = Lcg(seed).cube(points, reference.dimension, reference.columns);
+        let prefixes: Vec<Vec<usize>> = (1..=points / step).map(|n| (0..n * step).collect()).collect();
+        let settings = PersistentHomology { alpha, ..PersistentHomology::default() };
+        let found = settings.of_samples(cube.view(), &prefixes, &Silent).unwrap();
+        close(found.dimension.unwrap(), expected, 1e-8);
+    }
+}
+
+#[test]
+fn trees_of_random_samples_read_the_dimension() {
+    let cube = Lcg(1005).cube(1000, 5, 30);
+    let found = PersistentHomology::default().estimate(cube.view(), &Silent).unwrap();
+    close(found.dimension.unwrap(), 4.6, 0.2);
+    assert_eq!((found.lengths[0].points, found.lengths.last().unwrap().points), (50, 1000));
+    assert_eq!(found, PersistentHomology::default().estimate(cube.view(), &Silent).unwrap());
+    let few = cube.slice(ndarray::s![..50, ..]);
+    let error = PersistentHomology::default().estimate(few, &Silent).unwrap_err();
+    assert!(error.to_string().contains("at least 100"), "{error}");
 }

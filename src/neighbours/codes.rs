@@ -130,8 +130,8 @@ impl Codes {
         (self.block(a), self.block(b))
     }
 
-    /// The frame of two blocks. `reach` says, for the number of a row, up to which distance its neighbours are wanted;
-    /// what is beyond is excluded by [`super::kernel::pairs_within`] where the codes can prove it.
+    /// The frame of two blocks. `reach` says, for the number of a row, up to which distance its neighbours are wanted, −∞ for
+    /// none at all; what is beyond is excluded by [`super::kernel::pairs_within`] where the codes can prove it.
     pub fn frame(&self, a: usize, b: usize, reach: impl Fn(usize) -> f64, frame: &mut Frame) {
         let mut products = [[0; BLOCK]; 4];
         let (mut step, mut square) = (0.0, 0.0);
@@ -160,7 +160,8 @@ impl Codes {
         frame.rounding = ROUNDING * (largest_a + largest_b) + f64::from(f32::MIN_POSITIVE);
         let limit = |row: usize, error: f64| {
             let reach = reach(row) + self.errors[row] + error + frame.lost;
-            round_up(reach * reach + frame.rounding)
+            // Who looks for nothing has a reach of −∞.
+            if reach < 0.0 { f32::NEG_INFINITY } else { round_up(reach * reach + frame.rounding) }
         };
         for row in 0..BLOCK {
             frame.first_reach[row] = limit(a * BLOCK + row, self.largest_errors[b]);
@@ -171,7 +172,7 @@ impl Codes {
     /// Whether a pair may be nearer than `reach`, by the errors of its own two rows.
     pub fn may_be_within(&self, frame: &Frame, (i, j): (usize, usize), squared: f32, reach: f64) -> bool {
         let limit = reach + self.errors[i] + self.errors[j] + frame.lost;
-        f64::from(squared) <= limit * limit + frame.rounding
+        limit >= 0.0 && f64::from(squared) <= limit * limit + frame.rounding
     }
 
     fn centre(&self, block: usize) -> &[f32] {

@@ -7,7 +7,9 @@
 mod axes;
 mod ball_tree;
 mod centred;
+mod coded;
 mod codes;
+mod coordinates;
 mod direct;
 mod embedding;
 mod equal;
@@ -17,6 +19,7 @@ mod mixing;
 mod order;
 mod product;
 mod real;
+mod spanning_tree;
 mod twins;
 mod vectors;
 
@@ -32,6 +35,7 @@ use crate::progress::{Cancelled, Observer};
 
 pub use equal::first_equal_row;
 pub use real::Real;
+pub use spanning_tree::{Edge, spanning_tree};
 
 /// How the neighbours are found. The answer does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -190,6 +194,22 @@ pub fn nearest<T: Real>(
     engine: Engine,
     observer: &dyn Observer,
 ) -> Result<Neighbours, NeighbourError> {
+    checked(points, k, |points, centring| {
+        let engine = engine.resolve(points.rows(), points.columns);
+        let found = match engine {
+            Engine::BallTree => ball_tree::search(points, centring, k, observer)?,
+            _ => exact::search(coordinates::Means::best(), points, centring, k, observer)?,
+        };
+        Ok(found.into_neighbours(points.rows(), k, engine, centring.scale))
+    })
+}
+
+/// Hands points that can be searched on, with what centres them.
+fn checked<T: Real, R>(
+    points: ArrayView2<'_, T>,
+    k: usize,
+    search: impl FnOnce(&direct::Points<'_, T>, &centred::Centring) -> Result<R, NeighbourError>,
+) -> Result<R, NeighbourError> {
     let (rows, columns) = points.dim();
     if columns == 0 || k == 0 {
         return Err(NeighbourError::Nothing { columns, wanted: k });
@@ -203,13 +223,7 @@ pub fn nearest<T: Real>(
     let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
     let values = contiguous.as_slice().expect("standard layout is contiguous");
     let centring = centred::Centring::of(values, columns)?;
-    let points = direct::Points { values, columns, scale: centring.scale };
-    let engine = engine.resolve(rows, columns);
-    let found = match engine {
-        Engine::BallTree => ball_tree::search(&points, &centring, k, observer)?,
-        _ => exact::search(exact::Means::best(), &points, &centring, k, observer)?,
-    };
-    Ok(found.into_neighbours(rows, k, engine, centring.scale))
+    search(&direct::Points { values, columns, scale: centring.scale }, &centring)
 }
 
 /// The `k` nearest of the rows `among` to row `row`, searched directly in float64: (distance, row number), nearest first.

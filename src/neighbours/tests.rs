@@ -1,7 +1,7 @@
 use ndarray::{Array2, ArrayView2, array};
 use proptest::prelude::*;
 
-use super::exact::{Coordinates, Means};
+use super::coordinates::{Coordinates, Means};
 use super::*;
 use crate::progress::{CancelFlag, Silent};
 
@@ -280,4 +280,70 @@ fn engines_have_names() {
     assert_eq!(error.to_string(), "unknown neighbour engine \"kd-tree\"; use auto, ball-tree or exact");
     assert_eq!(Engine::Auto.resolve(1_000_000, 3), Engine::BallTree);
     assert_eq!(Engine::Auto.resolve(1_000_000, 768), Engine::Exact);
+}
+
+/// Prim's algorithm on distances in float64: the lengths of the edges, ascending.
+fn prim<T: Real>(points: ArrayView2<'_, T>) -> Vec<f64> {
+    let mut nearest = vec![f64::INFINITY; points.nrows()];
+    let (mut lengths, mut last) = (Vec::new(), 0);
+    nearest[0] = f64::NEG_INFINITY;
+    for _ in 1..points.nrows() {
+        for other in 0..points.nrows() {
+            if nearest[other] > f64::NEG_INFINITY {
+                nearest[other] = nearest[other].min(brute_force_pair(points, last, other));
+            }
+        }
+        let outside = (0..points.nrows()).filter(|&row| nearest[row] > f64::NEG_INFINITY);
+        last = outside.min_by(|&a, &b| nearest[a].total_cmp(&nearest[b])).unwrap();
+        lengths.push(nearest[last]);
+        nearest[last] = f64::NEG_INFINITY;
+    }
+    lengths.sort_by(f64::total_cmp);
+    lengths
+}
+
+fn check_tree<T: Real>(points: &Array2<T>) {
+    let tree = spanning_tree(points.view(), &Silent).unwrap();
+    let expected = prim(points.view());
+    assert_eq!(tree.len(), expected.len());
+    for (edge, expected) in tree.iter().zip(expected) {
+        assert!((edge.length - expected).abs() <= 1e-12 * expected, "{} is not {expected}", edge.length);
+        let (a, b) = (edge.ends.0 as usize, edge.ends.1 as usize);
+        assert!(a < b && (edge.length - brute_force_pair(points.view(), a, b)).abs() <= 1e-12 * edge.length);
+    }
+    // It joins all rows: every edge joins two parts that were apart.
+    let mut part: Vec<usize> = (0..points.nrows()).collect();
+    for edge in tree {
+        let (from, to) = (part[edge.ends.1 as usize], part[edge.ends.0 as usize]);
+        assert_ne!(from, to);
+        part.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn the_tree_is_that_of_prim(
+        shape in proptest::sample::select(&SHAPES[..]),
+        rows in 2usize..70,
+        columns in 1usize..20,
+        seed in any::<u64>(),
+    ) {
+        let points = points(shape, rows, columns, lcg(seed));
+        check_tree(&points);
+        check_tree(&points.mapv(|v| v as f32));
+    }
+}
+
+/// Clusters far apart and larger than the lists of neighbours: passes have to find the edges between them.
+#[test]
+fn clusters_are_joined_by_their_shortest_edges() {
+    let mut draw = lcg(4);
+    let points = Array2::from_shape_fn((300, 5), |(row, column)| {
+        let centre = if column == row % 5 { 50.0 * (row % 5) as f64 } else { 0.0 };
+        centre + draw()
+    });
+    check_tree(&points);
+    check_tree(&points.mapv(|v| v as f32));
 }

@@ -1,0 +1,105 @@
+//! GRIDE: the dimension as a function of scale, from ratios of distances to farther neighbours.
+//!
+//! Denti, Doimo, Laio, Mira (2022), *The generalized ratios intrinsic dimension estimator*, Scientific Reports 12:20005. With
+//! `r_n` the distance to the n-th neighbour, `μ = r_{n2}/r_{n1}` has, where the density is constant up to `r_{n2}`, the
+//! likelihood whose score in `d` is
+//!
+//! ```text
+//! (N − 1)/d + (n2 − n1 − 1) Σ ln μ / (1 − μ^(−d)) − (n2 − 1) Σ ln μ,
+//! ```
+//!
+//! which falls as `d` grows. `n1 = 1, n2 = 2` is TwoNN by maximum likelihood.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::neighbours::Neighbours;
+
+/// The dimension read at one scale.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ScaleEstimate {
+    /// The neighbours whose distances are compared.
+    pub neighbours: (usize, usize),
+    /// The estimate; infinite where all ratios are 1.
+    pub dimension: f64,
+    /// `1/√I` with the observed information `I`, for independent ratios.
+    pub standard_error: f64,
+    /// Mean of the two distances, over all points: what "scale" means here.
+    pub distance: f64,
+}
+
+/// Neighbours that a scan up to the given number needs for its last pair, at most: 64 for 64.
+pub const GRIDE_NEIGHBOURS: usize = 64;
+
+/// GRIDE with `n2 = 2 n1` for `n1 = 1, 2, 4, …` as far as the neighbours `[points, k]` reach.
+pub fn gride_scan(neighbours: &Neighbours) -> Vec<ScaleEstimate> {
+    let k = neighbours.distances.ncols();
+    let firsts = std::iter::successors(Some(1), |n| Some(2 * n)).take_while(|n| 2 * n <= k);
+    firsts.map(|n1| gride(neighbours, n1, 2 * n1)).collect()
+}
+
+/// GRIDE for one pair of neighbours, `1 ≤ n1 < n2 ≤ k`.
+pub fn gride(neighbours: &Neighbours, n1: usize, n2: usize) -> ScaleEstimate {
+    let pairs = || neighbours.distances.rows().into_iter().map(|row| (row[n1 - 1], row[n2 - 1]));
+    let logarithms: Vec<f64> = pairs().map(|(near, far)| (far / near).ln()).collect();
+    let (dimension, standard_error) = solve(&logarithms, n1, n2);
+    let sum: f64 = pairs().map(|(near, far)| (near + far) / 2.0).sum();
+    ScaleEstimate { neighbours: (n1, n2), dimension, standard_error, distance: sum / logarithms.len() as f64 }
+}
+
+/// The root of the score and its standard error, from `ln μ` of every point.
+pub(super) fn solve(logarithms: &[f64], n1: usize, n2: usize) -> (f64, f64) {
+    let points = logarithms.len() as f64;
+    let sum: f64 = logarithms.iter().sum();
+    // Of the first two neighbours the score has no middle term.
+    let between = (n2 - n1 - 1) as f64;
+    if sum <= 0.0 {
+        return (f64::INFINITY, f64::INFINITY);
+    }
+    let score = |d: f64| (points - 1.0) / d + between * weighted(logarithms, d) - (n2 - 1) as f64 * sum;
+    let dimension = if between == 0.0 { (points - 1.0) / sum } else { root(score, points / sum) };
+    let information = points / (dimension * dimension) + between * curvature(logarithms, dimension);
+    (dimension, information.sqrt().recip())
+}
+
+/// `Σ ln μ / (1 − μ^(−d))`
+fn weighted(logarithms: &[f64], d: f64) -> f64 {
+    // As μ goes to 1, each term goes to 1/d.
+    let term = |&l: &f64| if l > 0.0 { l / -(-d * l).exp_m1() } else { d.recip() };
+    sum_of(logarithms, term)
+}
+
+/// `Σ (ln μ / (1 − μ^(−d)))² μ^(−d)`
+fn curvature(logarithms: &[f64], d: f64) -> f64 {
+    let term = |&l: &f64| {
+        let weight = if l > 0.0 { l / -(-d * l).exp_m1() } else { d.recip() };
+        weight * weight * (-d * l).exp()
+    };
+    sum_of(logarithms, term)
+}
+
+/// A sum that does not depend on the number of threads.
+fn sum_of(values: &[f64], term: impl Fn(&f64) -> f64 + Sync) -> f64 {
+    let parts: Vec<f64> = values.par_chunks(4096).map(|part| part.iter().map(&term).sum()).collect();
+    parts.into_iter().sum()
+}
+
+/// The root of a function that falls: bracketed by doubling, then halved until neither end moves.
+fn root(falling: impl Fn(f64) -> f64, start: f64) -> f64 {
+    let (mut low, mut high) = (start, start);
+    while falling(low) < 0.0 && low > f64::MIN_POSITIVE {
+        low /= 2.0;
+    }
+    while falling(high) > 0.0 && high < f64::MAX / 4.0 {
+        high *= 2.0;
+    }
+    while high - low > 1e-12 * high {
+        let middle = low + (high - low) / 2.0;
+        if falling(middle) > 0.0 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low + (high - low) / 2.0
+}

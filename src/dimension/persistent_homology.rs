@@ -1,0 +1,148 @@
+//! The persistent-homology dimension in degree 0, from minimum spanning trees of samples of different size.
+//!
+//! Adams et al. (2020), *A fractal dimension for measures via persistent homology*; Schweinhart (2021). With
+//! `E_α(n) = Σ length^α` over the edges of the minimum spanning tree of `n` points, `E_α(n) ~ c n^((d − α)/d)`, so a straight
+//! line of slope `m` through `ln E` against `ln n` gives `d = α/(1 − m)`.
+
+use ndarray::{ArrayView2, Axis};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+
+use super::{DimensionError, MINIMUM_POINTS};
+use crate::neighbours::{Real, spanning_tree};
+use crate::progress::{Observer, Silent};
+
+/// Settings of the estimate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PersistentHomology {
+    /// The exponent of the lengths, above 0.
+    pub alpha: f64,
+    /// How many sizes of samples.
+    pub sizes: usize,
+    /// Samples of every size but the largest, which is all points.
+    pub samples: usize,
+    /// Seed of the samples.
+    pub seed: u64,
+}
+
+impl Default for PersistentHomology {
+    fn default() -> Self {
+        Self { alpha: 1.0, sizes: 9, samples: 5, seed: 0 }
+    }
+}
+
+/// The total length of the tree at one size of the sample.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TreeLength {
+    /// Points.
+    pub points: usize,
+    /// `E_α`: the median over the samples.
+    pub length: f64,
+}
+
+/// What the trees say.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TreeEstimate {
+    /// `α/(1 − m)`; `None` where the slope is 1 or more, and the trees say nothing.
+    pub dimension: Option<f64>,
+    /// From the residuals of the line, with the slope's error propagated.
+    pub standard_error: Option<f64>,
+    /// Slope `m` of `ln E` against `ln n`.
+    pub slope: f64,
+    /// The points of the line.
+    pub lengths: Vec<TreeLength>,
+}
+
+impl PersistentHomology {
+    /// The dimension of points `[points, columns]`: trees of log-spaced sizes from the larger of 50 and a twentieth of the
+    /// points up to all of them, of several random samples each.
+    ///
+    /// # Errors
+    /// Fewer than 100 points, NaN or infinite values, cancelled.
+    pub fn estimate<T: Real>(
+        &self,
+        points: ArrayView2<'_, T>,
+        observer: &dyn Observer,
+    ) -> Result<TreeEstimate, DimensionError> {
+        let rows = points.nrows();
+        let mut order: Vec<usize> = (0..rows).collect();
+        let mut samples = Vec::new();
+        for size in sizes(rows, self.sizes) {
+            let repetitions = if size == rows { 1 } else { self.samples };
+            for repetition in 0..repetitions {
+                let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+                random.set_stream(repetition as u64 + ((size as u64) << 16));
+                order.sort_unstable();
+                order.shuffle(&mut random);
+                let mut sample = order[..size].to_vec();
+                sample.sort_unstable();
+                samples.push(sample);
+            }
+        }
+        self.of_samples(points, &samples, observer)
+    }
+
+    /// The same for samples that are given as lists of row numbers; samples of equal size are taken together.
+    ///
+    /// # Errors
+    /// As [`PersistentHomology::estimate`]; fewer than two sizes.
+    pub fn of_samples<T: Real>(
+        &self,
+        points: ArrayView2<'_, T>,
+        samples: &[Vec<usize>],
+        observer: &dyn Observer,
+    ) -> Result<TreeEstimate, DimensionError> {
+        let mut found: Vec<(usize, Vec<f64>)> = Vec::new();
+        for sample in samples {
+            observer.check()?;
+            let chosen = points.select(Axis(0), sample);
+            let tree = spanning_tree(chosen.view(), &Silent)?;
+            let length: f64 = tree.iter().map(|edge| edge.length.powf(self.alpha)).sum();
+            match found.iter_mut().find(|(size, _)| *size == sample.len()) {
+                Some((_, lengths)) => lengths.push(length),
+                None => found.push((sample.len(), vec![length])),
+            }
+        }
+        if found.len() < 2 {
+            return Err(DimensionError::TooFewSizes { points: points.nrows() });
+        }
+        let lengths: Vec<TreeLength> =
+            found.into_iter().map(|(points, lengths)| TreeLength { points, length: median(lengths) }).collect();
+        let (slope, slope_error) = line(&lengths);
+        let rest = 1.0 - slope;
+        let dimension = (rest > 0.0).then(|| self.alpha / rest);
+        let standard_error = dimension.map(|dimension| dimension * slope_error / rest);
+        Ok(TreeEstimate { dimension, standard_error, slope, lengths })
+    }
+}
+
+/// Log-spaced sizes up to `rows`, without repetitions.
+fn sizes(rows: usize, count: usize) -> Vec<usize> {
+    let smallest = MINIMUM_POINTS.max(rows / 20).min(rows);
+    let ratio = (rows as f64 / smallest as f64).ln();
+    let mut sizes: Vec<usize> = (0..count)
+        .map(|at| (smallest as f64 * (ratio * at as f64 / (count.max(2) - 1) as f64).exp()).round() as usize)
+        .collect();
+    sizes.dedup();
+    sizes
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
+}
+
+/// Slope of the straight line through `ln length` against `ln points` by least squares, and its standard error.
+fn line(lengths: &[TreeLength]) -> (f64, f64) {
+    let count = lengths.len() as f64;
+    let values: Vec<(f64, f64)> = lengths.iter().map(|l| ((l.points as f64).ln(), l.length.ln())).collect();
+    let (mean_x, mean_y) = values.iter().fold((0.0, 0.0), |(x, y), value| (x + value.0 / count, y + value.1 / count));
+    let squares: f64 = values.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    let slope = values.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / squares;
+    let residuals: f64 = values.iter().map(|(x, y)| (y - mean_y - slope * (x - mean_x)).powi(2)).sum();
+    let error = if lengths.len() > 2 { (residuals / (count - 2.0) / squares).sqrt() } else { f64::NAN };
+    (slope, error)
+}

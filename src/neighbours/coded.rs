@@ -1,0 +1,168 @@
+//! Points in codes, and a pass over all pairs of them: each is excluded by a proven bound or measured.
+//!
+//! 1. Points become vectors with fewer coordinates that are never farther apart ([`super::embedding`]), these are put in an
+//!    order in which neighbours are near ([`super::order`]) and written as 8-bit codes, block by block ([`super::codes`]).
+//! 2. Of two blocks, every pair of rows is compared by its codes ([`super::kernel`]); each pair of blocks is looked at once,
+//!    near ones first, and not at all where their boxes are too far apart.
+//! 3. What the codes cannot exclude is measured: in float32 as far as that tells it to be too far, then in float64
+//!    ([`super::direct`]).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::codes::{Codes, Frame};
+use super::direct::Points;
+use super::embedding::{Embedding, Space};
+use super::kernel::{BLOCK, Pair, Scratch, Way, pairs_within};
+use super::order::{Boxes, near_rows_together};
+use super::{NeighbourError, Real, Work};
+use crate::progress::{Event, Observer};
+
+pub(super) struct Coded<'a, T> {
+    pub points: &'a Points<'a, T>,
+    pub codes: Codes,
+    /// `[rows]`: the row at a place. Everything else goes by places, `block · BLOCK + row in the block`.
+    pub order: Vec<u32>,
+    boxes: Boxes,
+    /// `[blocks]`: by how much a gap between boxes may be too large.
+    gap_errors: Vec<f64>,
+}
+
+/// Who looks for what in a pass over all pairs.
+pub(super) trait Seeker: Sync {
+    /// The largest distance that may still count for a place. It may fall during the pass.
+    fn reach(&self, place: usize) -> f64;
+
+    /// The largest reach of a block.
+    fn block_reach(&self, block: usize) -> f64;
+
+    /// Whether a pair of places counts at all.
+    fn counts(&self, one: usize, other: usize) -> bool;
+
+    /// Takes pairs (row in block `a`, row in block `b`, squared distance) that were within reach of one of the two.
+    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]);
+}
+
+impl<'a, T: Real> Coded<'a, T> {
+    pub fn new(way: Way, points: &'a Points<'a, T>, embedding: &Embedding<'a, T>) -> Self {
+        let (rows, columns) = (points.rows(), embedding.leading_columns());
+        let (mut leading, mut distances) = (vec![0.0; rows * columns], vec![0.0; rows]);
+        let parts = leading.par_chunks_mut(BLOCK * columns).zip(distances.par_chunks_mut(BLOCK)).enumerate();
+        parts.for_each_init(Space::default, |space, (block, (values, distances))| {
+            embedding.leading(block * BLOCK, values, distances, space);
+        });
+        let order = near_rows_together(&leading, columns, BLOCK);
+        let boxes = Boxes::of(&order, &leading, columns, BLOCK);
+        let codes = Codes::of(embedding, &order, way);
+        let gap_errors = order
+            .par_chunks(BLOCK)
+            .map(|rows| embedding.leading_error(rows.iter().map(|&row| distances[row as usize]).fold(0.0, f64::max)))
+            .collect();
+        Self { points, codes, order, boxes, gap_errors }
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.codes.blocks()
+    }
+
+    /// The places of a block that are points.
+    pub fn places(&self, block: usize) -> std::ops::Range<usize> {
+        block * BLOCK..((block + 1) * BLOCK).min(self.order.len())
+    }
+
+    /// Shows the seeker every pair that may be within its reach.
+    pub fn pass(&self, seeker: &impl Seeker, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
+        let blocks = self.blocks();
+        let total = (blocks * (blocks + 1) / 2) as u64;
+        let next = Mutex::new((0, 0));
+        let done = AtomicU64::new(0);
+        observer.observe(Event::Begin { stage, total: Some(total), done: 0, unit: "blocks" });
+        // Near blocks first: then reaches are short where most pairs are compared.
+        let take = || {
+            let mut next = locked(&next);
+            let (distance, first) = *next;
+            *next = if first + distance + 1 < blocks { (distance, first + 1) } else { (distance + 1, 0) };
+            (distance < blocks).then_some((first, first + distance))
+        };
+        let work = (0..rayon::current_num_threads())
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|_| {
+                let mut space = Workspace::new();
+                while let Some((a, b)) = take() {
+                    observer.check()?;
+                    self.compare(a, b, seeker, &mut space);
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    observer.observe(Event::Advance { done, detail: "" });
+                }
+                Ok::<_, NeighbourError>(space.work)
+            })
+            .try_reduce(Work::default, |a, b| Ok(a + b))?;
+        observer.observe(Event::End);
+        Ok(work)
+    }
+
+    fn compare(&self, a: usize, b: usize, seeker: &impl Seeker, space: &mut Workspace) {
+        let reach = seeker.block_reach(a).max(seeker.block_reach(b));
+        if self.boxes.gap(a, b) > reach + self.gap_errors[a] + self.gap_errors[b] {
+            return;
+        }
+        let Workspace { frame, scratch, pairs, measured, work } = space;
+        let rows = self.order.len();
+        // Nobody looks for the neighbours of what only fills up the last block.
+        let reach = |place: usize| if place < rows { seeker.reach(place) } else { f64::NEG_INFINITY };
+        self.codes.frame(a, b, reach, frame);
+        pairs.clear();
+        let pair = self.codes.pair(a, b);
+        pairs_within(self.codes.way, pair, self.codes.width, &frame.terms(), scratch, pairs);
+        work.compared += (BLOCK * BLOCK) as u64;
+        measured.clear();
+        for pair in pairs.iter().filter(|pair| a != b || pair.first < pair.second) {
+            let (i, j) = (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
+            if j >= rows || !seeker.counts(i, j) {
+                continue;
+            }
+            let reach = reach(i).max(reach(j));
+            if !self.codes.may_be_within(frame, (i, j), pair.squared, reach) {
+                continue;
+            }
+            work.measured += 1;
+            let (x, y) = (self.order[i] as usize, self.order[j] as usize);
+            if let Some(squared) = self.points.squared_distance_within(x, y, reach) {
+                measured.push((pair.first, pair.second, squared));
+            }
+        }
+        if !measured.is_empty() {
+            work.settled += measured.len() as u64;
+            seeker.take(a, b, measured);
+        }
+    }
+}
+
+/// What a thread works with.
+struct Workspace {
+    frame: Box<Frame>,
+    scratch: Scratch,
+    pairs: Vec<Pair>,
+    measured: Vec<(u8, u8, f64)>,
+    work: Work,
+}
+
+impl Workspace {
+    fn new() -> Self {
+        Self {
+            frame: Frame::new(),
+            scratch: Scratch::default(),
+            pairs: Vec::new(),
+            measured: Vec::new(),
+            work: Work::default(),
+        }
+    }
+}
+
+/// A panic elsewhere ends the search anyway.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

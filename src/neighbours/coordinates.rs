@@ -1,0 +1,144 @@
+//! How many coordinates the vectors have that stand for the points: decided by a sample.
+
+use rayon::prelude::*;
+
+use super::Real;
+use super::axes::Axes;
+use super::centred::Centring;
+use super::direct::{Best, Points};
+use super::embedding::{Embedding, centred_rows, shares, spread};
+use super::kernel::Way;
+use super::product::{self, AXES};
+
+/// With fewer columns than this, all of them are compared.
+const FEW_COLUMNS: usize = 96;
+/// Rows that axes are found from, and that the number of axes is decided by.
+const SAMPLE: usize = 1024;
+const QUERIES: usize = 16;
+
+/// How the search is done; the answer does not depend on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Means {
+    pub codes: Way,
+    pub products: product::Way,
+    pub coordinates: Coordinates,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinates {
+    /// As many as a sample says.
+    Chosen,
+    /// All of them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
+    Whole,
+    /// Those along so many axes less one, and the length of the rest.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
+    Along(usize),
+}
+
+impl Means {
+    /// The fastest on this processor.
+    pub fn best() -> Self {
+        Self { codes: Way::detect(), products: product::Way::detect(), coordinates: Coordinates::Chosen }
+    }
+
+    /// The vectors that stand for the points in a search for `k` neighbours.
+    pub fn embedding<'a, T: Real>(
+        self,
+        points: &'a Points<'a, T>,
+        centring: &'a Centring,
+        k: usize,
+    ) -> Embedding<'a, T> {
+        match self.coordinates {
+            Coordinates::Chosen => chosen(self, points, centring, k),
+            Coordinates::Whole => Embedding::whole(points, centring),
+            Coordinates::Along(count) => {
+                let sample = centred_rows(points, centring, &spread(points.rows(), SAMPLE));
+                match Axes::of(sample.view(), count) {
+                    Some(axes) => Embedding::with_axes(points, centring, &axes, count, self.products),
+                    None => Embedding::whole(points, centring),
+                }
+            }
+        }
+    }
+}
+
+fn chosen<'a, T: Real>(means: Means, points: &'a Points<'a, T>, centring: &'a Centring, k: usize) -> Embedding<'a, T> {
+    let (rows, columns) = (points.rows(), points.columns);
+    let pairs = rows as f64 * rows as f64 / 2.0;
+    let counts: Vec<usize> =
+        [1, 2, 3, 4, 6].into_iter().map(|n| n * AXES).filter(|&count| 4 * count <= 3 * columns).collect();
+    let saved = compare_cost(means.codes, columns) - compare_cost(means.codes, 3 * AXES);
+    if columns < FEW_COLUMNS || pairs * saved < CHOICE_COST * columns as f64 {
+        return Embedding::whole(points, centring);
+    }
+    let sample = centred_rows(points, centring, &spread(rows, SAMPLE));
+    let (Some(&most), true) = (counts.last(), counts.len() > 1) else { return Embedding::whole(points, centring) };
+    let Some(axes) = Axes::of(sample.view(), most) else { return Embedding::whole(points, centring) };
+
+    let queries = spread(rows, QUERIES);
+    let near = reaches(points, &queries, k);
+    let query_rows = centred_rows(points, centring, &queries);
+    let square = |rows: &ndarray::Array2<f32>| -> Vec<f64> {
+        rows.rows().into_iter().map(|row| row.iter().map(|&value| f64::from(value) * f64::from(value)).sum()).collect()
+    };
+    let (query_squares, squares) = (square(&query_rows), square(&sample));
+    let (query_coordinates, coordinates) = (query_rows.dot(&axes.values.t()), sample.dot(&axes.values.t()));
+    let left =
+        shares((query_coordinates.view(), &query_squares), (coordinates.view(), &squares), &near, &counts, CODES_LOSE);
+    let cost =
+        |coordinates: usize, left: f64| pairs * (compare_cost(means.codes, coordinates) + left * measure_cost(columns));
+    let whole = cost(columns, (WHOLE_LEAVES * k as f64 / rows as f64).min(1.0));
+    let few = counts.iter().zip(&left).map(|(&count, &left)| {
+        let turning = rows as f64 * columns as f64 * (count as f64 * TURN_COST + 1.0);
+        (cost(count, REACHES_ARE_LONGER * left) + turning, count)
+    });
+    match few.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((cost, count)) if cost < whole => Embedding::with_axes(points, centring, &axes, count, means.products),
+        _ => Embedding::whole(points, centring),
+    }
+}
+
+/// Reaches are longer while the search goes on than they are in the end: for the choice only.
+const REACHES_ARE_LONGER: f64 = 1.5;
+/// By how much codes shorten distances, as a share of the length of a vector: for the choice of coordinates only.
+const CODES_LOSE: f64 = 0.008;
+/// How many pairs per neighbour all coordinates leave to be measured: for the choice only.
+const WHOLE_LEAVES: f64 = 12.0;
+// Nanoseconds, measured on one processor; only their ratios matter.
+/// Of finding axes and trying them, for every column.
+const CHOICE_COST: f64 = 1e5;
+/// Of turning one coordinate of one row, for every axis.
+const TURN_COST: f64 = 0.02;
+
+/// Of comparing one pair.
+fn compare_cost(way: Way, coordinates: usize) -> f64 {
+    let (fixed, each) = match way {
+        #[cfg(target_arch = "x86_64")]
+        Way::Avx512 => (0.35, 0.0021),
+        #[cfg(target_arch = "x86_64")]
+        Way::Avx2 => (1.5, 0.03),
+        Way::Portable => (1.5, 0.06),
+    };
+    fixed + each * coordinates as f64
+}
+
+/// Of measuring one pair.
+fn measure_cost(columns: usize) -> f64 {
+    55.0 + 0.1 * columns as f64
+}
+
+/// The distance of the k-th neighbour of some rows, in scaled units.
+fn reaches<T: Real>(points: &Points<'_, T>, queries: &[usize], k: usize) -> Vec<f64> {
+    let nearest = |query: usize| {
+        let mut best = Best::new(k);
+        for other in (0..points.rows()).filter(|&other| other != query) {
+            let reach = best.limit().sqrt();
+            if let Some(squared) = points.squared_distance_within(query, other, reach) {
+                best.offer(squared, other as u32);
+            }
+        }
+        best.limit().sqrt()
+    };
+    queries.par_iter().map(|&query| nearest(query)).collect()
+}

@@ -1,0 +1,225 @@
+//! The Euclidean minimum spanning tree of all points, exact.
+//!
+//! Borůvka's algorithm: the shortest edge that leaves a component belongs to the tree, so all components are joined by theirs,
+//! again and again. Most of these edges are among the nearest neighbours of a point. Where all of a point's neighbours are in
+//! its own component already and an edge as short as the best one known might lie beyond them, a pass over all pairs looks
+//! for it, with the best edge of the component as reach.
+
+use std::cmp::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use super::coded::{Coded, Seeker, locked};
+use super::coordinates::Means;
+use super::direct::Points;
+use super::exact::{load, lower, nearest};
+use super::kernel::BLOCK;
+use super::twins::Twins;
+use super::{NeighbourError, Real, checked};
+use crate::progress::Observer;
+
+/// Neighbours whose edges are known from the beginning.
+const NEIGHBOURS: usize = 10;
+
+/// An edge of a tree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Edge {
+    /// Row numbers of its ends, the smaller one first.
+    pub ends: (u32, u32),
+    /// Euclidean length.
+    pub length: f64,
+}
+
+/// The minimum spanning tree of the rows of `points` `[points, columns]` in Euclidean distance: one edge less than there are
+/// rows, shortest first. Identical rows are joined by edges of length 0.
+///
+/// # Errors
+/// A NaN or infinite value (the first one is named), fewer than two rows, no columns, cancelled.
+pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer) -> Result<Vec<Edge>, NeighbourError> {
+    checked(points, 1, |points, centring| {
+        let means = Means::best();
+        let twins = Twins::of(points);
+        let mut edges: Vec<Edge> = Vec::with_capacity(points.rows() - 1);
+        for rows in &twins.rows {
+            edges.extend(rows[1..].iter().map(|&row| Edge { ends: (rows[0], row), length: 0.0 }));
+        }
+        if twins.groups() > 1 {
+            let values = if twins.groups() == points.rows() { None } else { Some(twins.distinct_rows(points)) };
+            let values = values.as_deref().unwrap_or(points.values);
+            let distinct = Points { values, columns: points.columns, scale: points.scale };
+            let embedding = means.embedding(&distinct, centring, NEIGHBOURS.min(twins.groups() - 1));
+            let coded = Coded::new(means.codes, &distinct, &embedding);
+            for (squared, a, b) in grow(&coded, observer)? {
+                let (a, b) = (twins.rows[a as usize][0], twins.rows[b as usize][0]);
+                edges.push(Edge { ends: (a.min(b), a.max(b)), length: squared.sqrt() / points.scale });
+            }
+        }
+        edges.sort_by(|a, b| a.length.total_cmp(&b.length).then(a.ends.cmp(&b.ends)));
+        Ok(edges)
+    })
+}
+
+/// Squared length and ends, the smaller row first: of equal lengths the order of the ends decides, everywhere, so that
+/// joining along the shortest edges never closes a circle.
+type Candidate = (f64, u32, u32);
+
+const NONE: Candidate = (f64::INFINITY, u32::MAX, u32::MAX);
+
+fn candidate(squared: f64, a: u32, b: u32) -> Candidate {
+    (squared, a.min(b), a.max(b))
+}
+
+fn order_of(a: &Candidate, b: &Candidate) -> Ordering {
+    a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2)))
+}
+
+fn grow<T: Real>(coded: &Coded<'_, T>, observer: &dyn Observer) -> Result<Vec<Candidate>, NeighbourError> {
+    let rows = coded.order.len();
+    let k = NEIGHBOURS.min(rows - 1);
+    let near = nearest(coded, k, observer)?;
+    let mut components = Components::new(rows);
+    let mut edges = Vec::with_capacity(rows - 1);
+    while edges.len() + 1 < rows {
+        let mut round = Round::new(coded, &components);
+        // The nearest neighbour outside, or how far away it is at least.
+        let beyond: Vec<f64> = (0..rows)
+            .into_par_iter()
+            .map(|row| {
+                let range = row * k..(row + 1) * k;
+                let outside = range.clone().find(|&at| round.label[near.indices[at] as usize] != round.label[row]);
+                if let Some(at) = outside {
+                    round.offer(round.label[row], candidate(near.squared[at], row as u32, near.indices[at]));
+                    return f64::INFINITY;
+                }
+                near.squared[range.end - 1]
+            })
+            .collect();
+        let open: Vec<bool> =
+            (0..rows).map(|row| k < rows - 1 && beyond[row] <= round.best(round.label[row]).0).collect();
+        if open.contains(&true) {
+            round.open = open;
+            coded.pass(&round, observer, "joining components")?;
+        }
+        for best in round.best {
+            let (squared, a, b) = best.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if components.join(a, b) {
+                edges.push((squared, a, b));
+            }
+        }
+    }
+    Ok(edges)
+}
+
+/// Which rows are joined (union by size, paths halved).
+struct Components {
+    parent: Vec<u32>,
+    size: Vec<u32>,
+}
+
+impl Components {
+    fn new(rows: usize) -> Self {
+        Self { parent: (0..rows as u32).collect(), size: vec![1; rows] }
+    }
+
+    fn find(&mut self, mut row: u32) -> u32 {
+        while self.parent[row as usize] != row {
+            let above = self.parent[row as usize];
+            self.parent[row as usize] = self.parent[above as usize];
+            row = self.parent[row as usize];
+        }
+        row
+    }
+
+    fn join(&mut self, a: u32, b: u32) -> bool {
+        let (a, b) = (self.find(a), self.find(b));
+        if a == b {
+            return false;
+        }
+        let (large, small) = if self.size[a as usize] >= self.size[b as usize] { (a, b) } else { (b, a) };
+        self.parent[small as usize] = large;
+        self.size[large as usize] += self.size[small as usize];
+        true
+    }
+}
+
+/// One round: the shortest edge out of every component.
+struct Round<'a, T> {
+    coded: &'a Coded<'a, T>,
+    /// `[rows]`: number of the component of a row.
+    label: Vec<u32>,
+    /// `[components]`
+    best: Vec<Mutex<Candidate>>,
+    /// `[components]`: bits of a float32 that the length of the best edge does not exceed.
+    reach: Vec<AtomicU32>,
+    /// `[rows]`: whether a row may have a shorter edge than is known.
+    open: Vec<bool>,
+}
+
+impl<'a, T: Real> Round<'a, T> {
+    fn new(coded: &'a Coded<'a, T>, components: &Components) -> Self {
+        let mut components = Components { parent: components.parent.clone(), size: Vec::new() };
+        let mut numbers = vec![u32::MAX; components.parent.len()];
+        let mut count = 0;
+        let label: Vec<u32> = (0..components.parent.len() as u32)
+            .map(|row| {
+                let number = &mut numbers[components.find(row) as usize];
+                if *number == u32::MAX {
+                    (*number, count) = (count, count + 1);
+                }
+                *number
+            })
+            .collect();
+        Self {
+            coded,
+            label,
+            best: (0..count).map(|_| Mutex::new(NONE)).collect(),
+            reach: (0..count).map(|_| AtomicU32::new(f32::INFINITY.to_bits())).collect(),
+            open: Vec::new(),
+        }
+    }
+}
+
+impl<T: Real> Round<'_, T> {
+    fn best(&self, component: u32) -> Candidate {
+        *locked(&self.best[component as usize])
+    }
+
+    fn offer(&self, component: u32, edge: Candidate) {
+        let mut best = locked(&self.best[component as usize]);
+        if order_of(&edge, &best).is_lt() {
+            *best = edge;
+            lower(&self.reach[component as usize], edge.0.sqrt());
+        }
+    }
+
+    fn row(&self, place: usize) -> usize {
+        self.coded.order[place] as usize
+    }
+}
+
+impl<T: Real> Seeker for Round<'_, T> {
+    fn reach(&self, place: usize) -> f64 {
+        let row = self.row(place);
+        if self.open[row] { load(&self.reach[self.label[row] as usize]) } else { f64::NEG_INFINITY }
+    }
+
+    fn block_reach(&self, block: usize) -> f64 {
+        self.coded.places(block).map(|place| self.reach(place)).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    fn counts(&self, one: usize, other: usize) -> bool {
+        self.label[self.row(one)] != self.label[self.row(other)]
+    }
+
+    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]) {
+        for &(i, j, squared) in pairs {
+            let (i, j) = (self.row(a * BLOCK + usize::from(i)), self.row(b * BLOCK + usize::from(j)));
+            let edge = candidate(squared, i as u32, j as u32);
+            self.offer(self.label[i], edge);
+            self.offer(self.label[j], edge);
+        }
+    }
+}
