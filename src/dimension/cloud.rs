@@ -1,20 +1,20 @@
 //! From the rows of a layer to points that an estimator may use: finite, distinct, with their nearest neighbours.
 
-use ndarray::{ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
 
 use super::two_nn::Counts;
 use super::{DimensionError, MINIMUM_POINTS, TwoNn};
-use crate::neighbours::{Neighbours, Real, first_equal_row, nearest};
+use crate::neighbours::{Neighbours, Real, first_equal_row, nearest_in_rows};
 use crate::progress::Observer;
 
 /// The finite, distinct rows of a layer and the nearest neighbours of each among them.
 pub struct Cloud<'a, T> {
-    /// `[kept, columns]`
-    pub points: CowArray<'a, T, Ix2>,
-    /// `[kept]`: their row numbers among the rows given, ascending.
+    /// `[rows, columns]`: all rows given.
+    pub points: ArrayView2<'a, T>,
+    /// `[kept]`: the numbers of those that count, ascending.
     pub rows: Vec<u32>,
-    /// Neighbours, numbered as `points` are.
+    /// Their neighbours among each other, numbered as `rows` are.
     pub neighbours: Neighbours,
     /// What was left out.
     pub counts: Counts,
@@ -65,12 +65,11 @@ pub fn prepare<'a, T: Real>(
         if kept.len() < MINIMUM_POINTS {
             return Err(counts.too_few(kept.len()));
         }
-        let chosen = select(points, &kept);
-        let neighbours = nearest(chosen.view(), k.min(kept.len() - 1), settings.engine, observer)?;
-        let stays = not_within_noise(chosen.view(), &neighbours, settings.noise);
+        let neighbours = nearest_in_rows(points, &kept, k.min(kept.len() - 1), settings.engine, observer)?;
+        let stays = not_within_noise(points, &kept, &neighbours, settings.noise);
         let near_duplicates = stays.iter().filter(|&&stays| !stays).count();
         if near_duplicates == 0 {
-            return Ok(Prepared::Cloud(Cloud { points: chosen, rows: kept, neighbours, counts }));
+            return Ok(Prepared::Cloud(Cloud { points, rows: kept, neighbours, counts }));
         }
         // Whoever had one of them as neighbour needs another: search again.
         counts.near_duplicates += near_duplicates;
@@ -138,24 +137,21 @@ fn degenerate<T: Real>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) -> O
     })
 }
 
-fn select<'a, T: Real>(points: ArrayView2<'a, T>, rows: &[u32]) -> CowArray<'a, T, Ix2> {
-    if rows.len() == points.nrows() {
-        return CowArray::from(points);
-    }
-    let rows: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
-    CowArray::from(points.select(Axis(0), &rows))
-}
-
 /// For every point whether it stays: of points within noise of each other, the first does.
-fn not_within_noise<T: Real>(points: ArrayView2<'_, T>, neighbours: &Neighbours, noise: f64) -> Vec<bool> {
-    let mut stays = vec![true; points.nrows()];
+fn not_within_noise<T: Real>(
+    points: ArrayView2<'_, T>,
+    rows: &[u32],
+    neighbours: &Neighbours,
+    noise: f64,
+) -> Vec<bool> {
+    let mut stays = vec![true; rows.len()];
     for (row, (distances, indices)) in
         neighbours.distances.rows().into_iter().zip(neighbours.indices.rows()).enumerate()
     {
         if !stays[row] {
             continue;
         }
-        let limit = noise * T::PRECISION * norm(points.row(row));
+        let limit = noise * T::PRECISION * norm(points.row(rows[row] as usize));
         let close = distances.iter().zip(indices).take_while(|&(&distance, _)| distance <= limit);
         close.filter(|&(_, &other)| other as usize > row).for_each(|(_, &other)| stays[other as usize] = false);
     }

@@ -56,7 +56,7 @@ fn failed(error: impl std::fmt::Display) -> NeighbourError {
 
 /// One centred row per group.
 fn centred<T: Real>(twins: &Twins, points: &Points<'_, T>, centring: &Centring) -> Array2<f64> {
-    let mut distinct = Array2::zeros((twins.groups(), points.columns));
+    let mut distinct = Array2::zeros((twins.groups(), points.columns()));
     for (mut row, members) in distinct.rows_mut().into_iter().zip(&twins.rows) {
         row.iter_mut().zip(centring.row(points.row(members[0] as usize))).for_each(|(to, from)| *to = from);
     }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::rows::Rows;
 use super::vectors::for_widest_vectors;
 use super::{NeighbourError, Real};
 
@@ -19,21 +20,20 @@ pub(super) struct Centring {
 const ROWS: usize = 256;
 
 impl Centring {
-    /// Looks at all values `[rows, columns]`; a NaN or an infinity is an error.
-    pub fn of<T: Real>(values: &[T], columns: usize) -> Result<Self, NeighbourError> {
+    /// Looks at all values; a NaN or an infinity is an error.
+    pub fn of<T: Real>(rows: &Rows<'_, T>) -> Result<Self, NeighbourError> {
+        let columns = rows.columns();
         // Sums of float32 values stay in the range of float64.
-        let prescale =
-            if T::as_single(values).is_some() { 1.0 } else { inverse_power_of_two(largest(values, columns)?) };
+        let prescale = if T::as_single(&[]).is_some() { 1.0 } else { inverse_power_of_two(largest(rows)?) };
         // Partial sums are collected in order, so the mean does not depend on the number of threads.
         let parts: Vec<Columns> =
-            values.par_chunks(ROWS * columns).map(|rows| Columns::of(rows, columns, prescale)).collect();
+            (0..rows.len().div_ceil(ROWS)).into_par_iter().map(|part| Columns::of(rows, part, prescale)).collect();
         let mut all = Columns::none(columns);
         parts.iter().for_each(|part| all.add(part));
         if all.sums.iter().any(|sum| !sum.is_finite()) {
-            return Err(first_non_finite(values, columns));
+            return Err(first_non_finite(rows));
         }
-        let rows = (values.len() / columns) as f64;
-        let means: Vec<f64> = all.sums.iter().map(|sum| sum / rows).collect();
+        let means: Vec<f64> = all.sums.iter().map(|sum| sum / rows.len() as f64).collect();
         let spread = means.iter().zip(all.low.iter().zip(&all.high));
         let spread = spread.fold(0.0, |spread: f64, (mean, (low, high))| spread.max(mean - low).max(high - mean));
         let rescale = inverse_power_of_two(spread);
@@ -89,10 +89,10 @@ impl Columns {
         Self { sums: vec![0.0; columns], low: vec![f64::INFINITY; columns], high: vec![f64::NEG_INFINITY; columns] }
     }
 
-    fn of<T: Real>(rows: &[T], columns: usize, prescale: f64) -> Self {
-        let mut all = Self::none(columns);
-        for row in rows.chunks_exact(columns) {
-            include(row, prescale, &mut all.sums, &mut all.low, &mut all.high);
+    fn of<T: Real>(rows: &Rows<'_, T>, part: usize, prescale: f64) -> Self {
+        let mut all = Self::none(rows.columns());
+        for row in part * ROWS..((part + 1) * ROWS).min(rows.len()) {
+            include(rows.row(row), prescale, &mut all.sums, &mut all.low, &mut all.high);
         }
         all
     }
@@ -115,12 +115,11 @@ for_widest_vectors! {
     }
 }
 
-fn largest<T: Real>(values: &[T], columns: usize) -> Result<f64, NeighbourError> {
-    let largest = values
-        .par_chunks(ROWS * columns)
-        .map(|chunk| chunk.iter().fold(0.0, |largest: f64, value| larger_or_nan(largest, value.to_f64().abs())))
-        .reduce(|| 0.0, larger_or_nan);
-    if largest.is_finite() { Ok(largest) } else { Err(first_non_finite(values, columns)) }
+fn largest<T: Real>(rows: &Rows<'_, T>) -> Result<f64, NeighbourError> {
+    let of_row =
+        |row: usize| rows.row(row).iter().fold(0.0, |largest: f64, value| larger_or_nan(largest, value.to_f64().abs()));
+    let largest = (0..rows.len()).into_par_iter().map(of_row).reduce(|| 0.0, larger_or_nan);
+    if largest.is_finite() { Ok(largest) } else { Err(first_non_finite(rows)) }
 }
 
 /// A maximum that remembers NaN.
@@ -133,7 +132,8 @@ fn inverse_power_of_two(largest: f64) -> f64 {
     if largest == 0.0 { 1.0 } else { 2f64.powi(-(largest.log2().floor().clamp(-1000.0, 1000.0) as i32)) }
 }
 
-fn first_non_finite<T: Real>(values: &[T], columns: usize) -> NeighbourError {
-    let place = values.iter().position(|value| !value.to_f64().is_finite()).unwrap_or(0);
-    NeighbourError::NonFinite { row: place / columns, column: place % columns, value: values[place].to_f64() }
+fn first_non_finite<T: Real>(rows: &Rows<'_, T>) -> NeighbourError {
+    let column = |row: usize| rows.row(row).iter().position(|value| !value.to_f64().is_finite());
+    let (index, column) = (0..rows.len()).find_map(|row| Some((row, column(row)?))).unwrap_or((0, 0));
+    NeighbourError::NonFinite { row: rows.number(index), column, value: rows.row(index)[column].to_f64() }
 }

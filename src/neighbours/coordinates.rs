@@ -64,7 +64,7 @@ impl Means {
 }
 
 fn chosen<'a, T: Real>(means: Means, points: &'a Points<'a, T>, centring: &'a Centring, k: usize) -> Embedding<'a, T> {
-    let (rows, columns) = (points.rows(), points.columns);
+    let (rows, columns) = (points.rows(), points.columns());
     let pairs = rows as f64 * rows as f64 / 2.0;
     let counts: Vec<usize> =
         [1, 2, 3, 4, 6].into_iter().map(|n| n * AXES).filter(|&count| 4 * count <= 3 * columns).collect();

@@ -1,14 +1,14 @@
 //! Distances by direct difference in float64: the truth that the engines are held to.
 
-use ndarray::{ArrayView1, ArrayView2};
+use ndarray::ArrayView1;
 
 use super::Real;
+use super::rows::Rows;
 use super::vectors::for_widest_vectors;
 
-/// The points as given, row-major, and the power of two by which differences are multiplied to stay in range.
+/// The points as given, and the power of two by which differences are multiplied to stay in range.
 pub(super) struct Points<'a, T> {
-    pub values: &'a [T],
-    pub columns: usize,
+    pub rows: Rows<'a, T>,
     pub scale: f64,
 }
 
@@ -20,15 +20,15 @@ const STEP: usize = 8 * LANES;
 
 impl<T: Real> Points<'_, T> {
     pub fn rows(&self) -> usize {
-        self.values.len() / self.columns
+        self.rows.len()
     }
 
-    pub fn view(&self) -> ArrayView2<'_, T> {
-        ArrayView2::from_shape((self.rows(), self.columns), self.values).expect("whole rows")
+    pub fn columns(&self) -> usize {
+        self.rows.columns()
     }
 
     pub fn row(&self, index: usize) -> &[T] {
-        &self.values[index * self.columns..(index + 1) * self.columns]
+        self.rows.row(index)
     }
 
     /// Squared distance in scaled units. Stops early with some value above `limit` once the sum exceeds it.

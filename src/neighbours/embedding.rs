@@ -90,7 +90,7 @@ impl<'a, T: Real> Embedding<'a, T> {
 
     /// All coordinates.
     pub fn whole(points: &'a Points<'a, T>, centring: &'a Centring) -> Self {
-        let columns = points.columns;
+        let columns = points.columns();
         let sample = centred_rows(points, centring, &spread(points.rows(), 1024));
         let mut widest: Vec<(f32, usize)> = (0..columns)
             .map(|column| (sample.column(column).iter().map(|value| value * value).sum(), column))
@@ -112,7 +112,7 @@ impl<'a, T: Real> Embedding<'a, T> {
         let columns = self.leading_columns();
         match &self.axes {
             None => {
-                space.mixed.resize(self.points.columns, 0.0);
+                space.mixed.resize(self.points.columns(), 0.0);
                 for (row, (values, distance)) in values.chunks_exact_mut(columns).zip(distances).enumerate() {
                     *distance = self.centring.centre(self.points.row(first + row), &mut space.mixed).sqrt();
                     values.iter_mut().zip(&self.widest).for_each(|(value, &column)| *value = space.mixed[column]);
@@ -121,9 +121,9 @@ impl<'a, T: Real> Embedding<'a, T> {
             Some(axes) => {
                 let rows: Vec<u32> = (first..first + values.len() / columns).map(|row| row as u32).collect();
                 self.centre(&rows, axes.way, space);
-                let axes_values = &axes.values[..AXES * self.points.columns];
+                let axes_values = &axes.values[..AXES * self.points.columns()];
                 space.coordinates.resize(BLOCK * AXES, 0.0);
-                products(axes.way, &space.rows, axes_values, self.points.columns, &mut space.coordinates);
+                products(axes.way, &space.rows, axes_values, self.points.columns(), &mut space.coordinates);
                 for (values, found) in values.chunks_exact_mut(columns).zip(space.coordinates.chunks_exact(AXES)) {
                     values.copy_from_slice(&found[..columns]);
                 }
@@ -134,17 +134,17 @@ impl<'a, T: Real> Embedding<'a, T> {
 
     /// By how much a gap between leading coordinates may be too large for points of this distance from the centre.
     pub fn leading_error(&self, distance: f64) -> f64 {
-        let product = self.axes.as_ref().map_or(0.0, |axes| axes.error(self.points.columns) + axes.defect);
+        let product = self.axes.as_ref().map_or(0.0, |axes| axes.error(self.points.columns()) + axes.defect);
         distance * (product + 4.0 * UNIT) + self.underflow()
     }
 
     fn underflow(&self) -> f64 {
-        (self.points.columns as f64 * UNDERFLOW).sqrt()
+        (self.points.columns() as f64 * UNDERFLOW).sqrt()
     }
 
     /// Centred rows into `space.rows`, their squared lengths into `space.squares`.
     fn centre(&self, rows: &[u32], way: product::Way, space: &mut Space) {
-        let columns = self.points.columns;
+        let columns = self.points.columns();
         space.rows.clear();
         space.rows.resize(BLOCK * columns, 0.0);
         space.squares.clear();
@@ -159,7 +159,7 @@ impl<'a, T: Real> Embedding<'a, T> {
 
     /// The vectors of at most [`BLOCK`] rows into `vectors` `[BLOCK, width]`, row-major, and their errors into `errors`.
     pub fn vectors(&self, rows: &[u32], vectors: &mut Vec<f32>, errors: &mut Vec<f64>, space: &mut Space) {
-        let (columns, width) = (self.points.columns, self.width);
+        let (columns, width) = (self.points.columns(), self.width);
         vectors.clear();
         vectors.resize(BLOCK * width, 0.0);
         errors.clear();
@@ -207,7 +207,7 @@ pub(super) fn spread(rows: usize, wanted: usize) -> Vec<usize> {
 
 /// Some rows, centred.
 pub(super) fn centred_rows<T: Real>(points: &Points<'_, T>, centring: &Centring, rows: &[usize]) -> Array2<f32> {
-    let mut values = Array2::zeros((rows.len(), points.columns));
+    let mut values = Array2::zeros((rows.len(), points.columns()));
     for (mut to, &row) in values.rows_mut().into_iter().zip(rows) {
         centring.centre(points.row(row), to.as_slice_mut().expect("rows are contiguous"));
     }

@@ -2,17 +2,48 @@
 
 use std::collections::HashMap;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, CowArray};
 use rayon::prelude::*;
 
 use super::Real;
+use super::rows::Rows;
 
 /// For every row of `points` `[points, columns]` the first row with the same values (`+0` and `−0` are the same): a row
 /// that gets its own number is the first of its kind.
 pub fn first_equal_row<T: Real>(points: ArrayView2<'_, T>) -> Vec<u32> {
-    let hashes: Vec<u64> = (0..points.nrows()).into_par_iter().map(|row| hash(points.row(row).iter())).collect();
-    let mut firsts: HashMap<u64, Vec<u32>> = HashMap::with_capacity(points.nrows());
-    let same = |a: usize, b: u32| points.row(a) == points.row(b as usize);
+    if points.ncols() == 0 {
+        return vec![0; points.nrows()];
+    }
+    let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
+    first_equal(&Rows::all(contiguous.as_slice().expect("standard layout is contiguous"), points.ncols()))
+}
+
+pub(super) fn first_equal<T: Real>(rows: &Rows<'_, T>) -> Vec<u32> {
+    // Rows that differ in some of their columns differ.
+    let step = rows.columns().div_ceil(SOME_COLUMNS);
+    let some = hashes(rows, step);
+    if all_different(&some) {
+        return (0..rows.len() as u32).collect();
+    }
+    group(rows, &if step == 1 { some } else { hashes(rows, 1) })
+}
+
+/// Columns that are looked at first.
+const SOME_COLUMNS: usize = 48;
+
+fn hashes<T: Real>(rows: &Rows<'_, T>, step: usize) -> Vec<u64> {
+    (0..rows.len()).into_par_iter().map(|row| hash(rows.row(row).iter().step_by(step))).collect()
+}
+
+fn all_different(hashes: &[u64]) -> bool {
+    let mut sorted = hashes.to_vec();
+    sorted.par_sort_unstable();
+    sorted.windows(2).all(|pair| pair[0] != pair[1])
+}
+
+fn group<T: Real>(rows: &Rows<'_, T>, hashes: &[u64]) -> Vec<u32> {
+    let mut firsts: HashMap<u64, Vec<u32>> = HashMap::with_capacity(rows.len());
+    let same = |a: usize, b: u32| rows.row(a) == rows.row(b as usize);
     hashes
         .iter()
         .enumerate()

@@ -14,6 +14,7 @@ use super::codes::{Frame, round_up};
 use super::coordinates::Means;
 use super::direct::Points;
 use super::kernel::{BLOCK, Scratch, squared_distances};
+use super::rows::Rows;
 use super::twins::Twins;
 use super::{Found, NeighbourError, Real, Work};
 use crate::progress::Observer;
@@ -33,8 +34,9 @@ pub(super) fn search<T: Real>(
         return search_distinct(means, points, centring, k, observer);
     }
     // Equal rows cannot be told apart by any bound: one of each is searched, the others have the same neighbours.
-    let values = twins.distinct_rows(points);
-    let distinct = Points { values: &values, columns: points.columns, scale: points.scale };
+    let rows = twins.distinct_rows(points);
+    let rows = Rows::chosen(points.rows.values(), points.columns(), &rows);
+    let distinct = Points { rows, scale: points.scale };
     let found = match twins.groups() {
         1 => Found::empty(),
         groups => search_distinct(means, &distinct, centring, k.min(groups - 1), observer)?,

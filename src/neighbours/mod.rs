@@ -19,6 +19,7 @@ mod mixing;
 mod order;
 mod product;
 mod real;
+mod rows;
 mod spanning_tree;
 mod twins;
 mod vectors;
@@ -194,8 +195,33 @@ pub fn nearest<T: Real>(
     engine: Engine,
     observer: &dyn Observer,
 ) -> Result<Neighbours, NeighbourError> {
-    checked(points, k, |points, centring| {
-        let engine = engine.resolve(points.rows(), points.columns);
+    nearest_in(points, None, k, engine, observer)
+}
+
+/// The same for some of the rows only, which are searched where they lie: neighbours are among these rows, and numbered as
+/// `rows` are.
+///
+/// # Errors
+/// As [`nearest`]; a NaN or infinite value is named by its row in `points`.
+pub fn nearest_in_rows<T: Real>(
+    points: ArrayView2<'_, T>,
+    rows: &[u32],
+    k: usize,
+    engine: Engine,
+    observer: &dyn Observer,
+) -> Result<Neighbours, NeighbourError> {
+    nearest_in(points, Some(rows), k, engine, observer)
+}
+
+fn nearest_in<T: Real>(
+    points: ArrayView2<'_, T>,
+    rows: Option<&[u32]>,
+    k: usize,
+    engine: Engine,
+    observer: &dyn Observer,
+) -> Result<Neighbours, NeighbourError> {
+    checked(points, rows, k, |points, centring| {
+        let engine = engine.resolve(points.rows(), points.columns());
         let found = match engine {
             Engine::BallTree => ball_tree::search(points, centring, k, observer)?,
             _ => exact::search(coordinates::Means::best(), points, centring, k, observer)?,
@@ -207,23 +233,28 @@ pub fn nearest<T: Real>(
 /// Hands points that can be searched on, with what centres them.
 fn checked<T: Real, R>(
     points: ArrayView2<'_, T>,
+    chosen: Option<&[u32]>,
     k: usize,
     search: impl FnOnce(&direct::Points<'_, T>, &centred::Centring) -> Result<R, NeighbourError>,
 ) -> Result<R, NeighbourError> {
-    let (rows, columns) = points.dim();
+    let (rows, columns) = (chosen.map_or(points.nrows(), <[u32]>::len), points.ncols());
     if columns == 0 || k == 0 {
         return Err(NeighbourError::Nothing { columns, wanted: k });
     }
     if rows <= k {
         return Err(NeighbourError::TooFewPoints { points: rows, wanted: k });
     }
-    if u32::try_from(rows).is_err() {
-        return Err(NeighbourError::TooManyPoints { points: rows });
+    if u32::try_from(points.nrows()).is_err() {
+        return Err(NeighbourError::TooManyPoints { points: points.nrows() });
     }
     let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
     let values = contiguous.as_slice().expect("standard layout is contiguous");
-    let centring = centred::Centring::of(values, columns)?;
-    search(&direct::Points { values, columns, scale: centring.scale }, &centring)
+    let rows = match chosen {
+        Some(chosen) => rows::Rows::chosen(values, columns, chosen),
+        None => rows::Rows::all(values, columns),
+    };
+    let centring = centred::Centring::of(&rows)?;
+    search(&direct::Points { rows, scale: centring.scale }, &centring)
 }
 
 /// The `k` nearest of the rows `among` to row `row`, searched directly in float64: (distance, row number), nearest first.

@@ -17,6 +17,7 @@ use super::coordinates::Means;
 use super::direct::Points;
 use super::exact::{load, lower, nearest};
 use super::kernel::BLOCK;
+use super::rows::Rows;
 use super::twins::Twins;
 use super::{NeighbourError, Real, checked};
 use crate::progress::Observer;
@@ -39,7 +40,7 @@ pub struct Edge {
 /// # Errors
 /// A NaN or infinite value (the first one is named), fewer than two rows, no columns, cancelled.
 pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer) -> Result<Vec<Edge>, NeighbourError> {
-    checked(points, 1, |points, centring| {
+    checked(points, None, 1, |points, centring| {
         let means = Means::best();
         let twins = Twins::of(points);
         let mut edges: Vec<Edge> = Vec::with_capacity(points.rows() - 1);
@@ -47,9 +48,9 @@ pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer
             edges.extend(rows[1..].iter().map(|&row| Edge { ends: (rows[0], row), length: 0.0 }));
         }
         if twins.groups() > 1 {
-            let values = if twins.groups() == points.rows() { None } else { Some(twins.distinct_rows(points)) };
-            let values = values.as_deref().unwrap_or(points.values);
-            let distinct = Points { values, columns: points.columns, scale: points.scale };
+            let rows = twins.distinct_rows(points);
+            let rows = Rows::chosen(points.rows.values(), points.columns(), &rows);
+            let distinct = Points { rows, scale: points.scale };
             let embedding = means.embedding(&distinct, centring, NEIGHBOURS.min(twins.groups() - 1));
             let coded = Coded::new(means.codes, &distinct, &embedding);
             for (squared, a, b) in grow(&coded, observer)? {

@@ -71,11 +71,10 @@ fn all_means(columns: usize) -> Vec<Means> {
 }
 
 fn search_by<T: Real>(means: Means, points: &Array2<T>, k: usize) -> Neighbours {
-    let values = points.as_slice().unwrap();
-    let centring = centred::Centring::of(values, points.ncols()).unwrap();
+    let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
+    let centring = centred::Centring::of(&rows).unwrap();
     let scale = centring.scale;
-    let rows = direct::Points { values, columns: points.ncols(), scale };
-    let found = exact::search(means, &rows, &centring, k, &Silent).unwrap();
+    let found = exact::search(means, &direct::Points { rows, scale }, &centring, k, &Silent).unwrap();
     found.into_neighbours(points.nrows(), k, Engine::Exact, scale)
 }
 

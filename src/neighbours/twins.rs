@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::direct::Points;
-use super::{Found, Real, first_equal_row};
+use super::equal::first_equal;
+use super::{Found, Real};
 
 /// Rows grouped by their values.
 pub(super) struct Twins {
@@ -17,7 +18,7 @@ impl Twins {
     pub fn of<T: Real>(points: &Points<'_, T>) -> Self {
         let mut rows: Vec<Vec<u32>> = Vec::new();
         let mut group: Vec<u32> = Vec::with_capacity(points.rows());
-        for (row, first) in first_equal_row(points.view()).into_iter().enumerate() {
+        for (row, first) in first_equal(&points.rows).into_iter().enumerate() {
             if first as usize == row {
                 group.push(rows.len() as u32);
                 rows.push(Vec::new());
@@ -33,9 +34,9 @@ impl Twins {
         self.rows.len()
     }
 
-    /// The first row of every group, `[groups · columns]`.
-    pub fn distinct_rows<T: Real>(&self, points: &Points<'_, T>) -> Vec<T> {
-        self.rows.iter().flat_map(|rows| points.row(rows[0] as usize).iter().copied()).collect()
+    /// The first row of every group, by its number in the matrix.
+    pub fn distinct_rows<T: Real>(&self, points: &Points<'_, T>) -> Vec<u32> {
+        self.rows.iter().map(|rows| points.rows.number(rows[0] as usize) as u32).collect()
     }
 
     /// The `k` nearest rows of every row, from the nearest groups of every group: `k` of them, or all others.

@@ -94,8 +94,9 @@ fn halves<T: Real>(
     let mut in_first = vec![false; rows];
     order[..rows / 2].iter().for_each(|&row| in_first[row as usize] = true);
     let in_first: Vec<bool> = cloud.rows.iter().map(|&row| in_first[row as usize]).collect();
-    let members =
-        |first: bool| -> Vec<u32> { (0..cloud.rows.len() as u32).filter(|&p| in_first[p as usize] == first).collect() };
+    let members = |first: bool| -> Vec<u32> {
+        cloud.rows.iter().zip(&in_first).filter(|&(_, &half)| half == first).map(|(&row, _)| row).collect()
+    };
     let members = [members(false), members(true)];
     let mut ratios = [Vec::with_capacity(cloud.rows.len()), Vec::with_capacity(cloud.rows.len())];
     for (point, &first) in in_first.iter().enumerate() {
@@ -106,7 +107,7 @@ fn halves<T: Real>(
     Ok((estimator.method.dimension(&mut first)?, estimator.method.dimension(&mut second)?))
 }
 
-/// `r₂/r₁` of a point among the members of its half.
+/// `r₂/r₁` of a point among the rows of its half.
 fn ratio<T: Real>(cloud: &Cloud<'_, T>, point: usize, in_first: &[bool], members: &[u32]) -> Option<f64> {
     let neighbours = cloud.neighbours.indices.row(point);
     let distances = cloud.neighbours.distances.row(point);
@@ -114,7 +115,7 @@ fn ratio<T: Real>(cloud: &Cloud<'_, T>, point: usize, in_first: &[bool], members
     if let (Some((_, nearest)), Some((_, second))) = (near.next(), near.next()) {
         return Some(second / nearest);
     }
-    match nearest_among(cloud.points.view(), point, members, 2)[..] {
+    match nearest_among(cloud.points, cloud.rows[point] as usize, members, 2)[..] {
         [(nearest, _), (second, _)] => Some(second / nearest),
         _ => None,
     }
@@ -152,7 +153,7 @@ fn scale<T: Real>(
     let mut sum = 0.0;
     for part in order.chunks_exact(size).take(QUARTERS) {
         observer.check()?;
-        let rows: Vec<usize> = part.iter().map(|&row| row as usize).collect();
+        let rows: Vec<usize> = part.iter().map(|&point| cloud.rows[point as usize] as usize).collect();
         let quarter = cloud.points.select(Axis(0), &rows);
         match estimator.estimate(quarter.view(), &Silent)?.dimension() {
             Some(dimension) => sum += dimension,
