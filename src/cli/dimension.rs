@@ -1,38 +1,105 @@
-//! `gelora dimension`: the intrinsic dimension of every layer of a store, or of the points of a `.npy` file.
+//! `gelora dimension`: the intrinsic dimension of every layer of a store, or of the points of a file.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use ndarray::{Array2, ArrayView2};
-use ndarray_npy::{ReadNpyError, ReadNpyExt};
+use clap::ValueEnum;
+use ndarray::ArrayView2;
 use serde::Serialize;
 
-use crate::activations::Store;
-use crate::dimension::{LayerDimension, TwoNn};
-use crate::files::FileError;
+use crate::dimension::{
+    Cloud, GRIDE_NEIGHBOURS, LayerDimension, LocalLikelihood, PersistentHomology, Prepared, ScaleEstimate,
+    TreeEstimate, TwoNn, gride_scan, levina_bickel, prepare,
+};
 use crate::neighbours::Real;
 use crate::progress::{Event, Observer};
 use crate::report::{self, DimensionRow};
 
 use super::arguments::DimensionArguments;
 use super::context::Context;
+use super::points::{Points, Source};
 
 const EXAMPLE: &str = "\
 Examples:
   gelora dimension out/store
   gelora dimension points.npy --method censored-mle --neighbours exact
+  gelora dimension embeddings.safetensors --tensor embeddings --also gride,ph
   gelora dimension out/store --json | jq '.layers[].dimension'";
 
 /// Estimate the intrinsic dimension of every layer
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// A store of `gelora extract`, or a .npy file with one point per row (float32 or float64)
+    /// A store of `gelora extract`; or one point per row, float32 or float64, in a .npy file or in the matrices of a
+    /// .safetensors file
     points: PathBuf,
+
+    /// Which matrix of a .safetensors file [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    tensor: Option<String>,
 
     #[command(flatten)]
     dimension: DimensionArguments,
+
+    /// Further estimators beside TwoNN, separated by commas
+    #[arg(long, value_name = "ESTIMATORS", value_delimiter = ',', help_heading = "Dimension")]
+    also: Vec<Further>,
+
+    /// Neighbours that the estimator mle uses
+    #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Dimension",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(2..=1000))]
+    mle_neighbours: usize,
+
+    /// Exponent of the lengths in the estimator ph
+    #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent)]
+    alpha: f64,
+}
+
+/// Estimators beside TwoNN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Further {
+    /// The dimension at growing scale, from the ratios of distances to neighbours 1 and 2, 2 and 4, … 32 and 64
+    Gride,
+    /// Levina and Bickel's maximum likelihood over many neighbours, averaged as MacKay and Ghahramani say
+    Mle,
+    /// Persistent homology in degree 0: how the length of the minimum spanning tree grows with the number of points
+    Ph,
+    /// All of these
+    All,
+}
+
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(alpha) if alpha > 0.0 && alpha.is_finite() => Ok(alpha),
+        _ => Err("give a number above 0".into()),
+    }
+}
+
+/// What is computed for every layer.
+struct Estimators {
+    two_nn: TwoNn,
+    gride: bool,
+    mle: Option<usize>,
+    ph: Option<PersistentHomology>,
+}
+
+impl Estimators {
+    fn of(arguments: &Arguments) -> Self {
+        let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
+        Self {
+            two_nn: arguments.dimension.section().two_nn(),
+            gride: wanted(Further::Gride),
+            mle: wanted(Further::Mle).then_some(arguments.mle_neighbours),
+            ph: wanted(Further::Ph)
+                .then(|| PersistentHomology { alpha: arguments.alpha, ..PersistentHomology::default() }),
+        }
+    }
+
+    /// Neighbours that all of them need.
+    fn neighbours(&self) -> usize {
+        let gride = if self.gride { GRIDE_NEIGHBOURS } else { 2 };
+        gride.max(self.mle.unwrap_or(2))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -44,7 +111,7 @@ struct Dimensions {
 
 #[derive(Debug, Serialize)]
 struct Layer {
-    /// Number of the hidden state, or the name of the file.
+    /// Number of the hidden state, name of the tensor, or name of the file.
     layer: String,
     width: usize,
     dimension: Option<f64>,
@@ -57,42 +124,43 @@ struct Layer {
     non_finite: usize,
     engine: Option<String>,
     degenerate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gride: Option<Vec<ScaleEstimate>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    levina_bickel: Option<LocalLikelihood>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persistent_homology: Option<TreeEstimate>,
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    let settings = arguments.dimension.section().two_nn();
-    let path = &arguments.points;
-    let layers = if path.is_dir() {
-        layers_of_store(context.observer(), path, &settings)?
-    } else {
-        vec![layer_of_file(context.observer(), path, &settings)?]
-    };
-    let dimensions =
-        Dimensions { source: path.display().to_string(), method: arguments.dimension.method.to_string(), layers };
-    context.print(&dimensions, || dimensions.describe())
-}
-
-fn layers_of_store(observer: &dyn Observer, path: &Path, settings: &TwoNn) -> anyhow::Result<Vec<Layer>> {
-    if !path.join("manifest.json").exists() && path.join("store").join("manifest.json").exists() {
-        bail!("{} holds no activations itself; name its store: {}", path.display(), path.join("store").display());
+    let estimators = Estimators::of(&arguments);
+    let source = Source::open(&arguments.points, arguments.tensor.as_deref())?;
+    let names = source.names();
+    let observer = context.observer();
+    let alone = names.len() == 1;
+    if !alone {
+        let total = Some(names.len() as u64);
+        observer.observe(Event::Begin { stage: "estimating dimensions", total, done: 0, unit: "layers" });
     }
-    let store = Store::open(path)?;
-    let total = store.hidden_states();
-    observer.observe(Event::Begin {
-        stage: "estimating dimensions",
-        total: Some(total as u64),
-        done: 0,
-        unit: "layers",
-    });
-    let mut layers = Vec::with_capacity(total);
-    for index in 0..total {
+    let mut layers = Vec::with_capacity(names.len());
+    for (index, name) in names.into_iter().enumerate() {
         observer.check()?;
-        let points = store.layer(index)?;
-        layers.push(estimate(&Watched(observer), index.to_string(), points.view(), settings)?);
-        observer.observe(Event::Advance { done: index as u64 + 1, detail: "" });
+        let watched = Watched(observer);
+        let within: &dyn Observer = if alone { observer } else { &watched };
+        layers.push(source.with(index, |points| match points {
+            Points::Single(points) => estimate(within, name, points, &estimators),
+            Points::Double(points) => estimate(within, name, points, &estimators),
+        })?);
+        if !alone {
+            observer.observe(Event::Advance { done: index as u64 + 1, detail: "" });
+        }
     }
-    observer.observe(Event::End);
-    Ok(layers)
+    if !alone {
+        observer.observe(Event::End);
+    }
+    let method = arguments.dimension.method.to_string();
+    let dimensions = Dimensions { source: arguments.points.display().to_string(), method, layers };
+    context.print(&dimensions, || dimensions.describe())
 }
 
 /// Stops when its observer does, and keeps what happens within a layer to itself: the layers are counted outside.
@@ -110,40 +178,18 @@ impl Observer for Watched<'_> {
     }
 }
 
-fn layer_of_file(observer: &dyn Observer, path: &Path, settings: &TwoNn) -> anyhow::Result<Layer> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let open = || File::open(path).map_err(FileError::new("read", path));
-    match Array2::<f32>::read_npy(open()?) {
-        Ok(points) => estimate(observer, name, points.view(), settings),
-        Err(ReadNpyError::WrongDescriptor(_)) => {
-            let points = Array2::<f64>::read_npy(open()?).map_err(|error| unreadable(path, &error))?;
-            estimate(observer, name, points.view(), settings)
-        }
-        Err(error) => Err(unreadable(path, &error)),
-    }
-}
-
-fn unreadable(path: &Path, error: &ReadNpyError) -> anyhow::Error {
-    let cure = "save it with numpy.save as a float32 or float64 array of shape [points, columns]";
-    match error {
-        ReadNpyError::WrongDescriptor(found) => {
-            anyhow::anyhow!("{} holds values of type {found}, not float32 or float64; {cure}", path.display())
-        }
-        ReadNpyError::WrongNdim(expected, found) => {
-            let expected = expected.unwrap_or(2);
-            anyhow::anyhow!("{} has {found} axes instead of {expected}; {cure}", path.display())
-        }
-        other => anyhow::anyhow!("{} is not a .npy file that can be read ({other}); {cure}", path.display()),
-    }
-}
-
 fn estimate<T: Real>(
     observer: &dyn Observer,
     layer: String,
     points: ArrayView2<'_, T>,
-    settings: &TwoNn,
+    estimators: &Estimators,
 ) -> anyhow::Result<Layer> {
-    let found = settings.estimate(points, observer).with_context(|| format!("layer {layer}"))?;
+    let place = || format!("layer {layer}");
+    let (found, cloud) =
+        match prepare(points, estimators.neighbours(), &estimators.two_nn, observer).with_context(place)? {
+            Prepared::Cloud(cloud) => (estimators.two_nn.estimate_cloud(&cloud).with_context(place)?, Some(cloud)),
+            Prepared::Degenerate { reason, counts } => (LayerDimension::Degenerate { reason, counts }, None),
+        };
     let counts = found.counts();
     let mut result = Layer {
         layer,
@@ -158,6 +204,9 @@ fn estimate<T: Real>(
         non_finite: counts.non_finite,
         engine: None,
         degenerate: None,
+        gride: None,
+        levina_bickel: None,
+        persistent_homology: None,
     };
     match found {
         LayerDimension::Estimate(estimate) => {
@@ -171,7 +220,25 @@ fn estimate<T: Real>(
         }
         LayerDimension::Degenerate { reason, .. } => result.degenerate = Some(reason),
     }
+    if let Some(cloud) = cloud {
+        further(observer, &cloud, estimators, &mut result).with_context(|| format!("layer {}", result.layer))?;
+    }
     Ok(result)
+}
+
+fn further<T: Real>(
+    observer: &dyn Observer,
+    cloud: &Cloud<'_, T>,
+    estimators: &Estimators,
+    result: &mut Layer,
+) -> anyhow::Result<()> {
+    let known = cloud.neighbours.distances.ncols();
+    result.gride = estimators.gride.then(|| gride_scan(&cloud.neighbours));
+    result.levina_bickel = estimators.mle.map(|k| levina_bickel(&cloud.neighbours, k.min(known)));
+    if let Some(settings) = &estimators.ph {
+        result.persistent_homology = Some(settings.estimate_in_rows(cloud.points, &cloud.rows, observer)?);
+    }
+    Ok(())
 }
 
 impl Dimensions {
@@ -188,6 +255,56 @@ impl Dimensions {
                 non_finite: layer.non_finite as u64,
             })
             .collect();
-        report::dimension_table(&rows)
+        let table = report::dimension_table(&rows);
+        match self.further() {
+            Some(further) => format!("{table}\n\n{further}"),
+            None => table,
+        }
+    }
+
+    /// What the further estimators say, one line per layer.
+    fn further(&self) -> Option<String> {
+        let gride: Option<usize> = self.layers.iter().filter_map(|layer| Some(layer.gride.as_ref()?.len())).max();
+        let mle = self.layers.iter().any(|layer| layer.levina_bickel.is_some());
+        let ph = self.layers.iter().any(|layer| layer.persistent_homology.is_some());
+        if gride.is_none() && !mle && !ph {
+            return None;
+        }
+        let mut header = vec!["layer".to_owned()];
+        for pair in 0..gride.unwrap_or(0) {
+            header.push(format!("GRIDE {}:{}", 1 << pair, 2 << pair));
+        }
+        header.extend(mle.then(|| "MLE".to_owned()));
+        header.extend(ph.then(|| "PH".to_owned()));
+        let lines: Vec<Vec<String>> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                let mut line = vec![layer.layer.clone()];
+                for pair in 0..gride.unwrap_or(0) {
+                    let found = layer.gride.as_ref().and_then(|scan| scan.get(pair));
+                    line.push(with_error(found.map(|at| (at.dimension, Some(at.standard_error)))));
+                }
+                let likelihood = layer.levina_bickel.map(|found| (found.dimension, Some(found.standard_error)));
+                line.extend(mle.then(|| with_error(likelihood)));
+                let trees = layer.persistent_homology.as_ref();
+                let trees = trees.and_then(|found| Some((found.dimension?, found.standard_error)));
+                line.extend(ph.then(|| with_error(trees)));
+                line
+            })
+            .collect();
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        Some(report::table(&header, &(0..header.len()).collect::<Vec<_>>(), &lines))
+    }
+}
+
+/// `7.39 ± 0.12`, with the standard error.
+fn with_error(found: Option<(f64, Option<f64>)>) -> String {
+    match found {
+        Some((dimension, Some(error))) if error.is_finite() => {
+            format!("{} ± {}", report::dimension(dimension), report::dimension(error))
+        }
+        Some((dimension, _)) => report::dimension(dimension),
+        None => "–".to_owned(),
     }
 }

@@ -21,6 +21,7 @@ mod paint;
 mod pipeline;
 mod plan;
 mod planning;
+mod points;
 mod progress;
 mod rows;
 mod run;

@@ -9,6 +9,10 @@
 //! ```
 //!
 //! which falls as `d` grows. `n1 = 1, n2 = 2` is TwoNN by maximum likelihood.
+//!
+//! Where two points nearly coincide the ratio says nothing about the dimension. As DADApy does, ratios above
+//! `m + 20 (q − m)`, with the median `m` and the 95 % quantile `q`, are left out of the estimate; they are counted. The
+//! information is that of all ratios.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -26,6 +30,8 @@ pub struct ScaleEstimate {
     pub standard_error: f64,
     /// Mean of the two distances, over all points: what "scale" means here.
     pub distance: f64,
+    /// Ratios that were left out because they are far above all others.
+    pub left_out: usize,
 }
 
 /// Neighbours that a scan up to the given number needs for its last pair, at most: 64 for 64.
@@ -41,25 +47,61 @@ pub fn gride_scan(neighbours: &Neighbours) -> Vec<ScaleEstimate> {
 /// GRIDE for one pair of neighbours, `1 ≤ n1 < n2 ≤ k`.
 pub fn gride(neighbours: &Neighbours, n1: usize, n2: usize) -> ScaleEstimate {
     let pairs = || neighbours.distances.rows().into_iter().map(|row| (row[n1 - 1], row[n2 - 1]));
-    let logarithms: Vec<f64> = pairs().map(|(near, far)| (far / near).ln()).collect();
-    let (dimension, standard_error) = solve(&logarithms, n1, n2);
+    let ratios: Vec<f64> = pairs().map(|(near, far)| far / near).collect();
+    let limit = largest_plausible(&ratios);
+    let all: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
+    let kept: Vec<f64> = ratios.iter().zip(&all).filter(|&(&ratio, _)| ratio < limit).map(|(_, &log)| log).collect();
+    // Where the quantiles are equal nothing is plausible, and nothing is left out.
+    let kept = if kept.is_empty() { &all } else { &kept };
+    let dimension = solve(kept, n1, n2);
     let sum: f64 = pairs().map(|(near, far)| (near + far) / 2.0).sum();
-    ScaleEstimate { neighbours: (n1, n2), dimension, standard_error, distance: sum / logarithms.len() as f64 }
+    ScaleEstimate {
+        neighbours: (n1, n2),
+        dimension,
+        standard_error: standard_error(&all, n1, n2, dimension),
+        distance: sum / all.len() as f64,
+        left_out: all.len() - kept.len(),
+    }
 }
 
-/// The root of the score and its standard error, from `ln μ` of every point.
-pub(super) fn solve(logarithms: &[f64], n1: usize, n2: usize) -> (f64, f64) {
+/// `m + 20 (q − m)` with the median `m` and the 95 % quantile `q`, interpolated between order statistics.
+fn largest_plausible(ratios: &[f64]) -> f64 {
+    let mut sorted = ratios.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let quantile = |share: f64| {
+        let place = share * (sorted.len() - 1) as f64;
+        let (below, rest) = (place as usize, place.fract());
+        let above = sorted[(below + 1).min(sorted.len() - 1)];
+        sorted[below] + rest * (above - sorted[below])
+    };
+    let median = quantile(0.5);
+    median + 20.0 * (quantile(0.95) - median)
+}
+
+/// The root of the score, from `ln μ` of every point.
+pub(super) fn solve(logarithms: &[f64], n1: usize, n2: usize) -> f64 {
     let points = logarithms.len() as f64;
     let sum: f64 = logarithms.iter().sum();
-    // Of the first two neighbours the score has no middle term.
-    let between = (n2 - n1 - 1) as f64;
     if sum <= 0.0 {
-        return (f64::INFINITY, f64::INFINITY);
+        return f64::INFINITY;
+    }
+    // Of two neighbours that follow each other the score has no middle term.
+    let between = (n2 - n1 - 1) as f64;
+    if between == 0.0 && n1 == 1 {
+        return (points - 1.0) / sum;
     }
     let score = |d: f64| (points - 1.0) / d + between * weighted(logarithms, d) - (n2 - 1) as f64 * sum;
-    let dimension = if between == 0.0 { (points - 1.0) / sum } else { root(score, points / sum) };
-    let information = points / (dimension * dimension) + between * curvature(logarithms, dimension);
-    (dimension, information.sqrt().recip())
+    root(score, points / sum)
+}
+
+/// `1/√I`, `I = N/d² + (n2 − n1 − 1) Σ (ln μ/(1 − μ^(−d)))² μ^(−d)`
+fn standard_error(logarithms: &[f64], n1: usize, n2: usize, dimension: f64) -> f64 {
+    if dimension.is_infinite() {
+        return f64::INFINITY;
+    }
+    let between = (n2 - n1 - 1) as f64;
+    let points = logarithms.len() as f64;
+    (points / (dimension * dimension) + between * curvature(logarithms, dimension)).sqrt().recip()
 }
 
 /// `Σ ln μ / (1 − μ^(−d))`

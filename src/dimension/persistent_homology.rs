@@ -4,14 +4,14 @@
 //! `E_α(n) = Σ length^α` over the edges of the minimum spanning tree of `n` points, `E_α(n) ~ c n^((d − α)/d)`, so a straight
 //! line of slope `m` through `ln E` against `ln n` gives `d = α/(1 − m)`.
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::ArrayView2;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use super::{DimensionError, MINIMUM_POINTS};
-use crate::neighbours::{Real, spanning_tree};
+use crate::neighbours::{Real, spanning_tree_in_rows};
 use crate::progress::{Observer, Silent};
 
 /// Settings of the estimate.
@@ -66,19 +66,30 @@ impl PersistentHomology {
         points: ArrayView2<'_, T>,
         observer: &dyn Observer,
     ) -> Result<TreeEstimate, DimensionError> {
-        let rows = points.nrows();
-        let mut order: Vec<usize> = (0..rows).collect();
+        let rows: Vec<u32> = (0..points.nrows() as u32).collect();
+        self.estimate_in_rows(points, &rows, observer)
+    }
+
+    /// The same for some rows of a matrix `[rows, columns]`.
+    ///
+    /// # Errors
+    /// As [`PersistentHomology::estimate`].
+    pub fn estimate_in_rows<T: Real>(
+        &self,
+        points: ArrayView2<'_, T>,
+        rows: &[u32],
+        observer: &dyn Observer,
+    ) -> Result<TreeEstimate, DimensionError> {
         let mut samples = Vec::new();
-        for size in sizes(rows, self.sizes) {
-            let repetitions = if size == rows { 1 } else { self.samples };
+        for size in sizes(rows.len(), self.sizes) {
+            let repetitions = if size == rows.len() { 1 } else { self.samples };
             for repetition in 0..repetitions {
                 let mut random = ChaCha8Rng::seed_from_u64(self.seed);
                 random.set_stream(repetition as u64 + ((size as u64) << 16));
-                order.sort_unstable();
-                order.shuffle(&mut random);
-                let mut sample = order[..size].to_vec();
+                let mut order = rows.to_vec();
+                let (sample, _) = order.partial_shuffle(&mut random, size);
                 sample.sort_unstable();
-                samples.push(sample);
+                samples.push(sample.to_vec());
             }
         }
         self.of_samples(points, &samples, observer)
@@ -91,14 +102,13 @@ impl PersistentHomology {
     pub fn of_samples<T: Real>(
         &self,
         points: ArrayView2<'_, T>,
-        samples: &[Vec<usize>],
+        samples: &[Vec<u32>],
         observer: &dyn Observer,
     ) -> Result<TreeEstimate, DimensionError> {
         let mut found: Vec<(usize, Vec<f64>)> = Vec::new();
         for sample in samples {
             observer.check()?;
-            let chosen = points.select(Axis(0), sample);
-            let tree = spanning_tree(chosen.view(), &Silent)?;
+            let tree = spanning_tree_in_rows(points, sample, &Silent)?;
             let length: f64 = tree.iter().map(|edge| edge.length.powf(self.alpha)).sum();
             match found.iter_mut().find(|(size, _)| *size == sample.len()) {
                 Some((_, lengths)) => lengths.push(length),

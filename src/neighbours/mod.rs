@@ -36,7 +36,7 @@ use crate::progress::{Cancelled, Observer};
 
 pub use equal::first_equal_row;
 pub use real::Real;
-pub use spanning_tree::{Edge, spanning_tree};
+pub use spanning_tree::{Edge, spanning_tree, spanning_tree_in_rows};
 
 /// How the neighbours are found. The answer does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

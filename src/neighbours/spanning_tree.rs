@@ -40,7 +40,27 @@ pub struct Edge {
 /// # Errors
 /// A NaN or infinite value (the first one is named), fewer than two rows, no columns, cancelled.
 pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer) -> Result<Vec<Edge>, NeighbourError> {
-    checked(points, None, 1, |points, centring| {
+    spanning_tree_in(points, None, observer)
+}
+
+/// The same for some of the rows only, which are searched where they lie; ends are numbered as `rows` are.
+///
+/// # Errors
+/// As [`spanning_tree`]; a NaN or infinite value is named by its row in `points`.
+pub fn spanning_tree_in_rows<T: Real>(
+    points: ArrayView2<'_, T>,
+    rows: &[u32],
+    observer: &dyn Observer,
+) -> Result<Vec<Edge>, NeighbourError> {
+    spanning_tree_in(points, Some(rows), observer)
+}
+
+fn spanning_tree_in<T: Real>(
+    points: ArrayView2<'_, T>,
+    rows: Option<&[u32]>,
+    observer: &dyn Observer,
+) -> Result<Vec<Edge>, NeighbourError> {
+    checked(points, rows, 1, |points, centring| {
         let means = Means::best();
         let twins = Twins::of(points);
         let mut edges: Vec<Edge> = Vec::with_capacity(points.rows() - 1);

@@ -16,5 +16,6 @@ mod tests;
 
 pub use csv::{dimensions_csv, write_dimensions};
 pub use error::ReportError;
+pub(crate) use number::dimension;
 pub use page::{report_html, write_report};
 pub use table::{DimensionRow, dimension_table, facts, plan_table, table};

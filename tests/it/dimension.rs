@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gelora::dimension::{LayerDimension, Method, Prepared, TwoNn, prepare};
+use gelora::dimension::{GRIDE_NEIGHBOURS, LayerDimension, Method, Prepared, TwoNn, gride_scan, prepare};
 use gelora::neighbours::{Engine, nearest};
 use gelora::progress::Silent;
 use gelora::rank::{Measurement, RankSettings, measure, standard_error};
@@ -47,6 +47,13 @@ fn activations_have_the_dimensions_other_packages_find() {
             close(found.dimension, &case[name], &format!("{file} {name}"));
             close(found.mean_distances.0, &case["mean_r1"], file);
             close(found.mean_distances.1, &case["mean_r2"], file);
+        }
+        let far = nearest(points.view(), GRIDE_NEIGHBOURS, Engine::Exact, &Silent).unwrap();
+        for (at, found) in gride_scan(&far).iter().enumerate() {
+            let what = format!("{file} GRIDE {at}");
+            close(found.dimension, &case["gride"][at], &what);
+            close(found.standard_error, &case["gride_error"][at], &what);
+            close(found.distance, &case["gride_scale"][at], &what);
         }
         let exact = &cloud.neighbours;
         let tree = nearest(points.view(), 2, Engine::BallTree, &Silent).unwrap();

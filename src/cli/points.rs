@@ -1,0 +1,156 @@
+//! Points for `gelora dimension`: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are
+//! memory-mapped: points are read where they lie.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure};
+use memmap2::Mmap;
+use ndarray::{ArrayView2, Ix2};
+use ndarray_npy::{ViewNpyError, ViewNpyExt};
+
+use crate::activations::Store;
+use crate::checkpoint::{Checkpoint, ElementType};
+use crate::files::FileError;
+
+/// Where points come from.
+pub(crate) enum Source {
+    Store(Store),
+    Npy { path: PathBuf, file: Mmap },
+    Tensors { path: PathBuf, checkpoint: Box<Checkpoint>, names: Vec<String> },
+}
+
+/// Points `[points, columns]` of either type.
+pub(crate) enum Points<'a> {
+    Single(ArrayView2<'a, f32>),
+    Double(ArrayView2<'a, f64>),
+}
+
+impl Source {
+    /// Opens a folder or a file; `tensor` names one of a safetensors file.
+    pub(crate) fn open(path: &Path, tensor: Option<&str>) -> anyhow::Result<Self> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        ensure!(
+            tensor.is_none() || extension == "safetensors",
+            "--tensor names a tensor of a .safetensors file, and {} is none",
+            path.display()
+        );
+        if path.is_dir() {
+            if !path.join("manifest.json").exists() && path.join("store").join("manifest.json").exists() {
+                bail!(
+                    "{} holds no activations itself; name its store: {}",
+                    path.display(),
+                    path.join("store").display()
+                );
+            }
+            return Ok(Self::Store(Store::open(path)?));
+        }
+        if extension == "safetensors" {
+            return Self::tensors(path, tensor);
+        }
+        let file = File::open(path).map_err(FileError::new("read", path))?;
+        ensure!(
+            file.metadata().map_err(FileError::new("read", path))?.len() > 0,
+            "{} is empty; save it with numpy.save as a float32 or float64 array of shape [points, columns]",
+            path.display()
+        );
+        // SAFETY: as for every mapped file, nobody may shorten it while it is read.
+        let file = unsafe { Mmap::map(&file) }.map_err(FileError::new("map", path))?;
+        Ok(Self::Npy { path: path.into(), file })
+    }
+
+    fn tensors(path: &Path, tensor: Option<&str>) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::open_file(path)?;
+        let matrices = checkpoint
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.shape.len() == 2 && !matches!(tensor.element_type, ElementType::Other(_)));
+        let mut names: Vec<String> = matrices.map(|tensor| tensor.name.clone()).collect();
+        if let Some(wanted) = tensor {
+            ensure!(
+                names.iter().any(|name| name == wanted),
+                "{} has no matrix of floats called `{wanted}`; it has {}",
+                path.display(),
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            );
+            names = vec![wanted.to_owned()];
+        }
+        ensure!(
+            !names.is_empty(),
+            "{} has no matrix of floats; save points as tensors of shape [points, columns]",
+            path.display()
+        );
+        Ok(Self::Tensors { path: path.into(), checkpoint: Box::new(checkpoint), names })
+    }
+
+    /// What the sets of points are called, one after the other.
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Store(store) => (0..store.hidden_states()).map(|index| index.to_string()).collect(),
+            Self::Npy { path, .. } => {
+                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                vec![name.unwrap_or_else(|| path.display().to_string())]
+            }
+            Self::Tensors { names, .. } => names.clone(),
+        }
+    }
+
+    /// Hands one set of points on.
+    pub(crate) fn with<R>(
+        &self,
+        index: usize,
+        use_points: impl FnOnce(Points<'_>) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        match self {
+            Self::Store(store) => use_points(Points::Single(store.layer(index)?.view())),
+            Self::Npy { path, file } => match ArrayView2::<f32>::view_npy(file) {
+                Ok(points) => use_points(Points::Single(points)),
+                Err(ViewNpyError::WrongDescriptor(_)) => match ArrayView2::<f64>::view_npy(file) {
+                    Ok(points) => use_points(Points::Double(points)),
+                    Err(error) => Err(unreadable(path, &error)),
+                },
+                Err(error) => Err(unreadable(path, &error)),
+            },
+            Self::Tensors { path, checkpoint, names } => {
+                let tensor = checkpoint.tensor(&names[index]).expect("it was listed");
+                let shape = Ix2(tensor.shape[0], tensor.shape[1]);
+                let bytes = checkpoint.bytes(&tensor.name)?;
+                // Other types, and values that do not lie where they could be read, are copied.
+                match (&tensor.element_type, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
+                    (ElementType::F32, Ok(values)) => {
+                        use_points(Points::Single(ArrayView2::from_shape(shape, values)?))
+                    }
+                    (ElementType::F64, _) => {
+                        let values: Vec<f64> =
+                            bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+                        use_points(Points::Double(ArrayView2::from_shape(shape, &values)?))
+                    }
+                    _ => {
+                        let values = checkpoint.to_f32(&tensor.name)?;
+                        ensure!(
+                            values.len() == shape[0] * shape[1],
+                            "{}: tensor {} is not read as a matrix",
+                            path.display(),
+                            tensor.name
+                        );
+                        use_points(Points::Single(ArrayView2::from_shape(shape, &values)?))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &ViewNpyError) -> anyhow::Error {
+    let cure = "save it with numpy.save as a float32 or float64 array of shape [points, columns]";
+    match error {
+        ViewNpyError::WrongDescriptor(found) => {
+            anyhow::anyhow!("{} holds values of type {found}, not float32 or float64; {cure}", path.display())
+        }
+        ViewNpyError::WrongNdim(expected, found) => {
+            let expected = expected.unwrap_or(2);
+            anyhow::anyhow!("{} has {found} axes instead of {expected}; {cure}", path.display())
+        }
+        other => anyhow::anyhow!("{} is not a .npy file that can be read ({other}); {cure}", path.display()),
+    }
+}
