@@ -100,7 +100,7 @@ pub fn extract_texts(
     settings.pad_type_id = tokenizer.pad_type_id();
     settings.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
     settings.provenance.maximum_length = Some(tokenizer.maximum_length());
-    let source = Texts { examples, tokenizer };
+    let source = Texts::new(examples, tokenizer);
     Extraction { model, states, source: &source, settings: &settings, folder, observer }.run()
 }
 
@@ -200,6 +200,9 @@ impl Extraction<'_> {
         });
         pipeline.run(engines, &mut manifest, self.observer)?;
         self.observer.observe(Event::End);
+        if let Some(cut) = self.source.cut() {
+            self.notice(&cut);
+        }
         self.finish(&manifest)
     }
 

@@ -164,8 +164,8 @@ impl Manifest {
             (
                 "maximum length",
                 a.maximum_length != b.maximum_length,
-                format!("{:?}", a.maximum_length),
-                format!("{:?}", b.maximum_length),
+                a.maximum_length.map_or_else(|| "none".to_owned(), |length| length.to_string()),
+                b.maximum_length.map_or_else(|| "none".to_owned(), |length| length.to_string()),
             ),
             ("selection of rows", self.rows_sha256 != wanted.rows_sha256, rows(self), rows(wanted)),
             ("pooling", self.pooling != wanted.pooling, self.pooling.to_string(), wanted.pooling.to_string()),

@@ -1,8 +1,9 @@
 //! Where token rows come from, and which of them are left when repeated ones are dropped.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,8 @@ pub(super) trait Source: Sync {
     fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError>;
     /// Differs when a row does.
     fn sha256(&self) -> String;
+    /// In words how many of the rows had so far were cut, if any was.
+    fn cut(&self) -> Option<String>;
 }
 
 /// Rows that are tokenized already.
@@ -35,12 +38,28 @@ impl Source for Encoded<'_> {
         self.0.iter().for_each(|row| hash(&mut hasher, row));
         hexadecimal(&hasher.finalize())
     }
+
+    fn cut(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Texts that are tokenized when their turn comes.
 pub(super) struct Texts<'a> {
-    pub examples: &'a [Example],
-    pub tokenizer: &'a Tokenizer,
+    examples: &'a [Example],
+    tokenizer: &'a Tokenizer,
+    /// Of every piece, by its first row: how many of its rows were cut.
+    cut: Mutex<BTreeMap<usize, usize>>,
+}
+
+impl<'a> Texts<'a> {
+    pub fn new(examples: &'a [Example], tokenizer: &'a Tokenizer) -> Self {
+        Self { examples, tokenizer, cut: Mutex::default() }
+    }
+
+    fn pieces(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, usize>> {
+        self.cut.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 impl Source for Texts<'_> {
@@ -49,7 +68,15 @@ impl Source for Texts<'_> {
     }
 
     fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError> {
-        Ok(Cow::Owned(self.tokenizer.encode(&self.examples[range], &Silent)?))
+        let first = range.start;
+        let (encodings, cut) = self.tokenizer.encode_counting(&self.examples[range], &Silent)?;
+        self.pieces().insert(first, cut);
+        Ok(Cow::Owned(encodings))
+    }
+
+    fn cut(&self) -> Option<String> {
+        let cut: usize = self.pieces().values().sum();
+        (cut > 0).then(|| self.tokenizer.cut_in_words(cut, self.rows()))
     }
 
     fn sha256(&self) -> String {

@@ -224,7 +224,7 @@ pub(crate) struct RankArguments {
     pub(crate) scaling: f64,
 
     /// Weights to adapt: query, key, value, output, feed-forward, or all
-    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "query,key,value,output", value_parser = word::<config::Projection>)]
+    #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = "query,key,value,output", value_parser = projection)]
     pub(crate) projections: Vec<config::Projection>,
 
     /// Subsamples of the rows that tell how certain a rank is; 0 for none
@@ -319,6 +319,11 @@ fn known_task(text: &str) -> Result<String, String> {
 }
 
 /// One of the words that a configuration knows too.
+/// As plans write it, too: `feed_forward` is `feed-forward`.
+fn projection(text: &str) -> Result<config::Projection, String> {
+    word(&text.replace('_', "-"))
+}
+
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     use serde::de::value::{Error, StrDeserializer};
     T::deserialize(StrDeserializer::<Error>::new(text)).map_err(|error| error.to_string())

@@ -179,8 +179,30 @@ impl DataSection {
                     .or_else(metrics)
                     .or_else(|| null().map(|key| (key, "is for questions without an answer (squad2)")))
             }
-            None => given(&spans).or(given(&threshold)).map(|key| (key, "is for span answers (task squad or squad2)")),
+            None => given(&spans)
+                .or(given(&threshold))
+                .map(|key| (key, "is for span answers (task squad or squad2)"))
+                .or_else(|| self.misfit_of_language_model()),
         }
+    }
+
+    fn misfit_of_language_model(&self) -> Option<(&'static str, &'static str)> {
+        let preset = self.preset().filter(|preset| preset.objective == ObjectiveKind::CausalLm)?;
+        let given = [
+            ("metrics", self.metrics.is_some(), "cannot be chosen: a language model has its perplexity"),
+            ("labels", self.labels.is_some(), "is for classes, and a language model has none"),
+            (
+                "label",
+                self.label.is_some() && preset.label.is_none(),
+                "is for tables with labels, and plain texts have none",
+            ),
+            (
+                "pair",
+                self.pair.is_some() && preset.pair.is_none(),
+                "is for pairs of texts, and a language model takes one",
+            ),
+        ];
+        given.into_iter().find(|(_, given, _)| *given).map(|(key, _, cure)| (key, cure))
     }
 
     /// How to read the training file.
@@ -530,6 +552,8 @@ choice! {
         Key = "key",
         /// The value projection.
         Value = "value",
+        /// Queries, keys and values made by one weight; the three words together choose it too.
+        QueryKeyValue = "query-key-value",
         /// The output projection of the attention.
         Output = "output",
         /// The feed-forward layers.

@@ -1,9 +1,9 @@
 //! `gelora dimension`: the intrinsic dimension of every layer of a store, or of the points of a file.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
-use clap::ValueEnum;
 use ndarray::ArrayView2;
 use serde::Serialize;
 
@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     dimension: DimensionArguments,
 
-    /// Further estimators beside TwoNN, separated by commas
+    /// Estimators beside TwoNN, separated by commas: gride (the dimension at growing scale), mle (Levina and Bickel's
+    /// likelihood over many neighbours), ph (persistent homology: the growth of spanning trees), or all
     #[arg(long, value_name = "ESTIMATORS", value_delimiter = ',', help_heading = "Dimension")]
     also: Vec<Further>,
 
@@ -56,16 +57,26 @@ pub(crate) struct Arguments {
 }
 
 /// Estimators beside TwoNN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Further {
-    /// The dimension at growing scale, from the ratios of distances to neighbours 1 and 2, 2 and 4, … 32 and 64
     Gride,
-    /// Levina and Bickel's maximum likelihood over many neighbours, averaged as MacKay and Ghahramani say
     Mle,
-    /// Persistent homology in degree 0: how the length of the minimum spanning tree grows with the number of points
     Ph,
-    /// All of these
     All,
+}
+
+impl FromStr for Further {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "gride" => Ok(Self::Gride),
+            "mle" => Ok(Self::Mle),
+            "ph" => Ok(Self::Ph),
+            "all" => Ok(Self::All),
+            _ => Err("take some of gride, mle, ph, or all".into()),
+        }
+    }
 }
 
 fn exponent(text: &str) -> Result<f64, String> {

@@ -18,6 +18,7 @@ use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, evaluate_spans, padding_is_safe};
 use super::opened::{load, told};
 use super::rows::{Purpose, SpanRows, refuse_misfits};
+use crate::progress::{Event, Observer as _};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -69,6 +70,15 @@ fn load_as_named(context: &Context, section: &DataSection, names: Option<&[Strin
     }
 }
 
+/// Whether a table lacks nothing but the usual column of labels, which nobody asked for by name.
+fn lacks_only_labels(error: &anyhow::Error, section: &DataSection) -> bool {
+    let usual = section.load_settings().label;
+    section.label.is_none()
+        && error.chain().any(|cause| {
+            matches!(cause.downcast_ref(), Some(DatasetError::MissingColumn { column, .. }) if Some(column) == usual.as_ref())
+        })
+}
+
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
     let model = Model::open(&folder.onnx)?;
@@ -88,7 +98,14 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         return answer(context, &section, &folder, &model, &tokenizer, settings);
     }
     let names = folder.config.as_ref().and_then(label_names);
-    let dataset = load_as_named(context, &section, names.as_deref())?;
+    let dataset = match load_as_named(context, &section, names.as_deref()) {
+        Err(error) if arguments.predictions.is_some() && lacks_only_labels(&error, &section) => {
+            let settings = section.load_settings().without_labels();
+            context.observer().observe(Event::Notice("there is no column of labels: predictions only, no metrics"));
+            load(context, &section.train, &settings)?
+        }
+        loaded => loaded?,
+    };
     let objective = match (&dataset.objective, names.or_else(|| section.labels.clone())) {
         (Some(objective), Some(names)) => {
             check_label_order(&names, objective)?;

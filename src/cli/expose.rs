@@ -24,7 +24,8 @@ Examples:
 
 The copy has outputs hidden_states.0 (embeddings) to hidden_states.L, found as the stream that every block adds to. It
 differs from the export only where it has to; the rest is equal to the bit. Planning and training find the hidden states
-by themselves in the same way; a copy is needed only to name them differently, or for other programs.";
+by themselves in the same way; a copy is needed only to name them differently, or for other programs. A plan belongs to
+the file that it was made for: plan and train with the same one of the two.";
 
 /// Write a copy of an export that shows its hidden states, or with dropout switched off (--eval)
 #[derive(Debug, clap::Args)]
@@ -122,7 +123,8 @@ fn wanted_states(arguments: &Arguments, model: &Model) -> anyhow::Result<Option<
         && (arguments.tap.is_some() || arguments.tap_list.is_some())
     {
         bail!(
-            "{} shows its {} hidden states already, as {} …; take their outputs away before naming others",
+            "{} shows its {} hidden states already, as {} …; to name others, begin with the export that this copy was made of, \
+             or export without hidden states",
             model.path().display(),
             shown.values.len(),
             shown.values[0]
@@ -147,7 +149,8 @@ fn refuse_nothing_to_do(
         Some(_) if arguments.eval => ensure!(!dropout.is_empty(), "no dropout is active in {onnx}; use it as it is"),
         Some(states) => {
             let states = states.values.len();
-            bail!("{onnx} shows its {states} hidden states already; add --eval to switch off dropout")
+            let eval = if dropout.is_empty() { "" } else { ", or add --eval to switch off the dropout that is active" };
+            bail!("{onnx} shows its {states} hidden states already and needs no copy: use it as it is{eval}")
         }
         None => {}
     }
@@ -158,7 +161,7 @@ fn refuse_nothing_to_do(
 pub(crate) fn how_found(states: &HiddenStates) -> String {
     match &states.origin {
         Origin::Outputs => "outputs of the export".into(),
-        Origin::Named => "named by --tap".into(),
+        Origin::Named => "named by --tap or --tap-list".into(),
         Origin::Graph(stream) => {
             let norms = match (stream.pre_norm, stream.final_norm) {
                 (true, true) => "norms in the branches, the last state after the final norm",

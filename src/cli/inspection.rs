@@ -9,6 +9,7 @@ use crate::report;
 use crate::runtime::SelfCheck;
 
 use super::expose::how_found;
+use super::planning::of_another_model;
 
 /// Everything about an export.
 #[derive(Debug, Serialize)]
@@ -159,6 +160,9 @@ impl Inspection {
             Some(checkpoint) => {
                 let matches = match_weights(model, checkpoint, &linears).context("cannot match the checkpoint")?;
                 self.checkpoint = Some(CheckpointFacts::new(checkpoint, &matches));
+                if !matches.is_empty() && matches.iter().all(Option::is_none) {
+                    self.obstacles.push(of_another_model(checkpoint));
+                }
                 matches
             }
             None => vec![None; linears.len()],
@@ -269,7 +273,11 @@ impl Inspection {
             facts.push(("found as", self.found.clone()));
         }
         if let Some(head) = &self.head {
-            facts.push(("head", format!("{} from {}", head.outputs.join(", "), head.tensors.join(", "))));
+            let made_from = match head.tensors.as_slice() {
+                [] => "no weights of its own that can be trained (tied to the embeddings, or quantized)".to_owned(),
+                tensors => tensors.join(", "),
+            };
+            facts.push(("head", format!("{} from {made_from}", head.outputs.join(", "))));
         }
         if let Some(check) = &self.self_check {
             facts.extend(check_facts(check));

@@ -1,6 +1,7 @@
 //! From a model and its data to a plan with all its files: the work of `gelora plan` and of the first stage of
 //! `gelora run`.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::activations::{ActivationsError, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
-use crate::checkpoint::{match_head, match_weights};
+use crate::checkpoint::{Checkpoint, match_head, match_weights};
 use crate::dataset::Tokenizer;
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
@@ -68,7 +69,7 @@ pub(crate) fn plan(
     settings: &PlanSection,
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
-    let blocks = blocks_to_adapt(model)?;
+    let (blocks, quantized) = blocks_to_adapt(model)?;
     let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
     if rows < MINIMUM_POINTS {
         bail!(
@@ -92,7 +93,10 @@ pub(crate) fn plan(
         // These activations give no plan, now or later.
         fs::remove_dir_all(beside).map_err(FileError::new("remove", beside))?;
     }
-    let plan = made?;
+    let mut plan = made?;
+    if quantized {
+        plan.warnings.insert(0, QUANTIZED.to_owned());
+    }
     if let Some(beside) = beside {
         fs::remove_dir_all(&files.store).map_err(FileError::new("replace", &files.store))?;
         fs::rename(&beside, &files.store).map_err(FileError::new("replace", &files.store))?;
@@ -126,16 +130,36 @@ fn extract_for_plan(
     }
 }
 
-/// The blocks with the names that the checkpoint gives their weights.
-fn blocks_to_adapt(model: &Opened) -> anyhow::Result<Vec<BlockToAdapt>> {
+const QUANTIZED: &str = "the weights of this export are quantized: the plan says what the data ask for, but nothing can be \
+                         trained with it; plan, train and merge with the floating-point export that it was made of";
+
+/// The blocks with the names that the checkpoint gives their weights, and whether weights are quantized.
+fn blocks_to_adapt(model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
     let blocks = onnx::blocks(&model.model, &model.states)?;
     let linears = onnx::linear_layers(&model.model);
     let matches = match &model.folder.checkpoint {
         Some(checkpoint) => match_weights(&model.model, checkpoint, &linears.iter().collect::<Vec<_>>())?,
         None => vec![None; linears.len()],
     };
+    let in_blocks: HashSet<usize> = blocks.iter().flat_map(|block| &block.linears).map(|linear| linear.node).collect();
+    let mut found = linears.iter().zip(&matches).filter(|(linear, _)| in_blocks.contains(&linear.node));
+    if let Some(checkpoint) = model.folder.checkpoint.as_ref().filter(|_| found.all(|(_, found)| found.is_none())) {
+        bail!("{}", of_another_model(checkpoint));
+    }
     let first_copies = onnx::first_copies(&model.model, &linears)?;
-    Ok(BlockToAdapt::all(&blocks, Layers { linears: &linears, matches: &matches, first_copies: &first_copies }))
+    let quantized = linears.iter().any(|linear| linear.quantized);
+    let layers = Layers { linears: &linears, matches: &matches, first_copies: &first_copies };
+    Ok((BlockToAdapt::all(&blocks, layers), quantized))
+}
+
+/// What to say of a checkpoint that no weight of the export is found in.
+pub(super) fn of_another_model(checkpoint: &Checkpoint) -> String {
+    let files: Vec<String> = checkpoint.files().iter().map(|file| file.path.display().to_string()).collect();
+    format!(
+        "no weight of the export is in {}: it is the checkpoint of another model; put the right one beside the export, or \
+         take it away",
+        files.join(", ")
+    )
 }
 
 fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {

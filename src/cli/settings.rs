@@ -160,6 +160,7 @@ impl PlanSection {
                 Projection::Query => vec![Role::Query],
                 Projection::Key => vec![Role::Key],
                 Projection::Value => vec![Role::Value],
+                Projection::QueryKeyValue => vec![Role::QueryKeyValue],
                 Projection::Output => vec![Role::Output],
                 Projection::FeedForward => vec![Role::FeedForward],
                 Projection::All => vec![

@@ -93,7 +93,10 @@ pub(super) fn read(
     let rows = match (format, quoting) {
         (Format::Parquet, _) => parquet::read_bytes(path, bytes, wanted)?,
         (Format::Txt, _) => {
-            let (found, cure) = ("is plain text, without columns", "write the rows as .tsv, .csv, .jsonl or .parquet");
+            let (found, cure) = (
+                "is plain text, without columns",
+                "write the rows as .tsv, .csv, .jsonl or .parquet, or add --task causal-lm for a language model",
+            );
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
         (Format::Jsonl, _) => json_lines(path, text()?, wanted)?,

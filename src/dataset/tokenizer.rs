@@ -109,6 +109,24 @@ impl Tokenizer {
     /// # Errors
     /// A text that the tokenizer cannot take, or that comes out without a token; cancellation.
     pub fn encode(&self, examples: &[Example], observer: &dyn Observer) -> Result<Vec<Encoding>, DatasetError> {
+        let (encodings, cut) = self.encode_counting(examples, observer)?;
+        if cut > 0 {
+            observer.observe(Event::Notice(&self.cut_in_words(cut, examples.len())));
+        }
+        Ok(encodings)
+    }
+
+    /// In words that so many of so many rows were cut.
+    pub(crate) fn cut_in_words(&self, cut: usize, rows: usize) -> String {
+        format!("{cut} of {rows} rows are longer than {} tokens and were cut", self.maximum_length)
+    }
+
+    /// The same, and how many rows were cut, which is told to nobody.
+    pub(crate) fn encode_counting(
+        &self,
+        examples: &[Example],
+        observer: &dyn Observer,
+    ) -> Result<(Vec<Encoding>, usize), DatasetError> {
         observer.observe(Event::Begin {
             stage: "tokenizing",
             total: Some(examples.len() as u64),
@@ -126,14 +144,7 @@ impl Tokenizer {
             observer.observe(Event::Advance { done: encodings.len() as u64, detail: "" });
         }
         observer.observe(Event::End);
-        if cut > 0 {
-            observer.observe(Event::Notice(&format!(
-                "{cut} of {} rows are longer than {} tokens and were cut",
-                examples.len(),
-                self.maximum_length
-            )));
-        }
-        Ok(encodings)
+        Ok((encodings, cut))
     }
 
     /// Token ids of one example, and whether it was cut.

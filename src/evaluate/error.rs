@@ -25,7 +25,7 @@ pub enum EvaluateError {
     /// The model has no head.
     #[error(
         "the model has no output `logits` (it has {there}); evaluate a model with a head: one exported with it, or the \
-         result of `gelora merge`"
+         result of `gelora merge`; for span answers add --task squad"
     )]
     NoLogits {
         /// The outputs that are there.

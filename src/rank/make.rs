@@ -76,7 +76,7 @@ pub fn make_plan(
         extraction: request.extraction.clone(),
         settings: settings_json(request, &measurements),
         adapter_parameters: all.map(|m| m.rank as u64 * (m.in_features + m.out_features) as u64).sum(),
-        warnings: super::warnings::warnings(&hidden_states, &blocks),
+        warnings: super::warnings::warnings(&hidden_states, &blocks, &request.extraction.pooling),
         hidden_states,
         blocks,
     })
@@ -95,7 +95,7 @@ fn wanted_modules<'a>(request: &'a PlanRequest<'_>) -> Result<Vec<Vec<Wanted<'a>
         let names = |mut roles: Vec<Role>| {
             roles.sort_unstable();
             roles.dedup();
-            roles.into_iter().map(Role::as_str).collect::<Vec<_>>().join(", ")
+            roles.into_iter().map(|role| role.as_str().replace('_', "-")).collect::<Vec<_>>().join(", ")
         };
         let present = request.blocks.iter().flat_map(|block| &block.modules).map(|module| module.role).collect();
         return Err(RankError::NothingToAdapt {

@@ -12,12 +12,13 @@ const CERTAIN: f64 = 0.8;
 const FEW_POINTS: u64 = 1000;
 
 /// Warnings in plain words, the weightiest first.
-pub(super) fn warnings(hidden_states: &[HiddenStateDimension], blocks: &[BlockRank]) -> Vec<String> {
+pub(super) fn warnings(hidden_states: &[HiddenStateDimension], blocks: &[BlockRank], pooling: &str) -> Vec<String> {
     let degenerate = hidden_states.iter().filter_map(|state| {
         let reason = state.degenerate.as_ref()?;
         Some(format!("hidden state {} has no dimension: {reason}", state.index))
     });
-    let all = [few_points(hidden_states), scale(hidden_states), uncertain(blocks), duplicates(hidden_states)];
+    let duplicates = duplicates(hidden_states, pooling);
+    let all = [few_points(hidden_states), scale(hidden_states), uncertain(blocks), duplicates];
     degenerate.chain(non_finite(hidden_states)).chain(all.into_iter().flatten()).collect()
 }
 
@@ -28,10 +29,12 @@ fn non_finite(states: &[HiddenStateDimension]) -> impl Iterator<Item = String> +
 }
 
 fn few_points(states: &[HiddenStateDimension]) -> Option<String> {
-    let least = states.iter().filter(|state| state.dimension.is_some()).map(|state| state.points).min()?;
-    (least < FEW_POINTS).then(|| {
+    let least = states.iter().filter(|state| state.dimension.is_some()).min_by_key(|state| state.points)?;
+    (least.points < FEW_POINTS).then(|| {
         format!(
-            "only {least} distinct rows: the dimensions are noisy, and with more rows they may differ; use more data"
+            "only {} distinct rows in hidden state {}: the dimensions are noisy, and with more rows they may differ; use \
+             more data",
+            least.points, least.index
         )
     })
 }
@@ -74,14 +77,15 @@ fn uncertain(blocks: &[BlockRank]) -> Option<String> {
     })
 }
 
-fn duplicates(states: &[HiddenStateDimension]) -> Option<String> {
+fn duplicates(states: &[HiddenStateDimension], pooling: &str) -> Option<String> {
     let share = |state: &&HiddenStateDimension| {
         let rows = state.points + state.duplicates + state.non_finite;
         state.dimension.is_some() && state.duplicates as f64 > DUPLICATE_SHARE * rows as f64
     };
     let state = states.iter().filter(share).max_by_key(|state| state.duplicates)?;
-    Some(format!(
-        "{} rows repeat others in hidden state {} and were left out; look for repeated texts",
-        state.duplicates, state.index
-    ))
+    let cure = match pooling {
+        "first" | "last" => format!("the {pooling} token is often the same; --pooling mean tells texts apart"),
+        _ => "look for repeated texts".to_owned(),
+    };
+    Some(format!("{} rows repeat others in hidden state {} and were left out; {cure}", state.duplicates, state.index))
 }

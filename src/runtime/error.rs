@@ -125,7 +125,8 @@ pub enum RuntimeError {
     },
     /// A text has more tokens than the model has positions.
     #[error(
-        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {} or less", positions - 2
+        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {positions} or less \
+         ({} where the model counts its positions from 2, as RoBERTa does)", positions - 2
     )]
     TooLong {
         /// Tokens of the longest row.

@@ -97,7 +97,7 @@ pub enum TrainError {
         reason: String,
     },
     /// The plan belongs to another export.
-    #[error("the plan was made for another model ({planned}) than {}; run `gelora plan` for this model", model.display())]
+    #[error("the plan was made for another model ({planned}) than {}; run `gelora plan` for this model, or give the model of the plan", model.display())]
     PlanOfOtherModel {
         /// The export.
         model: PathBuf,
@@ -188,7 +188,10 @@ pub enum TrainError {
         output: String,
     },
     /// A head for answers in a text.
-    #[error("the export makes {outputs}, and training takes one output of logits; export a sequence classifier")]
+    #[error(
+        "the export makes {outputs}, and training takes one output of logits; for span answers add --task squad, otherwise \
+         export a sequence classifier"
+    )]
     SeveralOutputs {
         /// Its outputs.
         outputs: String,

@@ -233,9 +233,18 @@ impl<'a> TrainInput<'a> {
         if let Some(tensor) = head.tensors.iter().find(|tensor| tensor.shared) {
             return Err(TrainError::Weight {
                 weight: tensor.initializer.clone(),
-                reason: "the head shares it with the rest of the model, and training it would change both; export the \
+                reason: match self.checkpoint {
+                    Some(_) => {
+                        "the head shares it with the rest of the model, and training it would change both; export the \
                          model with a head of its own"
-                    .into(),
+                    }
+                    None => {
+                        "the head shares it with the rest of the model; put the model.safetensors of the export beside it, \
+                         which tells tensors apart that the exporter stored once because their values are equal, or export \
+                         the model with a head of its own"
+                    }
+                }
+                .into(),
             });
         }
         let matches = match self.checkpoint {

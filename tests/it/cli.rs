@@ -317,6 +317,191 @@ fn what_is_wrong_with_the_data_is_one_line_and_leaves_earlier_results() {
     assert!(attempt("text\nab c\n", &["--task", "colla"]).contains("cola"), "unknown task");
 }
 
+/// The same points in every form that is read, and what the estimators say of them.
+#[test]
+fn points_of_files_have_dimensions() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 9_u64;
+    let points = ndarray::Array2::from_shape_simple_fn((400, 3), || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32
+    });
+    let (single, double, tensors) =
+        (folder.path().join("a.npy"), folder.path().join("b.npy"), folder.path().join("c.safetensors"));
+    ndarray_npy::write_npy(&single, &points).unwrap();
+    ndarray_npy::write_npy(&double, &points.mapv(f64::from)).unwrap();
+    let bytes: Vec<u8> = points.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view =
+        |shape: Vec<usize>| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &bytes).unwrap();
+    let named = [("layer", view(vec![400, 3])), ("flat", view(vec![1200]))];
+    std::fs::write(&tensors, safetensors::serialize(named, None).unwrap()).unwrap();
+
+    let layers = |path: &Path| {
+        let output = gelora().arg("dimension").arg(path).args(["--also", "all", "--json", "-q"]).assert().success();
+        let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        json["layers"].as_array().unwrap().clone()
+    };
+    let (mut single, double, tensors) = (layers(&single), layers(&double), layers(&tensors));
+    assert_eq!((single.len(), tensors.len()), (1, 1));
+    let dimension = single[0]["dimension"].as_f64().unwrap();
+    assert!((2.5..3.5).contains(&dimension), "{dimension}");
+    assert!((double[0]["dimension"].as_f64().unwrap() - dimension).abs() < 1e-9);
+    assert_eq!(single[0]["gride"].as_array().unwrap().len(), 6);
+    assert!((2.3..3.3).contains(&single[0]["levina_bickel"]["dimension"].as_f64().unwrap()));
+    assert!((2.3..3.5).contains(&single[0]["persistent_homology"]["dimension"].as_f64().unwrap()));
+    assert_eq!(tensors[0]["layer"], "layer");
+    single[0]["layer"] = tensors[0]["layer"].clone();
+    assert_eq!(single, tensors);
+}
+
+#[test]
+fn files_that_hold_no_points_name_the_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let flat = folder.path().join("flat.npy");
+    ndarray_npy::write_npy(&flat, &ndarray::Array1::<f32>::zeros(100)).unwrap();
+    let whole = folder.path().join("whole.npy");
+    ndarray_npy::write_npy(&whole, &ndarray::Array2::<i32>::zeros((100, 2))).unwrap();
+    let empty = safetensors::serialize(Vec::<(&str, safetensors::tensor::TensorView)>::new(), None).unwrap();
+    let lines = [
+        mendable(&["dimension", &file("empty.npy", b"")]),
+        mendable(&["dimension", &file("text.npy", b"1 2 3")]),
+        mendable(&["dimension", flat.to_str().unwrap()]),
+        mendable(&["dimension", whole.to_str().unwrap()]),
+        mendable(&["dimension", &file("none.safetensors", &empty)]),
+        mendable(&["dimension", &file("broken.safetensors", b"12345678901")]),
+        mendable(&["dimension", flat.to_str().unwrap(), "--tensor", "a"]),
+        mendable(&["dimension", flat.to_str().unwrap(), "--also", "pca"]),
+        mendable(&["dimension", flat.to_str().unwrap(), "--also", "ph", "--alpha", "-1"]),
+    ];
+    insta::assert_snapshot!("dimension_refused", lines.join("\n").replace(folder.path().to_str().unwrap(), "folder"));
+}
+
+#[test]
+fn rows_without_labels_are_predicted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("rows.tsv"), folder.path().join("out.jsonl"));
+    std::fs::write(&data, "body\nab c\nthe cat sees a dog\n").unwrap();
+    let mut command = gelora();
+    command.arg("evaluate").arg(export("tiny_encoder")).arg("--data").arg(&data).args(["--text", "body"]);
+    command.arg("--labels").arg("no,yes").arg("--predictions").arg(&out);
+    let output = command.assert().success().get_output().clone();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no column of labels"));
+    let lines = std::fs::read_to_string(&out).unwrap();
+    let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    assert!(["no", "yes"].contains(&rows[0]["prediction"].as_str().unwrap()) && rows[0]["label"].is_null());
+
+    // A column that was asked for by name must be there.
+    let model = export("tiny_encoder");
+    let line = mendable(&[
+        "evaluate",
+        model.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+        "--text",
+        "body",
+        "--label",
+        "kind",
+        "--predictions",
+        out.to_str().unwrap(),
+    ]);
+    assert!(line.contains("no column `kind`"), "{line}");
+}
+
+#[test]
+fn projections_have_the_names_that_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 100);
+    let plan = |projections: &str| {
+        let mut command = gelora();
+        command
+            .arg("plan")
+            .arg(export("tiny_encoder"))
+            .arg("--data")
+            .arg(&data)
+            .arg("-o")
+            .arg(folder.path().join("out"));
+        command.args(["--task", "cola", "--subsamples", "0", "--json", "--projections", projections]);
+        command
+    };
+    let json = |mut command: Command| -> serde_json::Value {
+        serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap()
+    };
+    let plans = [json(plan("feed_forward")), json(plan("feed-forward"))];
+    assert_eq!(plans[0]["blocks"], plans[1]["blocks"]);
+    assert_eq!(plans[0]["blocks"][0]["modules"].as_array().unwrap().len(), 2);
+    let output = plan("query_key_value").assert().code(1).get_output().clone();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(line.contains("one of query-key-value; it has query, key, value, output, feed-forward"), "{line}");
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_told_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in ["model.onnx", "config.json", "tokenizer.json"] {
+        std::fs::copy(export("tiny_encoder").join(file), model.join(file)).unwrap();
+    }
+    // The same shapes, other values, and names that are not in the graph.
+    let bytes = std::fs::read(export("tiny_encoder").join("model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = String::from_utf8(bytes[8..8 + header].to_vec()).unwrap().replace("bert.", "tree.");
+    let mut other = [&bytes[..8], text.as_bytes()].concat();
+    other.extend(
+        bytes[8 + header..]
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .flat_map(|value| (f32::from_le_bytes(*value) + 1.0).to_le_bytes()),
+    );
+    std::fs::write(model.join("model.safetensors"), other).unwrap();
+    gelora()
+        .arg("inspect")
+        .arg(&model)
+        .arg("--no-self-check")
+        .assert()
+        .code(1)
+        .stderr(predicate::str::contains("the checkpoint of another model"));
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 100);
+    let out = folder.path().join("out");
+    let arguments = ["plan", model.to_str().unwrap(), "--data", data.to_str().unwrap(), "--task", "cola", "-o"];
+    let line = mendable(&[&arguments[..], &[out.to_str().unwrap()]].concat());
+    assert!(line.contains("the checkpoint of another model") && !out.exists(), "{line}");
+}
+
+#[test]
+fn a_plan_says_that_texts_were_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 120);
+    let mut command = gelora();
+    command.arg("plan").arg(export("tiny_encoder")).arg("--data").arg(&data).arg("-o").arg(folder.path().join("out"));
+    command.args(["--task", "cola", "--subsamples", "0", "--max-length", "8"]);
+    let notes = String::from_utf8(command.assert().success().get_output().stderr.clone()).unwrap();
+    assert!(notes.contains("of 120 rows are longer than 8 tokens and were cut"), "{notes}");
+}
+
+#[test]
+fn options_that_do_not_fit_a_language_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("texts.jsonl");
+    std::fs::write(&data, "{\"text\": \"ab c\"}\n").unwrap();
+    let model = export("tiny_encoder");
+    let base = ["evaluate", model.to_str().unwrap(), "--data", data.to_str().unwrap(), "--task", "causal-lm"];
+    for (option, value) in [("--metrics", "accuracy"), ("--label", "kind"), ("--labels", "a,b")] {
+        let line = mendable(&[&base[..], &[option, value]].concat());
+        assert!(line.starts_with(option) && line.contains("leave it out"), "{line}");
+    }
+}
+
 #[test]
 fn a_configuration_with_an_unknown_key_names_it() {
     let folder = tempfile::tempdir().unwrap();
