@@ -15,7 +15,7 @@ use crate::files::FileError;
 
 /// Where points come from.
 pub(crate) enum Source {
-    Store(Store),
+    Store(Box<Store>),
     Npy { path: PathBuf, file: Mmap },
     Tensors { path: PathBuf, checkpoint: Box<Checkpoint>, names: Vec<String> },
 }
@@ -43,7 +43,7 @@ impl Source {
                     path.join("store").display()
                 );
             }
-            return Ok(Self::Store(Store::open(path)?));
+            return Ok(Self::Store(Box::new(Store::open(path)?)));
         }
         if extension == "safetensors" {
             return Self::tensors(path, tensor);

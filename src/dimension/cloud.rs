@@ -21,7 +21,6 @@ pub struct Cloud<'a, T> {
 }
 
 /// What the rows of a layer turned out to be.
-#[expect(clippy::large_enum_variant, reason = "there is one per layer, and it is moved once")]
 pub enum Prepared<'a, T> {
     /// Points in space.
     Cloud(Cloud<'a, T>),

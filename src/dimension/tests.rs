@@ -209,8 +209,10 @@ fn impossible_settings_are_errors() {
     assert_eq!(error, "unknown method \"levina\"; use linear, mle or censored-mle");
 }
 
-/// DADApy 0.3.4, `return_id_scaling_gride(range_max=64)`, whose bisection stops at 1e-7.
-const GRIDE: [(u64, [f64; 6], [f64; 6], [f64; 6]); 3] = [
+type Scan = [f64; 6];
+
+/// DADApy 0.3.4, `return_id_scaling_gride(range_max=64)`, whose bisection stops at 1e-7: seed, dimensions, errors, distances.
+const GRIDE: [(u64, Scan, Scan, Scan); 3] = [
     (
         1002,
         [
@@ -322,19 +324,22 @@ fn gride_of_ratios_at_the_edge() {
     assert!(gride::solve(&mixed, 2, 4) > 1e8);
 }
 
-/// scikit-dimension averages dimensions or their inverses; the latter is this estimator.
+/// Values of an independent program (numpy, all distances in float64), k = 2, 10 and 20.
 #[test]
-fn levina_bickel_reads_cubes_and_does_not_care_about_units() {
-    for (seed, expected, tolerance) in [(1002, 2.0, 0.1), (1005, 5.0, 0.15), (1010, 10.0, 0.25)] {
+fn levina_bickel_gives_the_reference_values() {
+    for (seed, expected) in [
+        (1002, [1.8860775656261226, 1.8763672733247083, 1.9055323681577871]),
+        (1005, [4.606765749245275, 4.51971635497428, 4.386299326424509]),
+        (1010, [8.301022847005195, 8.084514665105003, 7.991333034015965]),
+    ] {
         let reference = REFERENCES.iter().find(|reference| reference.seed == seed).unwrap();
         let cube = Lcg(seed).cube(reference.points, reference.dimension, reference.columns);
         let neighbours = nearest(cube.view(), 20, Engine::Exact, &Silent).unwrap();
-        let found = levina_bickel(&neighbours, 10);
-        close(found.dimension, expected, tolerance);
-        let far = nearest(cube.mapv(|v| 1e3 * v).view(), 20, Engine::Exact, &Silent).unwrap();
-        close(levina_bickel(&far, 10).dimension, found.dimension, 1e-9);
-        // With two neighbours it is the mean of the logarithms of TwoNN's ratios.
-        close(levina_bickel(&neighbours, 2).dimension * (1.0 - 1.0 / reference.points as f64), reference.mle, 1e-9);
+        for (k, expected) in [2, 10, 20].into_iter().zip(expected) {
+            let found = levina_bickel(&neighbours, k);
+            close(found.dimension, expected, 1e-9);
+            close(found.standard_error, expected / (reference.points as f64 * (k - 1) as f64).sqrt(), 1e-9);
+        }
     }
 }
 

@@ -287,9 +287,9 @@ fn prim<T: Real>(points: ArrayView2<'_, T>) -> Vec<f64> {
     let (mut lengths, mut last) = (Vec::new(), 0);
     nearest[0] = f64::NEG_INFINITY;
     for _ in 1..points.nrows() {
-        for other in 0..points.nrows() {
-            if nearest[other] > f64::NEG_INFINITY {
-                nearest[other] = nearest[other].min(brute_force_pair(points, last, other));
+        for (other, nearest) in nearest.iter_mut().enumerate() {
+            if *nearest > f64::NEG_INFINITY {
+                *nearest = nearest.min(brute_force_pair(points, last, other));
             }
         }
         let outside = (0..points.nrows()).filter(|&row| nearest[row] > f64::NEG_INFINITY);
