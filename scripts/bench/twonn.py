@@ -133,7 +133,9 @@ def compare(name, file):
         times = times[1:]
         figures = summary(times)
         answer = times[-1][2] if label == "gelora two_nn" or rival == "two_nn" else None
-        ratios = [theirs / mine for theirs, mine in zip(figures, summary(ours[rival][1:]))] if rival else []
+        # The CPU clock ticks in hundredths of a second.
+        mine = [max(figure, 0.005) for figure in summary(ours[rival][1:])] if rival else []
+        ratios = [theirs / own for theirs, own in zip(figures, mine)]
         print(f"{label:34} {figures[0]:8.3f} {figures[1]:9.3f} {figures[2]:7.2f} "
               f"{'' if answer is None else f'{answer:.4f}':>10} | {'  '.join(f'{ratio:.2f}' for ratio in ratios)}")
         results.append({"data": name, "shape": points.shape, "what": label, "best": figures[0], "median": figures[1],

@@ -14,9 +14,9 @@ pub(super) struct Points<'a, T> {
 
 /// Sums run in this many lanes, everywhere in the same order: equal pairs have equal distances to the last bit, whatever
 /// vectors the processor has.
-const LANES: usize = 8;
+const LANES: usize = 32;
 /// Columns between two looks at the limit.
-const STEP: usize = 8 * LANES;
+const STEP: usize = 4 * LANES;
 
 impl<T: Real> Points<'_, T> {
     pub fn rows(&self) -> usize {
@@ -76,10 +76,18 @@ for_widest_vectors! {
     }
 }
 
+/// Halves are added until one sum is left.
 #[inline(always)]
 fn total(sums: &[f64; LANES]) -> f64 {
-    let [a, b, c, d, e, f, g, h] = *sums;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+    let mut sums = *sums;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
 }
 
 mod single {
