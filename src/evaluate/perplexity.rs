@@ -69,12 +69,14 @@ fn batch_loss(rows: &TextRows, batch: &Batch, shape: &[usize], logits: &[f32]) -
         [a, b, vocabulary] if (a, b) == (count, length) && vocabulary > 0 => vocabulary,
         _ => return Err(EvaluateError::TokenShape { found: shape.to_vec(), rows: count, length }),
     };
-    let losses: Vec<TokenLoss> = batch
+    let losses: Vec<Result<TokenLoss, EvaluateError>> = batch
         .rows
         .par_iter()
         .zip(logits.par_chunks(length * vocabulary))
         .map(|(&row, logits)| row_loss(row, &rows.encodings[row].ids, &rows.counted[row], logits, vocabulary))
-        .collect::<Result<_, _>>()?;
+        .collect();
+    // Of several rows that fail the first is named, whichever thread was faster.
+    let losses = losses.into_iter().collect::<Result<Vec<_>, _>>()?;
     let sum = losses.iter().map(|loss| loss.sum).sum();
     Ok(TokenLoss { sum, tokens: losses.iter().map(|loss| loss.tokens).sum() })
 }

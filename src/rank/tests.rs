@@ -236,12 +236,12 @@ fn layers_that_do_not_fit_are_errors() {
     let mut generator = Lcg(1);
     let good = generator.manifold(200, 2);
     insta::assert_snapshot!(error(&[good.clone(), generator.manifold(199, 2)], quick.clone()), @"hidden state 1 has 199 rows, hidden state 0 has 200; extract the activations again");
-    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 not finite, 0 repeated), but an estimate needs 50; use more data, or another pooling if the rows should not be equal");
+    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 not finite, 0 repeated), but an estimate needs 50; use more data, a larger --max-length if texts were cut, or another pooling if the rows should not be equal");
     let mut spoilt = good.clone();
     spoilt.rows_mut().into_iter().take(5).for_each(|mut row| row[0] = f32::NAN);
     insta::assert_snapshot!(error(&[good.clone(), spoilt], quick.clone()), @"5 of 200 activations of hidden state 1 are NaN or infinite; export the model in float32 and check the weights, or drop the rows that cause it");
     let projections = vec![Role::Key];
-    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed_forward: choose among these with --projections");
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed-forward: choose among these with --projections");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { minimum: 3, maximum: Some(2), ..quick.clone() }), @"the maximum rank is 2 with a minimum of 3; give at least the minimum");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number above 0");
     let few = blocks(3);

@@ -125,8 +125,8 @@ pub enum RuntimeError {
     },
     /// A text has more tokens than the model has positions.
     #[error(
-        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {positions} or less \
-         ({} where the model counts its positions from 2, as RoBERTa does)", positions - 2
+        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {} or less",
+        longest(*length, *positions)
     )]
     TooLong {
         /// Tokens of the longest row.
@@ -237,4 +237,9 @@ pub(super) fn one_line(message: &str) -> String {
         text = text.chars().take(300).collect::<String>() + "…";
     }
     text
+}
+
+/// How many tokens fit: models of RoBERTa's kind count their positions from 2, and fail on texts that seem to fit.
+fn longest(length: usize, positions: i64) -> i64 {
+    if i64::try_from(length).is_ok_and(|length| length > positions) { positions } else { positions - 2 }
 }

@@ -229,7 +229,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     found.push(refuse(bench.input(), &given));
     found.push(refuse(bench.input(), &TrainSettings { dropout: 1.5, ..settings() }));
     insta::assert_snapshot!(found.join("\n"), @r"
-    the plan was made for another model (model.onnx) than /onnx/tiny_encoder/model.onnx; run `gelora plan` for this model
+    the plan was made for another model (model.onnx) than /onnx/tiny_encoder/model.onnx; run `gelora plan` for this model, or give the model of the plan
     /onnx/tiny_encoder/model.onnx has a head of its own (`logits`), which is trained; leave out --head
     /onnx/tiny_encoder_base/model.onnx makes no logits; add a head with --head first, --head mean or --head last, or export the model with its head
     the head of the export gives 2 number(s) a row, the data needs 3; export the model with 3 label(s)
