@@ -37,6 +37,18 @@ impl FileError {
     }
 }
 
+/// The header of a `.npy` file (format 1.0) of values of this type, e.g. `<f4`, in row-major order; the values follow.
+pub fn npy_header(descriptor: &str, shape: &[usize]) -> Vec<u8> {
+    let shape: String = shape.iter().map(|length| format!("{length}, ")).collect();
+    let words = format!("{{'descr': '{descriptor}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    // The whole header is a multiple of 64 bytes and ends in a line feed.
+    let length = (10 + words.len() + 1).next_multiple_of(64) - 10;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((length as u16).to_le_bytes());
+    header.extend(format!("{words:<width$}\n", width = length - 1).into_bytes());
+    header
+}
+
 /// Writes a file under a temporary name beside it, syncs, and renames it: readers see the old file or the whole new one.
 /// On an error the temporary file is removed and the old file is untouched.
 pub fn write_atomically(

@@ -1,11 +1,14 @@
 //! Options that several commands share.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use serde::de::DeserializeOwned;
 
 use crate::dataset::{Format, ObjectiveKind, PRESETS, SPAN_TASKS, preset, span_task};
+use crate::dimension::{Frame, Metric, Scale};
 use crate::runtime::Device;
 
 use super::config;
@@ -182,6 +185,15 @@ pub(crate) struct ExtractionArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Dimension")]
 pub(crate) struct DimensionArguments {
+    /// What is done to vectors first: nothing (raw), centred (which matters for the cosine only), or whitened: unit variance
+    /// in every direction
+    #[arg(long, value_name = "HOW", default_value_t = Frame::Raw)]
+    pub(crate) representation: Frame,
+
+    /// Distances: euclidean, or cosine: Euclidean between vectors of unit length
+    #[arg(long, value_name = "METRIC", default_value_t = Metric::Euclidean)]
+    pub(crate) metric: Metric,
+
     /// TwoNN by linear fit (linear), maximum likelihood (mle) or censored maximum likelihood (censored-mle)
     #[arg(long, value_name = "METHOD", default_value = "linear", value_parser = word::<config::Method>)]
     pub(crate) method: config::Method,
@@ -190,9 +202,45 @@ pub(crate) struct DimensionArguments {
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub(crate) discard: f64,
 
+    /// At which neighbours the dimension is read: 1 (the nearest and the second nearest: TwoNN), 2, 4, 8 or 16 (that one and
+    /// the one of twice the number: GRIDE), or auto: the smallest from which on it stays level, the same in all layers
+    #[arg(long, value_name = "N", default_value = "auto")]
+    pub(crate) scale: ScaleArgument,
+
     /// How to find neighbours: auto, ball-tree or exact; the answers are the same
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = word::<config::Neighbours>)]
     pub(crate) neighbours: config::Neighbours,
+}
+
+/// `auto`, or a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScaleArgument(pub(crate) Option<Scale>);
+
+impl ScaleArgument {
+    /// The nearer of the neighbours, where a scale was asked for.
+    pub(crate) fn near(self) -> Option<usize> {
+        self.0.map(Scale::near)
+    }
+}
+
+impl FromStr for ScaleArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|scale| Self(Some(scale))).map_err(|cure: String| format!("{cure}, or auto"))
+    }
+}
+
+impl fmt::Display for ScaleArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(scale) => write!(f, "{}", scale.near()),
+            None => f.write_str("auto"),
+        }
+    }
 }
 
 /// The rule that makes ranks of dimensions.
@@ -218,6 +266,10 @@ pub(crate) struct RankArguments {
     /// Most parameters the adapter may have in all
     #[arg(long, value_name = "PARAMETERS")]
     pub(crate) budget: Option<u64>,
+
+    /// How probable it must be that the dimension rises, e.g. 0.9: where it is less, the layer gets the smallest rank
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) confidence: Option<f64>,
 
     /// alpha / rank, the same for every layer
     #[arg(long, value_name = "C", default_value_t = 8.0)]

@@ -19,6 +19,7 @@ pub use error::ConfigError;
 use crate::dataset::{
     AnswerSettings, Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, Template, preset, span_task,
 };
+use crate::dimension::{self, Frame};
 use crate::files::FileError;
 use crate::runtime::Device;
 
@@ -204,12 +205,19 @@ pub struct PlanSection {
     pub rows: Option<usize>,
     /// Tokens per batch of the extraction, padding included; what suits the device and the model where it is not given.
     pub batch_tokens: Option<usize>,
+    /// How vectors are centred and scaled: `raw`, `centred` or `whitened`.
+    pub representation: Frame,
+    /// What a distance is: `euclidean`, or `cosine` for vectors of unit length.
+    pub metric: dimension::Metric,
     /// How neighbours are found; the answers are the same.
     pub neighbours: Neighbours,
     /// The estimator of the dimension.
     pub method: Method,
     /// Share of the largest ratios that `linear` and `censored-mle` leave out.
     pub discard: f64,
+    /// At which neighbours dimensions are read: 1, 2, 4, 8 or 16, compared with twice as many; where the dimension is level
+    /// if it is not given.
+    pub scale: Option<usize>,
     /// How a difference of dimensions becomes whole.
     pub rounding: Rounding,
     /// Added to every difference.
@@ -220,6 +228,9 @@ pub struct PlanSection {
     pub maximum_rank: Option<usize>,
     /// Most parameters the adapter may have in all.
     pub budget: Option<u64>,
+    /// How probable a rise of the dimension must be; below that a layer gets the smallest rank. Nothing is asked where it is
+    /// not given.
+    pub confidence: Option<f64>,
     /// `alpha / rank`, the same for every layer.
     pub scaling: f64,
     /// Which weights get adapters.
@@ -238,14 +249,18 @@ impl Default for PlanSection {
             tokens_per_text: 4,
             rows: None,
             batch_tokens: None,
+            representation: Frame::Raw,
+            metric: dimension::Metric::Euclidean,
             neighbours: Neighbours::Auto,
             method: Method::Linear,
             discard: 0.1,
+            scale: None,
             rounding: Rounding::Ceil,
             offset: 1,
             minimum_rank: 1,
             maximum_rank: None,
             budget: None,
+            confidence: None,
             scaling: 8.0,
             projections: vec![Query, Key, Value, Output],
             subsamples: 100,

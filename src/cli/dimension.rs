@@ -8,11 +8,13 @@ use ndarray::ArrayView2;
 use serde::Serialize;
 
 use crate::dimension::{
-    Cloud, GRIDE_NEIGHBOURS, LayerDimension, LocalLikelihood, PersistentHomology, Prepared, ScaleEstimate,
-    TreeEstimate, TwoNn, gride_scan, levina_bickel, prepare,
+    Cloud, Frame, GRIDE_NEIGHBOURS, LayerDimension, LocalLikelihood, MeasureSettings, Measurement, Metric,
+    NORMAL_QUANTILE, PersistentHomology, Prepared, Representation, Scale, ScaleEstimate, TreeEstimate, gride_scan,
+    levina_bickel, measure_cloud, prepare,
 };
 use crate::neighbours::Real;
 use crate::progress::{Event, Observer};
+use crate::rank::{PlanScale, choose_scale};
 use crate::report::{self, DimensionRow};
 
 use super::arguments::DimensionArguments;
@@ -22,7 +24,7 @@ use super::points::{Points, Source};
 const EXAMPLE: &str = "\
 Examples:
   gelora dimension out/store
-  gelora dimension points.npy --method censored-mle --neighbours exact
+  gelora dimension points.npy --scale 1 --method censored-mle --subsamples 0
   gelora dimension embeddings.safetensors --tensor embeddings --also gride,ph
   gelora dimension out/store --json | jq '.layers[].dimension'";
 
@@ -40,6 +42,14 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     dimension: DimensionArguments,
+
+    /// Random halves of the points that tell how certain a dimension is; 0 for an interval as if points shared no neighbours
+    #[arg(long, value_name = "N", default_value_t = 40, help_heading = "Dimension")]
+    subsamples: usize,
+
+    /// Seed of the subsamples
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Dimension")]
+    seed: u64,
 
     /// Estimators beside TwoNN, separated by commas: gride (the dimension at growing scale), mle (Levina and Bickel's
     /// likelihood over many neighbours), ph (persistent homology: the growth of spanning trees), or all
@@ -88,7 +98,8 @@ fn exponent(text: &str) -> Result<f64, String> {
 
 /// What is computed for every layer.
 struct Estimators {
-    two_nn: TwoNn,
+    representation: Representation,
+    measuring: MeasureSettings,
     gride: bool,
     mle: Option<usize>,
     ph: Option<PersistentHomology>,
@@ -97,8 +108,15 @@ struct Estimators {
 impl Estimators {
     fn of(arguments: &Arguments) -> Self {
         let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
+        let section = arguments.dimension.section();
         Self {
-            two_nn: arguments.dimension.section().two_nn(),
+            representation: section.representation(),
+            measuring: MeasureSettings {
+                estimator: section.two_nn(),
+                scale: section.scale(),
+                subsamples: arguments.subsamples,
+                seed: arguments.seed,
+            },
             gride: wanted(Further::Gride),
             mle: wanted(Further::Mle).then_some(arguments.mle_neighbours),
             ph: wanted(Further::Ph)
@@ -109,14 +127,17 @@ impl Estimators {
     /// Neighbours that all of them need.
     fn neighbours(&self) -> usize {
         let gride = if self.gride { GRIDE_NEIGHBOURS } else { 2 };
-        gride.max(self.mle.unwrap_or(2))
+        self.measuring.neighbours().max(gride).max(self.mle.unwrap_or(2))
     }
 }
 
 #[derive(Debug, Serialize)]
 struct Dimensions {
     source: String,
+    representation: Frame,
+    metric: Metric,
     method: String,
+    scale: PlanScale,
     layers: Vec<Layer>,
 }
 
@@ -135,6 +156,14 @@ struct Layer {
     non_finite: usize,
     engine: Option<String>,
     degenerate: Option<String>,
+    /// TwoNN, at the nearest neighbours.
+    two_nn: Option<f64>,
+    /// TwoNN at 1:2, GRIDE at 2:4, 4:8 …
+    neighbour_scale: Vec<ScaleEstimate>,
+    /// TwoNN with fewer points: (points, dimension, standard deviation over disjoint parts).
+    decimation: Vec<(usize, f64, Option<f64>)>,
+    /// Points whose nearest neighbour is nearer than chance explains once in a thousand.
+    near_neighbours: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gride: Option<Vec<ScaleEstimate>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,12 +182,12 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         let total = Some(names.len() as u64);
         observer.observe(Event::Begin { stage: "estimating dimensions", total, done: 0, unit: "layers" });
     }
-    let mut layers = Vec::with_capacity(names.len());
+    let mut found = Vec::with_capacity(names.len());
     for (index, name) in names.into_iter().enumerate() {
         observer.check()?;
         let watched = Watched(observer);
         let within: &dyn Observer = if alone { observer } else { &watched };
-        layers.push(source.with(index, |points| match points {
+        found.push(source.with(index, |points| match points {
             Points::Single(points) => estimate(within, name, points, &estimators),
             Points::Double(points) => estimate(within, name, points, &estimators),
         })?);
@@ -169,8 +198,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if !alone {
         observer.observe(Event::End);
     }
-    let method = arguments.dimension.method.to_string();
-    let dimensions = Dimensions { source: arguments.points.display().to_string(), method, layers };
+    let dimensions = Dimensions::new(&arguments, &estimators, found)?;
     context.print(&dimensions, || dimensions.describe())
 }
 
@@ -189,21 +217,40 @@ impl Observer for Watched<'_> {
     }
 }
 
+/// What was found of one layer, before the scale is chosen.
+struct Found {
+    layer: Layer,
+    measurement: Measurement,
+}
+
 fn estimate<T: Real>(
     observer: &dyn Observer,
-    layer: String,
+    name: String,
     points: ArrayView2<'_, T>,
     estimators: &Estimators,
-) -> anyhow::Result<Layer> {
-    let place = || format!("layer {layer}");
-    let (found, cloud) =
-        match prepare(points, estimators.neighbours(), &estimators.two_nn, observer).with_context(place)? {
-            Prepared::Cloud(cloud) => (estimators.two_nn.estimate_cloud(&cloud).with_context(place)?, Some(cloud)),
-            Prepared::Degenerate { reason, counts } => (LayerDimension::Degenerate { reason, counts }, None),
+) -> anyhow::Result<Found> {
+    let place = || format!("layer {name}");
+    let (points, left_out) = estimators.representation.apply(points, observer)?;
+    let points = points.view();
+    if left_out > 0 {
+        observer.observe(Event::Notice(&format!(
+            "layer {name}: {left_out} directions without variance are left out of the whitened vectors"
+        )));
+    }
+    let settings = &estimators.measuring;
+    let (measurement, cloud) =
+        match prepare(points, estimators.neighbours(), &settings.estimator, observer).with_context(place)? {
+            Prepared::Cloud(cloud) => (measure_cloud(&cloud, settings, observer).with_context(place)?, Some(cloud)),
+            Prepared::Degenerate { reason, counts } => {
+                (Measurement::without(points.ncols(), LayerDimension::Degenerate { reason, counts }), None)
+            }
         };
-    let counts = found.counts();
-    let mut result = Layer {
-        layer,
+    let counts = measurement.dimension.counts();
+    let (engine, degenerate) = match &measurement.dimension {
+        LayerDimension::Estimate(estimate) => (Some(estimate.engine.to_string()), None),
+        LayerDimension::Degenerate { reason, .. } => (None, Some(reason.clone())),
+    };
+    let mut layer = Layer {
         width: points.ncols(),
         dimension: None,
         interval: None,
@@ -213,28 +260,21 @@ fn estimate<T: Real>(
         duplicates: counts.duplicates,
         near_duplicates: counts.near_duplicates,
         non_finite: counts.non_finite,
-        engine: None,
-        degenerate: None,
+        engine,
+        degenerate,
+        two_nn: measurement.dimension.dimension(),
+        neighbour_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
+        decimation: measurement.decimation.iter().map(|at| (at.points, at.dimension, at.spread)).collect(),
+        near_neighbours: measurement.near_duplicates.as_ref().map(|near| near.points),
         gride: None,
         levina_bickel: None,
         persistent_homology: None,
+        layer: name,
     };
-    match found {
-        LayerDimension::Estimate(estimate) => {
-            if !estimate.dimension.is_finite() {
-                bail!("layer {}: every point is equally far from its two nearest neighbours", result.layer);
-            }
-            result.dimension = Some(estimate.dimension);
-            result.interval = Some(estimate.interval);
-            result.standard_error = Some(estimate.standard_error);
-            result.engine = Some(estimate.engine.to_string());
-        }
-        LayerDimension::Degenerate { reason, .. } => result.degenerate = Some(reason),
-    }
     if let Some(cloud) = cloud {
-        further(observer, &cloud, estimators, &mut result).with_context(|| format!("layer {}", result.layer))?;
+        further(observer, &cloud, estimators, &mut layer).with_context(|| format!("layer {}", layer.layer))?;
     }
-    Ok(result)
+    Ok(Found { layer, measurement })
 }
 
 fn further<T: Real>(
@@ -253,12 +293,44 @@ fn further<T: Real>(
 }
 
 impl Dimensions {
+    /// Chooses the scale, one for all layers, and reads the dimensions there.
+    fn new(arguments: &Arguments, estimators: &Estimators, found: Vec<Found>) -> anyhow::Result<Self> {
+        let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), estimators.measuring.scale);
+        let layers = found.into_iter().map(|Found { mut layer, measurement }| {
+            if let Some(reading) = measurement.at(scale) {
+                let (dimension, error) = (reading.dimension, reading.standard_error());
+                let reach = NORMAL_QUANTILE * error;
+                layer.dimension = Some(dimension);
+                layer.standard_error = Some(error);
+                layer.interval = match &measurement.dimension {
+                    // Without subsamples TwoNN has an interval of its own, which is not symmetric.
+                    LayerDimension::Estimate(two_nn) if reading.deviations.is_empty() && scale == Scale::NEAREST => {
+                        Some(two_nn.interval)
+                    }
+                    _ => Some(((dimension - reach).max(0.0), dimension + reach)),
+                };
+            } else if layer.degenerate.is_none() {
+                bail!("layer {}: the points have no dimension at the neighbours {scale}", layer.layer);
+            }
+            Ok(layer)
+        });
+        Ok(Self {
+            source: arguments.points.display().to_string(),
+            representation: arguments.dimension.representation,
+            metric: arguments.dimension.metric,
+            method: arguments.dimension.method.to_string(),
+            scale: chosen,
+            layers: layers.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
     fn describe(&self) -> String {
         let rows: Vec<DimensionRow> = self
             .layers
             .iter()
             .map(|layer| DimensionRow {
                 layer: layer.layer.clone(),
+                scales: layer.neighbour_scale.iter().map(|at| at.dimension).collect(),
                 dimension: layer.dimension.ok_or_else(|| layer.degenerate.clone().unwrap_or_default()),
                 interval: layer.interval,
                 points: layer.points as u64,
@@ -266,7 +338,7 @@ impl Dimensions {
                 non_finite: layer.non_finite as u64,
             })
             .collect();
-        let table = report::dimension_table(&rows);
+        let table = format!("{}\n\n{}", report::dimension_table(&rows), report::scale_in_words(&self.scale));
         match self.further() {
             Some(further) => format!("{table}\n\n{further}"),
             None => table,

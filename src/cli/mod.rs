@@ -14,6 +14,7 @@ mod expose;
 mod extract;
 mod inspect;
 mod inspection;
+mod manifold;
 mod merge;
 mod opened;
 mod paint;
@@ -74,6 +75,7 @@ enum Command {
     Expose(expose::Arguments),
     Extract(extract::Arguments),
     Dimension(dimension::Arguments),
+    Manifold(manifold::Arguments),
     Plan(plan::Arguments),
     Train(train::Arguments),
     Merge(merge::Arguments),
@@ -99,6 +101,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Expose(arguments) => expose::run(context, arguments),
         Command::Extract(arguments) => extract::run(context, arguments),
         Command::Dimension(arguments) => dimension::run(context, arguments),
+        Command::Manifold(arguments) => manifold::run(context, arguments),
         Command::Plan(arguments) => plan::run(context, arguments),
         Command::Train(arguments) => train::run(context, arguments),
         Command::Merge(arguments) => merge::run(context, arguments),

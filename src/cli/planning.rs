@@ -23,7 +23,7 @@ use crate::report;
 use super::config::{DataSection, PlanSection};
 use super::context::Context;
 use super::extract::{distinct, extract, short_reason};
-use super::opened::Opened;
+use super::opened::{Opened, sampled};
 use super::rows::Rows;
 
 /// Where a plan and its files lie.
@@ -78,14 +78,17 @@ pub(crate) fn plan(
         );
     }
     let (store, beside) = extract_for_plan(context, model, data, settings, files)?;
+    let text = row_texts(data, &store, settings)?;
     let request = PlanRequest {
         model: model_provenance(model, &store)?,
         data: data_provenance(data, &store),
         extraction: extraction_provenance(&store),
         hidden_states: &model.states.values,
         blocks: &blocks,
+        representation: settings.representation(),
         estimator: settings.two_nn(),
         settings: settings.rank_settings(),
+        text: Some(&text),
     };
     let mut load = |index: usize| store.layer(index).map_err(Into::into);
     let made = make_plan(&mut load, &request, context.observer());
@@ -103,6 +106,17 @@ pub(crate) fn plan(
     }
     write(model, &plan, files)?;
     Ok(plan)
+}
+
+/// What each row of the store was made of.
+fn row_texts<'a>(
+    data: &'a PlanData<'_>,
+    store: &Store,
+    settings: &PlanSection,
+) -> anyhow::Result<impl Fn(usize) -> Option<String> + 'a> {
+    let places = sampled(&(0..data.rows.len()).collect::<Vec<_>>(), settings.rows, settings.seed);
+    let source = store.source_rows()?;
+    Ok(move |row: usize| data.rows.text(*places.get(*source.get(row)?)?))
 }
 
 /// The store of a plan. One that was made of something else belongs to an earlier plan and stays until this one is made:

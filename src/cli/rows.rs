@@ -68,6 +68,23 @@ impl Rows {
         }
     }
 
+    /// What a row says, pairs with a stroke between them.
+    pub(crate) fn text(&self, row: usize) -> Option<String> {
+        match self {
+            Rows::Table(dataset) => {
+                let example = dataset.examples.get(row)?;
+                Some(match &example.pair {
+                    Some(pair) => format!("{} | {pair}", example.text),
+                    None => example.text.clone(),
+                })
+            }
+            Rows::Spans(spans) => {
+                let question = spans.windows.get(row)?.question;
+                Some(spans.file.questions.get(question)?.text.clone())
+            }
+        }
+    }
+
     /// Rows to plan or to train with: all that `[data]` names, at most `limit`.
     pub(crate) fn load(
         context: &Context,

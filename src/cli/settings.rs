@@ -1,7 +1,7 @@
 //! From what the user said (arguments or configuration) to what the rooms take.
 
 use crate::activations::{ExtractSettings, Pooling, Provenance};
-use crate::dimension::{Method, TwoNn};
+use crate::dimension::{Method, Representation, Scale, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
 use crate::rank::{RankSettings, Rounding};
@@ -53,7 +53,10 @@ impl DimensionArguments {
         PlanSection {
             method: self.method,
             discard: self.discard,
+            representation: self.representation,
+            metric: self.metric,
             neighbours: self.neighbours,
+            scale: self.scale.near(),
             ..PlanSection::default()
         }
     }
@@ -82,6 +85,7 @@ impl RankArguments {
             minimum_rank: self.minimum_rank,
             maximum_rank: self.maximum_rank,
             budget: self.budget,
+            confidence: self.confidence,
             scaling: self.scaling,
             projections: self.projections,
             subsamples: self.subsamples,
@@ -104,6 +108,16 @@ impl PlanSection {
             config::Neighbours::Exact => Engine::Exact,
         };
         TwoNn { method, engine, ..TwoNn::default() }
+    }
+
+    /// What is done to vectors before distances are measured.
+    pub(crate) fn representation(&self) -> Representation {
+        Representation { frame: self.representation, metric: self.metric }
+    }
+
+    /// The scale, where one was asked for.
+    pub(crate) fn scale(&self) -> Option<Scale> {
+        Scale::ALL.into_iter().find(|scale| Some(scale.near()) == self.scale)
     }
 
     /// What stands for a row.
@@ -144,6 +158,8 @@ impl PlanSection {
             offset: self.offset,
             minimum: self.minimum_rank,
             maximum: self.maximum_rank,
+            scale: self.scale(),
+            confidence: self.confidence,
             budget: self.budget,
             scaling: self.scaling,
             projections: self.roles(),

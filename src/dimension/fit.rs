@@ -47,7 +47,7 @@ pub struct Fit {
 }
 
 /// 97.5 % quantile of the normal distribution.
-pub(crate) const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+pub const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
 impl Method {
     /// Fits the dimension to ratios `r₂/r₁ ≥ 1` in any order (they are sorted in place); at least 2 of them.

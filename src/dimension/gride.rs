@@ -15,12 +15,12 @@
 //! information is that of all ratios.
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::neighbours::Neighbours;
 
 /// The dimension read at one scale.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ScaleEstimate {
     /// The neighbours whose distances are compared.
     pub neighbours: (usize, usize),
@@ -47,32 +47,40 @@ pub fn gride_scan(neighbours: &Neighbours) -> Vec<ScaleEstimate> {
 /// GRIDE for one pair of neighbours, `1 ≤ n1 < n2 ≤ k`.
 pub fn gride(neighbours: &Neighbours, n1: usize, n2: usize) -> ScaleEstimate {
     let pairs = || neighbours.distances.rows().into_iter().map(|row| (row[n1 - 1], row[n2 - 1]));
-    let ratios: Vec<f64> = pairs().map(|(near, far)| far / near).collect();
-    let limit = largest_plausible(&ratios);
-    let all: Vec<f64> = ratios.iter().map(|ratio| ratio.ln()).collect();
-    let kept: Vec<f64> = ratios.iter().zip(&all).filter(|&(&ratio, _)| ratio < limit).map(|(_, &log)| log).collect();
-    // Where the quantiles are equal nothing is plausible, and nothing is left out.
-    let kept = if kept.is_empty() { &all } else { &kept };
-    let dimension = solve(kept, n1, n2);
+    let all: Vec<f64> = pairs().map(|(near, far)| (far / near).ln()).collect();
+    let (dimension, left_out) = dimension_of(&all, n1, n2);
     let sum: f64 = pairs().map(|(near, far)| (near + far) / 2.0).sum();
     ScaleEstimate {
         neighbours: (n1, n2),
         dimension,
         standard_error: standard_error(&all, n1, n2, dimension),
         distance: sum / all.len() as f64,
-        left_out: all.len() - kept.len(),
+        left_out,
     }
+}
+
+/// The dimension from `ln μ` of every point, and how many of them were left out as far above all others.
+pub(super) fn dimension_of(logarithms: &[f64], n1: usize, n2: usize) -> (f64, usize) {
+    let ratios: Vec<f64> = logarithms.iter().map(|log| log.exp()).collect();
+    let limit = largest_plausible(&ratios);
+    let kept: Vec<f64> =
+        ratios.iter().zip(logarithms).filter(|&(&ratio, _)| ratio < limit).map(|(_, &log)| log).collect();
+    // Where the quantiles are equal nothing is plausible, and nothing is left out.
+    if kept.is_empty() {
+        return (solve(logarithms, n1, n2), 0);
+    }
+    (solve(&kept, n1, n2), logarithms.len() - kept.len())
 }
 
 /// `m + 20 (q − m)` with the median `m` and the 95 % quantile `q`, interpolated between order statistics.
 fn largest_plausible(ratios: &[f64]) -> f64 {
-    let mut sorted = ratios.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let quantile = |share: f64| {
-        let place = share * (sorted.len() - 1) as f64;
+    let mut ratios = ratios.to_vec();
+    let mut quantile = |share: f64| {
+        let place = share * (ratios.len() - 1) as f64;
         let (below, rest) = (place as usize, place.fract());
-        let above = sorted[(below + 1).min(sorted.len() - 1)];
-        sorted[below] + rest * (above - sorted[below])
+        let (_, &mut low, above) = ratios.select_nth_unstable_by(below, f64::total_cmp);
+        let high = above.iter().copied().min_by(f64::total_cmp).unwrap_or(low);
+        low + rest * (high - low)
     };
     let median = quantile(0.5);
     median + 20.0 * (quantile(0.95) - median)
@@ -90,7 +98,10 @@ pub(super) fn solve(logarithms: &[f64], n1: usize, n2: usize) -> f64 {
     if between == 0.0 && n1 == 1 {
         return (points - 1.0) / sum;
     }
-    let score = |d: f64| (points - 1.0) / d + between * weighted(logarithms, d) - (n2 - 1) as f64 * sum;
+    let score = |d: f64| {
+        let value = (points - 1.0) / d + between * weighted(logarithms, d) - (n2 - 1) as f64 * sum;
+        (value, -(points - 1.0) / (d * d) - between * curvature(logarithms, d))
+    };
     root(score, points / sum)
 }
 
@@ -126,22 +137,30 @@ fn sum_of(values: &[f64], term: impl Fn(&f64) -> f64 + Sync) -> f64 {
     parts.into_iter().sum()
 }
 
-/// The root of a function that falls: bracketed by doubling, then halved until neither end moves.
-fn root(falling: impl Fn(f64) -> f64, start: f64) -> f64 {
+/// The root of a function that falls, given with its slope: bracketed by doubling, then Newton's steps, or halves where
+/// such a step leaves the bracket.
+fn root(falling: impl Fn(f64) -> (f64, f64), start: f64) -> f64 {
     let (mut low, mut high) = (start, start);
-    while falling(low) < 0.0 && low > f64::MIN_POSITIVE {
+    while falling(low).0 < 0.0 && low > f64::MIN_POSITIVE {
         low /= 2.0;
     }
-    while falling(high) > 0.0 && high < f64::MAX / 4.0 {
+    while falling(high).0 > 0.0 && high < f64::MAX / 4.0 {
         high *= 2.0;
     }
-    while high - low > 1e-12 * high {
-        let middle = low + (high - low) / 2.0;
-        if falling(middle) > 0.0 {
-            low = middle;
+    let mut at = low;
+    for _ in 0..200 {
+        let (value, slope) = falling(at);
+        if value > 0.0 {
+            low = at;
         } else {
-            high = middle;
+            high = at;
         }
+        let newton = at - value / slope;
+        let next = if newton > low && newton < high { newton } else { low + (high - low) / 2.0 };
+        if (next - at).abs() <= 1e-13 * at || high - low <= 1e-12 * high {
+            return next;
+        }
+        at = next;
     }
-    low + (high - low) / 2.0
+    at
 }

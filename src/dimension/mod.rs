@@ -6,23 +6,34 @@
 //!
 //! **GRIDE** ([`gride_scan`]) reads the dimension at growing scale, **Levina and Bickel's** likelihood ([`levina_bickel`]) from
 //! several neighbours at once, and **persistent homology** ([`PersistentHomology`]) from the growth of spanning trees.
+//! [`Manifold`] makes points of known dimension to try them on.
 
 mod cloud;
 mod fit;
 mod gride;
 mod levina_bickel;
+mod manifold;
+mod measure;
+mod near_duplicates;
 mod persistent_homology;
+mod representation;
+mod scale;
 mod two_nn;
 
 #[cfg(test)]
 mod tests;
 
 pub use cloud::{Cloud, Prepared, prepare};
-pub(crate) use fit::NORMAL_QUANTILE;
-pub use fit::{Fit, Method};
+pub use fit::{Fit, Method, NORMAL_QUANTILE};
+use gride::dimension_of;
 pub use gride::{GRIDE_NEIGHBOURS, ScaleEstimate, gride, gride_scan};
 pub use levina_bickel::{LocalLikelihood, levina_bickel};
+pub use manifold::{Manifold, ManifoldError, Shape};
+pub use measure::{Decimated, MeasureSettings, Measurement, Reading, measure, measure_cloud, standard_error};
+pub use near_duplicates::{NearDuplicates, NearPair, near_duplicates};
 pub use persistent_homology::{PersistentHomology, TreeEstimate, TreeLength};
+pub use representation::{Frame, Metric, Representation};
+pub use scale::{Plateau, Scale, plateau};
 pub use two_nn::{Counts, Estimate, LayerDimension, TwoNn, two_nn};
 
 use crate::neighbours::NeighbourError;

@@ -8,6 +8,9 @@ pub trait Real: sealed::Sealed + Copy + Send + Sync + PartialOrd + std::fmt::Deb
     /// The same value in float64.
     fn to_f64(self) -> f64;
 
+    /// The nearest value of this type.
+    fn from_f64(value: f64) -> Self;
+
     /// `(self − other) · scale` in float64, without overflow on the way.
     fn scaled_difference(self, other: Self, scale: f64) -> f64;
 
@@ -21,6 +24,11 @@ impl Real for f32 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         f64::from(self)
+    }
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value as f32
     }
 
     #[inline(always)]
@@ -40,6 +48,11 @@ impl Real for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value
     }
 
     #[inline(always)]

@@ -7,15 +7,19 @@ use ndarray::Array2;
 use super::budget::{self, Share};
 use super::rule::{Ruling, rule};
 use super::{
-    BlockRank, BlockToAdapt, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension, Measurement,
-    ModelProvenance, ModuleToAdapt, Plan, PlannedModule, RankError, RankSettings, measure, standard_error,
+    BlockRank, BlockToAdapt, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension,
+    ModelProvenance, ModuleToAdapt, NearDuplicateExample, NearDuplicateRows, Plan, PlanScale, PlannedModule, RankError,
+    RankSettings, ScaleChoice,
 };
-use crate::dimension::{DimensionError, LayerDimension, NORMAL_QUANTILE, TwoNn};
+use crate::dimension::{
+    DimensionError, LayerDimension, Measurement, NORMAL_QUANTILE, Plateau, Representation, Scale, ScaleEstimate, TwoNn,
+    measure, plateau, standard_error,
+};
 use crate::onnx::Role;
 use crate::progress::{Event, Observer};
 
 /// All that a plan is made from, but the activations.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PlanRequest<'a> {
     /// The model.
     pub model: ModelProvenance,
@@ -27,11 +31,18 @@ pub struct PlanRequest<'a> {
     pub hidden_states: &'a [String],
     /// The blocks, 1 to L.
     pub blocks: &'a [BlockToAdapt],
+    /// What is done to the activations before distances are measured.
+    pub representation: Representation,
     /// How dimensions are estimated.
     pub estimator: TwoNn,
     /// How they become ranks.
     pub settings: RankSettings,
+    /// What a row of the activations was made of, for examples in the plan; not needed.
+    pub text: Option<&'a RowText<'a>>,
 }
+
+/// What a row of the activations was made of.
+pub type RowText<'a> = dyn Fn(usize) -> Option<String> + 'a;
 
 /// Activations of one hidden state `[rows, width]`; all have the same rows.
 pub type LoadLayer<'a> = dyn FnMut(usize) -> Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> + 'a;
@@ -58,14 +69,15 @@ pub fn make_plan(
     }
     let modules = wanted_modules(request)?;
     let measurements = measure_all(load, request, observer)?;
+    let (scale, chosen) = choose_scale(measurements.iter(), settings.scale);
     let rulings: Vec<Ruling> =
-        (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], settings)).collect();
+        (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], scale, settings)).collect();
     let (ranks, lowered) = ranks_within_budget(&rulings, &modules, settings)?;
     let blocks = assemble_blocks(request, rulings, &ranks, &lowered, modules);
     let hidden_states: Vec<_> = measurements
         .iter()
         .enumerate()
-        .map(|(index, measurement)| hidden_state(index, &request.hidden_states[index], measurement))
+        .map(|(index, measurement)| hidden_state(index, request, measurement, scale))
         .collect();
     let all = blocks.iter().flat_map(|block| &block.modules);
     Ok(Plan {
@@ -76,7 +88,8 @@ pub fn make_plan(
         extraction: request.extraction.clone(),
         settings: settings_json(request, &measurements),
         adapter_parameters: all.map(|m| m.rank as u64 * (m.in_features + m.out_features) as u64).sum(),
-        warnings: super::warnings::warnings(&hidden_states, &blocks, &request.extraction.pooling),
+        warnings: super::warnings::warnings(&hidden_states, &blocks, &chosen, &request.extraction.pooling),
+        scale: chosen,
         hidden_states,
         blocks,
     })
@@ -135,6 +148,7 @@ fn measure_all(
     observer: &dyn Observer,
 ) -> Result<Vec<Measurement>, RankError> {
     let states = request.hidden_states.len();
+    let settings = request.settings.measuring(request.estimator);
     observer.observe(Event::Begin {
         stage: "measuring dimensions",
         total: Some(states as u64),
@@ -151,7 +165,8 @@ fn measure_all(
             return Err(RankError::RowsDiffer { hidden_state, found: layer.nrows(), expected });
         }
         let inner = Inner(observer);
-        measured.push((layer.ncols(), measure(layer.view(), &request.estimator, &request.settings, &inner)));
+        let (points, _) = request.representation.apply(layer.view(), observer)?;
+        measured.push((layer.ncols(), measure(points.view(), &settings, &inner)));
         observer.observe(Event::Advance { done: hidden_state as u64 + 1, detail: "" });
     }
     observer.observe(Event::End);
@@ -188,7 +203,7 @@ fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: u
     let counts = crate::dimension::Counts { rows, non_finite, duplicates, near_duplicates: 0 };
     let reason = format!("only {distinct} of {rows} rows are distinct");
     let dimension = LayerDimension::Degenerate { reason, counts };
-    Measurement { width, dimension, deviations: Vec::new(), scale: Vec::new() }
+    Measurement::without(width, dimension)
 }
 
 /// The ranks of all blocks, and what each was before the budget lowered it.
@@ -256,6 +271,7 @@ fn assemble_blocks(
             block: request.blocks[place].block,
             difference: ruling.difference,
             difference_interval: ruling.interval,
+            growth_probability: ruling.growth,
             rank,
             alpha: settings.scaling * rank as f64,
             rank_probabilities: ruling.probabilities,
@@ -267,14 +283,37 @@ fn assemble_blocks(
     rulings.into_iter().zip(modules).enumerate().map(block).collect()
 }
 
-fn hidden_state(index: usize, tensor: &str, measurement: &Measurement) -> HiddenStateDimension {
-    let dimension = measurement.dimension.dimension();
+/// The scale that is wanted, or else where the layers are level.
+pub fn choose_scale<'a>(
+    measurements: impl Iterator<Item = &'a Measurement>,
+    wanted: Option<Scale>,
+) -> (Scale, PlanScale) {
+    let curves: Vec<&[ScaleEstimate]> = measurements.map(|measurement| &measurement.curve[..]).collect();
+    let described = |scale: Scale, chosen: ScaleChoice, change: Option<f64>| {
+        (scale, PlanScale { neighbours: (scale.near(), scale.far()), chosen, change })
+    };
+    match (wanted, plateau(&curves)) {
+        (Some(scale), _) => described(scale, ScaleChoice::Given, None),
+        (None, Some(Plateau { scale, level: true, change })) => described(scale, ScaleChoice::Plateau, Some(change)),
+        (None, Some(Plateau { scale, change, .. })) => described(scale, ScaleChoice::LeastChange, Some(change)),
+        (None, None) => described(Scale::NEAREST, ScaleChoice::LeastChange, None),
+    }
+}
+
+fn hidden_state(
+    index: usize,
+    request: &PlanRequest<'_>,
+    measurement: &Measurement,
+    scale: Scale,
+) -> HiddenStateDimension {
+    let reading = measurement.at(scale);
+    let dimension = reading.map(|reading| reading.dimension);
     let counts = measurement.dimension.counts();
-    let error = standard_error(&measurement.deviations);
+    let error = reading.and_then(|reading| standard_error(&reading.deviations));
     let reach = error.map(|error| NORMAL_QUANTILE * error);
     HiddenStateDimension {
         index,
-        tensor: tensor.to_owned(),
+        tensor: request.hidden_states[index].clone(),
         width: measurement.width,
         dimension,
         interval: dimension.zip(reach).map(|(d, reach)| ((d - reach).max(0.0), d + reach)),
@@ -286,8 +325,34 @@ fn hidden_state(index: usize, tensor: &str, measurement: &Measurement) -> Hidden
             LayerDimension::Degenerate { reason, .. } => Some(reason.clone()),
             LayerDimension::Estimate(_) => None,
         },
-        scale: measurement.scale.clone(),
+        scale: measurement.decimation.iter().map(|at| (at.points as u64, at.dimension)).collect(),
+        scale_spread: measurement.decimation.iter().map(|at| at.spread).collect(),
+        neighbour_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
+        near_duplicates: near_duplicate_rows(request, measurement),
+        fit: measurement.fit.clone(),
     }
+}
+
+/// Where pairs for examples are taken, as shares of all of them.
+const EXAMPLES: [f64; 3] = [0.0, 0.4, 0.8];
+
+fn near_duplicate_rows(request: &PlanRequest<'_>, measurement: &Measurement) -> Option<NearDuplicateRows> {
+    let found = measurement.near_duplicates.as_ref()?;
+    let text = |row: u32| request.text.and_then(|text| text(row as usize));
+    let mut places = EXAMPLES.map(|share| (share * found.pairs.len() as f64) as usize).to_vec();
+    places.dedup();
+    let examples = places.into_iter().filter_map(|place| found.pairs.get(place)).map(|pair| NearDuplicateExample {
+        rows: (u64::from(pair.rows.0), u64::from(pair.rows.1)),
+        distance: pair.distance,
+        texts: text(pair.rows.0).zip(text(pair.rows.1)),
+    });
+    Some(NearDuplicateRows {
+        rows: found.points as u64,
+        expected: found.expected,
+        dimension_with: measurement.dimension.dimension()?,
+        dimension_without: found.dimension_without,
+        examples: examples.collect(),
+    })
 }
 
 fn settings_json(request: &PlanRequest<'_>, measurements: &[Measurement]) -> serde_json::Value {
@@ -298,6 +363,8 @@ fn settings_json(request: &PlanRequest<'_>, measurements: &[Measurement]) -> ser
     });
     serde_json::json!({
         "dimension": {
+            "representation": request.representation.frame,
+            "metric": request.representation.metric,
             "estimator": "two_nn",
             "method": method.as_str(),
             "discard": method.discard(),

@@ -9,7 +9,6 @@ mod budget;
 mod error;
 mod file;
 mod make;
-mod measure;
 mod modules;
 mod plan;
 mod rule;
@@ -21,11 +20,10 @@ mod tests;
 
 pub use error::RankError;
 pub use file::FORMAT_VERSION;
-pub use make::{LoadLayer, PlanRequest, make_plan};
-pub use measure::{Measurement, measure, standard_error};
+pub use make::{LoadLayer, PlanRequest, RowText, choose_scale, make_plan};
 pub use modules::{BlockToAdapt, Layers, ModuleToAdapt};
 pub use plan::{
-    BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, Plan, PlannedModule,
-    RankProbability,
+    BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, NearDuplicateExample,
+    NearDuplicateRows, Plan, PlanScale, PlannedModule, RankProbability, ScaleChoice,
 };
 pub use settings::{RankSettings, Rounding};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dimension::ScaleEstimate;
+
 /// The plan file. Field names are its format; see `docs/plan.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -17,6 +19,9 @@ pub struct Plan {
     pub extraction: ExtractionProvenance,
     /// Settings of neighbours, estimator and rule, as given and as resolved.
     pub settings: serde_json::Value,
+    /// The scale at which all dimensions were read; the nearest neighbours in plans that do not say.
+    #[serde(default)]
+    pub scale: PlanScale,
     /// One entry per hidden state, 0 (embeddings) to L.
     pub hidden_states: Vec<HiddenStateDimension>,
     /// One entry per block, 1 to L.
@@ -25,6 +30,35 @@ pub struct Plan {
     pub adapter_parameters: u64,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<String>,
+}
+
+/// The scale of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanScale {
+    /// The neighbours whose distances are compared: (1, 2) is TwoNN, others are GRIDE.
+    pub neighbours: (usize, usize),
+    /// Why this one.
+    pub chosen: ScaleChoice,
+    /// Median change of the dimension from there to twice the neighbours, relative; `None` where it is not known.
+    pub change: Option<f64>,
+}
+
+impl Default for PlanScale {
+    fn default() -> Self {
+        Self { neighbours: (1, 2), chosen: ScaleChoice::Given, change: None }
+    }
+}
+
+/// How the scale of a plan was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleChoice {
+    /// The smallest from which the dimension stays level.
+    Plateau,
+    /// The dimension is level nowhere; it changes least there.
+    LeastChange,
+    /// It was asked for.
+    Given,
 }
 
 /// Which model a plan belongs to.
@@ -85,7 +119,7 @@ pub struct HiddenStateDimension {
     pub tensor: String,
     /// Width of the hidden state.
     pub width: usize,
-    /// The estimate; `None` where the layer is degenerate.
+    /// The estimate at the scale of the plan; `None` where the layer is degenerate.
     pub dimension: Option<f64>,
     /// 95 % interval from joint subsampling of rows.
     pub interval: Option<(f64, f64)>,
@@ -99,8 +133,46 @@ pub struct HiddenStateDimension {
     pub non_finite: u64,
     /// Why there is no dimension.
     pub degenerate: Option<String>,
-    /// (points, dimension) at N, N/2, N/4 …; may be empty.
+    /// (points, dimension) of TwoNN at N, N/2, N/4 …; may be empty.
     pub scale: Vec<(u64, f64)>,
+    /// Standard deviation over disjoint parts for each of `scale`.
+    #[serde(default)]
+    pub scale_spread: Vec<Option<f64>>,
+    /// The dimension at growing scale: TwoNN at (1, 2), then GRIDE at (2, 4) … (32, 64).
+    #[serde(default)]
+    pub neighbour_scale: Vec<ScaleEstimate>,
+    /// Rows that are nearer to each other than their surroundings explain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_duplicates: Option<NearDuplicateRows>,
+    /// Some of the points (ln μ, −ln(1 − i/N)) of TwoNN's straight line.
+    #[serde(default)]
+    pub fit: Vec<(f64, f64)>,
+}
+
+/// What near-duplicates do to a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NearDuplicateRows {
+    /// Rows whose nearest neighbour is nearer than chance explains once in a thousand.
+    pub rows: u64,
+    /// As many as chance explains.
+    pub expected: f64,
+    /// TwoNN at the nearest neighbours with and without the later row of each pair.
+    pub dimension_with: f64,
+    /// `None` where too few rows are left.
+    pub dimension_without: Option<f64>,
+    /// Some of the pairs, from the least probable on.
+    pub examples: Vec<NearDuplicateExample>,
+}
+
+/// Two rows that are nearly the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NearDuplicateExample {
+    /// Numbers of the activations, from 0.
+    pub rows: (u64, u64),
+    /// Their distance.
+    pub distance: f64,
+    /// What they are, where the data are at hand.
+    pub texts: Option<(String, String)>,
 }
 
 /// The rank of one block.
@@ -112,6 +184,9 @@ pub struct BlockRank {
     pub difference: Option<f64>,
     /// 95 % interval of the difference.
     pub difference_interval: Option<(f64, f64)>,
+    /// How probable it is that the dimension rises at all; `None` without subsamples.
+    #[serde(default)]
+    pub growth_probability: Option<f64>,
     /// The rank; 0 leaves the block out.
     pub rank: usize,
     /// `alpha / rank` is the same for all blocks.

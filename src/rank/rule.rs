@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Measurement, RankProbability, RankSettings};
-use crate::dimension::NORMAL_QUANTILE;
-use crate::rank::measure::standard_error;
+use super::{RankProbability, RankSettings};
+use crate::dimension::{Measurement, NORMAL_QUANTILE, Scale, standard_error};
 
 /// What the rule says about one block, before any budget.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ruling {
     pub difference: Option<f64>,
     pub interval: Option<(f64, f64)>,
+    /// How probable a rise is.
+    pub growth: Option<f64>,
     pub rank: usize,
     /// The rank that the geometry asks for, unrounded and unlimited: `max(d_i − d_{i−1}, 0) + offset`.
     pub bound: f64,
@@ -35,25 +36,57 @@ impl RankSettings {
 }
 
 /// The rank of the block between hidden states `block − 1` and `block`.
-pub(super) fn rule(block: usize, before: &Measurement, after: &Measurement, settings: &RankSettings) -> Ruling {
-    let (Some(lower), Some(upper)) = (before.dimension.dimension(), after.dimension.dimension()) else {
-        return undefined(block, before, after, settings);
+pub(super) fn rule(
+    block: usize,
+    before: &Measurement,
+    after: &Measurement,
+    scale: Scale,
+    settings: &RankSettings,
+) -> Ruling {
+    let (Some(lower), Some(upper)) = (before.at(scale), after.at(scale)) else {
+        return undefined(block, before, after, scale, settings);
     };
-    let difference = upper - lower;
-    let deviations: Vec<f64> = before.deviations.iter().zip(&after.deviations).map(|(b, a)| a - b).collect();
+    let difference = upper.dimension - lower.dimension;
+    let deviations: Vec<f64> = lower.deviations.iter().zip(&upper.deviations).map(|(b, a)| a - b).collect();
     let interval = standard_error(&deviations)
         .map(|error| (difference - NORMAL_QUANTILE * error, difference + NORMAL_QUANTILE * error));
-    let rank = settings.rank(difference);
+    let growth = growth(difference, &deviations);
     let probabilities = probabilities(difference, &deviations, settings);
-    let reason = reason(difference, rank, &probabilities, settings);
-    let bound = difference.max(0.0) + settings.offset as f64;
-    Ruling { difference: Some(difference), interval, rank, bound, probabilities, reason }
+    let unsure = settings.confidence.zip(growth).filter(|(wanted, growth)| difference > 0.0 && growth < wanted);
+    let (rank, bound, reason) = match unsure {
+        Some((wanted, growth)) => {
+            let rank = settings.floor_rank();
+            (rank, settings.offset as f64, not_established(difference, growth, wanted, rank))
+        }
+        None => {
+            let rank = settings.rank(difference);
+            let bound = difference.max(0.0) + settings.offset as f64;
+            (rank, bound, reason(difference, rank, &probabilities, settings))
+        }
+    };
+    Ruling { difference: Some(difference), interval, growth, rank, bound, probabilities, reason }
 }
 
-fn undefined(block: usize, before: &Measurement, after: &Measurement, settings: &RankSettings) -> Ruling {
+/// How often the dimension rises when the difference deviates as it does between the halves of the rows.
+fn growth(difference: f64, deviations: &[f64]) -> Option<f64> {
+    let rises = |deviation: &f64| [difference + deviation, difference - deviation].into_iter().filter(|d| *d > 0.0);
+    let count: usize = deviations.iter().map(|deviation| rises(deviation).count()).sum();
+    (!deviations.is_empty()).then(|| count as f64 / (2.0 * deviations.len() as f64))
+}
+
+fn not_established(difference: f64, growth: f64, wanted: f64, rank: usize) -> String {
+    format!(
+        "the dimension grows by {difference:.2}, but only in {:.0} % of the subsamples, and {:.0} % were asked for: smallest \
+         rank {rank}",
+        100.0 * growth,
+        100.0 * wanted
+    )
+}
+
+fn undefined(block: usize, before: &Measurement, after: &Measurement, scale: Scale, settings: &RankSettings) -> Ruling {
     let without: Vec<String> = [(block - 1, before), (block, after)]
         .into_iter()
-        .filter(|(_, layer)| layer.dimension.dimension().is_none())
+        .filter(|(_, layer)| layer.at(scale).is_none())
         .map(|(index, _)| format!("hidden state {index}"))
         .collect();
     let rank = settings.floor_rank();
@@ -61,6 +94,7 @@ fn undefined(block: usize, before: &Measurement, after: &Measurement, settings: 
     Ruling {
         difference: None,
         interval: None,
+        growth: None,
         rank,
         bound: settings.offset as f64,
         probabilities: Vec::new(),

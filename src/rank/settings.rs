@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::RankError;
+use crate::dimension::{MeasureSettings, Scale, TwoNn};
 use crate::onnx::Role;
 
 /// How a difference of dimensions becomes a whole number.
@@ -69,6 +70,10 @@ pub struct RankSettings {
     pub minimum: usize,
     /// Largest rank.
     pub maximum: Option<usize>,
+    /// At which scale dimensions are read; the plateau of the layers where `None`.
+    pub scale: Option<Scale>,
+    /// How probable a rise of the dimension must be; below that a block gets the floor rank. Nothing is asked where `None`.
+    pub confidence: Option<f64>,
     /// Most parameters that all adapters together may have (without the head).
     pub budget: Option<u64>,
     /// `alpha / rank`, the same for all blocks.
@@ -88,6 +93,8 @@ impl Default for RankSettings {
             offset: 1,
             minimum: 1,
             maximum: None,
+            scale: None,
+            confidence: None,
             budget: None,
             scaling: 8.0,
             projections: vec![Role::Query, Role::Key, Role::Value, Role::Output],
@@ -108,11 +115,27 @@ impl RankSettings {
             let found = self.scaling.to_string();
             return Err(RankError::Setting { setting: "the scaling alpha/rank", found, cure: "give a number above 0" });
         }
+        if let Some(confidence) = self.confidence {
+            if !(0.5..1.0).contains(&confidence) {
+                let (setting, found) = ("the confidence", confidence.to_string());
+                return Err(RankError::Setting { setting, found, cure: "give a number from 0.5 to below 1" });
+            }
+            if self.subsamples == 0 {
+                let found = format!("{confidence} without subsamples");
+                let cure = "give subsamples: they tell how probable a rise is";
+                return Err(RankError::Setting { setting: "the confidence", found, cure });
+            }
+        }
         if self.projections.is_empty() {
             let cure = "name some of query, key, value, output, feed_forward, other";
             return Err(RankError::Setting { setting: "the list of projections", found: "empty".into(), cure });
         }
         Ok(self)
+    }
+
+    /// How layers are measured for these settings.
+    pub fn measuring(&self, estimator: TwoNn) -> MeasureSettings {
+        MeasureSettings { estimator, scale: self.scale, subsamples: self.subsamples, seed: self.seed }
     }
 
     /// As they stand in the plan.
@@ -122,6 +145,8 @@ impl RankSettings {
             "offset": self.offset,
             "minimum": self.minimum,
             "maximum": self.maximum,
+            "scale": self.scale.map(|scale| scale.to_string()),
+            "confidence": self.confidence,
             "budget": self.budget,
             "scaling": self.scaling,
             "projections": self.projections.iter().map(|role| role.as_str()).collect::<Vec<_>>(),

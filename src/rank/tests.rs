@@ -3,7 +3,7 @@ use std::path::Path;
 use ndarray::Array2;
 
 use super::*;
-use crate::dimension::TwoNn;
+use crate::dimension::{MeasureSettings, Representation, Scale, TwoNn, measure, standard_error};
 use crate::onnx::Role;
 use crate::progress::Silent;
 
@@ -76,8 +76,10 @@ fn request<'a>(hidden_states: &'a [String], blocks: &'a [BlockToAdapt], settings
         },
         hidden_states,
         blocks,
+        representation: Representation::default(),
         estimator: TwoNn::default(),
         settings,
+        text: None,
     }
 }
 
@@ -114,7 +116,19 @@ fn round(plan: &mut Plan) {
         state.dimension.iter_mut().chain(&mut state.standard_error).for_each(round);
         state.interval.iter_mut().for_each(|(low, high)| [low, high].into_iter().for_each(round));
         state.scale.iter_mut().for_each(|(_, dimension)| round(dimension));
+        state.scale_spread.iter_mut().flatten().for_each(round);
+        for at in &mut state.neighbour_scale {
+            [&mut at.dimension, &mut at.standard_error, &mut at.distance].into_iter().for_each(round);
+        }
+        state.fit.truncate(3);
+        state.fit.iter_mut().for_each(|(x, y)| [x, y].into_iter().for_each(round));
+        for near in state.near_duplicates.iter_mut() {
+            round(&mut near.dimension_with);
+            near.dimension_without.iter_mut().for_each(round);
+            near.examples.iter_mut().for_each(|example| round(&mut example.distance));
+        }
     }
+    plan.scale.change.iter_mut().for_each(round);
     for block in &mut plan.blocks {
         block.difference.iter_mut().for_each(round);
         block.difference_interval.iter_mut().for_each(|(low, high)| [low, high].into_iter().for_each(round));
@@ -208,16 +222,18 @@ fn the_budget_lowers_the_largest_rank_that_loses_least() {
 /// difference of two layers that share their rows. `examples/subsampling_coverage.rs` does this at full size.
 #[test]
 fn standard_errors_are_the_spread_over_independent_samples() {
-    let settings = RankSettings { subsamples: 30, ..RankSettings::default() };
+    let scale = Some(Scale::NEAREST);
+    let settings = MeasureSettings { subsamples: 30, scale, ..MeasureSettings::default() };
     let (mut dimensions, mut errors, mut differences, mut difference_errors) = (vec![], vec![], vec![], vec![]);
     for sample in 0..40 {
         let layer = Lcg(100 + sample).manifold(240, 4);
         let next = layer.mapv(|v| v * v + v);
-        let [a, b] = [layer, next].map(|layer| measure(layer.view(), &TwoNn::default(), &settings, &Silent).unwrap());
+        let [a, b] = [layer, next].map(|layer| measure(layer.view(), &settings, &Silent).unwrap());
+        let [a, b] = [&a.readings[0], &b.readings[0]];
         let deviations: Vec<f64> = a.deviations.iter().zip(&b.deviations).map(|(a, b)| b - a).collect();
-        dimensions.push(a.dimension.dimension().unwrap());
+        dimensions.push(a.dimension);
         errors.push(standard_error(&a.deviations).unwrap());
-        differences.push(b.dimension.dimension().unwrap() - a.dimension.dimension().unwrap());
+        differences.push(b.dimension - a.dimension);
         difference_errors.push(standard_error(&deviations).unwrap());
     }
     for (values, errors) in [(&dimensions, errors), (&differences, difference_errors)] {
@@ -288,4 +304,86 @@ fn plans_of_format_1_are_read() {
     let plan = Plan::read(&path).unwrap();
     assert_eq!(plan.format_version, 1);
     assert_eq!(ranks(&plan), [1, 4, 1]);
+}
+
+/// Half of the rows nearly repeat the other half: the nearest neighbours see pairs, farther ones the dimension.
+fn layers_with_pairs() -> Vec<Array2<f32>> {
+    let mut generator = Lcg(11);
+    [3, 6]
+        .into_iter()
+        .map(|dimension| {
+            let half = generator.manifold(400, dimension);
+            let noise = generator.manifold(400, dimension) * 1e-3;
+            ndarray::concatenate(ndarray::Axis(0), &[half.view(), (&half + &noise).view()]).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn the_scale_is_where_the_dimension_is_level() {
+    let quick = RankSettings { subsamples: 8, ..RankSettings::default() };
+    let level = plan(&layers_with_pairs(), quick.clone()).unwrap();
+    assert_eq!((level.scale.neighbours, level.scale.chosen), ((2, 4), ScaleChoice::Plateau));
+    let given = plan(&layers_with_pairs(), RankSettings { scale: Some(Scale::NEAREST), ..quick }).unwrap();
+    assert_eq!((given.scale.neighbours, given.scale.chosen), ((1, 2), ScaleChoice::Given));
+    for (state, truth) in level.hidden_states.iter().zip([3.0, 6.0]) {
+        let found = state.dimension.unwrap() / truth;
+        // Every point is there twice, so the third neighbour is as near as the second: a little low.
+        assert!((0.7..1.1).contains(&found), "{found} of {truth}");
+        assert!(state.neighbour_scale.iter().any(|at| Some(at.dimension) == state.dimension));
+        assert_eq!(state.scale.len(), state.scale_spread.len());
+    }
+    for state in &given.hidden_states {
+        assert!(state.dimension.unwrap() < 1.5, "{:?}", state.dimension);
+        assert_eq!(state.dimension, Some(state.neighbour_scale[0].dimension));
+    }
+    insta::assert_snapshot!(given.warnings[1], @"the dimension depends on the scale in 2 of 2 hidden states (hidden state 1: 0.1 at the neighbours 1:2, 5.0 at 2:4): the ranks are those of the scale that was asked for");
+}
+
+#[test]
+fn near_duplicates_are_told_by_their_effect_and_shown() {
+    let layers = layers_with_pairs();
+    let (names, blocks) = (names(2), blocks(1));
+    let mut request = request(&names, &blocks, RankSettings { subsamples: 4, ..RankSettings::default() });
+    let text = |row: usize| Some(format!("row {row}"));
+    request.text = Some(&text);
+    let plan = make_plan(&mut |index| Ok(layers[index].clone()), &request, &Silent).unwrap();
+    for (state, truth) in plan.hidden_states.iter().zip([3.0, 6.0]) {
+        let near = state.near_duplicates.as_ref().unwrap();
+        assert!(near.rows > 700, "{}", near.rows);
+        assert!((near.expected - 0.8).abs() < 1e-9);
+        assert!((0.75..1.2).contains(&(near.dimension_without.unwrap() / truth)), "{:?}", near.dimension_without);
+        assert_eq!(near.examples.len(), 3);
+        for example in &near.examples {
+            assert_eq!(example.rows.0 + 400, example.rows.1);
+            assert_eq!(example.texts.as_ref().unwrap().1, format!("row {}", example.rows.1));
+        }
+    }
+    let warning = plan.warnings.iter().find(|warning| warning.contains("nearer to another row")).unwrap();
+    assert!(warning.contains("for example “row "), "{warning}");
+    // Points in general position have none to speak of.
+    let plan = self::plan(&self::layers(), RankSettings { subsamples: 4, ..RankSettings::default() }).unwrap();
+    assert!(plan.hidden_states[1].near_duplicates.as_ref().unwrap().rows <= 3);
+}
+
+#[test]
+fn a_rise_that_is_not_probable_enough_gets_the_smallest_rank() {
+    let mut generator = Lcg(5);
+    let layers = [5, 5, 9].map(|dimension| generator.manifold(400, dimension));
+    let scale = Some(Scale::NEAREST);
+    let settings = RankSettings { subsamples: 60, scale, ..RankSettings::default() };
+    let usual = plan(&layers, settings.clone()).unwrap();
+    let growth: Vec<f64> = usual.blocks.iter().map(|block| block.growth_probability.unwrap()).collect();
+    // Two samples of the same cube differ by chance.
+    assert!((0.05..0.95).contains(&growth[0]) && growth[1] > 0.99, "{growth:?}");
+    let sure = plan(&layers, RankSettings { confidence: Some(0.95), minimum: 1, ..settings.clone() }).unwrap();
+    assert_eq!((sure.blocks[0].rank, sure.blocks[1].rank), (1, usual.blocks[1].rank));
+    if usual.blocks[0].difference.unwrap() > 0.0 {
+        assert!(sure.blocks[0].reason.ends_with("95 % were asked for: smallest rank 1"), "{}", sure.blocks[0].reason);
+    }
+    let error = |settings| plan(&layers, settings).unwrap_err().to_string();
+    let confidence = Some(0.3);
+    insta::assert_snapshot!(error(RankSettings { confidence, ..settings.clone() }), @"the confidence is 0.3; give a number from 0.5 to below 1");
+    let confidence = Some(0.9);
+    insta::assert_snapshot!(error(RankSettings { confidence, subsamples: 0, ..settings }), @"the confidence is 0.9 without subsamples; give subsamples: they tell how probable a rise is");
 }

@@ -1,24 +1,35 @@
 //! What a reader should know before trusting a plan.
 
-use super::{BlockRank, HiddenStateDimension};
+use super::{BlockRank, HiddenStateDimension, PlanScale, ScaleChoice};
 
 /// From this share of repeated rows on, they are worth a word.
 const DUPLICATE_SHARE: f64 = 0.05;
-/// A dimension that changes by this factor from a quarter of the rows to all of them belongs to the sample.
+/// A dimension that changes by this factor from a quarter of the rows to all of them, or from one scale to the next, belongs
+/// to the sample.
 const SCALE_FACTOR: f64 = 1.3;
+/// From this share of rows on, near-duplicates are worth a word.
+const NEAR_SHARE: f64 = 0.01;
+/// Letters of an example.
+const EXAMPLE_LETTERS: usize = 60;
 /// A rank that comes out less often than this is not established.
 const CERTAIN: f64 = 0.8;
 /// With fewer points, the noise of a dimension exceeds the ranks.
 const FEW_POINTS: u64 = 1000;
 
 /// Warnings in plain words, the weightiest first.
-pub(super) fn warnings(hidden_states: &[HiddenStateDimension], blocks: &[BlockRank], pooling: &str) -> Vec<String> {
+pub(super) fn warnings(
+    hidden_states: &[HiddenStateDimension],
+    blocks: &[BlockRank],
+    chosen: &PlanScale,
+    pooling: &str,
+) -> Vec<String> {
     let degenerate = hidden_states.iter().filter_map(|state| {
         let reason = state.degenerate.as_ref()?;
         Some(format!("hidden state {} has no dimension: {reason}", state.index))
     });
     let duplicates = duplicates(hidden_states, pooling);
-    let all = [few_points(hidden_states), scale(hidden_states), uncertain(blocks), duplicates];
+    let near = near_duplicates(hidden_states);
+    let all = [few_points(hidden_states), scale(hidden_states, chosen), near, uncertain(blocks), duplicates];
     degenerate.chain(non_finite(hidden_states)).chain(all.into_iter().flatten()).collect()
 }
 
@@ -39,7 +50,88 @@ fn few_points(states: &[HiddenStateDimension]) -> Option<String> {
     })
 }
 
-fn scale(states: &[HiddenStateDimension]) -> Option<String> {
+/// What there is to say about the scale at which the dimensions were read.
+fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
+    let (near, far) = scale.neighbours;
+    match scale.chosen {
+        ScaleChoice::LeastChange => Some(match scale.change {
+            Some(change) => format!(
+                "the dimension is level at no scale (from the neighbours {near}:{far} to {far}:{} it still changes by {:.0} %): \
+                 the ranks are those of this scale and of this sample",
+                2 * far,
+                100.0 * change
+            ),
+            None => {
+                "there are too few neighbours to compare scales: the ranks are those of the nearest ones".to_owned()
+            }
+        }),
+        ScaleChoice::Given => given(states, scale),
+        ScaleChoice::Plateau if near == 1 => decimation(states),
+        ScaleChoice::Plateau => None,
+    }
+}
+
+/// A scale that was asked for, where the next one says something else.
+fn given(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
+    let (near, far) = scale.neighbours;
+    let change = |state: &HiddenStateDimension| {
+        let place = state.neighbour_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
+        let next = state.neighbour_scale.get(place + 1)?;
+        let factor = next.dimension / state.neighbour_scale[place].dimension;
+        Some((factor.max(factor.recip()), state.neighbour_scale[place].dimension, next.dimension, state.index))
+    };
+    let changes: Vec<_> = states.iter().filter_map(change).collect();
+    let changing = changes.iter().filter(|change| change.0 > SCALE_FACTOR).count();
+    let most = changes.iter().max_by(|a, b| a.0.total_cmp(&b.0)).filter(|_| changing > 0)?;
+    Some(format!(
+        "the dimension depends on the scale in {changing} of {} hidden states (hidden state {}: {:.1} at the neighbours \
+         {near}:{far}, {:.1} at {far}:{}): the ranks are those of the scale that was asked for",
+        states.len(),
+        most.3,
+        most.1,
+        most.2,
+        2 * far
+    ))
+}
+
+/// Rows that are nearly the same, in the layer that has most of them.
+fn near_duplicates(states: &[HiddenStateDimension]) -> Option<String> {
+    let many = |state: &&HiddenStateDimension| {
+        let found = state.near_duplicates.as_ref();
+        found.is_some_and(|found| found.rows as f64 > (NEAR_SHARE * state.points as f64).max(5.0 * found.expected))
+    };
+    let state =
+        states.iter().filter(many).max_by_key(|state| state.near_duplicates.as_ref().map(|found| found.rows))?;
+    let found = state.near_duplicates.as_ref()?;
+    let share = |rows: f64| 100.0 * rows / state.points as f64;
+    let example = found.examples.iter().find_map(|example| example.texts.as_ref());
+    let example = example
+        .map(|(first, second)| format!(", for example {} and {}", shortened(first), shortened(second)))
+        .unwrap_or_default();
+    let without = match found.dimension_without {
+        Some(without) => format!(" and {without:.1} without them"),
+        None => String::new(),
+    };
+    Some(format!(
+        "{:.0} % of the rows of hidden state {} are nearer to another row than chance explains ({:.1} % would be){example}: \
+         the nearest neighbours alone give a dimension of {:.1}{without}",
+        share(found.rows as f64),
+        state.index,
+        share(found.expected),
+        found.dimension_with
+    ))
+}
+
+fn shortened(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.char_indices().nth(EXAMPLE_LETTERS) {
+        Some((end, _)) => format!("“{}…”", text[..end].trim_end()),
+        None => format!("“{text}”"),
+    }
+}
+
+/// How the nearest neighbours depend on the number of rows.
+fn decimation(states: &[HiddenStateDimension]) -> Option<String> {
     let change = |state: &&HiddenStateDimension| {
         let (most, fewest) = (state.scale.first()?, state.scale.last()?);
         let factor = (most.1 / fewest.1).max(fewest.1 / most.1);

@@ -10,6 +10,7 @@ mod page;
 mod profile;
 mod ranks;
 mod scale;
+mod spark;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,4 @@ pub use csv::{dimensions_csv, write_dimensions};
 pub use error::ReportError;
 pub(crate) use number::dimension;
 pub use page::{report_html, write_report};
-pub use table::{DimensionRow, dimension_table, facts, plan_table, table};
+pub use table::{DimensionRow, dimension_table, facts, plan_table, scale_in_words, table};

@@ -2,10 +2,11 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 
-use crate::rank::{HiddenStateDimension, Plan};
+use crate::rank::{HiddenStateDimension, Plan, PlanScale, ScaleChoice};
 
 use super::number;
 use super::ranks::certainty;
+use super::spark::spark;
 
 /// A table with a line under its header; columns in `right` (from 0) are numbers and stand to the right.
 pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
@@ -40,6 +41,8 @@ pub fn facts(facts: &[(&str, String)]) -> String {
 pub struct DimensionRow {
     /// `0`, `1` … or the name of a file.
     pub layer: String,
+    /// The dimension at growing scale, for a spark.
+    pub scales: Vec<f64>,
     /// The estimate, or why there is none.
     pub dimension: Result<f64, String>,
     /// 95 % interval.
@@ -57,6 +60,7 @@ impl From<&HiddenStateDimension> for DimensionRow {
         let reason = || state.degenerate.clone().unwrap_or_else(|| "not estimated".to_owned());
         Self {
             layer: state.index.to_string(),
+            scales: state.neighbour_scale.iter().map(|at| at.dimension).collect(),
             dimension: state.dimension.ok_or_else(reason),
             interval: state.interval,
             points: state.points,
@@ -70,12 +74,15 @@ impl From<&HiddenStateDimension> for DimensionRow {
 pub fn dimension_table(rows: &[DimensionRow]) -> String {
     let duplicates = rows.iter().any(|row| row.duplicates > 0);
     let non_finite = rows.iter().any(|row| row.non_finite > 0);
+    let (sparks, scales) = sparks(rows.iter().map(|row| &row.scales[..]));
     let mut header = vec!["layer", "dimension", "95 % interval", "points"];
+    header.extend(scales.is_some().then_some("by scale"));
     header.extend(duplicates.then_some("duplicates"));
     header.extend(non_finite.then_some("not finite"));
     let lines: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| {
+        .zip(sparks)
+        .map(|(row, spark)| {
             let mut line = vec![
                 row.layer.clone(),
                 match &row.dimension {
@@ -85,6 +92,7 @@ pub fn dimension_table(rows: &[DimensionRow]) -> String {
                 interval(row.interval),
                 number::thousands(row.points),
             ];
+            line.extend(scales.is_some().then_some(spark));
             line.extend(duplicates.then(|| number::thousands(row.duplicates)));
             line.extend(non_finite.then(|| number::thousands(row.non_finite)));
             line
@@ -93,26 +101,59 @@ pub fn dimension_table(rows: &[DimensionRow]) -> String {
     table(&header, &[0, 1, 2, 3, 4, 5], &lines)
 }
 
-/// A plan, one line per hidden state: dimension, difference, rank and how often that rank came out.
+/// A spark of every layer's dimensions from the scale 1:2 on, and how high they go; none where there is but one scale.
+fn sparks<'a>(layers: impl Iterator<Item = &'a [f64]> + Clone) -> (Vec<String>, Option<f64>) {
+    let highest = layers.clone().flatten().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let some = layers.clone().any(|scales| scales.len() > 1);
+    (layers.map(|scales| spark(scales, highest)).collect(), some.then_some(highest))
+}
+
+/// A plan, one line per hidden state: dimension, how it changes with the scale, difference, rank and how often that rank
+/// came out; and at which scale the dimensions were read.
 pub fn plan_table(plan: &Plan) -> String {
-    let rows: Vec<Vec<String>> = plan
-        .hidden_states
-        .iter()
-        .map(|state| {
-            let mut row = vec![state.index.to_string(), with_half_interval(state)];
-            match plan.blocks.iter().find(|block| block.block == state.index) {
-                Some(block) => row.extend([
-                    block.difference.map(number::signed).unwrap_or_else(|| "–".to_owned()),
-                    block.rank.to_string(),
-                    certainty(block).map(number::percent).unwrap_or_default(),
-                    number::thousands(block.modules.iter().filter(|module| module.rank > 0).count() as u64),
-                ]),
-                None => row.extend(std::iter::repeat_n(String::new(), 4)),
-            }
-            row
-        })
-        .collect();
-    table(&["layer", "dimension", "difference", "rank", "probability", "weights"], &[0, 1, 2, 3, 4, 5], &rows)
+    let scales: Vec<Vec<f64>> =
+        plan.hidden_states.iter().map(|state| state.neighbour_scale.iter().map(|at| at.dimension).collect()).collect();
+    let (sparks, has_scales) = sparks(scales.iter().map(Vec::as_slice));
+    let line = |(state, spark): (&HiddenStateDimension, String)| {
+        let mut row = vec![state.index.to_string(), with_half_interval(state)];
+        row.extend(has_scales.is_some().then_some(spark));
+        match plan.blocks.iter().find(|block| block.block == state.index) {
+            Some(block) => row.extend([
+                block.difference.map(number::signed).unwrap_or_else(|| "–".to_owned()),
+                block.rank.to_string(),
+                certainty(block).map(number::percent).unwrap_or_default(),
+                number::thousands(block.modules.iter().filter(|module| module.rank > 0).count() as u64),
+            ]),
+            None => row.extend(std::iter::repeat_n(String::new(), 4)),
+        }
+        row
+    };
+    let rows: Vec<Vec<String>> = plan.hidden_states.iter().zip(sparks).map(line).collect();
+    let mut header = vec!["layer", "dimension"];
+    header.extend(has_scales.is_some().then_some("by scale"));
+    header.extend(["difference", "rank", "probability", "weights"]);
+    let table = table(&header, &[0, 1, 2, 3, 4, 5, 6], &rows);
+    format!("{table}\n\n{}", scale_in_words(&plan.scale))
+}
+
+/// At which scale dimensions were read, and why there.
+pub fn scale_in_words(scale: &PlanScale) -> String {
+    let (near, far) = scale.neighbours;
+    let estimator = if near == 1 { "TwoNN" } else { "GRIDE" };
+    let percent = |change: f64| format!("{:.0} %", 100.0 * change);
+    let why = match (scale.chosen, scale.change) {
+        (ScaleChoice::Plateau, Some(change)) => {
+            format!(", from which on they stay level ({} change to {far}:{})", percent(change), 2 * far)
+        }
+        (ScaleChoice::LeastChange, Some(change)) => format!(
+            "; they are level at no scale, and change least there (by {} to {far}:{})",
+            percent(change),
+            2 * far
+        ),
+        (ScaleChoice::Given, _) => ", as asked for".to_owned(),
+        (_, None) => String::new(),
+    };
+    format!("dimensions read by {estimator} at the neighbours {near}:{far}{why}")
 }
 
 /// `2.41 ± 0.12`: half the 95 % interval.

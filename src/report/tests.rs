@@ -1,8 +1,9 @@
 //! What people see, as snapshots; and what the report promises: one file, no network, nothing unescaped.
 
+use crate::dimension::ScaleEstimate;
 use crate::rank::{
-    BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, Plan, PlannedModule,
-    RankProbability,
+    BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, NearDuplicateExample,
+    NearDuplicateRows, Plan, PlanScale, PlannedModule, RankProbability, ScaleChoice,
 };
 
 use super::*;
@@ -37,6 +38,7 @@ fn plan(degenerate: bool) -> Plan {
             onnxruntime: "1.30.0".into(),
             provider: "CPUExecutionProvider".into(),
         },
+        scale: PlanScale { neighbours: (1, 2), chosen: ScaleChoice::Plateau, change: Some(0.043) },
         settings: serde_json::json!({
             "estimator": {"method": "two-nn linear", "discard": 0.1, "neighbours": "exact"},
             "rule": {"rounding": "ceil", "offset": 1, "minimum": 1, "maximum": null, "budget": null, "scaling": 32.0,
@@ -66,7 +68,36 @@ fn state(index: usize, d: f64, degenerate: bool) -> HiddenStateDimension {
         non_finite: 0,
         degenerate: degenerate.then(|| "the same vector in every row, \"within\" float noise".into()),
         scale: if degenerate { vec![] } else { vec![(8517, d), (4258, d * 1.3), (2129, d * 1.7), (1064, d * 2.1)] },
+        scale_spread: if degenerate { vec![] } else { vec![None, Some(0.1), Some(0.2), Some(0.3)] },
+        neighbour_scale: if degenerate { vec![] } else { neighbour_scale(d) },
+        near_duplicates: (!degenerate).then(|| NearDuplicateRows {
+            rows: 812,
+            expected: 8.5,
+            dimension_with: d,
+            dimension_without: Some(2.0 * d),
+            examples: vec![NearDuplicateExample {
+                rows: (17, 4711),
+                distance: 0.08,
+                texts: Some(("they drank the <pub> dry".into(), "they drank the pub.".into())),
+            }],
+        }),
+        fit: if degenerate {
+            vec![]
+        } else {
+            (1..=60).map(|i| (f64::from(i) / 20.0 / d, f64::from(i) / 20.0)).collect()
+        },
     }
+}
+
+fn neighbour_scale(d: f64) -> Vec<ScaleEstimate> {
+    let at = |(place, factor): (usize, f64)| ScaleEstimate {
+        neighbours: (1 << place, 2 << place),
+        dimension: d * factor,
+        standard_error: 0.02 * d,
+        distance: 1.0 + 0.2 * place as f64,
+        left_out: 0,
+    };
+    [1.0, 1.4, 2.2, 3.5, 3.9, 4.0].into_iter().enumerate().map(at).collect()
 }
 
 fn block(index: usize, difference: f64, rank: usize, degenerate: bool) -> BlockRank {
@@ -81,6 +112,7 @@ fn block(index: usize, difference: f64, rank: usize, degenerate: bool) -> BlockR
         block: index,
         difference: (!degenerate).then_some(difference),
         difference_interval: (!degenerate).then_some((difference - 0.1, difference + 0.1)),
+        growth_probability: (!degenerate).then_some(if difference > 0.0 { 0.97 } else { 0.04 }),
         rank: if degenerate { 1 } else { rank },
         alpha: 32.0 * rank as f64,
         rank_probabilities: if degenerate {

@@ -26,7 +26,19 @@ fn mendable(arguments: &[&str]) -> String {
 
 #[test]
 fn help_of_every_command() {
-    let commands = ["run", "inspect", "expose", "extract", "dimension", "plan", "train", "merge", "evaluate", "doctor"];
+    let commands = [
+        "run",
+        "inspect",
+        "expose",
+        "extract",
+        "dimension",
+        "manifold",
+        "plan",
+        "train",
+        "merge",
+        "evaluate",
+        "doctor",
+    ];
     for command in commands {
         let output = gelora().args([command, "--help"]).assert().success().stderr("").get_output().clone();
         let help = String::from_utf8(output.stdout).unwrap();
@@ -318,6 +330,58 @@ fn what_is_wrong_with_the_data_is_one_line_and_leaves_earlier_results() {
 }
 
 /// The same points in every form that is read, and what the estimators say of them.
+/// Runs a command with `--json` and gives its answer.
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let output = gelora().args(arguments).args(["--json", "-q"]).assert().success().get_output().clone();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn points_of_known_dimension_are_made_and_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("points.npy");
+    let path = file.to_str().unwrap();
+    let made = json(&["manifold", "ball", "-d", "4", "--columns", "30", "--points", "1500", "--seed", "5", "-o", path]);
+    assert_eq!((&made["columns"], &made["dtype"]), (&30.into(), &"float32".into()));
+    let points: ndarray::Array2<f32> = ndarray_npy::read_npy(&file).unwrap();
+    assert_eq!(points.dim(), (1500, 30));
+
+    let measured = |more: &[&str]| {
+        let found = json(&[&["dimension", path], more].concat());
+        (found["layers"][0]["dimension"].as_f64().unwrap(), found)
+    };
+    let (level, found) = measured(&[]);
+    assert!((3.5..4.3).contains(&level), "{level}");
+    assert_eq!(found["scale"]["chosen"], "plateau");
+    assert_eq!(found["layers"][0]["neighbour_scale"].as_array().unwrap().len(), 6);
+    assert_eq!(found["layers"][0]["decimation"].as_array().unwrap().len(), 4);
+    // Farther neighbours are less noisy; TwoNN alone has an interval from a formula.
+    let width = |found: &serde_json::Value| {
+        let interval = &found["layers"][0]["interval"];
+        interval[1].as_f64().unwrap() - interval[0].as_f64().unwrap()
+    };
+    let (_, far) = measured(&["--scale", "8"]);
+    let (nearest, near) = measured(&["--scale", "1:2", "--subsamples", "0"]);
+    assert_eq!((&far["scale"]["neighbours"][0], &near["scale"]["neighbours"][0]), (&8.into(), &1.into()));
+    assert!(width(&far) < 0.6 * width(&near), "{} {}", width(&far), width(&near));
+    assert_eq!(near["layers"][0]["two_nn"].as_f64(), Some(nearest));
+    assert_eq!(near["layers"][0]["neighbour_scale"].as_array().unwrap().len(), 1);
+    // A ball whitened is a ball; its directions are a sphere.
+    let (whitened, _) = measured(&["--representation", "whitened"]);
+    let (directions, _) = measured(&["--metric", "cosine", "--representation", "centred"]);
+    assert!((whitened / level - 1.0).abs() < 0.1 && (2.4..3.4).contains(&directions), "{whitened} {directions}");
+
+    let line = mendable(&["manifold", "moebius", "-d", "3", "-o", path]);
+    assert_eq!(line, "a moebius of dimension 3 does not exist; it has dimension 2");
+    let line = mendable(&["manifold", "ball", "-o", "points.csv"]);
+    assert_eq!(line, "points.csv is written as a .npy file; give it a name that ends so");
+    let line = mendable(&["dimension", path, "--scale", "3"]);
+    assert!(
+        line.contains("take 1, 2, 4, 8 or 16, the nearer of the two neighbours that are compared, or auto"),
+        "{line}"
+    );
+}
+
 #[test]
 fn points_of_files_have_dimensions() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use gelora::dimension::{GRIDE_NEIGHBOURS, LayerDimension, Method, Prepared, TwoNn, gride_scan, prepare};
+use gelora::dimension::{
+    GRIDE_NEIGHBOURS, LayerDimension, MeasureSettings, Measurement, Method, Prepared, Scale, TwoNn, gride_scan,
+    measure, prepare, standard_error,
+};
 use gelora::neighbours::{Engine, nearest};
 use gelora::progress::Silent;
-use gelora::rank::{Measurement, RankSettings, measure, standard_error};
 use ndarray::Array2;
 
 fn golden() -> Option<PathBuf> {
@@ -70,23 +72,29 @@ fn activations_have_the_dimensions_other_packages_find() {
 #[test]
 fn layers_of_an_encoder_have_joint_uncertainty() {
     let Some(folder) = golden() else { return };
-    let settings = RankSettings { subsamples: 40, ..RankSettings::default() };
+    let settings = MeasureSettings { subsamples: 40, ..MeasureSettings::default() };
     let measured: Vec<Measurement> = ["minilm_mean1.npy", "minilm_mean3.npy"]
         .into_iter()
         .map(|file| {
             let layer: Array2<f32> = ndarray_npy::read_npy(folder.join(file)).unwrap();
-            measure(layer.view(), &TwoNn::default(), &settings, &Silent).unwrap()
+            measure(layer.view(), &settings, &Silent).unwrap()
         })
         .collect();
     for layer in &measured {
-        let LayerDimension::Estimate(estimate) = &layer.dimension else { panic!("{:?}", layer.dimension) };
-        let ratio = standard_error(&layer.deviations).unwrap() / estimate.standard_error;
-        assert!((0.5..2.5).contains(&ratio), "{ratio}");
-        assert_eq!(layer.scale.iter().map(|&(points, _)| points).collect::<Vec<_>>(), [1500, 750, 375]);
+        for (reading, at) in layer.readings.iter().zip(&layer.curve) {
+            let ratio = standard_error(&reading.deviations).unwrap() / reading.analytic_error;
+            // The farther the neighbours, the more of them points share.
+            let limit = 2.5 * (reading.scale.near() as f64).sqrt();
+            assert!((0.5..limit).contains(&ratio), "{} {ratio}", reading.scale);
+            assert_eq!(reading.dimension, at.dimension);
+        }
+        assert_eq!(layer.decimation.iter().map(|at| at.points).collect::<Vec<_>>(), [1500, 750, 375, 187]);
+        assert_eq!(layer.curve.len(), 6);
     }
-    let joint: Vec<f64> = measured[0].deviations.iter().zip(&measured[1].deviations).map(|(a, b)| b - a).collect();
-    let separate =
-        standard_error(&measured[0].deviations).unwrap().hypot(standard_error(&measured[1].deviations).unwrap());
-    println!("{:?} {:?} {:?} {separate}", measured[0].scale, measured[1].scale, standard_error(&joint));
-    assert!(standard_error(&joint).unwrap() < 0.9 * separate);
+    for scale in [Scale::NEAREST, Scale::ALL[3]] {
+        let [a, b] = [0, 1].map(|layer| &measured[layer].at(scale).unwrap().deviations);
+        let joint: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+        let separate = standard_error(a).unwrap().hypot(standard_error(b).unwrap());
+        assert!(standard_error(&joint).unwrap() < 0.9 * separate, "{scale}: {:?} {separate}", standard_error(&joint));
+    }
 }

@@ -137,6 +137,18 @@ fn plan(file: &File<'_>, config: &Config) -> Result<(), ConfigError> {
     file.whole("plan", "rows", plan.rows.map(|n| n as u64), 50)?;
     file.whole("plan", "batch_tokens", plan.batch_tokens.map(|tokens| tokens as u64), 1)?;
     file.number("plan", "discard", plan.discard, |v| (0.0..1.0).contains(&v), "give a share from 0 to below 1")?;
+    if plan.scale.is_some() && plan.scale().is_none() {
+        let found = format!("is {}", plan.scale.unwrap_or_default());
+        return file.refuse("plan", "scale", found, "give 1, 2, 4, 8 or 16, or leave it out");
+    }
+    if let Some(confidence) = plan.confidence {
+        let cure = "give a share from 0.5 to below 1, or leave it out";
+        file.number("plan", "confidence", confidence, |v| (0.5..1.0).contains(&v), cure)?;
+        if plan.subsamples == 0 {
+            let cure = "give some, or leave `confidence` out";
+            return file.refuse("plan", "subsamples", "is 0, and `confidence` needs them".into(), cure);
+        }
+    }
     file.number("plan", "scaling", plan.scaling, |v| v > 0.0, "give a number above 0")?;
     file.whole("plan", "maximum_rank", plan.maximum_rank.map(|n| n as u64), plan.minimum_rank.max(1) as u64)?;
     file.whole("plan", "budget", plan.budget, 1)?;

@@ -86,17 +86,21 @@ pooling = "tokens"
 tokens_per_text = 2
 rows = 2000
 batch_tokens = 1024
+representation = "whitened"
+metric = "cosine"
 neighbours = "ball-tree"
 method = "censored-mle"
 discard = 0
+scale = 4
 rounding = "floor"
 offset = 0
 minimum_rank = 2
 maximum_rank = 16
 budget = 100_000
+confidence = 0.9
 scaling = 1
 projections = ["query", "feed-forward"]
-subsamples = 0
+subsamples = 10
 seed = 7
 [train]
 epochs = 5
@@ -165,6 +169,9 @@ fn what_is_wrong_with_a_configuration() {
         error_with("train", "warmup_ratio = 0.1\nwarmup_steps = 5"),
         error_with("train", "patience = 2"),
         error_with("plan", "discard = 1"),
+        error_with("plan", "scale = 3"),
+        error_with("plan", "confidence = 1"),
+        error_with("plan", "confidence = 0.9\nsubsamples = 0"),
         error_with("plan", "minimum_rank = 4\nmaximum_rank = 3"),
         error_with("plan", "projections = []"),
         error_with("plan", "projections = [\"query\", \"keys\"]"),
@@ -256,7 +263,9 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
     for key in error::every_key().filter(|key| !missing.contains(&key.as_str())) {
         assert!(written.contains(&format!("{key} = ")), "{key} is not in examples/cola.toml");
     }
-    let plan = PlanSection { rows: None, batch_tokens: None, maximum_rank: None, budget: None, ..full.plan };
+    let usual = PlanSection::default();
+    let PlanSection { rows, batch_tokens, scale, maximum_rank, budget, confidence, .. } = usual;
+    let plan = PlanSection { rows, batch_tokens, scale, maximum_rank, budget, confidence, ..full.plan };
     assert_eq!(plan, shown.plan);
     let train = TrainSection { maximum_steps: None, head: None, ..full.train };
     assert_eq!(train, shown.train);

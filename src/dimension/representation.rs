@@ -1,0 +1,322 @@
+//! What is done to vectors before their distances are measured.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, CowArray, Ix2};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::neighbours::Real;
+use crate::progress::{Cancelled, Observer};
+
+/// Rows that are worked on at once.
+const CHUNK: usize = 1024;
+/// A direction that is left with less than this share of the largest variance is left out of whitened vectors: there is
+/// nothing but float noise in it, which whitening would raise to the size of everything else.
+const LEAST_VARIANCE: f64 = 1e-9;
+
+/// How vectors are centred and scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Frame {
+    /// As they are.
+    #[default]
+    Raw,
+    /// The mean is subtracted. It changes no Euclidean distance, but every angle.
+    Centred,
+    /// Centred, and every direction with unit variance: distances are Mahalanobis'.
+    Whitened,
+}
+
+/// What a distance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Euclidean.
+    #[default]
+    Euclidean,
+    /// Euclidean between vectors of unit length, `√(2 − 2 cos)`: it orders neighbours as the cosine does. (`1 − cos` itself
+    /// is its square, with which every dimension would come out as half.)
+    Cosine,
+}
+
+/// How vectors are represented before their distances are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Representation {
+    /// Applied first.
+    pub frame: Frame,
+    /// Applied to the result.
+    pub metric: Metric,
+}
+
+impl Representation {
+    /// Whether vectors stay as they are.
+    pub fn is_identity(self) -> bool {
+        self.metric == Metric::Euclidean && self.frame != Frame::Whitened
+    }
+
+    /// The vectors `[rows, columns]` in this representation, and how many directions were left out of it. Rows that are
+    /// not finite stay so, and count for no mean and no variance; rows of length 0 have no direction and stay as they are.
+    ///
+    /// # Errors
+    /// Cancelled.
+    pub fn apply<'a, T: Real>(
+        self,
+        points: ArrayView2<'a, T>,
+        observer: &dyn Observer,
+    ) -> Result<(CowArray<'a, T, Ix2>, usize), Cancelled> {
+        if self.is_identity() {
+            return Ok((points.into(), 0));
+        }
+        let (mean, whitening) = match self.frame {
+            Frame::Raw => (None, None),
+            Frame::Centred => (Some(Moments::of(points, false, observer)?.mean), None),
+            Frame::Whitened => {
+                let moments = Moments::of(points, true, observer)?;
+                (Some(moments.mean.clone()), Some(Whitening::of(&moments.covariance)))
+            }
+        };
+        let columns = whitening.as_ref().map_or(points.ncols(), Whitening::directions);
+        let mut result = Array2::from_elem((points.nrows(), columns), T::from_f64(0.0));
+        result
+            .axis_chunks_iter_mut(Axis(0), CHUNK)
+            .into_par_iter()
+            .zip(points.axis_chunks_iter(Axis(0), CHUNK))
+            .try_for_each(|(mut results, points)| {
+                observer.check()?;
+                for (result, point) in results.rows_mut().into_iter().zip(points.rows()) {
+                    self.represent(point, result, mean.as_ref(), whitening.as_ref());
+                }
+                Ok(())
+            })?;
+        Ok((result.into(), points.ncols() - columns))
+    }
+
+    fn represent<T: Real>(
+        self,
+        point: ArrayView1<'_, T>,
+        result: ArrayViewMut1<'_, T>,
+        mean: Option<&Array1<f64>>,
+        whitening: Option<&Whitening>,
+    ) {
+        let mut values: Array1<f64> = point.mapv(Real::to_f64);
+        if let Some(mean) = mean {
+            values -= mean;
+        }
+        if let Some(whitening) = whitening {
+            values = whitening.apply(&values);
+        }
+        if self.metric == Metric::Cosine {
+            let norm = values.dot(&values).sqrt();
+            if norm > 0.0 {
+                values /= norm;
+            }
+        }
+        for (result, value) in result.into_iter().zip(values) {
+            *result = T::from_f64(value);
+        }
+    }
+}
+
+/// Mean and covariance of the finite rows.
+struct Moments {
+    mean: Array1<f64>,
+    covariance: Array2<f64>,
+}
+
+impl Moments {
+    fn of<T: Real>(points: ArrayView2<'_, T>, covariance: bool, observer: &dyn Observer) -> Result<Self, Cancelled> {
+        let columns = points.ncols();
+        let finite = |part: ArrayView2<'_, T>| -> Vec<Array1<f64>> {
+            let rows = part.rows().into_iter().map(|row| row.mapv(Real::to_f64));
+            rows.filter(|row| row.iter().all(|value| value.is_finite())).collect()
+        };
+        // Parts are added in their order: the result does not depend on the number of threads.
+        let sums: Vec<(usize, Array1<f64>)> = points
+            .axis_chunks_iter(Axis(0), CHUNK)
+            .into_par_iter()
+            .map(|part| {
+                let rows = finite(part);
+                (rows.len(), rows.iter().fold(Array1::zeros(columns), |sum, row| sum + row))
+            })
+            .collect();
+        let count = sums.iter().map(|(count, _)| count).sum::<usize>().max(1) as f64;
+        let mean = sums.iter().fold(Array1::zeros(columns), |sum, (_, part)| sum + part) / count;
+        let mut total = Array2::zeros(if covariance { (columns, columns) } else { (0, 0) });
+        if covariance {
+            // A few chunks at a time: each has a matrix of its own.
+            let chunks: Vec<_> = points.axis_chunks_iter(Axis(0), CHUNK).collect();
+            for some in chunks.chunks(2 * rayon::current_num_threads()) {
+                observer.check()?;
+                let products: Vec<Array2<f64>> = some
+                    .par_iter()
+                    .map(|part| {
+                        let rows = finite(*part);
+                        let mut centred = Array2::zeros((rows.len(), columns));
+                        centred.rows_mut().into_iter().zip(&rows).for_each(|(mut to, row)| to.assign(&(row - &mean)));
+                        centred.t().dot(&centred)
+                    })
+                    .collect();
+                products.iter().for_each(|product| total += product);
+            }
+            total /= count;
+        }
+        Ok(Self { mean, covariance: total })
+    }
+}
+
+/// `L⁻¹` of the covariance `L Lᵀ`, by Cholesky's method with pivots: `|L⁻¹(x − y)|` is Mahalanobis' distance.
+struct Whitening {
+    /// The columns that are used, in the order in which they were taken.
+    columns: Vec<usize>,
+    /// Lower triangle `[directions, directions]`.
+    factor: Array2<f64>,
+}
+
+impl Whitening {
+    fn of(covariance: &Array2<f64>) -> Self {
+        let size = covariance.nrows();
+        let mut left: Vec<f64> = covariance.diag().to_vec();
+        let largest = left.iter().copied().fold(0.0, f64::max);
+        let mut taken = vec![false; size];
+        let mut columns: Vec<usize> = Vec::new();
+        // Row `column`: its part along the directions so far.
+        let mut along = Array2::<f64>::zeros((size, size));
+        while columns.len() < size {
+            let free = (0..size).filter(|&column| !taken[column]);
+            let Some(next) = free.max_by(|&a, &b| left[a].total_cmp(&left[b])) else { break };
+            if left[next] <= LEAST_VARIANCE * largest || largest == 0.0 {
+                break;
+            }
+            let direction = columns.len();
+            let root = left[next].sqrt();
+            taken[next] = true;
+            columns.push(next);
+            let pivot = along.row(next).to_owned();
+            for column in (0..size).filter(|&column| !taken[column]) {
+                let known: f64 = (0..direction).map(|d| along[[column, d]] * pivot[d]).sum();
+                let value = (covariance[[column, next]] - known) / root;
+                along[[column, direction]] = value;
+                left[column] -= value * value;
+            }
+            along[[next, direction]] = root;
+        }
+        let directions = columns.len();
+        let factor = Array2::from_shape_fn((directions, directions), |(row, column)| along[[columns[row], column]]);
+        Self { columns, factor }
+    }
+
+    fn directions(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// `L⁻¹ x`, by forward substitution.
+    fn apply(&self, point: &Array1<f64>) -> Array1<f64> {
+        let mut solved = Array1::<f64>::zeros(self.directions());
+        for (row, &column) in self.columns.iter().enumerate() {
+            let factor = self.factor.row(row);
+            let known: f64 = factor.iter().zip(&solved).take(row).map(|(a, b)| a * b).sum();
+            solved[row] = (point[column] - known) / factor[row];
+        }
+        solved
+    }
+}
+
+macro_rules! words {
+    ($type:ty, $($variant:path => $word:literal),+) => {
+        impl $type {
+            /// As options and plans name it.
+            pub fn as_str(self) -> &'static str {
+                match self { $($variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let found = [$($variant),+].into_iter().find(|found| found.as_str() == text);
+                found.ok_or_else(|| format!("take {}", [$($word),+].join(", ")))
+            }
+        }
+    };
+}
+
+words!(Frame, Frame::Raw => "raw", Frame::Centred => "centred", Frame::Whitened => "whitened");
+words!(Metric, Metric::Euclidean => "euclidean", Metric::Cosine => "cosine");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dimension::{Manifold, Shape};
+    use crate::progress::Silent;
+
+    fn represented(points: &Array2<f64>, frame: Frame, metric: Metric) -> (Array2<f64>, usize) {
+        let (found, left_out) = Representation { frame, metric }.apply(points.view(), &Silent).unwrap();
+        (found.into_owned(), left_out)
+    }
+
+    fn points() -> Array2<f64> {
+        let mut points = Manifold::new(Shape::Affine, 5, Some(5), 0.0, 1).unwrap().points(3000);
+        points.column_mut(2).mapv_inplace(|value| 100.0 * value + 7.0);
+        points
+    }
+
+    #[test]
+    fn whitened_vectors_have_unit_covariance() {
+        let (found, left_out) = represented(&points(), Frame::Whitened, Metric::Euclidean);
+        assert_eq!(left_out, 0);
+        let covariance = found.t().dot(&found) / 3000.0;
+        for ((row, column), value) in covariance.indexed_iter() {
+            assert!((value - f64::from(row == column)).abs() < 1e-9, "{row} {column}: {value}");
+        }
+        assert!(found.mean_axis(Axis(0)).unwrap().iter().all(|mean| mean.abs() < 1e-9));
+    }
+
+    #[test]
+    fn whitening_does_not_depend_on_the_axes() {
+        let points = points();
+        let map = Manifold::new(Shape::Affine, 5, Some(5), 0.0, 2).unwrap().points(5);
+        let turned = points.dot(&map);
+        let [a, b] = [points, turned].map(|points| represented(&points, Frame::Whitened, Metric::Euclidean).0);
+        let distance = |points: &Array2<f64>, i: usize| {
+            let difference = &points.row(0) - &points.row(i);
+            difference.dot(&difference).sqrt()
+        };
+        (1..100).for_each(|i| assert!((distance(&a, i) - distance(&b, i)).abs() < 1e-8));
+    }
+
+    #[test]
+    fn directions_without_variance_are_left_out() {
+        let mut points = points();
+        let sum = &points.column(0) + &points.column(1);
+        points.column_mut(3).assign(&sum);
+        points.column_mut(4).fill(3.0);
+        let (found, left_out) = represented(&points, Frame::Whitened, Metric::Euclidean);
+        assert_eq!((found.dim(), left_out), ((3000, 3), 2));
+    }
+
+    #[test]
+    fn cosine_is_the_distance_of_unit_vectors() {
+        let points = ndarray::array![[3.0, 4.0], [0.0, 0.0], [f64::NAN, 1.0], [-3.0, -4.0]];
+        let (found, _) = represented(&points, Frame::Raw, Metric::Cosine);
+        assert_eq!(found.row(0), ndarray::aview1(&[0.6, 0.8]));
+        assert_eq!(found.row(1), ndarray::aview1(&[0.0, 0.0]));
+        assert!(found[[2, 0]].is_nan());
+        // The mean of the finite rows is 0.
+        let (centred, _) = represented(&points, Frame::Centred, Metric::Cosine);
+        assert_eq!(centred.row(3), found.row(3));
+        // A sphere has one dimension less than its ball.
+        let raw = Representation::default();
+        assert!(raw.is_identity());
+        let (same, _) = raw.apply(points.view(), &Silent).unwrap();
+        assert!(same.is_view());
+    }
+}
