@@ -264,8 +264,8 @@ mod tests {
     }
 
     fn points() -> Array2<f64> {
-        let mut points = Manifold::new(Shape::Affine, 5, Some(5), 0.0, 1).unwrap().points(3000);
-        points.column_mut(2).mapv_inplace(|value| 100.0 * value + 7.0);
+        let mut points = Manifold::new(Shape::Gaussian, 5, Some(5), 0.0, 1).unwrap().points(3000);
+        points.column_mut(2).mapv_inplace(|value| 10.0 * value + 7.0);
         points
     }
 
@@ -285,12 +285,18 @@ mod tests {
         let points = points();
         let map = Manifold::new(Shape::Affine, 5, Some(5), 0.0, 2).unwrap().points(5);
         let turned = points.dot(&map);
-        let [a, b] = [points, turned].map(|points| represented(&points, Frame::Whitened, Metric::Euclidean).0);
+        let [(a, 0), (b, 0)] = [points, turned].map(|points| represented(&points, Frame::Whitened, Metric::Euclidean))
+        else {
+            panic!("directions were left out")
+        };
         let distance = |points: &Array2<f64>, i: usize| {
             let difference = &points.row(0) - &points.row(i);
             difference.dot(&difference).sqrt()
         };
-        (1..100).for_each(|i| assert!((distance(&a, i) - distance(&b, i)).abs() < 1e-8));
+        (1..100).for_each(|i| {
+            let (a, b) = (distance(&a, i), distance(&b, i));
+            assert!((a - b).abs() < 1e-8, "{a} {b}");
+        });
     }
 
     #[test]
