@@ -1,13 +1,15 @@
 //! The extraction: checks, sessions, the pipeline, and what is said at the end.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::MANIFEST;
-use super::pipeline::{Engine, Pipeline};
+use super::pipeline::{Engine, Pipeline, Sink, TakeBatch};
 use super::pooled_model::{pooled_model, vocabulary};
 use super::pooling::TokenSample;
 use super::shard::{self, PlanSettings};
@@ -45,6 +47,8 @@ pub struct ExtractSettings {
     pub batch_tokens: Option<usize>,
     /// Rows of the data per shard; chosen by the size of the hidden states where `None`.
     pub shard_rows: Option<usize>,
+    /// Only the first so many rows for now; a store that has more keeps them. All where `None`.
+    pub first_rows: Option<usize>,
     /// Id of the padding token.
     pub pad_id: u32,
     /// Segment of the padding token.
@@ -81,7 +85,7 @@ pub fn extract(
     folder: &Path,
     observer: &dyn Observer,
 ) -> Result<Store, ActivationsError> {
-    Extraction { model, states, source: &Encoded(encodings), settings, folder, observer }.run()
+    Extraction { model, states, source: &Encoded(encodings), settings, observer }.run(folder)
 }
 
 /// The same from texts, which are tokenized while the model runs. Padding and the hash of the tokenizer are the
@@ -95,13 +99,62 @@ pub fn extract_texts(
     folder: &Path,
     observer: &dyn Observer,
 ) -> Result<Store, ActivationsError> {
-    let mut settings = settings.clone();
-    settings.pad_id = tokenizer.pad_id();
-    settings.pad_type_id = tokenizer.pad_type_id();
-    settings.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
-    settings.provenance.maximum_length = Some(tokenizer.maximum_length());
+    let settings = settings.clone().of_tokenizer(tokenizer);
     let source = Texts::new(examples, tokenizer);
-    Extraction { model, states, source: &source, settings: &settings, folder, observer }.run()
+    Extraction { model, states, source: &source, settings: &settings, observer }.run(folder)
+}
+
+/// The vectors of some rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MiniBatch {
+    /// Per hidden state `[points, width]`.
+    pub layers: Vec<Array2<f32>>,
+    /// The row of the data that each point belongs to.
+    pub rows: Vec<usize>,
+}
+
+/// Hands out the hidden states of tokenized rows, `batch_rows` rows at a time and in their order, without keeping them.
+/// Ends when there are no more rows, or when `take` wants no more. What was computed is in the manifest that is returned.
+pub fn stream(
+    model: &Model,
+    states: &HiddenStates,
+    encodings: &[Encoding],
+    settings: &ExtractSettings,
+    batch_rows: usize,
+    take: &mut TakeBatch<'_>,
+    observer: &dyn Observer,
+) -> Result<Manifest, ActivationsError> {
+    let settings = ExtractSettings { shard_rows: Some(batch_rows), ..settings.clone() };
+    Extraction { model, states, source: &Encoded(encodings), settings: &settings, observer }.stream(take)
+}
+
+/// The same from texts, as [`extract_texts`] takes them.
+#[allow(clippy::too_many_arguments, reason = "those of `extract_texts`, the size of a batch, and who takes them")]
+pub fn stream_texts(
+    model: &Model,
+    states: &HiddenStates,
+    examples: &[Example],
+    tokenizer: &Tokenizer,
+    settings: &ExtractSettings,
+    batch_rows: usize,
+    take: &mut TakeBatch<'_>,
+    observer: &dyn Observer,
+) -> Result<Manifest, ActivationsError> {
+    let settings = settings.clone().of_tokenizer(tokenizer);
+    let settings = ExtractSettings { shard_rows: Some(batch_rows), ..settings };
+    let source = Texts::new(examples, tokenizer);
+    Extraction { model, states, source: &source, settings: &settings, observer }.stream(take)
+}
+
+impl ExtractSettings {
+    /// With the padding and the identity of a tokenizer.
+    pub fn of_tokenizer(mut self, tokenizer: &Tokenizer) -> Self {
+        self.pad_id = tokenizer.pad_id();
+        self.pad_type_id = tokenizer.pad_type_id();
+        self.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
+        self.provenance.maximum_length = Some(tokenizer.maximum_length());
+        self
+    }
 }
 
 struct Extraction<'a> {
@@ -109,35 +162,49 @@ struct Extraction<'a> {
     states: &'a HiddenStates,
     source: &'a dyn Source,
     settings: &'a ExtractSettings,
-    folder: &'a Path,
     observer: &'a dyn Observer,
 }
 
 impl Extraction<'_> {
-    fn run(&self) -> Result<Store, ActivationsError> {
+    fn run(&self, folder: &Path) -> Result<Store, ActivationsError> {
         if self.source.rows() == 0 {
             return Err(ActivationsError::NoRows);
         }
         let wanted = self.new_manifest();
-        let earlier = if self.settings.overwrite { self.half_done(&wanted) } else { Manifest::read(self.folder)? };
+        let earlier = if self.settings.overwrite { self.half_done(&wanted, folder) } else { Manifest::read(folder)? };
         // Without a finished shard nothing is lost.
-        match earlier.filter(|earlier| !earlier.shards.is_empty()) {
-            Some(earlier) => {
-                earlier.check_same(&wanted, self.folder)?;
+        let manifest = match earlier.filter(|earlier| !earlier.shards.is_empty()) {
+            Some(mut earlier) => {
+                earlier.check_same(&wanted, folder)?;
+                earlier.want(self.settings.first_rows);
                 if earlier.complete {
-                    self.notice(&format!("{} is complete already", self.folder.display()));
-                    return self.finish(&earlier);
+                    self.notice(&format!("{} is complete already", folder.display()));
+                    // What is wanted may be less than it was.
+                    earlier.write(folder)?;
+                    return self.finish(&earlier, folder);
                 }
-                self.compute(earlier)
+                earlier
             }
-            None => self.compute(wanted),
+            None => wanted,
+        };
+        let manifest = self.compute(manifest, Sink::Store(folder))?;
+        self.finish(&manifest, folder)
+    }
+
+    fn stream(&self, take: &mut TakeBatch<'_>) -> Result<Manifest, ActivationsError> {
+        if self.source.rows() == 0 {
+            return Err(ActivationsError::NoRows);
         }
+        let sink = Sink::Stream { take, early: BTreeMap::new(), next: 0 };
+        let manifest = self.compute(self.new_manifest(), sink)?;
+        self.check_finite(&manifest)?;
+        Ok(manifest)
     }
 
     /// With `--overwrite`: what an earlier run of the same thing left unfinished.
-    fn half_done(&self, wanted: &Manifest) -> Option<Manifest> {
-        let earlier = Manifest::read(self.folder).ok().flatten().filter(|earlier| !earlier.complete)?;
-        earlier.check_same(wanted, self.folder).ok().map(|()| earlier)
+    fn half_done(&self, wanted: &Manifest, folder: &Path) -> Option<Manifest> {
+        let earlier = Manifest::read(folder).ok().flatten().filter(|earlier| !earlier.complete)?;
+        earlier.check_same(wanted, folder).ok().map(|()| earlier)
     }
 
     fn new_manifest(&self) -> Manifest {
@@ -153,6 +220,7 @@ impl Extraction<'_> {
             precision: precision_of(self.model, self.states),
             pooling: settings.pooling,
             source_rows: self.source.rows(),
+            rows_wanted: settings.first_rows,
             rows_sha256: self.source.sha256(),
             provenance: settings.provenance.clone(),
             deduplicate: !settings.keep_duplicates,
@@ -166,13 +234,14 @@ impl Extraction<'_> {
         }
     }
 
-    fn compute(&self, mut manifest: Manifest) -> Result<Store, ActivationsError> {
+    fn compute(&self, mut manifest: Manifest, mut sink: Sink<'_>) -> Result<Manifest, ActivationsError> {
         let settings = self.settings;
         let library = Library::load(settings.library.as_deref())?;
-        let engines = self.engines(library, &mut manifest)?;
-        if let Some(wanted) = settings.shard_rows.filter(|wanted| *wanted != manifest.shard_rows) {
+        let engines = self.engines(library, &mut manifest, &sink)?;
+        let other_size = settings.shard_rows.filter(|wanted| *wanted != manifest.shard_rows);
+        if let (Sink::Store(folder), Some(wanted)) = (&sink, other_size) {
             return Err(ActivationsError::OtherStore {
-                path: self.folder.into(),
+                path: folder.to_path_buf(),
                 what: "size of shards",
                 found: manifest.shard_rows.to_string(),
                 wanted: wanted.to_string(),
@@ -182,7 +251,6 @@ impl Extraction<'_> {
         let sample = self.token_sample(&manifest)?;
         let pipeline = Pipeline {
             source: self.source,
-            store: self.folder,
             plan: PlanSettings {
                 deduplicate: manifest.deduplicate,
                 sample: sample.as_ref(),
@@ -194,20 +262,25 @@ impl Extraction<'_> {
         };
         self.observer.observe(Event::Begin {
             stage: "extracting activations",
-            total: Some(manifest.source_rows as u64),
+            total: Some(manifest.rows_wanted.unwrap_or(manifest.source_rows).min(manifest.source_rows) as u64),
             done: manifest.rows_done() as u64,
             unit: "rows",
         });
-        pipeline.run(engines, &mut manifest, self.observer)?;
+        pipeline.run(engines, &mut manifest, &mut sink, self.observer)?;
         self.observer.observe(Event::End);
         if let Some(cut) = self.source.cut() {
             self.notice(&cut);
         }
-        self.finish(&manifest)
+        Ok(manifest)
     }
 
     /// The sessions. The first one checks the export, unless an earlier run did, while the others load.
-    fn engines(&self, library: &Library, manifest: &mut Manifest) -> Result<Vec<Engine>, ActivationsError> {
+    fn engines(
+        &self,
+        library: &Library,
+        manifest: &mut Manifest,
+        sink: &Sink<'_>,
+    ) -> Result<Vec<Engine>, ActivationsError> {
         let bytes = pooled_model(self.model, self.states, &self.settings.pooling)?;
         let (count, session) = self.share_threads(bytes.len(), self.settings.session.clone());
         let mut first = self.engine(library, &bytes, &session)?;
@@ -221,6 +294,10 @@ impl Extraction<'_> {
             let others: Vec<_> = (1..count).map(|_| scope.spawn(load)).collect();
             if manifest.shards.is_empty() {
                 self.begin(manifest, &mut first)?;
+                if let Sink::Store(folder) = sink {
+                    self.clear(folder)?;
+                    manifest.write(folder)?;
+                }
             }
             let others = others.into_iter().map(|other| match other.join() {
                 Ok(engine) => engine,
@@ -267,7 +344,7 @@ impl Extraction<'_> {
         self.observer.observe(Event::Notice(text));
     }
 
-    /// Checks the export and clears the place for a new store.
+    /// Checks the export and enters what it says.
     fn begin(&self, manifest: &mut Manifest, engine: &mut Engine) -> Result<(), ActivationsError> {
         let rows = self.source.encodings(0..self.source.rows().min(PASS_ROWS))?;
         for (row, encoding) in rows.iter().enumerate() {
@@ -286,8 +363,7 @@ impl Extraction<'_> {
         manifest.self_check = Some(check);
         manifest.shard_rows = self.shard_rows(&widths);
         manifest.widths = widths;
-        self.clear()?;
-        manifest.write(self.folder)
+        Ok(())
     }
 
     /// Random exports are refused; the others can be used rightly.
@@ -327,10 +403,10 @@ impl Extraction<'_> {
     }
 
     /// Removes what an earlier store left; nothing else in the folder is touched.
-    fn clear(&self) -> Result<(), ActivationsError> {
-        fs::create_dir_all(self.folder).map_err(FileError::new("create", self.folder))?;
-        let entries = fs::read_dir(self.folder).map_err(FileError::new("read", self.folder))?;
-        let _ = fs::remove_file(self.folder.join(MANIFEST));
+    fn clear(&self, folder: &Path) -> Result<(), ActivationsError> {
+        fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
+        let entries = fs::read_dir(folder).map_err(FileError::new("read", folder))?;
+        let _ = fs::remove_file(folder.join(MANIFEST));
         for entry in entries.flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -359,13 +435,18 @@ impl Extraction<'_> {
         Ok(Some(TokenSample::draw(total, available, seed)))
     }
 
-    fn finish(&self, manifest: &Manifest) -> Result<Store, ActivationsError> {
+    fn finish(&self, manifest: &Manifest, folder: &Path) -> Result<Store, ActivationsError> {
+        self.check_finite(manifest)?;
+        Store::open(folder)
+    }
+
+    fn check_finite(&self, manifest: &Manifest) -> Result<(), ActivationsError> {
         if !self.settings.allow_non_finite {
             manifest.check_finite()?;
         } else if let Err(error) = manifest.check_finite() {
             self.observer.observe(Event::Warning(&error.to_string()));
         }
-        Store::open(self.folder)
+        Ok(())
     }
 }
 

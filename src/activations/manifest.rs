@@ -39,6 +39,9 @@ pub struct Manifest {
     pub pooling: Pooling,
     /// Rows of the data.
     pub source_rows: usize,
+    /// Only the first so many of them are wanted so far; all where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_wanted: Option<usize>,
     /// Hash of all tokens or texts.
     pub rows_sha256: String,
     /// Where the data come from.
@@ -192,7 +195,19 @@ impl Manifest {
         self.points = self.shards.iter().map(|shard| shard.points).sum();
         self.duplicates = self.shards.iter().map(|shard| shard.duplicates).sum();
         self.non_finite = self.shards.iter().map(|shard| shard.non_finite).sum();
-        self.complete = self.shards.len() == self.source_rows.div_ceil(self.shard_rows.max(1));
+        self.complete = self.shards.len() >= self.shards_wanted();
+    }
+
+    /// Shards of the rows that are wanted.
+    pub(super) fn shards_wanted(&self) -> usize {
+        let rows = self.rows_wanted.unwrap_or(self.source_rows).min(self.source_rows);
+        rows.div_ceil(self.shard_rows.max(1))
+    }
+
+    /// Wants at least so many of the first rows, or all.
+    pub(super) fn want(&mut self, rows: Option<usize>) {
+        self.rows_wanted = rows.map(|rows| rows.max(self.rows_wanted.unwrap_or(0)));
+        self.complete = !self.shards.is_empty() && self.shards.len() >= self.shards_wanted();
     }
 
     /// Whether this shard is done.
@@ -201,7 +216,7 @@ impl Manifest {
     }
 
     /// Rows of the data in finished shards.
-    pub(super) fn rows_done(&self) -> usize {
+    pub fn rows_done(&self) -> usize {
         self.shards.iter().map(|shard| shard.end_row - shard.first_row).sum()
     }
 

@@ -14,8 +14,9 @@ mod source;
 mod store;
 
 pub use error::ActivationsError;
-pub use extract::{ExtractSettings, Provenance, extract, extract_texts};
+pub use extract::{ExtractSettings, MiniBatch, Provenance, extract, extract_texts, stream, stream_texts};
 pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry};
+pub use pipeline::TakeBatch;
 pub(crate) use pooled_model::vocabulary;
 pub use pooling::Pooling;
 pub use store::Store;

@@ -1,6 +1,7 @@
 //! Rows in, shards out: one thread tokenizes and plans, some run the model, the caller's thread writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -13,7 +14,7 @@ use ndarray::Array2;
 use super::pooled_model::{POOL_WEIGHTS, TOKEN_PLACES, output};
 use super::shard::{PlanSettings, Progress, ShardBuffer, ShardPlan};
 use super::source::Source;
-use super::{ActivationsError, Manifest, Pooling};
+use super::{ActivationsError, Manifest, MiniBatch, Pooling, ShardEntry};
 use crate::dataset::{Batch, Encoding, pad};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, InputTensor, RowStates, RuntimeError, Session, Tokens, padded};
@@ -108,24 +109,71 @@ enum Message {
     Exhausted,
 }
 
+/// Where whole shards go.
+pub(super) enum Sink<'a> {
+    /// To the store in this folder.
+    Store(&'a Path),
+    /// On, in their order, until there are enough.
+    Stream {
+        take: &'a mut TakeBatch<'a>,
+        /// Shards that came before their turn.
+        early: BTreeMap<usize, (ShardEntry, MiniBatch)>,
+        next: usize,
+    },
+}
+
+/// Takes a mini-batch, and says whether it wants more.
+pub type TakeBatch<'a> = dyn FnMut(MiniBatch) -> Result<ControlFlow<()>, ActivationsError> + 'a;
+
+impl Sink<'_> {
+    fn put(
+        &mut self,
+        plan: &ShardPlan,
+        buffer: ShardBuffer,
+        ran_on: (&str, &str),
+        manifest: &mut Manifest,
+    ) -> Result<ControlFlow<()>, ActivationsError> {
+        let entry = buffer.entry(plan, ran_on);
+        match self {
+            Sink::Store(store) => {
+                buffer.write(store, plan)?;
+                manifest.enter(entry);
+                manifest.write(store)?;
+            }
+            Sink::Stream { take, early, next } => {
+                let (layers, rows) = buffer.into_layers(plan);
+                early.insert(plan.index, (entry, MiniBatch { layers, rows }));
+                while let Some((entry, batch)) = early.remove(next) {
+                    *next += 1;
+                    manifest.enter(entry);
+                    if take(batch)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
 /// What the threads share.
 pub(super) struct Pipeline<'a> {
     pub source: &'a dyn Source,
-    pub store: &'a Path,
     pub plan: PlanSettings<'a>,
     pub onnxruntime: &'a str,
 }
 
 impl Pipeline<'_> {
-    /// Computes and writes the shards that `manifest` lacks.
+    /// Computes the shards that `manifest` lacks, and puts them into the sink.
     pub(super) fn run(
         &self,
         engines: Vec<Engine>,
         manifest: &mut Manifest,
+        sink: &mut Sink<'_>,
         observer: &dyn Observer,
     ) -> Result<(), ActivationsError> {
         let shard_rows = manifest.shard_rows.max(1);
-        let shards = self.source.rows().div_ceil(shard_rows);
+        let shards = manifest.shards_wanted();
         let done: Vec<bool> = (0..shards).map(|index| manifest.has(index)).collect();
         let products = engines.first().map(|e| e.session().provider_of_matrix_products()).unwrap_or_default();
         let stop = AtomicBool::new(false);
@@ -144,7 +192,7 @@ impl Pipeline<'_> {
                 // The receiver is gone only after an error of its own.
                 let _ = sender.send(planned.map_or_else(Message::Failed, |()| Message::Exhausted));
             });
-            let result = self.collect(&messages, manifest, &products, observer);
+            let result = self.collect(&messages, manifest, sink, &products, observer);
             stop.store(true, Ordering::SeqCst);
             result
         })
@@ -183,11 +231,12 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Puts the vectors of batches together and writes every shard that is whole.
+    /// Puts the vectors of batches together and passes on every shard that is whole.
     fn collect(
         &self,
         messages: &Receiver<Message>,
         manifest: &mut Manifest,
+        sink: &mut Sink<'_>,
         products: &str,
         observer: &dyn Observer,
     ) -> Result<(), ActivationsError> {
@@ -222,8 +271,9 @@ impl Pipeline<'_> {
             if open.get(&whole).is_some_and(|(_, buffer)| buffer.batches_left == 0)
                 && let Some((plan, buffer)) = open.remove(&whole)
             {
-                manifest.enter(buffer.write(self.store, &plan, (products, self.onnxruntime))?);
-                manifest.write(self.store)?;
+                if sink.put(&plan, buffer, (products, self.onnxruntime), manifest)?.is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())

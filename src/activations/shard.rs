@@ -154,13 +154,8 @@ impl ShardBuffer {
         self.batches_left -= 1;
     }
 
-    /// Writes the shard under a temporary name and renames it.
-    pub(super) fn write(
-        self,
-        store: &Path,
-        plan: &ShardPlan,
-        (matrix_products, onnxruntime): (&str, &str),
-    ) -> Result<ShardEntry, ActivationsError> {
+    /// What a manifest says of the shard.
+    pub(super) fn entry(&self, plan: &ShardPlan, (matrix_products, onnxruntime): (&str, &str)) -> ShardEntry {
         let rows = plan.row_of_points();
         let mut non_finite: Vec<usize> = Vec::new();
         for (point, &row) in rows.iter().enumerate() {
@@ -169,6 +164,30 @@ impl ShardBuffer {
                 non_finite.push(row);
             }
         }
+        ShardEntry {
+            index: plan.index,
+            first_row: plan.range.start,
+            end_row: plan.range.end,
+            points: plan.points(),
+            duplicates: plan.duplicates,
+            non_finite: non_finite.len(),
+            non_finite_rows: non_finite.into_iter().take(10).collect(),
+            matrix_products: matrix_products.into(),
+            onnxruntime: onnxruntime.into(),
+        }
+    }
+
+    /// The vectors, per hidden state `[points, width]`, and the row of the data that each belongs to.
+    pub(super) fn into_layers(self, plan: &ShardPlan) -> (Vec<Array2<f32>>, Vec<usize>) {
+        let points = plan.points();
+        let layers = self.values.into_iter().zip(self.widths);
+        let layer = |(values, width)| Array2::from_shape_vec((points, width), values).expect("width values per point");
+        (layers.map(layer).collect(), plan.row_of_points())
+    }
+
+    /// Writes the shard under a temporary name and renames it.
+    pub(super) fn write(self, store: &Path, plan: &ShardPlan) -> Result<(), ActivationsError> {
+        let rows = plan.row_of_points();
         let temporary = store.join(format!(".shard-{:05}.tmp", plan.index));
         let written = self.write_files(&temporary, plan, &rows).and_then(|()| {
             let folder = folder(store, plan.index);
@@ -180,17 +199,7 @@ impl ShardBuffer {
             let _ = fs::remove_dir_all(&temporary);
             return Err(error.into());
         }
-        Ok(ShardEntry {
-            index: plan.index,
-            first_row: plan.range.start,
-            end_row: plan.range.end,
-            points: plan.points(),
-            duplicates: plan.duplicates,
-            non_finite: non_finite.len(),
-            non_finite_rows: non_finite.into_iter().take(10).collect(),
-            matrix_products: matrix_products.into(),
-            onnxruntime: onnxruntime.into(),
-        })
+        Ok(())
     }
 
     fn write_files(self, folder: &Path, plan: &ShardPlan, rows: &[usize]) -> Result<(), FileError> {

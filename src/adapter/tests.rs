@@ -55,11 +55,13 @@ fn plan(ranks: [usize; 2]) -> Plan {
             rows: 0,
             distinct_rows: 0,
             maximum_length: 128,
+            sampling: None,
         },
         extraction: ExtractionProvenance {
             pooling: "mean".into(),
             onnxruntime: String::new(),
             provider: String::new(),
+            equal_lengths: false,
         },
         settings: serde_json::Value::Null,
         scale: Default::default(),

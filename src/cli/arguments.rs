@@ -128,6 +128,13 @@ pub(crate) struct SpanArguments {
     pub(crate) null_threshold: Option<f32>,
 }
 
+pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("give a number above 0".into()),
+    }
+}
+
 fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
     clap::builder::RangedU64ValueParser::new().range(1..)
 }
@@ -173,8 +180,16 @@ pub(crate) struct ExtractionArguments {
     pub(crate) batch_tokens: Option<usize>,
 
     /// At most so many rows, drawn with --seed [default: all]
-    #[arg(long, value_name = "N")]
-    pub(crate) rows: Option<usize>,
+    #[arg(long, visible_alias = "rows", value_name = "N")]
+    pub(crate) sample: Option<usize>,
+
+    /// With --sample: in proportion to the labels
+    #[arg(long, requires = "sample")]
+    pub(crate) stratified: bool,
+
+    /// Draw rows until no 95 % interval of a dimension is wider than this; the extraction stops there
+    #[arg(long, value_name = "WIDTH", value_parser = above_zero)]
+    pub(crate) until: Option<f64>,
 
     /// Seed of everything random
     #[arg(long, value_name = "SEED", default_value_t = 0)]

@@ -203,6 +203,12 @@ pub struct PlanSection {
     pub tokens_per_text: usize,
     /// At most so many rows, drawn with `seed`; all where it is not given.
     pub rows: Option<usize>,
+    /// Whether these are drawn in proportion to their labels.
+    pub stratified: bool,
+    /// Rows are drawn until no 95 % interval of a dimension is wider than this.
+    pub until: Option<f64>,
+    /// Dimensions are averages over mini-batches of so many rows, and no activations are kept.
+    pub mini_batch: Option<usize>,
     /// Tokens per batch of the extraction, padding included; what suits the device and the model where it is not given.
     pub batch_tokens: Option<usize>,
     /// How vectors are centred and scaled: `raw`, `centred` or `whitened`.
@@ -248,6 +254,9 @@ impl Default for PlanSection {
             pooling: Pooling::Mean,
             tokens_per_text: 4,
             rows: None,
+            stratified: false,
+            until: None,
+            mini_batch: None,
             batch_tokens: None,
             representation: Frame::Raw,
             metric: dimension::Metric::Euclidean,

@@ -3,28 +3,33 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail};
-use ndarray::ArrayView2;
+use anyhow::{Context as _, bail, ensure};
+use ndarray::{ArrayView2, Axis};
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use crate::dimension::{
-    Cloud, Frame, GRIDE_NEIGHBOURS, LayerDimension, LocalLikelihood, MeasureSettings, Measurement, Metric,
-    NORMAL_QUANTILE, PersistentHomology, Prepared, Representation, Scale, ScaleEstimate, TreeEstimate, gride_scan,
-    levina_bickel, measure_cloud, prepare,
+    Cloud, FEWEST_BATCHES, Frame, GRIDE_NEIGHBOURS, LayerDimension, LocalLikelihood, MeasureSettings, Measurement,
+    Metric, MiniBatches, NORMAL_QUANTILE, PersistentHomology, Prepared, Representation, Scale, ScaleEstimate,
+    TreeEstimate, gride_scan, levina_bickel, measure_cloud, prepare,
 };
 use crate::neighbours::Real;
 use crate::progress::{Event, Observer};
 use crate::rank::{PlanScale, choose_scale};
 use crate::report::{self, DimensionRow};
 
-use super::arguments::DimensionArguments;
+use super::arguments::{DimensionArguments, above_zero};
 use super::context::Context;
+use super::drawing::{Growth, widest};
 use super::points::{Points, Source};
 
 const EXAMPLE: &str = "\
 Examples:
   gelora dimension out/store
   gelora dimension points.npy --scale 1 --method censored-mle --subsamples 0
+  gelora dimension large.npy --until 0.5
   gelora dimension embeddings.safetensors --tensor embeddings --also gride,ph
   gelora dimension out/store --json | jq '.layers[].dimension'";
 
@@ -39,6 +44,9 @@ pub(crate) struct Arguments {
     /// Which matrix of a .safetensors file [default: all of them]
     #[arg(long, value_name = "NAME")]
     tensor: Option<String>,
+
+    #[command(flatten)]
+    drawing: Drawing,
 
     #[command(flatten)]
     dimension: DimensionArguments,
@@ -64,6 +72,24 @@ pub(crate) struct Arguments {
     /// Exponent of the lengths in the estimator ph
     #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent)]
     alpha: f64,
+}
+
+/// Which points are used.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Points")]
+struct Drawing {
+    /// At most so many points, drawn with --seed [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    sample: Option<usize>,
+
+    /// Draw points until no 95 % interval of a dimension is wider than this
+    #[arg(long, value_name = "WIDTH", value_parser = above_zero)]
+    until: Option<f64>,
+
+    /// Average over mini-batches of so many points, drawn with --seed: for more points than a search of all can bear
+    #[arg(long, value_name = "N", conflicts_with_all = ["until", "also"],
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(100..))]
+    mini_batch: Option<usize>,
 }
 
 /// Estimators beside TwoNN.
@@ -98,6 +124,7 @@ fn exponent(text: &str) -> Result<f64, String> {
 
 /// What is computed for every layer.
 struct Estimators {
+    mini_batch: Option<usize>,
     representation: Representation,
     measuring: MeasureSettings,
     gride: bool,
@@ -110,6 +137,7 @@ impl Estimators {
         let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
         let section = arguments.dimension.section();
         Self {
+            mini_batch: arguments.drawing.mini_batch,
             representation: section.representation(),
             measuring: MeasureSettings {
                 estimator: section.two_nn(),
@@ -122,6 +150,35 @@ impl Estimators {
             ph: wanted(Further::Ph)
                 .then(|| PersistentHomology { alpha: arguments.alpha, ..PersistentHomology::default() }),
         }
+    }
+
+    /// The numbers of so many points in random order: the same for layers of the same points.
+    fn order(&self, points: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..points).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.measuring.seed));
+        order
+    }
+
+    /// The average over mini-batches of so many points, drawn at random.
+    fn averaged<T: Real>(
+        &self,
+        points: ArrayView2<'_, T>,
+        rows: usize,
+        observer: &dyn Observer,
+    ) -> anyhow::Result<Measurement> {
+        let batches = points.nrows() / rows;
+        ensure!(
+            batches >= FEWEST_BATCHES,
+            "{} points make {batches} mini-batches of {rows}, but {FEWEST_BATCHES} are needed to tell how certain their average \
+             is; give smaller ones",
+            points.nrows()
+        );
+        let mut average = MiniBatches::new(self.measuring, points.ncols());
+        for batch in self.order(points.nrows()).chunks_exact(rows) {
+            observer.check()?;
+            average.push(points.select(Axis(0), batch).view(), &Watched(observer))?;
+        }
+        Ok(average.finish())
     }
 
     /// Neighbours that all of them need.
@@ -175,6 +232,21 @@ struct Layer {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let estimators = Estimators::of(&arguments);
     let source = Source::open(&arguments.points, arguments.tensor.as_deref())?;
+    let found = match arguments.drawing.until {
+        Some(width) => measure_until(context, &source, &estimators, &arguments.drawing, width)?,
+        None => measure_layers(context, &source, &estimators, arguments.drawing.sample)?,
+    };
+    let dimensions = Dimensions::new(&arguments, &estimators, found)?;
+    context.print(&dimensions, || dimensions.describe())
+}
+
+/// Measures all layers, on the first so many points of a random order, or on all of them.
+fn measure_layers(
+    context: &Context,
+    source: &Source,
+    estimators: &Estimators,
+    sample: Option<usize>,
+) -> anyhow::Result<Vec<Found>> {
     let names = source.names();
     let observer = context.observer();
     let alone = names.len() == 1;
@@ -188,8 +260,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         let watched = Watched(observer);
         let within: &dyn Observer = if alone { observer } else { &watched };
         found.push(source.with(index, |points| match points {
-            Points::Single(points) => estimate(within, name, points, &estimators),
-            Points::Double(points) => estimate(within, name, points, &estimators),
+            Points::Single(points) => estimate(within, name, points, sample, estimators),
+            Points::Double(points) => estimate(within, name, points, sample, estimators),
         })?);
         if !alone {
             observer.observe(Event::Advance { done: index as u64 + 1, detail: "" });
@@ -198,8 +270,27 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if !alone {
         observer.observe(Event::End);
     }
-    let dimensions = Dimensions::new(&arguments, &estimators, found)?;
-    context.print(&dimensions, || dimensions.describe())
+    Ok(found)
+}
+
+/// Draws points until no interval is wider than wanted.
+fn measure_until(
+    context: &Context,
+    source: &Source,
+    estimators: &Estimators,
+    drawing: &Drawing,
+    width: f64,
+) -> anyhow::Result<Vec<Found>> {
+    ensure!(estimators.measuring.subsamples > 0, "--until needs --subsamples: they tell how wide an interval is");
+    let mut growth = Growth::new(width, drawing.sample);
+    loop {
+        let found = measure_layers(context, source, estimators, Some(growth.rows()))?;
+        let total = found.iter().map(|found| found.all).max().unwrap_or(0);
+        let widest = widest(found.iter().map(|found| &found.measurement), estimators.measuring.scale);
+        if growth.is_enough(widest, total, context.observer()) {
+            return Ok(found);
+        }
+    }
 }
 
 /// Stops when its observer does, and keeps what happens within a layer to itself: the layers are counted outside.
@@ -219,6 +310,8 @@ impl Observer for Watched<'_> {
 
 /// What was found of one layer, before the scale is chosen.
 struct Found {
+    /// Points that there are.
+    all: usize,
     layer: Layer,
     measurement: Measurement,
 }
@@ -227,9 +320,30 @@ fn estimate<T: Real>(
     observer: &dyn Observer,
     name: String,
     points: ArrayView2<'_, T>,
+    sample: Option<usize>,
+    estimators: &Estimators,
+) -> anyhow::Result<Found> {
+    let all = points.nrows();
+    match sample.filter(|&sample| sample < all) {
+        Some(sample) => {
+            let mut order = estimators.order(all);
+            order.truncate(sample);
+            let drawn = points.select(Axis(0), &order);
+            Ok(Found { all, ..estimate_all(observer, name, drawn.view(), estimators)? })
+        }
+        None => estimate_all(observer, name, points, estimators),
+    }
+}
+
+/// Estimates from all of these points.
+fn estimate_all<T: Real>(
+    observer: &dyn Observer,
+    name: String,
+    points: ArrayView2<'_, T>,
     estimators: &Estimators,
 ) -> anyhow::Result<Found> {
     let place = || format!("layer {name}");
+    let all = points.nrows();
     let (points, left_out) = estimators.representation.apply(points, observer)?;
     let points = points.view();
     if left_out > 0 {
@@ -238,13 +352,15 @@ fn estimate<T: Real>(
         )));
     }
     let settings = &estimators.measuring;
-    let (measurement, cloud) =
-        match prepare(points, estimators.neighbours(), &settings.estimator, observer).with_context(place)? {
+    let (measurement, cloud) = match estimators.mini_batch {
+        Some(rows) => (estimators.averaged(points, rows, observer).with_context(place)?, None),
+        None => match prepare(points, estimators.neighbours(), &settings.estimator, observer).with_context(place)? {
             Prepared::Cloud(cloud) => (measure_cloud(&cloud, settings, observer).with_context(place)?, Some(cloud)),
             Prepared::Degenerate { reason, counts } => {
                 (Measurement::without(points.ncols(), LayerDimension::Degenerate { reason, counts }), None)
             }
-        };
+        },
+    };
     let counts = measurement.dimension.counts();
     let (engine, degenerate) = match &measurement.dimension {
         LayerDimension::Estimate(estimate) => (Some(estimate.engine.to_string()), None),
@@ -274,7 +390,7 @@ fn estimate<T: Real>(
     if let Some(cloud) = cloud {
         further(observer, &cloud, estimators, &mut layer).with_context(|| format!("layer {}", layer.layer))?;
     }
-    Ok(Found { layer, measurement })
+    Ok(Found { all, layer, measurement })
 }
 
 fn further<T: Real>(
@@ -296,7 +412,7 @@ impl Dimensions {
     /// Chooses the scale, one for all layers, and reads the dimensions there.
     fn new(arguments: &Arguments, estimators: &Estimators, found: Vec<Found>) -> anyhow::Result<Self> {
         let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), estimators.measuring.scale);
-        let layers = found.into_iter().map(|Found { mut layer, measurement }| {
+        let layers = found.into_iter().map(|Found { mut layer, measurement, .. }| {
             if let Some(reading) = measurement.at(scale) {
                 let (dimension, error) = (reading.dimension, reading.standard_error());
                 let reach = NORMAL_QUANTILE * error;

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::activations::{self, ActivationsError, Store, extract_texts};
-use crate::dataset::Tokenizer;
+use crate::activations::{self, ActivationsError, ExtractSettings, Store, extract_texts};
 use crate::progress::{Event, Observer};
 use crate::report;
 
 use super::arguments::{DataArguments, ExtractionArguments};
 use super::config::PlanSection;
 use super::context::Context;
-use super::opened::{Opened, sampled};
+use super::drawing::{Drawn, Subject};
+use super::opened::Opened;
 use super::rows::{Purpose, Rows};
 
 const EXAMPLE: &str = "\
@@ -63,40 +63,37 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     let tokenizer = model.tokenizer(data.max_length())?;
-    let rows = Rows::load(context, &data, &tokenizer, Purpose::Plan)?;
-    let store = extract(context, &model, &rows, &tokenizer, &plan, &arguments.out, arguments.overwrite)?;
+    let rows = Rows::load(context, &data, &tokenizer, Purpose::planning(plan.stratified))?;
+    let drawn = Drawn::new(&rows, &plan)?;
+    let subject = Subject { context, model: &model, rows: &rows, tokenizer: &tokenizer, drawn: &drawn, plan: &plan };
+    let (store, _) = subject.extract(&arguments.out, arguments.overwrite)?;
     let extracted = Extracted::new(&store);
     context.print(&extracted, || extracted.describe())
 }
 
-/// Extracts to a store, or goes on with it, or takes it as it is where it is complete.
+/// Extracts the rows that were drawn, or the first so many of them, to a store; or goes on with it, or takes it as it is
+/// where it is complete.
 pub(crate) fn extract(
-    context: &Context,
-    model: &Opened,
-    rows: &Rows,
-    tokenizer: &Tokenizer,
-    plan: &PlanSection,
+    subject: &Subject<'_>,
     out: &Path,
     overwrite: bool,
+    first_rows: Option<usize>,
 ) -> anyhow::Result<Store> {
+    let Subject { context, model, rows, tokenizer, drawn, plan } = *subject;
     let observer = context.observer();
     let (model, states) = (&model.model, &model.states);
+    let settings = |overwrite| ExtractSettings { first_rows, ..plan.extraction(context, rows, overwrite) };
     match rows {
         Rows::Table(dataset) => {
-            let examples = sampled(&dataset.examples, plan.rows, plan.seed);
+            let examples = drawn.of(&dataset.examples);
             once_more(observer, overwrite, |overwrite| {
-                let settings = plan.extraction(context, rows, overwrite);
-                extract_texts(model, states, &examples, tokenizer, &settings, out, observer)
+                extract_texts(model, states, &examples, tokenizer, &settings(overwrite), out, observer)
             })
         }
         Rows::Spans(spans) => {
-            let encodings = sampled(&spans.encodings, plan.rows, plan.seed);
+            let encodings = drawn.of(&spans.encodings);
             once_more(observer, overwrite, |overwrite| {
-                let mut settings = plan.extraction(context, rows, overwrite);
-                settings.pad_id = tokenizer.pad_id();
-                settings.pad_type_id = tokenizer.pad_type_id();
-                settings.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
-                settings.provenance.maximum_length = Some(tokenizer.maximum_length());
+                let settings = settings(overwrite).of_tokenizer(tokenizer);
                 activations::extract(model, states, &encodings, &settings, out, observer)
             })
         }
@@ -131,7 +128,7 @@ impl Extracted {
             store: store.path().display().to_string(),
             hidden_states: store.hidden_states(),
             widths: manifest.widths.clone(),
-            rows: manifest.source_rows,
+            rows: manifest.rows_done(),
             points: manifest.points,
             duplicates: manifest.duplicates,
             pooling: manifest.pooling.to_string(),

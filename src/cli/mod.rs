@@ -7,6 +7,7 @@ pub mod config;
 mod context;
 mod dimension;
 mod doctor;
+mod drawing;
 mod evaluate;
 mod evaluating;
 mod exit;

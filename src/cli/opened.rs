@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::checkpoint::{ModelFolder, with_own_head};
-use crate::dataset::{Dataset, LoadSettings, Tokenizer, sample_rows};
+use crate::dataset::{Dataset, LoadSettings, Tokenizer};
 use crate::onnx::{self, HiddenStates, Model, Origin};
 use crate::progress::{Event, Observer};
 
@@ -70,13 +70,6 @@ impl Opened {
             format!("there is no tokenizer.json in {}; copy it from the model's folder", self.folder.folder.display())
         })
     }
-}
-
-/// At most so many of the rows, drawn without replacement, in their order.
-pub(crate) fn sampled<T: Clone>(all: &[T], rows: Option<usize>, seed: u64) -> Vec<T> {
-    let places: Vec<usize> = (0..all.len()).collect();
-    let kept = sample_rows(&places, rows.unwrap_or(usize::MAX), seed);
-    kept.into_iter().map(|row| all[row].clone()).collect()
 }
 
 /// Reads rows and says what is odd about them.

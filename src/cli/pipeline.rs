@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::activations::Store;
 use crate::adapter::{self, Flavour};
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Encoding, Metric, Objective, Tokenizer};
@@ -100,7 +99,7 @@ impl<'a> Pipeline<'a> {
         let files = PlanFiles::in_folder(&self.out);
         let plan = self.plan(&mut journal, &files)?;
         tell_warnings(self.context, &plan);
-        let padding_is_safe = !Store::open(&files.store)?.manifest().equal_lengths;
+        let padding_is_safe = !plan.extraction.equal_lengths;
         let training = self.train(&mut journal, &plan, padding_is_safe)?;
         self.merge(&mut journal)?;
         let evaluation = self.evaluate(&mut journal, padding_is_safe)?;
@@ -163,7 +162,9 @@ impl<'a> Pipeline<'a> {
         journal.stage("plan", self.enter_spans(inputs, false), self.context.observer(), |_| {
             let plan = plan(self.context, &self.model, &data, &self.config.plan, files)?;
             let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
-            outputs.push(files.store.join("manifest.json"));
+            if self.config.plan.mini_batch.is_none() {
+                outputs.push(files.store.join("manifest.json"));
+            }
             Ok((plan, outputs))
         })
     }

@@ -7,6 +7,7 @@ use crate::rank::Plan;
 use crate::report;
 
 use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
+use super::config::PlanSection;
 use super::context::Context;
 use super::opened::Opened;
 use super::planning::{PlanData, PlanFiles, plan};
@@ -38,6 +39,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     extraction: ExtractionArguments,
 
+    /// Average the dimensions over mini-batches of so many rows as they come out of the model, and keep no activations
+    #[arg(long, value_name = "ROWS", help_heading = "Activations",
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(100..))]
+    mini_batch: Option<usize>,
+
     #[command(flatten)]
     dimension: DimensionArguments,
 
@@ -47,12 +53,13 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let settings = arguments.rank.enter(arguments.extraction.enter(arguments.dimension.section()));
+    let settings = PlanSection { mini_batch: arguments.mini_batch, ..settings };
     let data = arguments.data.section();
     let files = PlanFiles::in_folder(&arguments.out);
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     let tokenizer = model.tokenizer(data.max_length())?;
-    let rows = Rows::load(context, &data, &tokenizer, Purpose::Plan)?;
+    let rows = Rows::load(context, &data, &tokenizer, Purpose::planning(settings.stratified))?;
     let data = PlanData { section: &data, rows: &rows, tokenizer: &tokenizer };
     let plan = plan(context, &model, &data, &settings, &files)?;
     tell_warnings(context, &plan);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::activations::{ActivationsError, Store};
+use crate::activations::{ActivationsError, Manifest, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
 use crate::checkpoint::{Checkpoint, match_head, match_weights};
 use crate::dataset::Tokenizer;
@@ -16,14 +16,15 @@ use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx;
 use crate::progress::{Event, Observer};
 use crate::rank::{
-    BlockToAdapt, DataProvenance, ExtractionProvenance, Layers, ModelProvenance, Plan, PlanRequest, make_plan,
+    BlockToAdapt, DataProvenance, ExtractionProvenance, Layers, ModelProvenance, Plan, PlanRequest, RowText, plan_of,
 };
 use crate::report;
 
 use super::config::{DataSection, PlanSection};
 use super::context::Context;
-use super::extract::{distinct, extract, short_reason};
-use super::opened::{Opened, sampled};
+use super::drawing::{Drawn, Measured, Subject};
+use super::extract::{distinct, short_reason};
+use super::opened::Opened;
 use super::rows::Rows;
 
 /// Where a plan and its files lie.
@@ -69,6 +70,7 @@ pub(crate) fn plan(
     settings: &PlanSection,
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
+    settings.rank_settings().checked()?;
     let (blocks, quantized) = blocks_to_adapt(model)?;
     let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
     if rows < MINIMUM_POINTS {
@@ -77,29 +79,27 @@ pub(crate) fn plan(
             data.rows.path().display()
         );
     }
-    let (store, beside) = extract_for_plan(context, model, data, settings, files)?;
-    let text = row_texts(data, &store, settings)?;
-    let request = PlanRequest {
-        model: model_provenance(model, &store)?,
-        data: data_provenance(data, &store),
-        extraction: extraction_provenance(&store),
-        hidden_states: &model.states.values,
-        blocks: &blocks,
-        representation: settings.representation(),
-        estimator: settings.two_nn(),
-        settings: settings.rank_settings(),
-        text: Some(&text),
+    let drawn = Drawn::new(data.rows, settings)?;
+    let subject = Subject { context, model, rows: data.rows, tokenizer: data.tokenizer, drawn: &drawn, plan: settings };
+    if let Some(batch_rows) = settings.mini_batch {
+        let (manifest, measured) = subject.stream(batch_rows)?;
+        let plan = rank(&subject, data, &blocks, &manifest, measured, None, quantized)?;
+        write(model, &plan, files)?;
+        return Ok(plan);
+    }
+    let (store, measured, beside) = extract_for_plan(&subject, files)?;
+    let made = match measured {
+        Some(measured) => Ok(measured),
+        None => subject.measure(&store),
     };
-    let mut load = |index: usize| store.layer(index).map_err(Into::into);
-    let made = make_plan(&mut load, &request, context.observer());
+    let text = row_texts(data, &store, &drawn)?;
+    let made =
+        made.and_then(|measured| rank(&subject, data, &blocks, store.manifest(), measured, Some(&text), quantized));
     if let (Err(_), Some(beside), Ok(())) = (&made, &beside, context.observer().check()) {
         // These activations give no plan, now or later.
         fs::remove_dir_all(beside).map_err(FileError::new("remove", beside))?;
     }
-    let mut plan = made?;
-    if quantized {
-        plan.warnings.insert(0, QUANTIZED.to_owned());
-    }
+    let plan = made?;
     if let Some(beside) = beside {
         fs::remove_dir_all(&files.store).map_err(FileError::new("replace", &files.store))?;
         fs::rename(&beside, &files.store).map_err(FileError::new("replace", &files.store))?;
@@ -108,39 +108,63 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
+/// The plan of what was measured.
+fn rank(
+    subject: &Subject<'_>,
+    data: &PlanData<'_>,
+    blocks: &[BlockToAdapt],
+    manifest: &Manifest,
+    measured: Measured,
+    text: Option<&RowText<'_>>,
+    quantized: bool,
+) -> anyhow::Result<Plan> {
+    let Subject { model, plan: settings, .. } = *subject;
+    let request = PlanRequest {
+        model: model_provenance(model, manifest)?,
+        data: DataProvenance { sampling: measured.sampling, ..data_provenance(data, manifest) },
+        extraction: extraction_provenance(manifest),
+        hidden_states: &model.states.values,
+        blocks,
+        representation: settings.representation(),
+        estimator: settings.two_nn(),
+        settings: settings.rank_settings(),
+        text,
+    };
+    let mut plan = plan_of(&measured.measurements, &request)?;
+    if quantized {
+        plan.warnings.insert(0, QUANTIZED.to_owned());
+    }
+    Ok(plan)
+}
+
 /// What each row of the store was made of.
 fn row_texts<'a>(
     data: &'a PlanData<'_>,
     store: &Store,
-    settings: &PlanSection,
+    drawn: &'a Drawn,
 ) -> anyhow::Result<impl Fn(usize) -> Option<String> + 'a> {
-    let places = sampled(&(0..data.rows.len()).collect::<Vec<_>>(), settings.rows, settings.seed);
     let source = store.source_rows()?;
-    Ok(move |row: usize| data.rows.text(*places.get(*source.get(row)?)?))
+    Ok(move |row: usize| data.rows.text(*drawn.rows.get(*source.get(row)?)?))
 }
 
-/// The store of a plan. One that was made of something else belongs to an earlier plan and stays until this one is made:
-/// then the new store grows in the second folder.
+/// The store of a plan, and what was measured on the way. One that was made of something else belongs to an earlier plan and
+/// stays until this one is made: then the new store grows in the folder that is named last.
 fn extract_for_plan(
-    context: &Context,
-    model: &Opened,
-    data: &PlanData<'_>,
-    settings: &PlanSection,
+    subject: &Subject<'_>,
     files: &PlanFiles,
-) -> anyhow::Result<(Store, Option<PathBuf>)> {
-    let extract_to = |folder: &Path, overwrite: bool| {
-        extract(context, model, data.rows, data.tokenizer, settings, folder, overwrite)
-    };
-    match extract_to(&files.store, false) {
+) -> anyhow::Result<(Store, Option<Measured>, Option<PathBuf>)> {
+    match subject.extract(&files.store, false) {
         Err(error) => match error.downcast_ref() {
             Some(other @ ActivationsError::OtherStore { .. }) => {
-                context.observer().observe(Event::Notice(&format!("made anew: {}", short_reason(other))));
+                let observer = subject.context.observer();
+                observer.observe(Event::Notice(&format!("made anew: {}", short_reason(other))));
                 let beside = files.store.with_extension("new");
-                Ok((extract_to(&beside, true)?, Some(beside)))
+                let (store, measured) = subject.extract(&beside, true)?;
+                Ok((store, measured, Some(beside)))
             }
             _ => Err(error),
         },
-        Ok(store) => Ok((store, None)),
+        Ok((store, measured)) => Ok((store, measured, None)),
     }
 }
 
@@ -207,8 +231,8 @@ fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
     })
 }
 
-fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProvenance> {
-    let identity = &store.manifest().model;
+fn model_provenance(model: &Opened, manifest: &Manifest) -> anyhow::Result<ModelProvenance> {
+    let identity = &manifest.model;
     let mut other_files = identity.external.clone();
     for file in model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
         let name = file.path.file_name().context("a checkpoint file without a name")?.to_string_lossy();
@@ -224,7 +248,7 @@ fn model_provenance(model: &Opened, store: &Store) -> anyhow::Result<ModelProven
     })
 }
 
-fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
+fn data_provenance(data: &PlanData<'_>, manifest: &Manifest) -> DataProvenance {
     let PlanData { section, rows, tokenizer } = data;
     let columns = match rows {
         Rows::Table(_) => {
@@ -233,7 +257,6 @@ fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
         }
         Rows::Spans(_) => vec!["question".into(), "context".into()],
     };
-    let manifest = store.manifest();
     DataProvenance {
         file: rows.path().display().to_string(),
         sha256: rows.sha256().to_owned(),
@@ -241,16 +264,17 @@ fn data_provenance(data: &PlanData<'_>, store: &Store) -> DataProvenance {
         task: section.task.clone(),
         columns,
         rows: rows.len() as u64,
-        distinct_rows: manifest.source_rows.saturating_sub(manifest.duplicates) as u64,
+        distinct_rows: manifest.rows_done().saturating_sub(manifest.duplicates) as u64,
         maximum_length: section.max_length(),
+        sampling: None,
     }
 }
 
-fn extraction_provenance(store: &Store) -> ExtractionProvenance {
-    let manifest = store.manifest();
+fn extraction_provenance(manifest: &Manifest) -> ExtractionProvenance {
     ExtractionProvenance {
         pooling: manifest.pooling.to_string(),
         onnxruntime: distinct(manifest.shards.iter().map(|shard| shard.onnxruntime.as_str())),
         provider: distinct(manifest.shards.iter().map(|shard| shard.matrix_products.as_str())),
+        equal_lengths: manifest.equal_lengths,
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum Rows {
 pub(crate) enum Purpose {
     /// Activations: answers need not be known.
     Plan,
+    /// The same for a sample in proportion to the labels.
+    PlanByLabel,
     /// Training: every question has an answer, or is known to have none.
     #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
     Train,
@@ -41,6 +43,13 @@ pub(crate) struct SpanRows {
     /// Without offsets where nothing is to be answered.
     pub(crate) windows: Vec<Window>,
     pub(crate) labels: Vec<Label>,
+}
+
+impl Purpose {
+    /// For a plan, whose rows may be drawn by their labels.
+    pub(crate) fn planning(stratified: bool) -> Self {
+        if stratified { Purpose::PlanByLabel } else { Purpose::Plan }
+    }
 }
 
 impl Rows {

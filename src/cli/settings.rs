@@ -69,7 +69,9 @@ impl ExtractionArguments {
             pooling: self.pooling,
             tokens_per_text: self.tokens_per_text,
             batch_tokens: self.batch_tokens,
-            rows: self.rows,
+            rows: self.sample,
+            stratified: self.stratified,
+            until: self.until,
             seed: self.seed,
             ..section
         }

@@ -12,8 +12,8 @@ use super::{
     RankSettings, ScaleChoice,
 };
 use crate::dimension::{
-    DimensionError, LayerDimension, Measurement, NORMAL_QUANTILE, Plateau, Representation, Scale, ScaleEstimate, TwoNn,
-    measure, plateau, standard_error,
+    DimensionError, LayerDimension, MeasureSettings, Measurement, NORMAL_QUANTILE, Plateau, Representation, Scale,
+    ScaleEstimate, TwoNn, measure, plateau, standard_error,
 };
 use crate::onnx::Role;
 use crate::progress::{Event, Observer};
@@ -62,13 +62,37 @@ pub fn make_plan(
     request: &PlanRequest<'_>,
     observer: &dyn Observer,
 ) -> Result<Plan, RankError> {
-    let settings = request.settings.checked()?;
+    request.checked()?;
+    let settings = request.settings.measuring(request.estimator);
     let states = request.hidden_states.len();
-    if states < 2 || request.blocks.len() != states - 1 {
-        return Err(RankError::Blocks { hidden_states: states, blocks: request.blocks.len() });
+    let measurements = measure_hidden_states(load, states, request.representation, &settings, observer)?;
+    plan_of(&measurements, request)
+}
+
+impl PlanRequest<'_> {
+    /// Whether a plan can come of it, whatever the activations are.
+    ///
+    /// # Errors
+    /// Settings out of their range; not one block between each two hidden states; no weight with a wanted role.
+    pub fn checked(&self) -> Result<(), RankError> {
+        self.settings.checked()?;
+        let states = self.hidden_states.len();
+        if states < 2 || self.blocks.len() != states - 1 {
+            return Err(RankError::Blocks { hidden_states: states, blocks: self.blocks.len() });
+        }
+        wanted_modules(self).map(|_| ())
     }
+}
+
+/// Gives every block its rank, from the measurements of all hidden states, 0 to L.
+///
+/// # Errors
+/// As [`PlanRequest::checked`]; a budget below the smallest ranks.
+pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Result<Plan, RankError> {
+    request.checked()?;
+    let settings = &request.settings;
+    let states = request.hidden_states.len();
     let modules = wanted_modules(request)?;
-    let measurements = measure_all(load, request, observer)?;
     let (scale, chosen) = choose_scale(measurements.iter(), settings.scale);
     let rulings: Vec<Ruling> =
         (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], scale, settings)).collect();
@@ -86,9 +110,15 @@ pub fn make_plan(
         model: request.model.clone(),
         data: request.data.clone(),
         extraction: request.extraction.clone(),
-        settings: settings_json(request, &measurements),
+        settings: settings_json(request, measurements),
         adapter_parameters: all.map(|m| m.rank as u64 * (m.in_features + m.out_features) as u64).sum(),
-        warnings: super::warnings::warnings(&hidden_states, &blocks, &chosen, &request.extraction.pooling),
+        warnings: super::warnings::warnings(
+            &hidden_states,
+            &blocks,
+            &chosen,
+            request.data.sampling.as_ref(),
+            &request.extraction.pooling,
+        ),
         scale: chosen,
         hidden_states,
         blocks,
@@ -142,13 +172,18 @@ impl Wanted<'_> {
     }
 }
 
-fn measure_all(
+/// Measures hidden states, one at a time in memory.
+///
+/// # Errors
+/// Layers that cannot be loaded or differ in their rows; more than 1 % of the rows NaN or infinite; fewer than 50 distinct
+/// rows in every layer; cancelled.
+pub fn measure_hidden_states(
     load: &mut LoadLayer<'_>,
-    request: &PlanRequest<'_>,
+    states: usize,
+    representation: Representation,
+    settings: &MeasureSettings,
     observer: &dyn Observer,
 ) -> Result<Vec<Measurement>, RankError> {
-    let states = request.hidden_states.len();
-    let settings = request.settings.measuring(request.estimator);
     observer.observe(Event::Begin {
         stage: "measuring dimensions",
         total: Some(states as u64),
@@ -165,8 +200,8 @@ fn measure_all(
             return Err(RankError::RowsDiffer { hidden_state, found: layer.nrows(), expected });
         }
         let inner = Inner(observer);
-        let (points, _) = request.representation.apply(layer.view(), observer)?;
-        measured.push((layer.ncols(), measure(points.view(), &settings, &inner)));
+        let (points, _) = representation.apply(layer.view(), observer)?;
+        measured.push((layer.ncols(), measure(points.view(), settings, &inner)));
         observer.observe(Event::Advance { done: hidden_state as u64 + 1, detail: "" });
     }
     observer.observe(Event::End);

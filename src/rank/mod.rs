@@ -20,10 +20,10 @@ mod tests;
 
 pub use error::RankError;
 pub use file::FORMAT_VERSION;
-pub use make::{LoadLayer, PlanRequest, RowText, choose_scale, make_plan};
+pub use make::{LoadLayer, PlanRequest, RowText, choose_scale, make_plan, measure_hidden_states, plan_of};
 pub use modules::{BlockToAdapt, Layers, ModuleToAdapt};
 pub use plan::{
     BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, NearDuplicateExample,
-    NearDuplicateRows, Plan, PlanScale, PlannedModule, RankProbability, ScaleChoice,
+    NearDuplicateRows, Plan, PlanScale, PlannedModule, RankProbability, Sampling, ScaleChoice,
 };
 pub use settings::{RankSettings, Rounding};

@@ -97,6 +97,28 @@ pub struct DataProvenance {
     pub distinct_rows: u64,
     /// Maximum length in tokens.
     pub maximum_length: usize,
+    /// Which of the rows were used, where not simply all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
+}
+
+/// Which rows a plan was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Rows that the model saw.
+    pub rows: u64,
+    /// Whether they were drawn in proportion to their labels.
+    pub stratified: bool,
+    /// The width of interval that rows were drawn for.
+    pub until: Option<f64>,
+    /// The widest 95 % interval of a dimension with these rows, where rows were drawn for a width.
+    pub width: Option<f64>,
+    /// Rows of a mini-batch, where the dimensions are averages over mini-batches.
+    pub mini_batch: Option<u64>,
+    /// How many mini-batches there were.
+    pub mini_batches: Option<u64>,
+    /// The largest relative change of TwoNN over the layers from one mini-batch to two together.
+    pub change_with_size: Option<f64>,
 }
 
 /// How activations were made.
@@ -108,6 +130,9 @@ pub struct ExtractionProvenance {
     pub onnxruntime: String,
     /// Execution provider that ran the matrix products.
     pub provider: String,
+    /// Whether only rows of equal length were put together, because the export ignores its mask.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub equal_lengths: bool,
 }
 
 /// The intrinsic dimension of one hidden state.

@@ -68,11 +68,13 @@ fn request<'a>(hidden_states: &'a [String], blocks: &'a [BlockToAdapt], settings
             rows: 310,
             distinct_rows: 300,
             maximum_length: 128,
+            sampling: None,
         },
         extraction: ExtractionProvenance {
             pooling: "mean".into(),
             onnxruntime: "1.30.0".into(),
             provider: "CPUExecutionProvider".into(),
+            equal_lengths: false,
         },
         hidden_states,
         blocks,

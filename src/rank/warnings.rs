@@ -1,12 +1,14 @@
 //! What a reader should know before trusting a plan.
 
-use super::{BlockRank, HiddenStateDimension, PlanScale, ScaleChoice};
+use super::{BlockRank, HiddenStateDimension, PlanScale, Sampling, ScaleChoice};
 
 /// From this share of repeated rows on, they are worth a word.
 const DUPLICATE_SHARE: f64 = 0.05;
 /// A dimension that changes by this factor from a quarter of the rows to all of them, or from one scale to the next, belongs
 /// to the sample.
 const SCALE_FACTOR: f64 = 1.3;
+/// A change of the dimension from one mini-batch to two that is worth a word.
+const BATCH_CHANGE: f64 = 0.05;
 /// From this share of rows on, near-duplicates are worth a word.
 const NEAR_SHARE: f64 = 0.01;
 /// Letters of an example.
@@ -21,6 +23,7 @@ pub(super) fn warnings(
     hidden_states: &[HiddenStateDimension],
     blocks: &[BlockRank],
     chosen: &PlanScale,
+    sampling: Option<&Sampling>,
     pooling: &str,
 ) -> Vec<String> {
     let degenerate = hidden_states.iter().filter_map(|state| {
@@ -29,7 +32,14 @@ pub(super) fn warnings(
     });
     let duplicates = duplicates(hidden_states, pooling);
     let near = near_duplicates(hidden_states);
-    let all = [few_points(hidden_states), scale(hidden_states, chosen), near, uncertain(blocks), duplicates];
+    let all = [
+        few_points(hidden_states),
+        scale(hidden_states, chosen),
+        mini_batches(sampling),
+        near,
+        uncertain(blocks),
+        duplicates,
+    ];
     degenerate.chain(non_finite(hidden_states)).chain(all.into_iter().flatten()).collect()
 }
 
@@ -69,6 +79,18 @@ fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
         ScaleChoice::Plateau if near == 1 => decimation(states),
         ScaleChoice::Plateau => None,
     }
+}
+
+/// What averaging over mini-batches changes.
+fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
+    let (rows, change) = sampling?.mini_batch.zip(sampling?.change_with_size)?;
+    (change.abs() > BATCH_CHANGE).then(|| {
+        format!(
+            "the dimensions are averages over mini-batches of {rows} rows, and at the nearest neighbours two of them together \
+             give up to {:+.0} %: all rows at once would give something else, at the scale of the plan less so",
+            100.0 * change
+        )
+    })
 }
 
 /// A scale that was asked for, where the next one says something else.

@@ -5,6 +5,7 @@
 mod chart;
 mod csv;
 mod error;
+mod fit;
 mod number;
 mod page;
 mod profile;

@@ -9,17 +9,22 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::files::write_atomically;
-use crate::rank::{BlockRank, Plan};
+use crate::rank::{BlockRank, HiddenStateDimension, Plan};
 
 use super::ReportError;
 use super::chart::Frame;
+use super::fit::Fits;
 use super::number;
 use super::profile::Profile;
 use super::ranks::{Ranks, certainty, probabilities};
 use super::scale::ScaleCurves;
+use super::table::scale_in_words;
 
 /// The rank that a plan is compared with: PEFT's default.
 const UNIFORM_RANK: u64 = 8;
+
+/// Letters of a text that is shown as an example.
+const EXAMPLE_LETTERS: usize = 120;
 
 /// The report as HTML. It loads nothing: styles and figures are inside, and there is no script.
 ///
@@ -54,7 +59,11 @@ struct Page {
     warnings: Vec<String>,
     profiles: [Profile; 2],
     ranks: [Ranks; 2],
-    scales: Option<[ScaleCurves; 2]>,
+    neighbours: Option<[ScaleCurves; 2]>,
+    decimation: Option<[ScaleCurves; 2]>,
+    fits: Option<[Fits; 2]>,
+    scale: String,
+    near: Vec<Near>,
     has_intervals: bool,
     has_probabilities: bool,
     budget: Budget,
@@ -63,6 +72,18 @@ struct Page {
     modules: Vec<Module>,
     provenance: Vec<Group>,
     version: String,
+}
+
+/// Rows of a layer that nearly repeat others.
+#[derive(Debug, Serialize)]
+struct Near {
+    layer: usize,
+    rows: String,
+    share: String,
+    expected: String,
+    with: String,
+    without: String,
+    examples: Vec<(String, String)>,
 }
 
 /// A number in large letters.
@@ -97,6 +118,8 @@ struct Layer {
 #[derive(Debug, Serialize)]
 struct Block {
     difference: String,
+    interval: String,
+    rises: String,
     rank: usize,
     alpha: String,
     probabilities: String,
@@ -137,8 +160,12 @@ impl Page {
             warnings: plan.warnings.iter().map(|warning| sentence(warning)).collect(),
             profiles: [Frame::wide(300.0), Frame::narrow(250.0)].map(|frame| Profile::new(plan, frame)),
             ranks: [Frame::wide(230.0), Frame::narrow(210.0)].map(|frame| Ranks::new(plan, frame)),
-            scales: ScaleCurves::new(plan, Frame::wide(280.0))
-                .and_then(|wide| ScaleCurves::new(plan, Frame::narrow(250.0)).map(|narrow| [wide, narrow])),
+            neighbours: both(|frame| ScaleCurves::neighbours(plan, frame), 280.0, 250.0),
+            decimation: both(|frame| ScaleCurves::decimation(plan, frame), 280.0, 250.0),
+            fits: Fits::new(plan, Frame::wide(250.0), 3)
+                .and_then(|wide| Fits::new(plan, Frame::narrow(200.0), 2).map(|narrow| [wide, narrow])),
+            scale: sentence(&scale_in_words(&plan.scale)),
+            near: plan.hidden_states.iter().filter_map(near).collect(),
             has_intervals: plan.hidden_states.iter().any(|state| state.interval.is_some()),
             has_probabilities: plan.blocks.iter().any(|block| !block.rank_probabilities.is_empty()),
             budget: budget(plan),
@@ -148,6 +175,38 @@ impl Page {
             provenance: provenance(plan),
             version: plan.gelora_version.clone(),
         }
+    }
+}
+
+/// A figure for wide and for narrow pages.
+fn both<T>(figure: impl Fn(Frame) -> Option<T>, wide: f64, narrow: f64) -> Option<[T; 2]> {
+    Some([figure(Frame::wide(wide))?, figure(Frame::narrow(narrow))?])
+}
+
+/// Near-duplicates of a layer, where there are more than chance explains.
+fn near(state: &HiddenStateDimension) -> Option<Near> {
+    let found = state.near_duplicates.as_ref().filter(|found| found.rows as f64 > 3.0 * found.expected + 3.0)?;
+    Some(Near {
+        layer: state.index,
+        rows: number::thousands(found.rows),
+        share: number::percent(found.rows as f64 / state.points.max(1) as f64),
+        expected: format!("{:.0}", found.expected),
+        with: number::dimension(found.dimension_with),
+        without: found.dimension_without.map_or_else(|| "–".to_owned(), number::dimension),
+        examples: found
+            .examples
+            .iter()
+            .filter_map(|example| example.texts.as_ref())
+            .map(|(first, second)| (shortened(first), shortened(second)))
+            .collect(),
+    })
+}
+
+/// The beginning of a long text.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(EXAMPLE_LETTERS) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
     }
 }
 
@@ -268,6 +327,11 @@ fn layer(plan: &Plan, index: usize) -> Layer {
 fn block_row(block: &BlockRank) -> Block {
     Block {
         difference: block.difference.map_or_else(|| "–".to_owned(), number::signed),
+        interval: block
+            .difference_interval
+            .map(|(low, high)| format!("{} to {}", number::signed(low), number::signed(high)))
+            .unwrap_or_default(),
+        rises: block.growth_probability.map(number::percent).unwrap_or_default().replace(' ', "\u{a0}"),
         rank: block.rank,
         alpha: block.alpha.to_string(),
         // A rank and its probability stay on one line.
@@ -303,6 +367,18 @@ fn provenance(plan: &Plan) -> Vec<Group> {
     data.push(text("Columns", plan.data.columns.join(", ")));
     let (rows, distinct) = (number::thousands(plan.data.rows), number::thousands(plan.data.distinct_rows));
     data.push(text("Rows", format!("{rows}, of which {distinct} distinct")));
+    if let Some(sampling) = &plan.data.sampling {
+        data.push(text("Rows used", number::thousands(sampling.rows)));
+        if sampling.stratified {
+            data.push(text("Drawn", "in proportion to the labels".into()));
+        }
+        if let (Some(until), Some(width)) = (sampling.until, sampling.width) {
+            data.push(text("Drawn until", format!("no interval is wider than {until}; the widest is {width:.2}")));
+        }
+        if let (Some(rows), Some(batches)) = (sampling.mini_batch, sampling.mini_batches) {
+            data.push(text("Mini-batches", format!("{batches} of {} rows, averaged", number::thousands(rows))));
+        }
+    }
     data.push(text("Maximum length", format!("{} tokens", plan.data.maximum_length)));
     data.push(code("Tokenizer SHA-256", &plan.data.tokenizer_sha256));
     let mut settings = Vec::new();

@@ -32,11 +32,13 @@ fn plan(degenerate: bool) -> Plan {
             rows: 8551,
             distinct_rows: 8529,
             maximum_length: 128,
+            sampling: None,
         },
         extraction: ExtractionProvenance {
             pooling: "mean".into(),
             onnxruntime: "1.30.0".into(),
             provider: "CPUExecutionProvider".into(),
+            equal_lengths: false,
         },
         scale: PlanScale { neighbours: (1, 2), chosen: ScaleChoice::Plateau, change: Some(0.043) },
         settings: serde_json::json!({

@@ -305,6 +305,55 @@ fn a_plan_is_made_with_all_its_files_and_again_from_its_store() {
 }
 
 #[test]
+fn rows_are_drawn_as_many_as_are_wanted_or_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 2400);
+    let (model, data) = (export("tiny_encoder"), data.to_str().unwrap().to_owned());
+    let common = ["plan", model.to_str().unwrap(), "--data", &data, "--task", "cola", "--subsamples", "10"];
+    let plan = |out: &str, more: &[&str]| {
+        let out = folder.path().join(out);
+        (json(&[&common[..], more, &["-o", out.to_str().unwrap()]].concat()), out)
+    };
+    let (found, out) = plan("sample", &["--sample", "300", "--stratified"]);
+    assert_eq!((&found["data"]["sampling"]["rows"], &found["data"]["rows"]), (&300.into(), &2400.into()));
+    assert_eq!(found["data"]["sampling"]["stratified"], true);
+    assert!(out.join("store").is_dir());
+
+    // A wide interval is reached with the first rows, a narrow one is not reached at all.
+    let (wide, out) = plan("until", &["--until", "5"]);
+    let rows = |plan: &serde_json::Value| plan["data"]["sampling"]["rows"].as_u64().unwrap();
+    assert!(rows(&wide) < 2400, "{}", rows(&wide));
+    assert!(wide["data"]["sampling"]["width"].as_f64().unwrap() <= 5.0);
+    let again = plan("until", &["--until", "5"]).0;
+    assert_eq!(wide, again);
+    let narrow = plan("until", &["--until", "0.001"]).0;
+    assert_eq!(rows(&narrow), 2400);
+    assert!(out.join("store").is_dir());
+
+    let (batches, out) = plan("batches", &["--mini-batch", "400"]);
+    assert_eq!(batches["data"]["sampling"]["mini_batches"], 6);
+    assert!(!out.join("store").exists());
+    for (one, all) in
+        batches["hidden_states"].as_array().unwrap().iter().zip(narrow["hidden_states"].as_array().unwrap())
+    {
+        assert_eq!(one["width"], all["width"]);
+        assert!(one["standard_error"].as_f64().unwrap() > 0.0);
+    }
+    let line = mendable(&[&common[..], &["--mini-batch", "2000", "-o", out.to_str().unwrap()]].concat());
+    assert!(line.starts_with("1 mini-batches of 2000 rows do not tell how certain"), "{line}");
+    let line = mendable(&[&common[..], &["--stratified", "-o", out.to_str().unwrap()]].concat());
+    assert!(line.contains("--sample"), "{line}");
+
+    let store = folder.path().join("until/store");
+    let store = store.to_str().unwrap();
+    let sampled = json(&["dimension", store, "--sample", "200"]);
+    assert_eq!(sampled["layers"][0]["rows"], 200);
+    let line = mendable(&["dimension", store, "--mini-batch", "1000"]);
+    assert!(line.contains("but 4 are needed"), "{line}");
+}
+
+#[test]
 fn what_is_wrong_with_the_data_is_one_line_and_leaves_earlier_results() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

@@ -1,9 +1,10 @@
 //! Extractions that are stopped, killed or run out of space: the next run goes on and ends the same.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use gelora::activations::{ActivationsError, ExtractSettings, Pooling, Store, extract};
+use gelora::activations::{ActivationsError, ExtractSettings, MiniBatch, Pooling, Store, extract, stream};
 use gelora::onnx::{HiddenStates, Model};
 use gelora::progress::Silent;
 
@@ -144,4 +145,59 @@ fn killed_runs_go_on() {
         files.insert("manifest.json".into(), manifest.to_string().into_bytes());
     }
     assert!(found == expected, "{:?}\n{:?}", found.keys(), expected.keys());
+}
+
+/// Only the first rows, then more of them: the same as all at once, and less is not thrown away.
+#[test]
+fn a_store_grows_with_the_rows_that_are_wanted() {
+    if library().is_none() {
+        return;
+    }
+    let tiny = tiny_model(Kind::Good);
+    let rows = rows(200);
+    let settings = ExtractSettings { shard_rows: Some(23), ..settings(Pooling::Mean) };
+    let whole = tiny.extract(&rows, &settings, "whole").unwrap();
+    let first = |count: usize| {
+        let settings = ExtractSettings { first_rows: Some(count), ..settings.clone() };
+        tiny.extract(&rows, &settings, "growing").unwrap()
+    };
+    for (wanted, done) in [(40, 46), (10, 46), (100, 115), (500, 200)] {
+        let store = first(wanted);
+        assert_eq!(store.manifest().rows_done(), done);
+        let layer = store.layer(1).unwrap();
+        assert_eq!(layer, whole.layer(1).unwrap().slice(ndarray::s![..layer.nrows(), ..]));
+    }
+    assert_eq!(first(10).source_rows().unwrap(), whole.source_rows().unwrap());
+}
+
+#[test]
+fn a_stream_hands_out_what_a_store_would_hold() {
+    if library().is_none() {
+        return;
+    }
+    let tiny = tiny_model(Kind::Good);
+    let rows = rows(200);
+    let whole = tiny.extract(&rows, &settings(Pooling::Mean), "whole").unwrap();
+    let streamed = |enough: usize| {
+        let mut batches: Vec<MiniBatch> = Vec::new();
+        let mut take = |batch: MiniBatch| {
+            batches.push(batch);
+            Ok(if batches.len() == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let settings = settings(Pooling::Mean);
+        let manifest = stream(&tiny.model, &tiny.states, &rows, &settings, 30, &mut take, &Silent).unwrap();
+        (batches, manifest)
+    };
+    let (batches, manifest) = streamed(usize::MAX);
+    assert_eq!((batches.len(), manifest.rows_done(), manifest.points), (7, 200, whole.rows()));
+    for state in 0..2 {
+        let parts: Vec<_> = batches.iter().map(|batch| batch.layers[state].view()).collect();
+        let all = ndarray::concatenate(ndarray::Axis(0), &parts).unwrap();
+        assert!((all - whole.layer(state).unwrap()).iter().all(|difference| difference.abs() < 1e-6));
+    }
+    let sources: Vec<usize> = batches.iter().flat_map(|batch| batch.rows.clone()).collect();
+    assert_eq!(sources, whole.source_rows().unwrap());
+    let (few, manifest) = streamed(3);
+    assert_eq!((few.len(), manifest.rows_done()), (3, 90));
+    assert_eq!(few[..], batches[..3]);
 }

@@ -135,6 +135,17 @@ fn plan(file: &File<'_>, config: &Config) -> Result<(), ConfigError> {
     let plan = &config.plan;
     file.whole("plan", "tokens_per_text", Some(plan.tokens_per_text as u64), 1)?;
     file.whole("plan", "rows", plan.rows.map(|n| n as u64), 50)?;
+    file.whole("plan", "mini_batch", plan.mini_batch.map(|rows| rows as u64), 100)?;
+    if let Some(until) = plan.until {
+        file.number("plan", "until", until, |v| v > 0.0, "give the widest interval, above 0, or leave it out")?;
+        if plan.subsamples == 0 && plan.mini_batch.is_none() {
+            let cure = "give some, or leave `until` out";
+            return file.refuse("plan", "subsamples", "is 0, and `until` needs them".into(), cure);
+        }
+    }
+    if plan.stratified && plan.rows.is_none() {
+        return file.refuse("plan", "stratified", "needs a number of rows".into(), "give `rows`, or leave it out");
+    }
     file.whole("plan", "batch_tokens", plan.batch_tokens.map(|tokens| tokens as u64), 1)?;
     file.number("plan", "discard", plan.discard, |v| (0.0..1.0).contains(&v), "give a share from 0 to below 1")?;
     if plan.scale.is_some() && plan.scale().is_none() {

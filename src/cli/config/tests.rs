@@ -85,6 +85,9 @@ metrics = ["f1", "accuracy"]
 pooling = "tokens"
 tokens_per_text = 2
 rows = 2000
+stratified = true
+until = 0.5
+mini_batch = 500
 batch_tokens = 1024
 representation = "whitened"
 metric = "cosine"
@@ -169,6 +172,9 @@ fn what_is_wrong_with_a_configuration() {
         error_with("train", "warmup_ratio = 0.1\nwarmup_steps = 5"),
         error_with("train", "patience = 2"),
         error_with("plan", "discard = 1"),
+        error_with("plan", "until = 0"),
+        error_with("plan", "mini_batch = 10"),
+        error_with("plan", "stratified = true"),
         error_with("plan", "scale = 3"),
         error_with("plan", "confidence = 1"),
         error_with("plan", "confidence = 0.9\nsubsamples = 0"),
@@ -264,8 +270,21 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
         assert!(written.contains(&format!("{key} = ")), "{key} is not in examples/cola.toml");
     }
     let usual = PlanSection::default();
-    let PlanSection { rows, batch_tokens, scale, maximum_rank, budget, confidence, .. } = usual;
-    let plan = PlanSection { rows, batch_tokens, scale, maximum_rank, budget, confidence, ..full.plan };
+    let PlanSection {
+        rows, stratified, until, mini_batch, batch_tokens, scale, maximum_rank, budget, confidence, ..
+    } = usual;
+    let plan = PlanSection {
+        rows,
+        stratified,
+        until,
+        mini_batch,
+        batch_tokens,
+        scale,
+        maximum_rank,
+        budget,
+        confidence,
+        ..full.plan
+    };
     assert_eq!(plan, shown.plan);
     let train = TrainSection { maximum_steps: None, head: None, ..full.train };
     assert_eq!(train, shown.train);
