@@ -270,10 +270,9 @@ impl Pipeline<'_> {
             };
             if open.get(&whole).is_some_and(|(_, buffer)| buffer.batches_left == 0)
                 && let Some((plan, buffer)) = open.remove(&whole)
+                && sink.put(&plan, buffer, (products, self.onnxruntime), manifest)?.is_break()
             {
-                if sink.put(&plan, buffer, (products, self.onnxruntime), manifest)?.is_break() {
-                    return Ok(());
-                }
+                return Ok(());
             }
         }
         Ok(())

@@ -171,6 +171,14 @@ impl Subject<'_> {
         let states = &self.model.states;
         let observer = self.context.observer();
         let settings = self.plan.extraction(self.context, self.rows, false);
+        let batches = (self.drawn.rows.len() + batch_rows / 2) / batch_rows;
+        if batches < FEWEST_BATCHES {
+            bail!(
+                "{} rows make {batches} mini-batches of {batch_rows}, but {FEWEST_BATCHES} are needed to tell how certain their \
+                 average is; give smaller ones, or leave --mini-batch out",
+                self.drawn.rows.len()
+            );
+        }
         let mut averages: Vec<MiniBatches<f32>> = Vec::new();
         let mut failure: Option<RankError> = None;
         let mut take = |batch: MiniBatch| {
@@ -204,12 +212,6 @@ impl Subject<'_> {
         }
         let measurements: Vec<Measurement> = averages.iter().map(MiniBatches::finish).collect();
         let batches = averages.first().map_or(0, MiniBatches::batches);
-        if batches < FEWEST_BATCHES {
-            bail!(
-                "{batches} mini-batches of {batch_rows} rows do not tell how certain their average is, {FEWEST_BATCHES} are \
-                 needed; give smaller ones, or leave --mini-batch out"
-            );
-        }
         let mut sampling = self.drawn.sampling(manifest.rows_done(), self.rows.len(), self.plan);
         if let Some(sampling) = &mut sampling {
             sampling.width = self.plan.until.and(widest(measurements.iter(), self.plan.scale()));

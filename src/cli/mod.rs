@@ -25,6 +25,7 @@ mod plan;
 mod planning;
 mod points;
 mod progress;
+mod report;
 mod rows;
 mod run;
 mod settings;
@@ -78,6 +79,7 @@ enum Command {
     Dimension(dimension::Arguments),
     Manifold(manifold::Arguments),
     Plan(plan::Arguments),
+    Report(report::Arguments),
     Train(train::Arguments),
     Merge(merge::Arguments),
     Evaluate(evaluate::Arguments),
@@ -104,6 +106,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Dimension(arguments) => dimension::run(context, arguments),
         Command::Manifold(arguments) => manifold::run(context, arguments),
         Command::Plan(arguments) => plan::run(context, arguments),
+        Command::Report(arguments) => report::run(context, arguments),
         Command::Train(arguments) => train::run(context, arguments),
         Command::Merge(arguments) => merge::run(context, arguments),
         Command::Evaluate(arguments) => evaluate::run(context, arguments),

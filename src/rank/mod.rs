@@ -27,3 +27,4 @@ pub use plan::{
     NearDuplicateRows, Plan, PlanScale, PlannedModule, RankProbability, Sampling, ScaleChoice,
 };
 pub use settings::{RankSettings, Rounding};
+pub(crate) use warnings::told_apart;

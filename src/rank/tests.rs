@@ -389,3 +389,16 @@ fn a_rise_that_is_not_probable_enough_gets_the_smallest_rank() {
     let confidence = Some(0.9);
     insta::assert_snapshot!(error(RankSettings { confidence, subsamples: 0, ..settings }), @"the confidence is 0.9 without subsamples; give subsamples: they tell how probable a rise is");
 }
+
+#[test]
+fn examples_are_shown_from_where_they_differ() {
+    let told = |first: &str, second: &str| told_apart(first, second, 30);
+    assert_eq!(told("short", "shorter"), ("short".into(), "shorter".into()));
+    let (first, second) = told(
+        "The body was found in the park on Monday morning.",
+        "The body was found in the park on Tuesday night, they said.",
+    );
+    assert_eq!((first.as_str(), second.as_str()), ("…e park on Monday morning.", "…e park on Tuesday night, they…"));
+    assert_eq!(told("a\n b   c", "x"), ("a b c".into(), "x".into()));
+    assert_eq!(told("ééééééééééééééééééééééééééééééééééé", "x").0.chars().count(), 31);
+}

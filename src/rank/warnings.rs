@@ -128,7 +128,8 @@ fn near_duplicates(states: &[HiddenStateDimension]) -> Option<String> {
     let share = |rows: f64| 100.0 * rows / state.points as f64;
     let example = found.examples.iter().find_map(|example| example.texts.as_ref());
     let example = example
-        .map(|(first, second)| format!(", for example {} and {}", shortened(first), shortened(second)))
+        .map(|(first, second)| told_apart(first, second, EXAMPLE_LETTERS))
+        .map(|(first, second)| format!(", for example “{first}” and “{second}”"))
         .unwrap_or_default();
     let without = match found.dimension_without {
         Some(without) => format!(" and {without:.1} without them"),
@@ -144,12 +145,23 @@ fn near_duplicates(states: &[HiddenStateDimension]) -> Option<String> {
     ))
 }
 
-fn shortened(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(EXAMPLE_LETTERS) {
-        Some((end, _)) => format!("“{}…”", text[..end].trim_end()),
-        None => format!("“{text}”"),
-    }
+/// The beginnings of two texts, at most so many letters of each; where they begin alike, from a little before they differ.
+pub(crate) fn told_apart(first: &str, second: &str, letters: usize) -> (String, String) {
+    let [first, second] = [first, second].map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let alike = first.chars().zip(second.chars()).take_while(|(a, b)| a == b).count();
+    let before = letters / 3;
+    let show = |text: &str| {
+        let skipped = if alike > 2 * before { alike - before } else { 0 };
+        let mut shown: String = text.chars().skip(skipped).take(letters).collect();
+        if skipped > 0 {
+            shown.insert(0, '…');
+        }
+        if text.chars().count() > skipped + letters {
+            shown = format!("{}…", shown.trim_end());
+        }
+        shown
+    };
+    (show(&first), show(&second))
 }
 
 /// How the nearest neighbours depend on the number of rows.

@@ -3,6 +3,7 @@
 //! Everything here makes text of values; only [`write_report`] and [`write_dimensions`] touch files.
 
 mod chart;
+mod compare;
 mod csv;
 mod error;
 mod fit;
@@ -16,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{Named, compare_html, compare_table, write_comparison};
 pub use csv::{dimensions_csv, write_dimensions};
 pub use error::ReportError;
 pub(crate) use number::dimension;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::files::write_atomically;
-use crate::rank::{BlockRank, HiddenStateDimension, Plan};
+use crate::rank::{BlockRank, HiddenStateDimension, Plan, told_apart};
 
 use super::ReportError;
 use super::chart::Frame;
@@ -31,14 +31,21 @@ const EXAMPLE_LETTERS: usize = 120;
 /// # Errors
 /// When the template does not fit the values, which is a bug.
 pub fn report_html(plan: &Plan) -> Result<String, ReportError> {
+    let environment = environment()?;
+    let page = minijinja::Value::from(minijinja::value::Serde(&Page::new(plan)));
+    Ok(environment.get_template("report.html")?.render(page)?)
+}
+
+/// The templates of all pages.
+pub(super) fn environment() -> Result<Environment<'static>, ReportError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.add_template("report.html", include_str!("templates/report.html"))?;
+    environment.add_template("compare.html", include_str!("templates/compare.html"))?;
     environment.add_template("figures.html", include_str!("templates/figures.html"))?;
     environment.add_template("style.css", include_str!("templates/style.css"))?;
-    let page = minijinja::Value::from(minijinja::value::Serde(&Page::new(plan)));
-    Ok(environment.get_template("report.html")?.render(page)?)
+    Ok(environment)
 }
 
 /// Writes [`report_html`] to a file.
@@ -64,6 +71,7 @@ struct Page {
     fits: Option<[Fits; 2]>,
     scale: String,
     near: Vec<Near>,
+    near_examples: Vec<(String, String)>,
     has_intervals: bool,
     has_probabilities: bool,
     budget: Budget,
@@ -83,7 +91,6 @@ struct Near {
     expected: String,
     with: String,
     without: String,
-    examples: Vec<(String, String)>,
 }
 
 /// A number in large letters.
@@ -166,6 +173,7 @@ impl Page {
                 .and_then(|wide| Fits::new(plan, Frame::narrow(200.0), 2).map(|narrow| [wide, narrow])),
             scale: sentence(&scale_in_words(&plan.scale)),
             near: plan.hidden_states.iter().filter_map(near).collect(),
+            near_examples: near_examples(plan),
             has_intervals: plan.hidden_states.iter().any(|state| state.interval.is_some()),
             has_probabilities: plan.blocks.iter().any(|block| !block.rank_probabilities.is_empty()),
             budget: budget(plan),
@@ -193,25 +201,19 @@ fn near(state: &HiddenStateDimension) -> Option<Near> {
         expected: format!("{:.0}", found.expected),
         with: number::dimension(found.dimension_with),
         without: found.dimension_without.map_or_else(|| "–".to_owned(), number::dimension),
-        examples: found
-            .examples
-            .iter()
-            .filter_map(|example| example.texts.as_ref())
-            .map(|(first, second)| (shortened(first), shortened(second)))
-            .collect(),
     })
 }
 
-/// The beginning of a long text.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(EXAMPLE_LETTERS) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()),
-        None => text.to_owned(),
-    }
+/// Texts that nearly repeat each other, in the layer that has most of them.
+fn near_examples(plan: &Plan) -> Vec<(String, String)> {
+    let found = plan.hidden_states.iter().filter(|state| near(state).is_some());
+    let found = found.filter_map(|state| state.near_duplicates.as_ref()).max_by_key(|found| found.rows);
+    let texts = found.into_iter().flat_map(|found| &found.examples).filter_map(|example| example.texts.as_ref());
+    texts.map(|(first, second)| told_apart(first, second, EXAMPLE_LETTERS)).collect()
 }
 
 /// A warning as a sentence: the terminal shows it after `warning:`, the page on its own.
-fn sentence(warning: &str) -> String {
+pub(super) fn sentence(warning: &str) -> String {
     let mut letters = warning.chars();
     let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
     let end = if warning.ends_with(['.', '!', '?']) { "" } else { "." };
@@ -219,7 +221,7 @@ fn sentence(warning: &str) -> String {
 }
 
 /// `models/minilm/model.onnx` is known as `minilm`, `bert.onnx` as `bert`.
-fn model_name(onnx: &str) -> String {
+pub(super) fn model_name(onnx: &str) -> String {
     let path = Path::new(onnx);
     let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
     let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -230,7 +232,7 @@ fn model_name(onnx: &str) -> String {
     }
 }
 
-fn file_name(path: &str) -> String {
+pub(super) fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

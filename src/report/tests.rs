@@ -207,3 +207,41 @@ fn pages_to_look_at() {
     large.warnings.clear();
     write_report(&folder.join("large.html"), &large).unwrap();
 }
+
+/// The plan beside one of a quarter of its rows, whose last dimensions are others.
+fn two_plans() -> (Plan, Plan) {
+    let mut other = plan(false);
+    other.data.task = Some("<b>".into());
+    for state in &mut other.hidden_states[4..] {
+        state.dimension = state.dimension.map(|d| d + 2.0);
+    }
+    other.blocks[3].difference = Some(1.93);
+    other.blocks[3].difference_interval = Some((1.5, 2.3));
+    other.blocks[3].rank = 3;
+    other.scale = PlanScale { neighbours: (4, 8), chosen: ScaleChoice::LeastChange, change: Some(0.2) };
+    (plan(false), other)
+}
+
+#[test]
+fn plans_are_laid_side_by_side() {
+    let (first, other) = two_plans();
+    let plans = [Named { name: "cola", plan: &first }, Named { name: "<b>", plan: &other }];
+    insta::assert_snapshot!(compare_table(&plans));
+    let page = compare_html(&plans).unwrap();
+    assert!(!page.contains("<b>") && page.contains("&lt;b&gt;"));
+    assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("url("), "the page loads something");
+    assert!(page.contains("+1.93*"));
+}
+
+#[test]
+fn plans_of_different_depth_can_be_compared() {
+    let (first, mut other) = two_plans();
+    other.hidden_states.truncate(3);
+    other.blocks.truncate(2);
+    let plans = [Named { name: "deep", plan: &first }, Named { name: "flat", plan: &other }];
+    let said = compare_table(&plans);
+    assert!(said.contains("they have different numbers of layers"), "{said}");
+    compare_html(&plans).unwrap();
+    let degenerate = plan(true);
+    compare_html(&[Named { name: "a", plan: &degenerate }, Named { name: "b", plan: &degenerate }]).unwrap();
+}

@@ -34,6 +34,7 @@ fn help_of_every_command() {
         "dimension",
         "manifold",
         "plan",
+        "report",
         "train",
         "merge",
         "evaluate",
@@ -305,6 +306,35 @@ fn a_plan_is_made_with_all_its_files_and_again_from_its_store() {
 }
 
 #[test]
+fn plans_are_drawn_anew_and_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.tsv");
+    write_rows(&data, 200);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for pooling in ["mean", "last"] {
+        let mut command = gelora();
+        command.arg("plan").arg(export("tiny_encoder")).arg("--data").arg(&data).args(["--task", "cola", "-q"]);
+        command.args(["--subsamples", "10", "--pooling", pooling, "-o", &path(pooling)]).assert().success();
+    }
+    let (mean, last) = (path("mean/plan.json"), path("last/plan.json"));
+    let again = path("again.html");
+    gelora().args(["report", &mean, "-o", &again]).assert().success().stdout(predicate::str::contains("written"));
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(path("mean/report.html")).unwrap());
+
+    let page = path("compare.html");
+    let compared = json(&["report", "--compare", &mean, &last, "-o", &page]);
+    // Both have the same task: the folders tell them apart.
+    assert_eq!((&compared["plans"][0]["name"], &compared["plans"][1]["name"]), (&"mean".into(), &"last".into()));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("plans side by side") && page.contains("last against mean"));
+
+    let line = mendable(&["report", "--compare", &mean, &last, "--names", "a", "-o", &again]);
+    assert_eq!(line, "--names gives 1 names for 2 plans; give one for each");
+    let line = mendable(&["report", &path("rows.tsv"), "-o", &again]);
+    assert!(line.contains("is not a plan"), "{line}");
+}
+
+#[test]
 fn rows_are_drawn_as_many_as_are_wanted_or_needed() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("rows.tsv");
@@ -341,7 +371,7 @@ fn rows_are_drawn_as_many_as_are_wanted_or_needed() {
         assert!(one["standard_error"].as_f64().unwrap() > 0.0);
     }
     let line = mendable(&[&common[..], &["--mini-batch", "2000", "-o", out.to_str().unwrap()]].concat());
-    assert!(line.starts_with("1 mini-batches of 2000 rows do not tell how certain"), "{line}");
+    assert!(line.starts_with("2400 rows make 1 mini-batches of 2000, but 4 are needed"), "{line}");
     let line = mendable(&[&common[..], &["--stratified", "-o", out.to_str().unwrap()]].concat());
     assert!(line.contains("--sample"), "{line}");
 

@@ -1,0 +1,118 @@
+//! `gelora report`: the page of a plan anew, or several plans side by side.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use crate::rank::Plan;
+use crate::report::{self, Named};
+
+use super::context::Context;
+
+const EXAMPLE: &str = "\
+Examples:
+  gelora report out/plan.json -o report.html
+  gelora report --compare cola/plan.json mrpc/plan.json rte/plan.json -o compare.html
+  gelora report --compare first/plan.json mean/plan.json --names first,mean -o pooling.html";
+
+/// Draw the report of a plan, or lay plans side by side
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct Arguments {
+    /// The plan, or with --compare the plans
+    #[arg(value_name = "PLAN", required_unless_present = "compare")]
+    plan: Option<PathBuf>,
+
+    /// Plans to lay side by side: tasks, checkpoints or poolings; differences are those to the first
+    #[arg(long, value_name = "PLAN", num_args = 2.., conflicts_with = "plan")]
+    compare: Vec<PathBuf>,
+
+    /// What to call the plans, separated by commas [default: their tasks, or the names of their folders]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "compare")]
+    names: Vec<String>,
+
+    /// The page to write
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Drawn {
+    file: String,
+    plans: Vec<Summary>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    name: String,
+    dimensions: Vec<Option<f64>>,
+    ranks: Vec<usize>,
+    adapter_parameters: u64,
+}
+
+pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    let out = &arguments.out;
+    let written = out.display().to_string();
+    if let Some(path) = &arguments.plan {
+        let plan = Plan::read(path)?;
+        report::write_report(out, &plan)?;
+        let name = name_of(path, &plan);
+        let drawn = Drawn { file: written.clone(), plans: vec![Summary::new(name, &plan)] };
+        return context.print(&drawn, || format!("{}\n\nwritten: {written}", report::plan_table(&plan)));
+    }
+    let plans = arguments.compare.iter().map(|path| Plan::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let names = match arguments.names.len() {
+        0 => names(&arguments.compare, &plans),
+        given => {
+            ensure!(given == plans.len(), "--names gives {given} names for {} plans; give one for each", plans.len());
+            arguments.names
+        }
+    };
+    let named: Vec<Named<'_>> = names.iter().zip(&plans).map(|(name, plan)| Named { name, plan }).collect();
+    report::write_comparison(out, &named)?;
+    let summaries = names.iter().zip(&plans).map(|(name, plan)| Summary::new(name.clone(), plan));
+    let drawn = Drawn { file: written.clone(), plans: summaries.collect() };
+    context.print(&drawn, || format!("{}\n\nwritten: {written}", report::compare_table(&named)))
+}
+
+/// Tasks where they tell the plans apart, else folders, else numbers.
+fn names(paths: &[PathBuf], plans: &[Plan]) -> Vec<String> {
+    let apart = |names: &[String]| {
+        let mut sorted = names.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        sorted.len() == names.len()
+    };
+    let tasks: Option<Vec<String>> = plans.iter().map(|plan| plan.data.task.clone()).collect();
+    if let Some(tasks) = tasks.filter(|tasks| apart(tasks)) {
+        return tasks;
+    }
+    let folders: Vec<String> = paths.iter().zip(plans).map(|(path, plan)| name_of(path, plan)).collect();
+    if apart(&folders) {
+        return folders;
+    }
+    (1..=plans.len()).map(|number| format!("plan {number}")).collect()
+}
+
+/// `out/mrpc/plan.json` is known as `mrpc`, another file by its own name.
+fn name_of(path: &Path, plan: &Plan) -> String {
+    let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match (stem.as_str(), folder) {
+        ("plan", Some(folder)) => folder,
+        ("plan" | "", None) => plan.data.task.clone().unwrap_or(stem),
+        _ => stem,
+    }
+}
+
+impl Summary {
+    fn new(name: String, plan: &Plan) -> Self {
+        Self {
+            name,
+            dimensions: plan.hidden_states.iter().map(|state| state.dimension).collect(),
+            ranks: plan.blocks.iter().map(|block| block.rank).collect(),
+            adapter_parameters: plan.adapter_parameters,
+        }
+    }
+}
