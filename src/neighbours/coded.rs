@@ -28,10 +28,12 @@ pub(super) struct Coded<'a, T> {
     boxes: Boxes,
     /// `[blocks]`: by how much a gap between boxes may be too large.
     gap_errors: Vec<f64>,
+    /// Whether codes tell how far pairs are at most, too.
+    pub bounds_both_ways: bool,
 }
 
 /// Who looks for what in a pass over all pairs.
-pub(super) trait Seeker: Sync {
+pub(super) trait Seeker<T: Real>: Sync {
     /// The largest distance that may still count for a place. It may fall during the pass.
     fn reach(&self, place: usize) -> f64;
 
@@ -40,6 +42,20 @@ pub(super) trait Seeker: Sync {
 
     /// Whether a pair of places counts at all.
     fn counts(&self, one: usize, other: usize) -> bool;
+
+    /// The squared distance of two points, in scaled units; `None` where it exceeds `reach`. In float64, unless the seeker can do
+    /// with less.
+    fn measure(&self, points: &Points<'_, T>, a: usize, b: usize, reach: f64) -> Option<f64> {
+        points.squared_distance_within(a, b, reach)
+    }
+
+    /// Whether pairs are taken with the bounds of their codes, unmeasured.
+    fn takes_bounds(&self) -> bool {
+        false
+    }
+
+    /// Takes pairs with bounds of their distances.
+    fn take_bounds(&self, _a: usize, _b: usize, _pairs: &[(u8, u8, (f32, f32))]) {}
 
     /// Takes pairs (row in block `a`, row in block `b`, squared distance) that were within reach of one of the two.
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]);
@@ -60,7 +76,8 @@ impl<'a, T: Real> Coded<'a, T> {
             .par_chunks(BLOCK)
             .map(|rows| embedding.leading_error(rows.iter().map(|&row| distances[row as usize]).fold(0.0, f64::max)))
             .collect();
-        Self { points, codes, order, boxes, gap_errors }
+        let bounds_both_ways = embedding.keeps_distances();
+        Self { points, codes, order, boxes, gap_errors, bounds_both_ways }
     }
 
     pub fn blocks(&self) -> usize {
@@ -73,7 +90,7 @@ impl<'a, T: Real> Coded<'a, T> {
     }
 
     /// Shows the seeker every pair that may be within its reach.
-    pub fn pass(&self, seeker: &impl Seeker, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
+    pub fn pass(&self, seeker: &impl Seeker<T>, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
         let blocks = self.blocks();
         let total = (blocks * (blocks + 1) / 2) as u64;
         let next = Mutex::new((0, 0));
@@ -104,12 +121,12 @@ impl<'a, T: Real> Coded<'a, T> {
         Ok(work)
     }
 
-    fn compare(&self, a: usize, b: usize, seeker: &impl Seeker, space: &mut Workspace) {
+    fn compare(&self, a: usize, b: usize, seeker: &impl Seeker<T>, space: &mut Workspace) {
         let reach = seeker.block_reach(a).max(seeker.block_reach(b));
         if self.boxes.gap(a, b) > reach + self.gap_errors[a] + self.gap_errors[b] {
             return;
         }
-        let Workspace { frame, scratch, pairs, measured, work } = space;
+        let Workspace { frame, scratch, pairs, measured, bounded, work } = space;
         let rows = self.order.len();
         // Nobody looks for the neighbours of what only fills up the last block.
         let reach = |place: usize| if place < rows { seeker.reach(place) } else { f64::NEG_INFINITY };
@@ -119,6 +136,8 @@ impl<'a, T: Real> Coded<'a, T> {
         pairs_within(self.codes.way, pair, self.codes.width, &frame.terms(), scratch, pairs);
         work.compared += (BLOCK * BLOCK) as u64;
         measured.clear();
+        bounded.clear();
+        let by_codes = seeker.takes_bounds();
         for pair in pairs.iter().filter(|pair| a != b || pair.first < pair.second) {
             let (i, j) = (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
             if j >= rows || !seeker.counts(i, j) {
@@ -128,11 +147,18 @@ impl<'a, T: Real> Coded<'a, T> {
             if !self.codes.may_be_within(frame, (i, j), pair.squared, reach) {
                 continue;
             }
+            if by_codes {
+                bounded.push((pair.first, pair.second, self.codes.bounds(frame, (i, j), pair.squared)));
+                continue;
+            }
             work.measured += 1;
             let (x, y) = (self.order[i] as usize, self.order[j] as usize);
-            if let Some(squared) = self.points.squared_distance_within(x, y, reach) {
+            if let Some(squared) = seeker.measure(self.points, x, y, reach) {
                 measured.push((pair.first, pair.second, squared));
             }
+        }
+        if !bounded.is_empty() {
+            seeker.take_bounds(a, b, bounded);
         }
         if !measured.is_empty() {
             work.settled += measured.len() as u64;
@@ -147,6 +173,7 @@ struct Workspace {
     scratch: Scratch,
     pairs: Vec<Pair>,
     measured: Vec<(u8, u8, f64)>,
+    bounded: Vec<(u8, u8, (f32, f32))>,
     work: Work,
 }
 
@@ -157,6 +184,7 @@ impl Workspace {
             scratch: Scratch::default(),
             pairs: Vec::new(),
             measured: Vec::new(),
+            bounded: Vec::new(),
             work: Work::default(),
         }
     }

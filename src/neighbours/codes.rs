@@ -17,6 +17,8 @@ use super::embedding::{Embedding, Space};
 use super::kernel::{BLOCK, BlockCodes, GROUP, Terms, Way, products_with};
 use super::vectors::for_widest_vectors;
 
+/// So many blocks before and after a block are looked at for the nearest ones.
+const SOON: usize = 128;
 /// The largest code.
 const LARGEST: f64 = 127.0;
 /// A larger part of Δ counts this many smaller ones.
@@ -173,6 +175,38 @@ impl Codes {
     pub fn may_be_within(&self, frame: &Frame, (i, j): (usize, usize), squared: f32, reach: f64) -> bool {
         let limit = reach + self.errors[i] + self.errors[j] + frame.lost;
         limit >= 0.0 && f64::from(squared) <= limit * limit + frame.rounding
+    }
+
+    /// Between which distances a pair lies, where the vectors are as far apart as the points: the lower bound rounded down, the
+    /// upper one up.
+    pub fn bounds(&self, frame: &Frame, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
+        let error = self.errors[i] + self.errors[j] + frame.lost;
+        let squared = f64::from(squared);
+        let lower = (squared - frame.rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
+        let upper = (squared + frame.rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
+        (-round_up(-lower.max(0.0)), round_up(upper))
+    }
+
+    /// The upper one of [`Codes::bounds`], quickly.
+    pub fn upper_bound(&self, frame: &Frame, (i, j): (usize, usize), squared: f32) -> f32 {
+        let error = self.errors[i] + self.errors[j] + frame.lost;
+        // Roots and sums are rounded by less than these factors.
+        let distance = (f64::from(squared) + frame.rounding).max(0.0) as f32 * (1.0 + 4.0 * f32::EPSILON);
+        (distance.sqrt() + error as f32) * (1.0 + 4.0 * f32::EPSILON)
+    }
+
+    /// At most so many blocks whose centres are nearest to that of a block, itself first. Among very many, only those that
+    /// come soon before and after it.
+    pub fn nearest_blocks(&self, block: usize, wanted: usize) -> Vec<usize> {
+        let first = block.saturating_sub(SOON);
+        let distance = |other: usize| -> f32 {
+            self.centre(block).iter().zip(self.centre(other)).map(|(a, b)| (a - b) * (a - b)).sum()
+        };
+        let others = (first..self.blocks().min(block + SOON + 1)).map(|other| (distance(other), other));
+        let mut others: Vec<(f32, usize)> = others.collect();
+        others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1 != block).cmp(&(b.1 != block))));
+        others.truncate(wanted);
+        others.into_iter().map(|(_, other)| other).collect()
     }
 
     fn centre(&self, block: usize) -> &[f32] {

@@ -101,6 +101,11 @@ impl<'a, T: Real> Embedding<'a, T> {
         Self { points, centring, axes: None, mixing: Mixing::new(columns), width, widest }
     }
 
+    /// Whether the vectors are as far apart as the points, and not only no farther.
+    pub fn keeps_distances(&self) -> bool {
+        self.axes.is_none()
+    }
+
     /// Coordinates that a point is put in order by.
     pub fn leading_columns(&self) -> usize {
         if self.axes.is_some() { LEADING } else { self.widest.len() }

@@ -1,6 +1,6 @@
 //! The exact search for the nearest neighbours: one pass over all pairs of coded points ([`super::coded`]).
 //!
-//! A row's reach, the distance of its k-th neighbour so far, shrinks while the pass goes on.
+//! This is for few neighbours; [`super::many`] is for many. A row's reach, the distance of its k-th neighbour so far, shrinks while the pass goes on.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,13 +14,14 @@ use super::codes::{Frame, round_up};
 use super::coordinates::Means;
 use super::direct::Points;
 use super::kernel::{BLOCK, Scratch, squared_distances};
+use super::many;
 use super::rows::Rows;
 use super::twins::Twins;
 use super::{Found, NeighbourError, Real, Work};
 use crate::progress::Observer;
 
 /// Reach is rounded to float32 after this factor, which covers the rounding of distances in float64.
-const UP: f64 = 1.0 + 1e-9;
+pub(super) const UP: f64 = 1.0 + 1e-9;
 
 pub(super) fn search<T: Real>(
     means: Means,
@@ -56,7 +57,7 @@ fn search_distinct<T: Real>(
     tracing::debug!(coordinates = embedding.width, seconds = start.elapsed().as_secs_f64(), "coordinates chosen");
     let coded = Coded::new(means.codes, points, &embedding);
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), "points coded");
-    let found = nearest(&coded, k, observer)?;
+    let found = if k > many::FEW { many::nearest(&coded, k, observer)? } else { nearest(&coded, k, observer)? };
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), work = ?found.work, "neighbours found");
     Ok(found)
 }
@@ -194,7 +195,7 @@ impl<'a, T: Real> Search<'a, T> {
     }
 }
 
-impl<T: Real> Seeker for Search<'_, T> {
+impl<T: Real> Seeker<T> for Search<'_, T> {
     fn reach(&self, place: usize) -> f64 {
         load(&self.reach[place])
     }

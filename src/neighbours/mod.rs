@@ -15,6 +15,7 @@ mod embedding;
 mod equal;
 mod exact;
 mod kernel;
+mod many;
 mod mixing;
 mod order;
 mod product;
@@ -115,7 +116,7 @@ pub struct Work {
     pub compared: u64,
     /// Pairs that the codes could not exclude, and that were measured in float32.
     pub measured: u64,
-    /// Pairs that this could not exclude either, and that were measured in float64.
+    /// Pairs that this could not exclude either: measured in float64, or with many neighbours kept until the end to be so.
     pub settled: u64,
 }
 

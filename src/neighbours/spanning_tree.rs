@@ -221,7 +221,7 @@ impl<T: Real> Round<'_, T> {
     }
 }
 
-impl<T: Real> Seeker for Round<'_, T> {
+impl<T: Real> Seeker<T> for Round<'_, T> {
     fn reach(&self, place: usize) -> f64 {
         let row = self.row(place);
         if self.open[row] { load(&self.reach[self.label[row] as usize]) } else { f64::NEG_INFINITY }

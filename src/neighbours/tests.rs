@@ -157,9 +157,9 @@ proptest! {
     #[test]
     fn neighbours_are_those_of_brute_force(
         shape in proptest::sample::select(&SHAPES[..]),
-        rows in 3usize..90,
+        rows in 3usize..100,
         columns in 1usize..40,
-        wanted in 1usize..20,
+        wanted in 1usize..70,
         seed in any::<u64>(),
     ) {
         let points = points(shape, rows, columns, lcg(seed));
@@ -181,6 +181,29 @@ fn several_blocks_agree_with_brute_force() {
 fn wide_points_agree_with_brute_force() {
     let points = points(Shape::HugeOffset, 260, 700, lcg(5)).mapv(|v| v as f32);
     check_all_engines(&points, 3);
+}
+
+#[test]
+fn many_neighbours_agree_with_brute_force() {
+    for (number, shape) in SHAPES.into_iter().enumerate() {
+        let points = points(shape, 490, 70, lcg(40 + number as u64));
+        if number % 3 == 0 {
+            check_all_engines(&points, 20);
+        } else {
+            check_all_engines(&points.mapv(|v| v as f32), 64);
+        }
+    }
+}
+
+/// Points on the axes: all are equally far from each other, and only their numbers tell which of them are the nearest.
+#[test]
+fn many_ties_go_to_the_smaller_rows() {
+    let points = Array2::from_shape_fn((500, 500), |(row, column)| if row == column { 1.0f32 } else { 0.0 });
+    let found = nearest(points.view(), 30, Engine::Exact, &Silent).unwrap();
+    for (row, neighbours) in found.indices.rows().into_iter().enumerate() {
+        let expected: Vec<u32> = (0..500).filter(|other| *other as usize != row).take(30).collect();
+        assert_eq!(neighbours.to_vec(), expected);
+    }
 }
 
 #[test]
