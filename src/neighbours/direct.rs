@@ -136,16 +136,22 @@ mod single {
     /// Whether two rows are surely farther apart than `reach`.
     #[inline]
     pub fn farther(a: &[f32], b: &[f32], reach: f64) -> bool {
-        squared_within(a, b, reach).is_none()
+        exceeds(a, b, limit(a.len(), reach))
     }
 
     /// The squared distance to within the error, `None` where it surely exceeds that of `reach`.
     #[inline]
     pub fn squared_within(a: &[f32], b: &[f32], reach: f64) -> Option<f32> {
-        // Not below the range where underflow makes nothing worse than smaller, and rounded up.
-        let limit = ((reach * reach * (1.0 + 2.0 * roundings(a.len()))) as f32).next_up();
+        let limit = limit(a.len(), reach);
         let squared = sum_until(a, b, limit);
         (squared <= limit).then_some(squared)
+    }
+
+    /// What a squared distance exceeds only where the distance surely exceeds `reach`.
+    #[inline]
+    fn limit(columns: usize, reach: f64) -> f32 {
+        // Not below the range where underflow makes nothing worse than smaller, and rounded up.
+        ((reach * reach * (1.0 + 2.0 * roundings(columns))) as f32).next_up()
     }
 
     /// By how much a squared distance may be off, in units of differences times `scale`: a share of it, and what underflows.
@@ -158,8 +164,9 @@ mod single {
         (columns / LANES + 16) as f64 * f64::from(f32::EPSILON) / 2.0
     }
 
+    // With its own loop: one that hands out the sum as well takes a third longer.
     for_widest_vectors! {
-        fn sum_until(a: &[f32], b: &[f32], limit: f32) -> f32 {
+        fn exceeds(a: &[f32], b: &[f32], limit: f32) -> bool {
             let mut sums = [0.0f32; LANES];
             for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
                 let (whole_a, rest_a) = a.as_chunks::<LANES>();
@@ -174,12 +181,37 @@ mod single {
                     let difference = a - b;
                     sums[lane] += difference * difference;
                 }
-                let sum = total(&sums);
+                if total(&sums) > limit {
+                    return true;
+                }
+            }
+            false
+        }
+    }
+
+    for_widest_vectors! {
+        fn sum_until(a: &[f32], b: &[f32], limit: f32) -> f32 {
+            let mut sums = [0.0f32; LANES];
+            let mut sum = 0.0;
+            for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
+                let (whole_a, rest_a) = a.as_chunks::<LANES>();
+                let (whole_b, rest_b) = b.as_chunks::<LANES>();
+                for (a, b) in whole_a.iter().zip(whole_b) {
+                    for lane in 0..LANES {
+                        let difference = a[lane] - b[lane];
+                        sums[lane] += difference * difference;
+                    }
+                }
+                for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
+                    let difference = a - b;
+                    sums[lane] += difference * difference;
+                }
+                sum = total(&sums);
                 if sum > limit {
                     return sum;
                 }
             }
-            total(&sums)
+            sum
         }
     }
 
