@@ -222,7 +222,8 @@ pub(crate) struct DimensionArguments {
     #[arg(long, value_name = "N", default_value = "auto")]
     pub(crate) scale: ScaleArgument,
 
-    /// How to find neighbours: auto, ball-tree or exact; the answers are the same
+    /// How to find neighbours: exact, ball-tree, kd-tree, or auto: exact, or what is fastest in a short trial where a tree may
+    /// be; the answers are the same
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = word::<config::Neighbours>)]
     pub(crate) neighbours: config::Neighbours,
 }

@@ -482,7 +482,9 @@ choice! {
         Auto = "auto",
         /// By a ball tree.
         BallTree = "ball-tree",
-        /// By matrix products.
+        /// By a kd-tree.
+        KdTree = "kd-tree",
+        /// By codes of 8 bits, all pairs.
         Exact = "exact",
     }
 }

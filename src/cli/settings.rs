@@ -107,6 +107,7 @@ impl PlanSection {
         let engine = match self.neighbours {
             config::Neighbours::Auto => Engine::Auto,
             config::Neighbours::BallTree => Engine::BallTree,
+            config::Neighbours::KdTree => Engine::KdTree,
             config::Neighbours::Exact => Engine::Exact,
         };
         TwoNn { method, engine, ..TwoNn::default() }

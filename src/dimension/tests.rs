@@ -93,7 +93,7 @@ fn reference_values_are_reproduced() {
     for reference in REFERENCES {
         let cube = Lcg(reference.seed).cube(reference.points, reference.dimension, reference.columns);
         assert_eq!(cube[[0, 0]], reference.first);
-        for engine in [Engine::Exact, Engine::BallTree] {
+        for engine in [Engine::Exact, Engine::BallTree, Engine::KdTree] {
             let linear = estimate(&cube, Method::Linear { discard: 0.1 }, engine);
             close(linear.dimension, reference.linear, 1e-9);
             close(linear.dimension, reference.scikit_dimension, 1e-9);
@@ -145,7 +145,7 @@ fn duplicates_near_duplicates_and_non_finite_rows_are_left_out_and_counted() {
     }
     spoilt.push_row(Array1::from_elem(6, f32::NAN).view()).unwrap();
     spoilt.push_row(Array1::from_elem(6, f32::INFINITY).view()).unwrap();
-    for engine in [Engine::Exact, Engine::BallTree] {
+    for engine in [Engine::Exact, Engine::BallTree, Engine::KdTree] {
         let found = two_nn(spoilt.view(), Method::default(), engine, &Silent).unwrap();
         assert_eq!(found.counts(), Counts { rows: 342, non_finite: 2, duplicates: 20, near_duplicates: 20 });
         assert_eq!(found.dimension(), Some(expected));

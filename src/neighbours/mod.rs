@@ -1,11 +1,10 @@
 //! The nearest neighbours of every point, exactly, with their distances in float64.
 //!
-//! Two engines give the same answer: a search of all pairs by codes ([`Engine::Exact`]) and the ball tree of
-//! linfa-nn ([`Engine::BallTree`]). Both only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
+//! Three engines give the same answer: a search of all pairs by codes ([`Engine::Exact`]) and the trees of
+//! linfa-nn ([`Engine::BallTree`], [`Engine::KdTree`]). All only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
 //! is left is measured by direct difference in float64. Ties go to the smaller index.
 
 mod axes;
-mod ball_tree;
 mod centred;
 mod coded;
 mod codes;
@@ -22,6 +21,8 @@ mod product;
 mod real;
 mod rows;
 mod spanning_tree;
+mod trees;
+mod trial;
 mod twins;
 mod vectors;
 
@@ -42,38 +43,24 @@ pub use spanning_tree::{Edge, spanning_tree, spanning_tree_in_rows};
 /// How the neighbours are found. The answer does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// The ball tree for many points in few dimensions, the exact search otherwise; see [`Engine::resolve`].
+    /// The fastest in a short trial, where a tree may be; the exact search otherwise.
     #[default]
     Auto,
     /// linfa-nn's ball tree.
     BallTree,
+    /// linfa-nn's kd-tree.
+    KdTree,
     /// Codes of 8 bits, all pairs.
     Exact,
 }
 
-/// With more columns than this, a ball tree visits so many leaves that the product of all pairs is faster: measured with
-/// uniform points, the tree is 2 to 3 times faster in 2 and 3 columns, half as fast in 5, and 10 to 40 times slower in 8
-/// and 12.
-const BALL_TREE_COLUMNS: usize = 3;
-/// With fewer points than this, either takes less than half a second.
-const BALL_TREE_POINTS: usize = 20_000;
-
 impl Engine {
-    /// What [`Engine::Auto`] means for `[points, columns]`: the ball tree from 20,000 points on in at most 3 columns,
-    /// the exact search everywhere else. Other engines are themselves.
-    pub fn resolve(self, points: usize, columns: usize) -> Engine {
-        match self {
-            Engine::Auto if points >= BALL_TREE_POINTS && columns <= BALL_TREE_COLUMNS => Engine::BallTree,
-            Engine::Auto => Engine::Exact,
-            chosen => chosen,
-        }
-    }
-
-    /// `auto`, `ball-tree` or `exact`.
+    /// `auto`, `ball-tree`, `kd-tree` or `exact`.
     pub fn as_str(self) -> &'static str {
         match self {
             Engine::Auto => "auto",
             Engine::BallTree => "ball-tree",
+            Engine::KdTree => "kd-tree",
             Engine::Exact => "exact",
         }
     }
@@ -89,7 +76,7 @@ impl FromStr for Engine {
     type Err = NeighbourError;
 
     fn from_str(text: &str) -> Result<Self, NeighbourError> {
-        [Engine::Auto, Engine::BallTree, Engine::Exact]
+        [Engine::Auto, Engine::BallTree, Engine::KdTree, Engine::Exact]
             .into_iter()
             .find(|engine| engine.as_str() == text)
             .ok_or_else(|| NeighbourError::UnknownEngine { found: text.to_owned() })
@@ -168,14 +155,14 @@ pub enum NeighbourError {
         points: usize,
     },
     /// The name of an engine is not known.
-    #[error("unknown neighbour engine {found:?}; use auto, ball-tree or exact")]
+    #[error("unknown neighbour engine {found:?}; use auto, ball-tree, kd-tree or exact")]
     UnknownEngine {
         /// The name.
         found: String,
     },
-    /// The ball tree could not be built or asked.
-    #[error("the ball tree failed: {reason}; use --neighbours exact")]
-    BallTree {
+    /// A tree could not be built or asked.
+    #[error("the tree failed: {reason}; use --neighbours exact")]
+    Tree {
         /// What linfa-nn said.
         reason: String,
     },
@@ -222,13 +209,27 @@ fn nearest_in<T: Real>(
     observer: &dyn Observer,
 ) -> Result<Neighbours, NeighbourError> {
     checked(points, rows, k, |points, centring| {
-        let engine = engine.resolve(points.rows(), points.columns());
-        let found = match engine {
-            Engine::BallTree => ball_tree::search(points, centring, k, observer)?,
-            _ => exact::search(coordinates::Means::best(), points, centring, k, observer)?,
+        let engine = match engine {
+            Engine::Auto => trial::fastest(points, centring, k, observer)?,
+            chosen => chosen,
         };
+        let found = search_by(engine, points, centring, k, observer)?;
         Ok(found.into_neighbours(points.rows(), k, engine, centring.scale))
     })
+}
+
+fn search_by<T: Real>(
+    engine: Engine,
+    points: &direct::Points<'_, T>,
+    centring: &centred::Centring,
+    k: usize,
+    observer: &dyn Observer,
+) -> Result<Found, NeighbourError> {
+    match engine {
+        Engine::BallTree => trees::search(trees::Kind::Ball, points, centring, k, observer),
+        Engine::KdTree => trees::search(trees::Kind::Kd, points, centring, k, observer),
+        Engine::Exact | Engine::Auto => exact::search(coordinates::Means::best(), points, centring, k, observer),
+    }
 }
 
 /// Hands points that can be searched on, with what centres them.

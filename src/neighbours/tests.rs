@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::coordinates::{Coordinates, Means};
 use super::*;
-use crate::progress::{CancelFlag, Silent};
+use crate::progress::{CancelFlag, Event, Silent};
 
 /// Plain float64: every pair, one after the other.
 fn brute_force<T: Real>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u32)>> {
@@ -48,8 +48,10 @@ fn brute_force_pair<T: Real>(points: ArrayView2<'_, T>, a: usize, b: usize) -> f
 fn check_all_engines<T: Real>(points: &Array2<T>, k: usize) {
     let exact = nearest(points.view(), k, Engine::Exact, &Silent).unwrap();
     agrees(points.view(), k, &exact);
-    let tree = nearest(points.view(), k, Engine::BallTree, &Silent).unwrap();
-    assert_eq!((&tree.distances, &tree.indices), (&exact.distances, &exact.indices));
+    for engine in [Engine::BallTree, Engine::KdTree] {
+        let tree = nearest(points.view(), k, engine, &Silent).unwrap();
+        assert_eq!((&tree.distances, &tree.indices), (&exact.distances, &exact.indices), "{engine}");
+    }
     for means in all_means(points.ncols()) {
         let other = search_by(means, points, k);
         assert_eq!((&other.distances, &other.indices), (&exact.distances, &exact.indices), "{means:?}");
@@ -224,7 +226,7 @@ fn few_pairs_of_ordinary_points_are_measured() {
 #[test]
 fn ties_go_to_the_smaller_row() {
     let square = array![[1.0, 1.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]];
-    for engine in [Engine::Exact, Engine::BallTree] {
+    for engine in [Engine::Exact, Engine::BallTree, Engine::KdTree] {
         let found = nearest(square.view(), 2, engine, &Silent).unwrap();
         assert_eq!(found.indices, array![[2, 3], [2, 3], [0, 1], [0, 1]]);
     }
@@ -233,9 +235,11 @@ fn ties_go_to_the_smaller_row() {
 #[test]
 fn identical_rows_do_not_degenerate_the_tree() {
     let points = Array2::from_elem((20_000, 3), 1.5f32);
-    let found = nearest(points.view(), 2, Engine::BallTree, &Silent).unwrap();
-    assert_eq!(found.indices.row(19_999).to_vec(), [0, 1]);
-    assert!(found.distances.iter().all(|&distance| distance == 0.0));
+    for engine in [Engine::BallTree, Engine::KdTree] {
+        let found = nearest(points.view(), 2, engine, &Silent).unwrap();
+        assert_eq!(found.indices.row(19_999).to_vec(), [0, 1]);
+        assert!(found.distances.iter().all(|&distance| distance == 0.0));
+    }
 }
 
 #[test]
@@ -273,7 +277,7 @@ fn a_cancelled_search_stops() {
     let stop = Stop(CancelFlag::default());
     stop.0.raise();
     let points = points(Shape::Uniform, 300, 4, lcg(1));
-    for engine in [Engine::Exact, Engine::BallTree] {
+    for engine in [Engine::Exact, Engine::BallTree, Engine::KdTree] {
         assert!(matches!(nearest(points.view(), 2, engine, &stop), Err(NeighbourError::Cancelled(_))));
     }
 }
@@ -295,13 +299,40 @@ fn neighbours_among_some_rows() {
 
 #[test]
 fn engines_have_names() {
-    for engine in [Engine::Auto, Engine::BallTree, Engine::Exact] {
+    for engine in [Engine::Auto, Engine::BallTree, Engine::KdTree, Engine::Exact] {
         assert_eq!(engine.to_string().parse::<Engine>().unwrap(), engine);
     }
-    let error = "kd-tree".parse::<Engine>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown neighbour engine \"kd-tree\"; use auto, ball-tree or exact");
-    assert_eq!(Engine::Auto.resolve(1_000_000, 3), Engine::BallTree);
-    assert_eq!(Engine::Auto.resolve(1_000_000, 768), Engine::Exact);
+    let error = "r-tree".parse::<Engine>().unwrap_err();
+    assert_eq!(error.to_string(), "unknown neighbour engine \"r-tree\"; use auto, ball-tree, kd-tree or exact");
+}
+
+#[test]
+fn a_trial_says_what_it_found_and_is_left_out_where_no_tree_can_be_faster() {
+    #[derive(Default)]
+    struct Listener(std::sync::Mutex<Vec<String>>);
+    impl Observer for Listener {
+        fn observe(&self, event: Event<'_>) {
+            if let Event::Notice(text) = event {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+        }
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+    let said = |rows: usize, columns: usize| {
+        let listener = Listener::default();
+        let points = points(Shape::Uniform, rows, columns, lcg(4));
+        let found = nearest(points.view(), 2, Engine::Auto, &listener).unwrap();
+        (found.engine, listener.0.into_inner().unwrap())
+    };
+    let (engine, told) = said(10_000, 2);
+    assert!(
+        told.len() == 1 && told[0].starts_with(&format!("neighbours by {engine}, by a trial with 4096 of 10000")),
+        "{told:?}"
+    );
+    assert_eq!(said(9_000, 2), (Engine::Exact, vec![]));
+    assert_eq!(said(10_000, 7), (Engine::Exact, vec![]));
 }
 
 /// Prim's algorithm on distances in float64: the lengths of the edges, ascending.

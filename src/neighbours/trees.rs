@@ -1,10 +1,10 @@
-//! The ball tree of linfa-nn, made exact: identical rows are stored once (many of them degenerate the tree), it works on
+//! The trees of linfa-nn, made exact: identical rows are stored once (many of them degenerate a tree), they work on
 //! centred float64 values, and near-ties are settled by distances measured on the points as given.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linfa_nn::distance::L2Dist;
-use linfa_nn::{BallTree, NearestNeighbour, NearestNeighbourIndex};
+use linfa_nn::{BallTree, KdTree, NearestNeighbour, NearestNeighbourIndex};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -19,7 +19,15 @@ const ROWS: usize = 64;
 /// Rounding inside the tree may misjudge a distance by this share of the largest centred norm, or of the distance.
 const TREE_ERROR: f64 = 1e-12;
 
+/// Which tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Ball,
+    Kd,
+}
+
 pub(super) fn search<T: Real>(
+    kind: Kind,
     points: &Points<'_, T>,
     centring: &Centring,
     k: usize,
@@ -29,7 +37,11 @@ pub(super) fn search<T: Real>(
     let twins = Twins::of(points);
     let distinct = centred(&twins, points, centring);
     observer.observe(Event::Begin { stage: "searching neighbours", total: Some(rows as u64), done: 0, unit: "rows" });
-    let tree = BallTree::new().from_batch(&distinct, L2Dist).map_err(failed)?;
+    let tree = match kind {
+        Kind::Ball => BallTree::new().from_batch(&distinct, L2Dist),
+        Kind::Kd => KdTree::new().from_batch(&distinct, L2Dist),
+    };
+    let tree = tree.map_err(failed)?;
     let largest = distinct.rows().into_iter().map(|row| row.dot(&row).sqrt()).fold(0.0, f64::max);
     let query = Query { points, twins: &twins, distinct: &distinct, tree: &*tree, slack: TREE_ERROR * largest, k };
     let mut found = Found { squared: vec![0.0; rows * k], indices: vec![0; rows * k], work: Work::default() };
@@ -51,7 +63,7 @@ pub(super) fn search<T: Real>(
 }
 
 fn failed(error: impl std::fmt::Display) -> NeighbourError {
-    NeighbourError::BallTree { reason: error.to_string() }
+    NeighbourError::Tree { reason: error.to_string() }
 }
 
 /// One centred row per group.

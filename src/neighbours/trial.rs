@@ -1,0 +1,64 @@
+//! The fastest engine, by a short trial on some of the points.
+
+use std::time::Instant;
+
+use super::centred::Centring;
+use super::direct::Points;
+use super::embedding::spread;
+use super::rows::Rows;
+use super::{Engine, NeighbourError, Real, search_by};
+use crate::progress::{Event, Observer, Silent};
+
+/// With more columns a tree looks at nearly all points: measured with uniform points, the ball tree is half as fast as the
+/// exact search in 5 columns, and 10 to 40 times slower in 8 and 12.
+const COLUMNS: usize = 6;
+/// With fewer points the exact search takes less time than a trial.
+const POINTS: usize = 10_000;
+/// Points of the larger of the two trials; the other has half as many, which shows how the time grows.
+const TRIAL: usize = 4096;
+
+/// The engine that would take the least time for all points if it goes on growing as it does from 2,048 to 4,096 of them;
+/// the exact search without a trial where no tree can be faster. The answer does not depend on it.
+pub(super) fn fastest<T: Real>(
+    points: &Points<'_, T>,
+    centring: &Centring,
+    k: usize,
+    observer: &dyn Observer,
+) -> Result<Engine, NeighbourError> {
+    let rows = points.rows();
+    if points.columns() > COLUMNS || rows < POINTS || k >= TRIAL / 4 {
+        return Ok(Engine::Exact);
+    }
+    let mut found = Vec::new();
+    for engine in [Engine::Exact, Engine::KdTree, Engine::BallTree] {
+        observer.check()?;
+        let small = seconds(engine, points, centring, k, TRIAL / 2)?;
+        let large = seconds(engine, points, centring, k, TRIAL)?;
+        let power = (large / small).log2().clamp(1.0, 2.0);
+        found.push((large * (rows as f64 / TRIAL as f64).powf(power), engine));
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let said: Vec<String> = found.iter().map(|(seconds, engine)| format!("{engine} {seconds:.2} s")).collect();
+    let (_, best) = found[0];
+    observer.observe(Event::Notice(&format!(
+        "neighbours by {best}, by a trial with {TRIAL} of {rows} points (for all of them about {})",
+        said.join(", ")
+    )));
+    Ok(best)
+}
+
+fn seconds<T: Real>(
+    engine: Engine,
+    points: &Points<'_, T>,
+    centring: &Centring,
+    k: usize,
+    wanted: usize,
+) -> Result<f64, NeighbourError> {
+    let chosen: Vec<u32> =
+        spread(points.rows(), wanted).into_iter().map(|row| points.rows.number(row) as u32).collect();
+    let rows = Rows::chosen(points.rows.values(), points.columns(), &chosen);
+    let sample = Points { rows, scale: points.scale };
+    let start = Instant::now();
+    search_by(engine, &sample, centring, k, &Silent)?;
+    Ok(start.elapsed().as_secs_f64().max(1e-6))
+}
