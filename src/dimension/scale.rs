@@ -12,6 +12,9 @@ use super::ScaleEstimate;
 /// A change by less than this from one scale to the next is none.
 const LEVEL: f64 = 0.1;
 
+/// A dimension that is larger by this factor at a farther scale is that of clusters of near-duplicates.
+const RISE: f64 = 1.5;
+
 /// Which neighbours' distances are compared: the `n`-th and the `2n`-th nearest. `1:2` is TwoNN, everything else GRIDE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scale(usize);
@@ -65,25 +68,30 @@ pub struct Plateau {
     pub change: f64,
 }
 
-/// The scale at which the layers of a model are read: the smallest from which on to the next (`n` to `2n`) at least half of
-/// the layers change by less than a tenth, or by less than twice the standard error of the change. Where there is none, the
-/// scale with the smallest median change. One scale serves all layers, so that differences compare like with like.
+/// The scale at which the layers of a model are read: the smallest where at least half of the layers are level. A layer is
+/// level where its dimension changes to the next scale (from `n` to `2n`) by less than a tenth, or by less than twice the
+/// standard error of the change, and where no farther scale gives more than half as much again: near-duplicates have a level
+/// of their own, which ends where their clusters do. (That it falls farther away is the rule: boundaries do that.) Where there
+/// is no such scale, the one with the smallest median change is taken of those that at least half of the layers do not rise
+/// after. One scale serves all layers, so that differences compare like with like.
 ///
 /// `scans` are those of [`gride_scan`](super::gride_scan), with the estimate of TwoNN that is used at `1:2`. `None` where no
 /// two scales can be compared.
 pub fn plateau(scans: &[&[ScaleEstimate]]) -> Option<Plateau> {
-    let mut least: Option<Plateau> = None;
+    let mut least: Option<(bool, Plateau)> = None;
     for scale in Scale::ALL {
         let mut changes: Vec<f64> = Vec::new();
-        let mut level = 0;
-        for pair in scans.iter().filter_map(|scan| scan.get(scale.place()..scale.place() + 2)) {
-            let change = (pair[1].dimension / pair[0].dimension).ln().abs();
+        let (mut level, mut rising) = (0, 0);
+        for later in scans.iter().filter_map(|scan| scan.get(scale.place()..)).filter(|later| later.len() > 1) {
+            let change = (later[1].dimension / later[0].dimension).ln().abs();
             if !change.is_finite() {
                 continue;
             }
             let error = |at: &ScaleEstimate| at.standard_error / at.dimension;
-            let noise = 2.0 * error(&pair[0]).hypot(error(&pair[1]));
-            level += usize::from(change <= LEVEL.ln_1p().max(noise));
+            let noise = 2.0 * error(&later[0]).hypot(error(&later[1]));
+            let rises = later.iter().any(|at| at.dimension > RISE * later[0].dimension);
+            level += usize::from(change <= LEVEL.ln_1p().max(noise) && !rises);
+            rising += usize::from(rises);
             changes.push(change);
         }
         if changes.is_empty() {
@@ -95,11 +103,15 @@ pub fn plateau(scans: &[&[ScaleEstimate]]) -> Option<Plateau> {
         if found.level {
             return Some(found);
         }
-        if least.is_none_or(|least| change < least.change) {
-            least = Some(found);
+        let rises = 2 * rising > changes.len();
+        // Of scales that are all followed by a rise the last one.
+        if least.is_none_or(|(least_rises, least)| {
+            rises < least_rises || (rises == least_rises && (rises || change < least.change))
+        }) {
+            least = Some((rises, found));
         }
     }
-    least
+    least.map(|(_, found)| found)
 }
 
 #[cfg(test)]
@@ -128,6 +140,18 @@ mod tests {
         let mrpc = [8.1, 17.4, 27.5, 27.9, 27.8, 25.3];
         assert_eq!(found(&[scan(&mrpc, 0.01)]), Some((4, true)));
         assert_eq!(found(&[scan(&[9.8, 9.6, 9.4, 9.1, 8.6, 7.9], 0.01)]), Some((1, true)));
+    }
+
+    #[test]
+    fn the_level_of_near_duplicates_is_none() {
+        // Hidden states over all phrases of SST-2, which are parts of each other.
+        assert_eq!(found(&[scan(&[2.08, 2.3, 4.4, 9.9, 19.0, 22.4], 0.01)]), Some((16, false)));
+        assert_eq!(found(&[scan(&[2.0, 2.05, 8.0, 19.0, 19.5, 19.0], 0.01)]), Some((8, true)));
+        // Farther away it may fall, or rise a little with curvature.
+        assert_eq!(found(&[scan(&[15.0, 14.2, 13.0, 11.5, 10.0, 8.0], 0.01)]), Some((1, true)));
+        assert_eq!(found(&[scan(&[2.0, 2.0, 2.05, 2.1, 2.3, 2.6], 0.01)]), Some((1, true)));
+        // Where it rises everywhere, the farthest is the last that there is.
+        assert_eq!(found(&[scan(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0], 0.01)]), Some((16, false)));
     }
 
     #[test]
