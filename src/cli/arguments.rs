@@ -135,6 +135,11 @@ pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Subsamples take time, and a thousand tell as much as a million.
+pub(crate) fn subsamples() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(..=10_000)
+}
+
 fn at_least_one() -> clap::builder::RangedU64ValueParser<usize> {
     clap::builder::RangedU64ValueParser::new().range(1..)
 }
@@ -296,7 +301,7 @@ pub(crate) struct RankArguments {
     pub(crate) projections: Vec<config::Projection>,
 
     /// Subsamples of the rows that tell how certain a rank is; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = subsamples())]
     pub(crate) subsamples: usize,
 }
 

@@ -20,7 +20,7 @@ use crate::progress::{Event, Observer};
 use crate::rank::{PlanScale, choose_scale};
 use crate::report::{self, DimensionRow};
 
-use super::arguments::{DimensionArguments, above_zero};
+use super::arguments::{DimensionArguments, above_zero, subsamples};
 use super::context::Context;
 use super::drawing::{Growth, widest};
 use super::points::{Points, Source};
@@ -52,10 +52,10 @@ pub(crate) struct Arguments {
     dimension: DimensionArguments,
 
     /// Random halves of the points that tell how certain a dimension is; 0 for an interval as if points shared no neighbours
-    #[arg(long, value_name = "N", default_value_t = 40, help_heading = "Dimension")]
+    #[arg(long, value_name = "N", default_value_t = 40, help_heading = "Dimension", value_parser = subsamples())]
     subsamples: usize,
 
-    /// Seed of the subsamples
+    /// Seed of everything random
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Dimension")]
     seed: u64,
 
@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
     mle_neighbours: usize,
 
     /// Exponent of the lengths in the estimator ph
-    #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent)]
+    #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent, allow_negative_numbers = true)]
     alpha: f64,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Points")]
 struct Drawing {
     /// At most so many points, drawn with --seed [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(50..))]
     sample: Option<usize>,
 
     /// Draw points until no 95 % interval of a dimension is wider than this
@@ -91,6 +91,9 @@ struct Drawing {
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(100..))]
     mini_batch: Option<usize>,
 }
+
+/// With fewer points, noise is worth a word.
+const FEW_POINTS: usize = 500;
 
 /// Estimators beside TwoNN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +173,7 @@ impl Estimators {
         ensure!(
             batches >= FEWEST_BATCHES,
             "{} points make {batches} mini-batches of {rows}, but {FEWEST_BATCHES} are needed to tell how certain their average \
-             is; give smaller ones",
+             is; give smaller ones (100 points at least) or more points",
             points.nrows()
         );
         let mut average = MiniBatches::new(self.measuring, points.ncols());
@@ -288,6 +291,11 @@ fn measure_until(
         let total = found.iter().map(|found| found.all).max().unwrap_or(0);
         let widest = widest(found.iter().map(|found| &found.measurement), estimators.measuring.scale);
         if growth.is_enough(widest, total, context.observer()) {
+            if let Some(widest) = widest.filter(|&widest| widest > width) {
+                context.observer().observe(Event::Warning(&format!(
+                    "the widest interval is {widest:.2} with all points there are, wider than the {width} asked for"
+                )));
+            }
             return Ok(found);
         }
     }
@@ -387,7 +395,13 @@ fn estimate_all<T: Real>(
         persistent_homology: None,
         layer: name,
     };
-    if let Some(cloud) = cloud {
+    if 100 * counts.non_finite > counts.rows {
+        observer.observe(Event::Warning(&format!(
+            "layer {}: {} of {} rows are NaN or infinite and were left out; find out where they come from",
+            layer.layer, counts.non_finite, counts.rows
+        )));
+    }
+    if let Some(cloud) = cloud.filter(|_| layer.degenerate.is_none()) {
         further(observer, &cloud, estimators, &mut layer).with_context(|| format!("layer {}", layer.layer))?;
     }
     Ok(Found { all, layer, measurement })
@@ -454,11 +468,40 @@ impl Dimensions {
                 non_finite: layer.non_finite as u64,
             })
             .collect();
-        let table = format!("{}\n\n{}", report::dimension_table(&rows), report::scale_in_words(&self.scale));
+        let mut table = report::dimension_table(&rows);
+        if self.layers.iter().any(|layer| layer.dimension.is_some()) {
+            table += &format!("\n\n{}", report::scale_in_words(&self.scale));
+        }
+        for remark in self.remarks() {
+            table += &format!("\n{remark}");
+        }
         match self.further() {
             Some(further) => format!("{table}\n\n{further}"),
             None => table,
         }
+    }
+
+    /// What to know before the numbers are trusted.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let least = self.layers.iter().filter(|layer| layer.dimension.is_some()).min_by_key(|layer| layer.points);
+        if let Some(layer) = least.filter(|layer| layer.points < FEW_POINTS) {
+            remarks.push(format!(
+                "with only {} points (layer {}) dimensions are noisy, and low",
+                layer.points, layer.layer
+            ));
+        }
+        let near = |layer: &&Layer| layer.near_neighbours.map_or(0.0, |near| near as f64 / layer.points.max(1) as f64);
+        let most = self.layers.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        if let Some(layer) = most.filter(|layer| near(layer) > 0.01) {
+            remarks.push(format!(
+                "{:.0} % of the points of layer {} are nearer to another point than chance explains (0.1 % would be): the \
+                 nearest neighbours read near-duplicates there",
+                100.0 * near(&layer),
+                layer.layer
+            ));
+        }
+        remarks
     }
 
     /// What the further estimators say, one line per layer.
@@ -493,7 +536,8 @@ impl Dimensions {
             })
             .collect();
         let header: Vec<&str> = header.iter().map(String::as_str).collect();
-        Some(report::table(&header, &(0..header.len()).collect::<Vec<_>>(), &lines))
+        let table = report::table(&header, &(0..header.len()).collect::<Vec<_>>(), &lines);
+        Some(format!("{table}\n\n±: standard errors, as if points shared no neighbours; of PH over random subsets"))
     }
 }
 

@@ -11,9 +11,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::activations::{self, ExtractSettings, Manifest, MiniBatch, Store, stream_texts};
 use crate::dataset::{Label, Tokenizer, sample_rows};
-use crate::dimension::{
-    FEWEST_BATCHES, MeasureSettings, Measurement, MiniBatches, NORMAL_QUANTILE, Scale, change_with_size, plateau,
-};
+use crate::dimension::{FEWEST_BATCHES, MeasureSettings, Measurement, MiniBatches, NORMAL_QUANTILE, Scale, plateau};
 use crate::progress::{Event, Observer};
 use crate::rank::{RankError, Sampling, choose_scale, measure_hidden_states};
 
@@ -175,7 +173,7 @@ impl Subject<'_> {
         if batches < FEWEST_BATCHES {
             bail!(
                 "{} rows make {batches} mini-batches of {batch_rows}, but {FEWEST_BATCHES} are needed to tell how certain their \
-                 average is; give smaller ones, or leave --mini-batch out",
+                 average is; give smaller ones (100 rows at least), more rows, or leave --mini-batch out",
                 self.drawn.rows.len()
             );
         }
@@ -216,7 +214,8 @@ impl Subject<'_> {
         if let Some(sampling) = &mut sampling {
             sampling.width = self.plan.until.and(widest(measurements.iter(), self.plan.scale()));
             sampling.mini_batches = Some(batches as u64);
-            let changes = measurements.iter().filter_map(change_with_size);
+            let (scale, _) = choose_scale(measurements.iter(), self.plan.scale());
+            let changes = averages.iter().filter_map(|average| average.change_with_size(scale));
             sampling.change_with_size = changes.max_by(|a, b| a.abs().total_cmp(&b.abs()));
         }
         Ok((manifest, Measured { measurements, sampling }))

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 
     /// How many points
     #[arg(long, value_name = "N", default_value_t = 2000,
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=u64::from(u32::MAX)))]
     points: usize,
 
     /// Dimension of the manifold [default: 2]
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     columns: Option<usize>,
 
     /// Standard deviation of the normal noise that is added to every column
-    #[arg(long, value_name = "SD", default_value_t = 0.0)]
+    #[arg(long, value_name = "SD", default_value_t = 0.0, allow_negative_numbers = true)]
     noise: f64,
 
     /// Seed of everything random

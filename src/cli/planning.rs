@@ -73,6 +73,11 @@ pub(crate) fn plan(
     settings.rank_settings().checked()?;
     let (blocks, quantized) = blocks_to_adapt(model)?;
     let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
+    if let Some(sample) = settings.rows.filter(|&sample| sample < MINIMUM_POINTS) {
+        bail!(
+            "a sample of {sample} rows is asked for, but an estimate of dimension needs {MINIMUM_POINTS} distinct ones; take more"
+        );
+    }
     if rows < MINIMUM_POINTS {
         bail!(
             "{} has {rows} rows, but an estimate of dimension needs {MINIMUM_POINTS} distinct ones; use more data",

@@ -1,8 +1,9 @@
 //! `gelora report`: the page of a plan anew, or several plans side by side.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde::Serialize;
 
 use crate::rank::Plan;
@@ -20,13 +21,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// The plan, or with --compare the plans
-    #[arg(value_name = "PLAN", required_unless_present = "compare")]
-    plan: Option<PathBuf>,
+    /// The plan, or with --compare several of them; or the folders they are in
+    #[arg(value_name = "PLAN", required = true)]
+    plans: Vec<PathBuf>,
 
-    /// Plans to lay side by side: tasks, checkpoints or poolings; differences are those to the first
-    #[arg(long, value_name = "PLAN", num_args = 2.., conflicts_with = "plan")]
-    compare: Vec<PathBuf>,
+    /// Lay the plans side by side: tasks, checkpoints or poolings; differences are those to the first
+    #[arg(long)]
+    compare: bool,
 
     /// What to call the plans, separated by commas [default: their tasks, or the names of their folders]
     #[arg(long, value_name = "A,B", value_delimiter = ',', requires = "compare")]
@@ -54,18 +55,24 @@ struct Summary {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let out = &arguments.out;
     let written = out.display().to_string();
-    if let Some(path) = &arguments.plan {
-        let plan = Plan::read(path)?;
-        report::write_report(out, &plan)?;
-        let name = name_of(path, &plan);
-        let drawn = Drawn { file: written.clone(), plans: vec![Summary::new(name, &plan)] };
-        return context.print(&drawn, || format!("{}\n\nwritten: {written}", report::plan_table(&plan)));
+    let in_folder = |path: PathBuf| if path.is_dir() { path.join("plan.json") } else { path };
+    let paths: Vec<PathBuf> = arguments.plans.into_iter().map(in_folder).collect();
+    let plans = paths.iter().map(|path| Plan::read(path)).collect::<Result<Vec<_>, _>>()?;
+    if !arguments.compare {
+        let [plan] = &plans[..] else {
+            bail!("{} plans are given; lay them side by side with --compare, or give one", plans.len());
+        };
+        report::write_report(out, plan)?;
+        let name = name_of(&paths[0], plan);
+        let drawn = Drawn { file: written.clone(), plans: vec![Summary::new(name, plan)] };
+        return context.print(&drawn, || format!("{}\n\nwritten: {written}", report::plan_table(plan)));
     }
-    let plans = arguments.compare.iter().map(|path| Plan::read(path)).collect::<Result<Vec<_>, _>>()?;
+    ensure!(plans.len() > 1, "one plan is given; --compare needs at least two");
     let names = match arguments.names.len() {
-        0 => names(&arguments.compare, &plans),
+        0 => names(&paths, &plans),
         given => {
             ensure!(given == plans.len(), "--names gives {given} names for {} plans; give one for each", plans.len());
+            ensure!(are_distinct(&arguments.names), "--names gives the same name twice; give one for each");
             arguments.names
         }
     };
@@ -76,20 +83,18 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&drawn, || format!("{}\n\nwritten: {written}", report::compare_table(&named)))
 }
 
+fn are_distinct(names: &[String]) -> bool {
+    names.iter().collect::<BTreeSet<_>>().len() == names.len()
+}
+
 /// Tasks where they tell the plans apart, else folders, else numbers.
 fn names(paths: &[PathBuf], plans: &[Plan]) -> Vec<String> {
-    let apart = |names: &[String]| {
-        let mut sorted = names.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        sorted.len() == names.len()
-    };
     let tasks: Option<Vec<String>> = plans.iter().map(|plan| plan.data.task.clone()).collect();
-    if let Some(tasks) = tasks.filter(|tasks| apart(tasks)) {
+    if let Some(tasks) = tasks.filter(|tasks| are_distinct(tasks)) {
         return tasks;
     }
     let folders: Vec<String> = paths.iter().zip(plans).map(|(path, plan)| name_of(path, plan)).collect();
-    if apart(&folders) {
+    if are_distinct(&folders) {
         return folders;
     }
     (1..=plans.len()).map(|number| format!("plan {number}")).collect()

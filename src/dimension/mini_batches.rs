@@ -25,8 +25,8 @@ pub struct MiniBatches<T> {
     measured: Vec<Measurement>,
     /// The batch before this one, where it waits for its partner.
     waiting: Option<Array2<T>>,
-    /// TwoNN of two batches together.
-    pairs: Vec<Decimated>,
+    /// Two batches together.
+    pairs: Vec<Measurement>,
     degenerate: Option<String>,
     counts: Counts,
 }
@@ -73,9 +73,9 @@ impl<T: Real> MiniBatches<T> {
             None => self.waiting = Some(batch.to_owned()),
             Some(before) if self.degenerate.is_none() => {
                 let both = concatenate(Axis(0), &[before.view(), batch.view()]).expect("batches are equally wide");
-                let settings = MeasureSettings { scale: Some(Scale::NEAREST), ..self.settings };
-                if let LayerDimension::Estimate(found) = measure(both.view(), &settings, observer)?.dimension {
-                    self.pairs.push(Decimated { points: found.points, dimension: found.dimension, spread: None });
+                let found = measure(both.view(), &self.settings, observer)?;
+                if found.dimension.dimension().is_some() {
+                    self.pairs.push(found);
                 }
             }
             Some(_) => {}
@@ -116,6 +116,14 @@ impl<T: Real> MiniBatches<T> {
             }
         };
         (0..places).map(average).collect()
+    }
+
+    /// The change of the dimension at a scale from one batch to two together, relative; `None` where no two were measured.
+    pub fn change_with_size(&self, scale: Scale) -> Option<f64> {
+        let both: Vec<f64> = self.pairs.iter().filter_map(|pair| Some(pair.at(scale)?.dimension)).collect();
+        let mean = both.iter().sum::<f64>() / both.len() as f64;
+        let one = self.reading(scale)?.dimension;
+        (!both.is_empty()).then_some(mean / one - 1.0)
     }
 
     /// The mean weighted by points; `None` without batches.
@@ -167,10 +175,10 @@ impl<T: Real> MiniBatches<T> {
             (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
         };
         let mut decimation = Vec::new();
-        let paired: Vec<f64> = self.pairs.iter().map(|pair| pair.dimension).collect();
+        let paired: Vec<f64> = self.pairs.iter().filter_map(|pair| pair.dimension.dimension()).collect();
         if !paired.is_empty() {
             decimation.push(Decimated {
-                points: self.pairs.iter().map(|pair| pair.points).sum::<usize>() / self.pairs.len(),
+                points: self.pairs.iter().map(Measurement::points).sum::<usize>() / self.pairs.len(),
                 dimension: paired.iter().sum::<f64>() / paired.len() as f64,
                 spread: spread(&paired),
             });
@@ -225,33 +233,27 @@ impl Measurement {
     }
 }
 
-/// The change of TwoNN from one batch to two together, relative; `None` where no two were measured.
-pub fn change_with_size(measurement: &Measurement) -> Option<f64> {
-    let [both, one] = &measurement.decimation[..] else { return None };
-    Some(both.dimension / one.dimension - 1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dimension::{Manifold, Shape};
     use crate::progress::Silent;
 
-    fn averaged(shape: Shape, dimension: usize, batches: usize, seed: u64) -> Measurement {
+    fn averaged(shape: Shape, dimension: usize, batches: usize, seed: u64) -> MiniBatches<f64> {
         let points = Manifold::new(shape, dimension, None, 0.0, seed).unwrap().points(400 * batches);
         let mut average = MiniBatches::new(MeasureSettings::default(), points.ncols());
         for batch in points.axis_chunks_iter(Axis(0), 400) {
             average.push(batch, &Silent).unwrap();
         }
         assert_eq!(average.batches(), batches);
-        average.finish()
+        average
     }
 
     #[test]
     fn the_average_is_as_certain_as_it_says() {
         let found: Vec<(f64, f64)> = (0..24)
             .map(|seed| {
-                let found = averaged(Shape::Cube, 3, 8, seed);
+                let found = averaged(Shape::Cube, 3, 8, seed).finish();
                 let reading = found.at(Scale::ALL[1]).unwrap();
                 (reading.dimension, reading.standard_error())
             })
@@ -266,12 +268,15 @@ mod tests {
     #[test]
     fn the_change_with_the_size_of_batches_is_known() {
         let level = averaged(Shape::Cube, 2, 8, 1);
-        assert!(change_with_size(&level).unwrap().abs() < 0.08, "{:?}", change_with_size(&level));
+        for scale in [Scale::NEAREST, Scale::ALL[2]] {
+            assert!(level.change_with_size(scale).unwrap().abs() < 0.08, "{:?}", level.change_with_size(scale));
+        }
+        let level = level.finish();
         assert_eq!(level.decimation.iter().map(|at| at.points).collect::<Vec<_>>(), [800, 400]);
         assert_eq!(level.dimension.counts().points(), 3200);
         // High dimensions come out higher with more points.
-        let rising = averaged(Shape::Cube, 30, 8, 1);
-        assert!(change_with_size(&rising).unwrap() > 0.01, "{:?}", change_with_size(&rising));
+        let rising = averaged(Shape::Cube, 30, 8, 1).change_with_size(Scale::ALL[2]);
+        assert!(rising.unwrap() > 0.01, "{rising:?}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use gride::{GRIDE_NEIGHBOURS, ScaleEstimate, gride, gride_scan};
 pub use levina_bickel::{LocalLikelihood, levina_bickel};
 pub use manifold::{Manifold, ManifoldError, Shape};
 pub use measure::{Decimated, MeasureSettings, Measurement, Reading, measure, measure_cloud, standard_error};
-pub use mini_batches::{FEWEST_BATCHES, MiniBatches, change_with_size};
+pub use mini_batches::{FEWEST_BATCHES, MiniBatches};
 pub use near_duplicates::{NearDuplicates, NearPair, near_duplicates};
 pub use persistent_homology::{PersistentHomology, TreeEstimate, TreeLength};
 pub use representation::{Frame, Metric, Representation};

@@ -69,11 +69,12 @@ impl Representation {
         if self.is_identity() {
             return Ok((points.into(), 0));
         }
+        let scale = power_near(points);
         let (mean, whitening) = match self.frame {
             Frame::Raw => (None, None),
-            Frame::Centred => (Some(Moments::of(points, false, observer)?.mean), None),
+            Frame::Centred => (Some(Moments::of(points, scale, false, observer)?.mean), None),
             Frame::Whitened => {
-                let moments = Moments::of(points, true, observer)?;
+                let moments = Moments::of(points, scale, true, observer)?;
                 (Some(moments.mean.clone()), Some(Whitening::of(&moments.covariance)))
             }
         };
@@ -86,7 +87,7 @@ impl Representation {
             .try_for_each(|(mut results, points)| {
                 observer.check()?;
                 for (result, point) in results.rows_mut().into_iter().zip(points.rows()) {
-                    self.represent(point, result, mean.as_ref(), whitening.as_ref());
+                    self.represent(point, scale, result, mean.as_ref(), whitening.as_ref());
                 }
                 Ok(())
             })?;
@@ -96,11 +97,12 @@ impl Representation {
     fn represent<T: Real>(
         self,
         point: ArrayView1<'_, T>,
+        scale: f64,
         result: ArrayViewMut1<'_, T>,
         mean: Option<&Array1<f64>>,
         whitening: Option<&Whitening>,
     ) {
-        let mut values: Array1<f64> = point.mapv(Real::to_f64);
+        let mut values: Array1<f64> = point.mapv(|value| value.to_f64() * scale);
         if let Some(mean) = mean {
             values -= mean;
         }
@@ -108,6 +110,11 @@ impl Representation {
             values = whitening.apply(&values);
         }
         if self.metric == Metric::Cosine {
+            // A row may be far smaller than the largest.
+            let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+            if largest > 0.0 && largest.is_finite() {
+                values /= largest;
+            }
             let norm = values.dot(&values).sqrt();
             if norm > 0.0 {
                 values /= norm;
@@ -119,6 +126,15 @@ impl Representation {
     }
 }
 
+/// A power of two by which the largest value becomes about 1: squares stay within their range.
+fn power_near<T: Real>(points: ArrayView2<'_, T>) -> f64 {
+    let largest = |row: ArrayView1<'_, T>| {
+        row.iter().map(|value| value.to_f64().abs()).filter(|v| v.is_finite()).fold(0.0, f64::max)
+    };
+    let largest = points.axis_iter(Axis(0)).into_par_iter().map(largest).reduce(|| 0.0, f64::max);
+    if largest > 0.0 { (-largest.log2().floor()).clamp(-1022.0, 1022.0).exp2() } else { 1.0 }
+}
+
 /// Mean and covariance of the finite rows.
 struct Moments {
     mean: Array1<f64>,
@@ -126,10 +142,16 @@ struct Moments {
 }
 
 impl Moments {
-    fn of<T: Real>(points: ArrayView2<'_, T>, covariance: bool, observer: &dyn Observer) -> Result<Self, Cancelled> {
+    /// Of the points times `scale`.
+    fn of<T: Real>(
+        points: ArrayView2<'_, T>,
+        scale: f64,
+        covariance: bool,
+        observer: &dyn Observer,
+    ) -> Result<Self, Cancelled> {
         let columns = points.ncols();
         let finite = |part: ArrayView2<'_, T>| -> Vec<Array1<f64>> {
-            let rows = part.rows().into_iter().map(|row| row.mapv(Real::to_f64));
+            let rows = part.rows().into_iter().map(|row| row.mapv(|value| value.to_f64() * scale));
             rows.filter(|row| row.iter().all(|value| value.is_finite())).collect()
         };
         // Parts are added in their order: the result does not depend on the number of threads.
@@ -307,6 +329,20 @@ mod tests {
         points.column_mut(4).fill(3.0);
         let (found, left_out) = represented(&points, Frame::Whitened, Metric::Euclidean);
         assert_eq!((found.dim(), left_out), ((3000, 3), 2));
+    }
+
+    #[test]
+    fn very_large_and_very_small_values_are_represented_alike() {
+        let points = points();
+        for frame in [Frame::Raw, Frame::Whitened] {
+            let metric = if frame == Frame::Raw { Metric::Cosine } else { Metric::Euclidean };
+            let usual = represented(&points, frame, metric).0;
+            for factor in [1e200, 1e-200] {
+                let other = represented(&points.mapv(|value| factor * value), frame, metric).0;
+                let off = (&other - &usual).iter().fold(0.0, |off: f64, value| off.max(value.abs()));
+                assert!(off < 1e-8, "{frame} {factor:e}: {off}");
+            }
+        }
     }
 
     #[test]

@@ -104,10 +104,14 @@ pub fn plateau(scans: &[&[ScaleEstimate]]) -> Option<Plateau> {
             return Some(found);
         }
         let rises = 2 * rising > changes.len();
-        // Of scales that are all followed by a rise the last one.
-        if least.is_none_or(|(least_rises, least)| {
-            rises < least_rises || (rises == least_rises && (rises || change < least.change))
-        }) {
+        let better = |(least_rises, least): (bool, Plateau)| match (rises, least_rises) {
+            (false, true) => true,
+            (true, false) => false,
+            (false, false) => change < least.change,
+            // Of scales that are all followed by a rise the last one.
+            (true, true) => true,
+        };
+        if least.is_none_or(better) {
             least = Some((rises, found));
         }
     }

@@ -117,7 +117,8 @@ pub struct Sampling {
     pub mini_batch: Option<u64>,
     /// How many mini-batches there were.
     pub mini_batches: Option<u64>,
-    /// The largest relative change of TwoNN over the layers from one mini-batch to two together.
+    /// The largest relative change of the dimension over the layers, at the scale of the plan, from one mini-batch to two
+    /// together.
     pub change_with_size: Option<f64>,
 }
 

@@ -36,6 +36,7 @@ pub(super) fn warnings(
         few_points(hidden_states),
         scale(hidden_states, chosen),
         mini_batches(sampling),
+        too_wide(sampling),
         near,
         uncertain(blocks),
         duplicates,
@@ -81,13 +82,25 @@ fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     }
 }
 
+/// An interval that stayed wider than asked for.
+fn too_wide(sampling: Option<&Sampling>) -> Option<String> {
+    let sampling = sampling?;
+    let (until, width) = sampling.until.zip(sampling.width)?;
+    (width > until).then(|| {
+        format!(
+            "the widest interval is {width:.2} with all {} rows there are, wider than the {until} asked for",
+            sampling.rows
+        )
+    })
+}
+
 /// What averaging over mini-batches changes.
 fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
     let (rows, change) = sampling?.mini_batch.zip(sampling?.change_with_size)?;
     (change.abs() > BATCH_CHANGE).then(|| {
         format!(
-            "the dimensions are averages over mini-batches of {rows} rows, and at the nearest neighbours two of them together \
-             give up to {:+.0} %: all rows at once would give something else, at the scale of the plan less so",
+            "the dimensions are averages over mini-batches of {rows} rows, and two of them together give up to {:+.0} %: all rows \
+             at once would give something else, by more than the intervals say",
             100.0 * change
         )
     })

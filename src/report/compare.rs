@@ -261,6 +261,9 @@ fn differences(plans: &[Named<'_>]) -> Vec<String> {
             named("hidden state", states, a.hidden_states.len().min(b.hidden_states.len())),
             named("block", blocks, a.blocks.len().min(b.blocks.len())),
         );
+        if a.data.sha256 == b.data.sha256 {
+            text += "; they share their data, and are judged as if they did not";
+        }
         if a.scale.neighbours != b.scale.neighbours {
             text += "; they are read at different scales";
         }

@@ -73,6 +73,8 @@ struct Page {
     near: Vec<Near>,
     near_examples: Vec<(String, String)>,
     has_intervals: bool,
+    /// What intervals come from.
+    halves: &'static str,
     has_probabilities: bool,
     budget: Budget,
     layers: Vec<Layer>,
@@ -174,6 +176,10 @@ impl Page {
             scale: sentence(&scale_in_words(&plan.scale)),
             near: plan.hidden_states.iter().filter_map(near).collect(),
             near_examples: near_examples(plan),
+            halves: match plan.data.sampling.as_ref().and_then(|sampling| sampling.mini_batch) {
+                Some(_) => "the mini-batches",
+                None => "subsamples of the rows",
+            },
             has_intervals: plan.hidden_states.iter().any(|state| state.interval.is_some()),
             has_probabilities: plan.blocks.iter().any(|block| !block.rank_probabilities.is_empty()),
             budget: budget(plan),

@@ -36,6 +36,9 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What the sparks show: the dimension at these neighbours, from left to right.
+const BY_SCALE: &str = "1:2 … 32:64";
+
 /// One line of [`dimension_table`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DimensionRow {
@@ -76,7 +79,7 @@ pub fn dimension_table(rows: &[DimensionRow]) -> String {
     let non_finite = rows.iter().any(|row| row.non_finite > 0);
     let (sparks, scales) = sparks(rows.iter().map(|row| &row.scales[..]));
     let mut header = vec!["layer", "dimension", "95 % interval", "points"];
-    header.extend(scales.is_some().then_some("by scale"));
+    header.extend(scales.is_some().then_some(BY_SCALE));
     header.extend(duplicates.then_some("duplicates"));
     header.extend(non_finite.then_some("not finite"));
     let lines: Vec<Vec<String>> = rows
@@ -130,7 +133,7 @@ pub fn plan_table(plan: &Plan) -> String {
     };
     let rows: Vec<Vec<String>> = plan.hidden_states.iter().zip(sparks).map(line).collect();
     let mut header = vec!["layer", "dimension"];
-    header.extend(has_scales.is_some().then_some("by scale"));
+    header.extend(has_scales.is_some().then_some(BY_SCALE));
     header.extend(["difference", "rank", "probability", "weights"]);
     let table = table(&header, &[0, 1, 2, 3, 4, 5, 6], &rows);
     format!("{table}\n\n{}", scale_in_words(&plan.scale))
@@ -143,7 +146,8 @@ pub fn scale_in_words(scale: &PlanScale) -> String {
     let percent = |change: f64| format!("{:.0} %", 100.0 * change);
     let why = match (scale.chosen, scale.change) {
         (ScaleChoice::Plateau, Some(change)) => {
-            format!(", from which on they stay level ({} change to {far}:{})", percent(change), 2 * far)
+            let noise = if change > 0.1 { ", within its noise" } else { "" };
+            format!(", from which on they stay level ({} change to {far}:{}{noise})", percent(change), 2 * far)
         }
         (ScaleChoice::LeastChange, Some(change)) => format!(
             "; they are level at no scale, and change least there (by {} to {far}:{})",
