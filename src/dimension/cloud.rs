@@ -60,11 +60,13 @@ pub fn prepare<'a, T: Real>(
     let first = first_equal_row(points);
     let mut kept: Vec<u32> = finite.iter().copied().filter(|&row| first[row as usize] == row).collect();
     counts.duplicates = finite.len() - kept.len();
+    let mut engine = settings.engine;
     loop {
         if kept.len() < MINIMUM_POINTS {
             return Err(counts.too_few(kept.len()));
         }
-        let neighbours = nearest_in_rows(points, &kept, k.min(kept.len() - 1), settings.engine, observer)?;
+        let neighbours = nearest_in_rows(points, &kept, k.min(kept.len() - 1), engine, observer)?;
+        engine = neighbours.engine;
         let stays = not_within_noise(points, &kept, &neighbours, settings.noise);
         let near_duplicates = stays.iter().filter(|&&stays| !stays).count();
         if near_duplicates == 0 {

@@ -326,13 +326,13 @@ fn a_trial_says_what_it_found_and_is_left_out_where_no_tree_can_be_faster() {
         let found = nearest(points.view(), 2, Engine::Auto, &listener).unwrap();
         (found.engine, listener.0.into_inner().unwrap())
     };
-    let (engine, told) = said(10_000, 2);
+    let (engine, told) = said(20_000, 2);
     assert!(
-        told.len() == 1 && told[0].starts_with(&format!("neighbours by {engine}, by a trial with 4096 of 10000")),
+        told.len() == 1 && told[0].starts_with(&format!("neighbours by {engine}, by a trial with 8192 of 20000")),
         "{told:?}"
     );
-    assert_eq!(said(9_000, 2), (Engine::Exact, vec![]));
-    assert_eq!(said(10_000, 7), (Engine::Exact, vec![]));
+    assert_eq!(said(19_000, 2), (Engine::Exact, vec![]));
+    assert_eq!(said(20_000, 7), (Engine::Exact, vec![]));
 }
 
 /// Prim's algorithm on distances in float64: the lengths of the edges, ascending.

@@ -343,6 +343,22 @@ fn the_scale_is_where_the_dimension_is_level() {
 }
 
 #[test]
+fn a_layer_that_is_not_level_where_the_others_are_is_named() {
+    let mut generator = Lcg(21);
+    let mut layers: Vec<_> = [4, 5, 4].map(|dimension| generator.manifold(800, dimension)).to_vec();
+    layers.push(layers_with_pairs().remove(1));
+    let plan = plan(&layers, RankSettings { subsamples: 4, ..RankSettings::default() }).unwrap();
+    assert_eq!((plan.scale.neighbours, plan.scale.chosen), ((1, 2), ScaleChoice::Plateau));
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|warning| warning.starts_with("hidden state 3 is not level at the scale of the others")),
+        "{:?}",
+        plan.warnings
+    );
+}
+
+#[test]
 fn near_duplicates_are_told_by_their_effect_and_shown() {
     let layers = layers_with_pairs();
     let (names, blocks) = (names(2), blocks(1));

@@ -77,8 +77,7 @@ fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
             }
         }),
         ScaleChoice::Given => given(states, scale),
-        ScaleChoice::Plateau if near == 1 => decimation(states),
-        ScaleChoice::Plateau => None,
+        ScaleChoice::Plateau => rising(states, scale).or_else(|| decimation(states).filter(|_| near == 1)),
     }
 }
 
@@ -104,6 +103,26 @@ fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
             100.0 * change
         )
     })
+}
+
+/// Layers that still rise at the scale where most are level.
+fn rising(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
+    let rise = |state: &HiddenStateDimension| {
+        let place = state.neighbour_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
+        let (own, farther) = state.neighbour_scale.split_at(place + 1);
+        let highest = farther.iter().map(|at| at.dimension).fold(0.0, f64::max);
+        let dimension = own.last()?.dimension;
+        (highest > SCALE_FACTOR * dimension).then_some((state.index, dimension, highest))
+    };
+    let rising: Vec<_> = states.iter().filter_map(rise).collect();
+    let (index, dimension, highest) = rising.iter().copied().max_by(|a, b| (a.2 / a.1).total_cmp(&(b.2 / b.1)))?;
+    let named: Vec<String> = rising.iter().map(|(index, ..)| index.to_string()).collect();
+    let (states, verb) = if named.len() == 1 { ("hidden state", "is") } else { ("hidden states", "are") };
+    Some(format!(
+        "{states} {} {verb} not level at the scale of the others (hidden state {index}: {dimension:.1} there, {highest:.1} farther \
+         away): the ranks of the blocks beside depend on the scale",
+        named.join(", ")
+    ))
 }
 
 /// A scale that was asked for, where the next one says something else.
