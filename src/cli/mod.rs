@@ -6,6 +6,7 @@ mod arguments;
 pub mod config;
 mod context;
 mod dimension;
+mod dimensions;
 mod doctor;
 mod drawing;
 mod evaluate;
