@@ -48,6 +48,17 @@ pub trait Observer: Send + Sync {
     }
 }
 
+/// Stops when its observer does, and shows nothing: for stages within a stage.
+pub struct Unseen<'a>(pub &'a dyn Observer);
+
+impl Observer for Unseen<'_> {
+    fn observe(&self, _: Event<'_>) {}
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
 /// Ignores all progress and never stops.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;

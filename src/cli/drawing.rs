@@ -12,7 +12,7 @@ use rand_chacha::rand_core::SeedableRng;
 use crate::activations::{self, ExtractSettings, Manifest, MiniBatch, Store, stream_texts};
 use crate::dataset::{Label, Tokenizer, sample_rows};
 use crate::dimension::{FEWEST_BATCHES, MeasureSettings, Measurement, MiniBatches, NORMAL_QUANTILE, Scale, plateau};
-use crate::progress::{Event, Observer};
+use crate::progress::{Event, Observer, Unseen};
 use crate::rank::{RankError, Sampling, choose_scale, measure_hidden_states};
 
 use super::config::PlanSection;
@@ -224,14 +224,14 @@ impl Subject<'_> {
     /// Enters a mini-batch into the averages, and says whether they are certain enough.
     fn enter(&self, averages: &mut Vec<MiniBatches<f32>>, batch: &MiniBatch) -> Result<bool, RankError> {
         let observer = self.context.observer();
-        let quiet = Quiet(observer);
+        let within = Unseen(observer);
         if averages.is_empty() {
             averages.extend(batch.layers.iter().map(|layer| MiniBatches::new(self.measuring(), layer.ncols())));
         }
         for (hidden_state, (average, layer)) in averages.iter_mut().zip(&batch.layers).enumerate() {
             observer.check()?;
             let (points, _) = self.plan.representation().apply(layer.view(), observer)?;
-            average.push(points.view(), &quiet).map_err(|source| RankError::Dimension { hidden_state, source })?;
+            average.push(points.view(), &within).map_err(|source| RankError::Dimension { hidden_state, source })?;
         }
         let Some(width) = self.plan.until else { return Ok(false) };
         let curves: Vec<_> = averages.iter().map(MiniBatches::curve).collect();
@@ -294,17 +294,6 @@ impl Growth {
         observer
             .observe(Event::Notice(&format!("the widest interval is {found:.2} with {rows} of {total} rows{said}")));
         enough
-    }
-}
-
-/// Stops when its observer does; the stages of single mini-batches are not shown.
-struct Quiet<'a>(&'a dyn Observer);
-
-impl Observer for Quiet<'_> {
-    fn observe(&self, _: Event<'_>) {}
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
     }
 }
 

@@ -20,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
+use super::two_nn::ratios;
 use super::{
     Cloud, DimensionError, GRIDE_NEIGHBOURS, LayerDimension, MINIMUM_POINTS, NearDuplicates, Prepared, Scale,
     ScaleEstimate, TwoNn, dimension_of, gride_scan, near_duplicates, plateau, prepare,
@@ -331,15 +332,16 @@ fn decimation<T: Real>(
         if !mean.is_finite() {
             break;
         }
-        let squares: f64 = found.iter().map(|dimension| (dimension - mean).powi(2)).sum();
-        let spread = (found.len() > 1).then(|| (squares / (found.len() - 1) as f64).sqrt());
-        decimation.push(Decimated { points: size, dimension: mean, spread });
+        decimation.push(Decimated { points: size, dimension: mean, spread: spread(&found) });
     }
     Ok(decimation)
 }
 
-fn ratios(neighbours: &Neighbours) -> Vec<f64> {
-    neighbours.distances.rows().into_iter().map(|row| row[1] / row[0]).collect()
+/// Standard deviation; `None` with fewer than two values.
+pub(super) fn spread(values: &[f64]) -> Option<f64> {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
 /// Some of the points of the straight line, evenly spaced in `−ln(1 − i/N)`; the last one, at infinity, is left out.

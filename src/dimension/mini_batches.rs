@@ -7,7 +7,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
-use super::measure::{Decimated, Reading};
+use super::measure::{Decimated, Reading, spread};
 use super::{
     Counts, DimensionError, Estimate, LayerDimension, MeasureSettings, Measurement, NORMAL_QUANTILE, Scale,
     ScaleEstimate, measure,
@@ -169,11 +169,6 @@ impl<T: Real> MiniBatches<T> {
             .collect();
         let two_nn = self.two_nn();
         let points = counts.points() / self.measured.len().max(1);
-        let spread = |values: &[f64]| {
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
-        };
         let mut decimation = Vec::new();
         let paired: Vec<f64> = self.pairs.iter().filter_map(|pair| pair.dimension.dimension()).collect();
         if !paired.is_empty() {

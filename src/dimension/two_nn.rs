@@ -156,7 +156,7 @@ impl TwoNn {
 }
 
 /// `r₂/r₁` of every point; no distance is zero here.
-fn ratios(neighbours: &Neighbours) -> Vec<f64> {
+pub(super) fn ratios(neighbours: &Neighbours) -> Vec<f64> {
     neighbours.distances.rows().into_iter().map(|row| row[1] / row[0]).collect()
 }
 

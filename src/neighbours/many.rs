@@ -7,7 +7,6 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -22,6 +21,8 @@ use crate::progress::Observer;
 
 /// Blocks that first reaches come from.
 const NEAR_BLOCKS: usize = 6;
+/// Blocks that are put in order at once.
+const BLOCKS_AT_ONCE: usize = 256;
 /// Up to this many neighbours, lists in order are faster.
 pub(super) const FEW: usize = 8;
 
@@ -230,13 +231,11 @@ impl<'a, T: Real> Search<'a, T> {
 
     fn found(mut self, work: Work) -> Found {
         let (rows, k) = (self.coded.order.len(), self.k);
-        let candidates = std::mem::take(&mut self.candidates);
+        let mut candidates = std::mem::take(&mut self.candidates);
         let kept = AtomicU64::new(0);
-        // The candidates of a block go when its neighbours are there: both together would be much memory.
-        let settled = candidates.into_par_iter().enumerate().map(|(block, candidates)| {
+        let settle_block = |block: usize, candidates: Mutex<Vec<Candidates>>| {
             let candidates = candidates.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let places = self.coded.places(block);
-            let best = places.zip(candidates).map(|(place, candidates)| match candidates {
+            let best = self.coded.places(block).zip(candidates).map(|(place, candidates)| match candidates {
                 Candidates::Collected(mut all) => {
                     kept.fetch_add(all.len() as u64, Ordering::Relaxed);
                     self.settle(place, &mut all)
@@ -244,10 +243,15 @@ impl<'a, T: Real> Search<'a, T> {
                 Candidates::Settled(best) => best,
             });
             best.map(Best::into_sorted).collect::<Vec<_>>()
-        });
+        };
         let mut found = Found { squared: vec![0.0; rows * k], indices: vec![0; rows * k], work };
-        for (block, best) in settled.collect::<Vec<_>>().into_iter().enumerate() {
-            for (&row, best) in self.coded.order[block * BLOCK..].iter().zip(best) {
+        // Some blocks at a time, from the last: their candidates go when their neighbours are there.
+        while !candidates.is_empty() {
+            let first = candidates.len().saturating_sub(BLOCKS_AT_ONCE);
+            let part: Vec<_> = candidates.drain(first..).collect();
+            let settled: Vec<_> =
+                part.into_par_iter().enumerate().map(|(place, part)| settle_block(first + place, part)).collect();
+            for (&row, best) in self.coded.order[first * BLOCK..].iter().zip(settled.into_iter().flatten()) {
                 for (rank, (squared, neighbour)) in best.into_iter().enumerate() {
                     let at = row as usize * k + rank;
                     (found.squared[at], found.indices[at]) = (squared, neighbour);

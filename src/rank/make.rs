@@ -18,7 +18,7 @@ use crate::dimension::{
     ScaleEstimate, TwoNn, measure, plateau, standard_error,
 };
 use crate::onnx::Role;
-use crate::progress::{Cancelled, Event, Observer};
+use crate::progress::{Cancelled, Event, Observer, Unseen};
 
 /// All that a plan is made from, but the activations.
 #[derive(Clone)]
@@ -206,7 +206,7 @@ pub fn measure_hidden_states(
             }
             group.push(layer);
         }
-        let inner = Inner(observer);
+        let inner = Unseen(observer);
         let done = AtomicU64::new(measured.len() as u64);
         let found = group.into_par_iter().map(|layer| {
             let (points, _) = representation.apply(layer.view(), observer)?;
@@ -244,17 +244,6 @@ fn at_once(group: &[Array2<f32>]) -> usize {
 
 /// All layers that are measured at once hold about so many bytes.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 30;
-
-/// Asks the outer observer whether to stop; the stages of single layers are not shown.
-struct Inner<'a>(&'a dyn Observer);
-
-impl Observer for Inner<'_> {
-    fn observe(&self, _: Event<'_>) {}
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
 
 /// A layer that takes few values where others take many, as the embedding of a last token does.
 fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: usize, distinct: usize) -> Measurement {

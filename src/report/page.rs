@@ -43,6 +43,7 @@ pub(super) fn environment() -> Result<Environment<'static>, ReportError> {
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.add_template("report.html", include_str!("templates/report.html"))?;
     environment.add_template("compare.html", include_str!("templates/compare.html"))?;
+    environment.add_template("head.html", include_str!("templates/head.html"))?;
     environment.add_template("figures.html", include_str!("templates/figures.html"))?;
     environment.add_template("style.css", include_str!("templates/style.css"))?;
     Ok(environment)

@@ -14,6 +14,7 @@ mod language;
 mod merge;
 #[cfg(feature = "train")]
 mod operators;
+mod plans;
 #[cfg(feature = "train")]
 mod program;
 mod python;
