@@ -125,6 +125,31 @@ pub fn sha256_file(path: &Path) -> Result<String, FileError> {
     }
 }
 
+/// SHA-256 of bytes in hexadecimal, computed part by part; `next` is told before each part how many bytes are done.
+///
+/// # Errors
+/// Those of `next`, which end it.
+pub fn sha256_in_parts<E>(bytes: &[u8], mut next: impl FnMut(u64) -> Result<(), E>) -> Result<String, E> {
+    const PART: usize = 1 << 24;
+    let mut hasher = Sha256::new();
+    for (number, part) in bytes.chunks(PART).enumerate() {
+        next((number * PART) as u64)?;
+        hasher.update(part);
+    }
+    Ok(hexadecimal(&hasher.finalize()))
+}
+
+/// Tells the system that a mapped file is read here and there from now on: what lies around a place that is read is not
+/// wanted, and would drive out what is where memory is short.
+pub fn read_here_and_there(map: &memmap2::Mmap) {
+    #[cfg(unix)]
+    if let Err(error) = map.advise(memmap2::Advice::Random) {
+        tracing::debug!(%error, "advice about a mapped file was not taken");
+    }
+    #[cfg(not(unix))]
+    let _ = map;
+}
+
 /// SHA-256 of bytes in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use serde_json::Value;
 
 use super::CheckpointError;
-use crate::files::{FileError, write_atomically};
+use crate::files::{self, FileError, write_atomically};
 
 /// Headers larger than this are refused, as the reference implementation does.
 const MAXIMUM_HEADER: u64 = 100_000_000;
@@ -106,6 +106,13 @@ impl CheckpointFile {
         match &self.content {
             Content::Mapped(map) => map,
             Content::Owned(bytes) => bytes,
+        }
+    }
+
+    /// For tensors of which single rows are wanted, in any order.
+    pub fn read_here_and_there(&self) {
+        if let Content::Mapped(map) = &self.content {
+            files::read_here_and_there(map);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::progress::{Event, Observer};
 
 use super::arguments::{DimensionArguments, above_zero, subsamples};
 use super::context::Context;
-use super::dimensions::{Dimensions, Found, Layer};
+use super::dimensions::{Dimensions, Found, Layer, Origin};
 use super::drawing::{Growth, widest};
 use super::points::{Points, Source};
 
@@ -188,11 +188,21 @@ impl Estimators {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let estimators = Estimators::of(&arguments);
     let source = Source::open(&arguments.points, arguments.tensor.as_deref())?;
+    let origin = Origin {
+        gelora_version: env!("CARGO_PKG_VERSION"),
+        source: arguments.points.display().to_string(),
+        source_sha256: source.sha256(context.observer())?,
+        seed: arguments.seed,
+        subsamples: arguments.subsamples,
+        sample: arguments.drawing.sample,
+        until: arguments.drawing.until,
+        mini_batch: arguments.drawing.mini_batch,
+    };
     let found = match arguments.drawing.until {
         Some(width) => measure_until(context, &source, &estimators, &arguments.drawing, width)?,
         None => measure_layers(context, &source, &estimators, arguments.drawing.sample)?,
     };
-    let dimensions = Dimensions::new(&arguments.points, &arguments.dimension.section(), found)?;
+    let dimensions = Dimensions::new(origin, &arguments.dimension.section(), found)?;
     context.print(&dimensions, || dimensions.describe())
 }
 

@@ -1,7 +1,5 @@
 //! What `gelora dimension` found: as JSON, and in words.
 
-use std::path::Path;
-
 use anyhow::bail;
 use serde::Serialize;
 
@@ -18,12 +16,32 @@ const FEW_POINTS: usize = 500;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Dimensions {
-    pub(crate) source: String,
+    #[serde(flatten)]
+    pub(crate) origin: Origin,
     pub(crate) representation: Frame,
     pub(crate) metric: Metric,
     pub(crate) method: String,
+    /// Share of the largest ratios that the methods `linear` and `censored-mle` leave out.
+    pub(crate) discard: f64,
     pub(crate) scale: PlanScale,
     pub(crate) layers: Vec<Layer>,
+}
+
+/// From what the dimensions come.
+#[derive(Debug, Serialize)]
+pub(crate) struct Origin {
+    pub(crate) gelora_version: &'static str,
+    pub(crate) source: String,
+    /// Of the file, or of the manifest of a store.
+    pub(crate) source_sha256: String,
+    pub(crate) seed: u64,
+    pub(crate) subsamples: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sample: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mini_batch: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,7 +85,7 @@ pub(crate) struct Found {
 
 impl Dimensions {
     /// Chooses the scale, one for all layers, and reads the dimensions there.
-    pub(crate) fn new(source: &Path, settings: &PlanSection, found: Vec<Found>) -> anyhow::Result<Self> {
+    pub(crate) fn new(origin: Origin, settings: &PlanSection, found: Vec<Found>) -> anyhow::Result<Self> {
         let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), settings.scale());
         let layers = found.into_iter().map(|Found { mut layer, measurement, .. }| {
             if let Some(reading) = measurement.at(scale) {
@@ -88,10 +106,11 @@ impl Dimensions {
             Ok(layer)
         });
         Ok(Self {
-            source: source.display().to_string(),
+            origin,
             representation: settings.representation,
             metric: settings.metric,
             method: settings.method.to_string(),
+            discard: settings.discard,
             scale: chosen,
             layers: layers.collect::<anyhow::Result<_>>()?,
         })

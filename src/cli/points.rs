@@ -11,7 +11,11 @@ use ndarray_npy::{ViewNpyError, ViewNpyExt};
 
 use crate::activations::Store;
 use crate::checkpoint::{Checkpoint, ElementType};
-use crate::files::FileError;
+use crate::files::{FileError, read_here_and_there, sha256_file, sha256_in_parts};
+use crate::progress::{Event, Observer};
+
+/// Reading so many bytes takes long enough to be told about.
+const LONG: usize = 1 << 29;
 
 /// Where points come from.
 pub(crate) enum Source {
@@ -83,6 +87,25 @@ impl Source {
         Ok(Self::Tensors { path: path.into(), checkpoint: Box::new(checkpoint), names })
     }
 
+    /// SHA-256 of the file, or of the manifest of a store. To compute it the file is read from front to back; after that, here
+    /// and there.
+    pub(crate) fn sha256(&self, observer: &dyn Observer) -> anyhow::Result<String> {
+        match self {
+            Self::Store(store) => Ok(sha256_file(&store.path().join("manifest.json"))?),
+            Self::Npy { file, .. } => {
+                let hash = hashed(file, observer)?;
+                read_here_and_there(file);
+                Ok(hash)
+            }
+            Self::Tensors { checkpoint, .. } => {
+                let file = &checkpoint.files()[0];
+                let hash = hashed(file.bytes(), observer)?;
+                file.read_here_and_there();
+                Ok(hash)
+            }
+        }
+    }
+
     /// What the sets of points are called, one after the other.
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
@@ -139,6 +162,27 @@ impl Source {
             }
         }
     }
+}
+
+/// The hash of bytes, with progress where it takes seconds.
+fn hashed(bytes: &[u8], observer: &dyn Observer) -> anyhow::Result<String> {
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    let long = bytes.len() > LONG;
+    if long {
+        let total = Some(megabytes(bytes.len() as u64));
+        observer.observe(Event::Begin { stage: "reading points", total, done: 0, unit: "MB" });
+    }
+    let hash = sha256_in_parts(bytes, |done| {
+        if long {
+            observer.observe(Event::Advance { done: megabytes(done), detail: "" });
+        }
+        observer.check()
+    })?;
+    if long {
+        observer.observe(Event::Advance { done: megabytes(bytes.len() as u64), detail: "" });
+        observer.observe(Event::End);
+    }
+    Ok(hash)
 }
 
 fn unreadable(path: &Path, error: &ViewNpyError) -> anyhow::Error {

@@ -5,7 +5,8 @@
 //! 2. Of two blocks, every pair of rows is compared by its codes ([`super::kernel`]); each pair of blocks is looked at once,
 //!    near ones first, and not at all where their boxes are too far apart.
 //! 3. What the codes cannot exclude is measured: in float32 as far as that tells it to be too far, then in float64
-//!    ([`super::direct`]).
+//!    ([`super::direct`]). Or its distance is bounded from both sides, by these codes if they hold all coordinates, by finer
+//!    ones ([`super::whole`]) if not, and the seeker measures what it keeps.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use super::direct::Points;
 use super::embedding::{Embedding, Space};
 use super::kernel::{BLOCK, Pair, Scratch, Way, pairs_within};
 use super::order::{Boxes, near_rows_together};
+use super::whole::WholeCodes;
 use super::{NeighbourError, Real, Work};
 use crate::progress::{Event, Observer};
 
@@ -28,8 +30,8 @@ pub(super) struct Coded<'a, T> {
     boxes: Boxes,
     /// `[blocks]`: by how much a gap between boxes may be too large.
     gap_errors: Vec<f64>,
-    /// Whether codes tell how far pairs are at most, too.
-    pub bounds_both_ways: bool,
+    /// What tells how far pairs are at most, too, where that was asked for and the codes of the blocks do not.
+    pub whole: Option<WholeCodes>,
 }
 
 /// Who looks for what in a pass over all pairs.
@@ -43,22 +45,17 @@ pub(super) trait Seeker<T: Real>: Sync {
     /// Whether a pair of places counts at all.
     fn counts(&self, one: usize, other: usize) -> bool;
 
-    /// The squared distance of two points, in scaled units; `None` where it exceeds `reach`. In float64, unless the seeker can do
-    /// with less.
-    fn measure(&self, points: &Points<'_, T>, a: usize, b: usize, reach: f64) -> Option<f64> {
-        points.squared_distance_within(a, b, reach)
-    }
-
     /// Whether pairs are taken with the bounds of their codes, unmeasured.
     fn takes_bounds(&self) -> bool {
         false
     }
 
-    /// Takes pairs with bounds of their distances.
+    /// Takes pairs with bounds of their distances, if those are what it takes.
     fn take_bounds(&self, _a: usize, _b: usize, _pairs: &[(u8, u8, (f32, f32))]) {}
 
-    /// Takes pairs (row in block `a`, row in block `b`, squared distance) that were within reach of one of the two.
-    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]);
+    /// Takes pairs (row in block `a`, row in block `b`, squared distance in scaled units) that were within reach of one of the
+    /// two.
+    fn take(&self, _a: usize, _b: usize, _pairs: &[(u8, u8, f64)]) {}
 }
 
 impl<'a, T: Real> Coded<'a, T> {
@@ -76,8 +73,28 @@ impl<'a, T: Real> Coded<'a, T> {
             .par_chunks(BLOCK)
             .map(|rows| embedding.leading_error(rows.iter().map(|&row| distances[row as usize]).fold(0.0, f64::max)))
             .collect();
-        let bounds_both_ways = embedding.keeps_distances();
-        Self { points, codes, order, boxes, gap_errors, bounds_both_ways }
+        Self { points, codes, order, boxes, gap_errors, whole: None }
+    }
+
+    /// The same with bounds of distances from below and above.
+    pub fn with_bounds_both_ways(way: Way, points: &'a Points<'a, T>, embedding: &Embedding<'a, T>) -> Self {
+        let coded = Self::new(way, points, embedding);
+        let whole = || WholeCodes::of(&embedding.all_coordinates(), &coded.order, way);
+        Self { whole: (!embedding.keeps_distances()).then(whole), ..coded }
+    }
+
+    /// Between which distances a pair lies whose squared distance by the codes of the blocks is known; only for points that
+    /// were coded [with bounds both ways](Self::with_bounds_both_ways).
+    pub fn bounds(&self, frame: &Frame, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
+        match &self.whole {
+            Some(whole) => whole.bounds(i, j),
+            None => self.codes.bounds(frame, (i, j), squared),
+        }
+    }
+
+    /// The points, and the row at every place.
+    pub fn into_points(self) -> (&'a Points<'a, T>, Vec<u32>) {
+        (self.points, self.order)
     }
 
     pub fn blocks(&self) -> usize {
@@ -148,12 +165,16 @@ impl<'a, T: Real> Coded<'a, T> {
                 continue;
             }
             if by_codes {
-                bounded.push((pair.first, pair.second, self.codes.bounds(frame, (i, j), pair.squared)));
+                work.measured += 1;
+                let bounds = self.bounds(frame, (i, j), pair.squared);
+                if f64::from(bounds.0) <= reach {
+                    bounded.push((pair.first, pair.second, bounds));
+                }
                 continue;
             }
             work.measured += 1;
             let (x, y) = (self.order[i] as usize, self.order[j] as usize);
-            if let Some(squared) = seeker.measure(self.points, x, y, reach) {
+            if let Some(squared) = self.points.squared_distance_within(x, y, reach) {
                 measured.push((pair.first, pair.second, squared));
             }
         }

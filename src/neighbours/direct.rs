@@ -36,31 +36,6 @@ impl<T: Real> Points<'_, T> {
         squared_distance(self.row(a), self.row(b), self.scale, limit)
     }
 
-    /// Squared distance in scaled units, off by no more than [`Points::error_in_single`]; `None` where the distance surely
-    /// exceeds `reach`.
-    pub fn squared_in_single(&self, a: usize, b: usize, reach: f64) -> Option<f32> {
-        let (a, b) = (self.row(a), self.row(b));
-        if let (Some(a), Some(b)) = (T::as_single(a), T::as_single(b))
-            && single::fits(self.scale)
-        {
-            let squared = single::squared_within(a, b, reach / self.scale)?;
-            return Some((f64::from(squared) * self.scale * self.scale) as f32);
-        }
-        let limit = reach * reach;
-        let squared = squared_distance(a, b, self.scale, limit);
-        (squared <= limit).then_some(squared as f32)
-    }
-
-    /// By how much [`Points::squared_in_single`] may be off: a share of the squared distance, and what underflows.
-    pub fn error_in_single(&self) -> (f64, f64) {
-        let (share, least) = match T::as_single(self.row(0)) {
-            Some(_) if single::fits(self.scale) => single::error(self.columns(), self.scale),
-            _ => (0.0, 0.0),
-        };
-        // The result is rounded to float32 once more.
-        (share + 2.0 * f64::from(f32::EPSILON), least + f64::from(f32::MIN_POSITIVE))
-    }
-
     /// Squared distance in scaled units, `None` where the distance exceeds `reach`, in scaled units too.
     pub fn squared_distance_within(&self, a: usize, b: usize, reach: f64) -> Option<f64> {
         let (a, b) = (self.row(a), self.row(b));
@@ -139,14 +114,6 @@ mod single {
         exceeds(a, b, limit(a.len(), reach))
     }
 
-    /// The squared distance to within the error, `None` where it surely exceeds that of `reach`.
-    #[inline]
-    pub fn squared_within(a: &[f32], b: &[f32], reach: f64) -> Option<f32> {
-        let limit = limit(a.len(), reach);
-        let squared = sum_until(a, b, limit);
-        (squared <= limit).then_some(squared)
-    }
-
     /// What a squared distance exceeds only where the distance surely exceeds `reach`.
     #[inline]
     fn limit(columns: usize, reach: f64) -> f32 {
@@ -154,17 +121,11 @@ mod single {
         ((reach * reach * (1.0 + 2.0 * roundings(columns))) as f32).next_up()
     }
 
-    /// By how much a squared distance may be off, in units of differences times `scale`: a share of it, and what underflows.
-    pub fn error(columns: usize, scale: f64) -> (f64, f64) {
-        (2.0 * roundings(columns), columns as f64 * f64::from(f32::MIN_POSITIVE) * scale * scale)
-    }
-
     /// Twice as much as a sum may be off, relatively.
     fn roundings(columns: usize) -> f64 {
         (columns / LANES + 16) as f64 * f64::from(f32::EPSILON) / 2.0
     }
 
-    // With its own loop: one that hands out the sum as well takes a third longer.
     for_widest_vectors! {
         fn exceeds(a: &[f32], b: &[f32], limit: f32) -> bool {
             let mut sums = [0.0f32; LANES];
@@ -186,32 +147,6 @@ mod single {
                 }
             }
             false
-        }
-    }
-
-    for_widest_vectors! {
-        fn sum_until(a: &[f32], b: &[f32], limit: f32) -> f32 {
-            let mut sums = [0.0f32; LANES];
-            let mut sum = 0.0;
-            for (a, b) in a.chunks(STEP).zip(b.chunks(STEP)) {
-                let (whole_a, rest_a) = a.as_chunks::<LANES>();
-                let (whole_b, rest_b) = b.as_chunks::<LANES>();
-                for (a, b) in whole_a.iter().zip(whole_b) {
-                    for lane in 0..LANES {
-                        let difference = a[lane] - b[lane];
-                        sums[lane] += difference * difference;
-                    }
-                }
-                for (lane, (a, b)) in rest_a.iter().zip(rest_b).enumerate() {
-                    let difference = a - b;
-                    sums[lane] += difference * difference;
-                }
-                sum = total(&sums);
-                if sum > limit {
-                    return sum;
-                }
-            }
-            sum
         }
     }
 

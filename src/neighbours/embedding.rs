@@ -101,6 +101,11 @@ impl<'a, T: Real> Embedding<'a, T> {
         Self { points, centring, axes: None, mixing: Mixing::new(columns), width, widest }
     }
 
+    /// All coordinates of the same points.
+    pub fn all_coordinates(&self) -> Embedding<'a, T> {
+        Self::whole(self.points, self.centring)
+    }
+
     /// Whether the vectors are as far apart as the points, and not only no farther.
     pub fn keeps_distances(&self) -> bool {
         self.axes.is_none()

@@ -55,9 +55,11 @@ fn search_distinct<T: Real>(
     let start = Instant::now();
     let embedding = means.embedding(points, centring, k);
     tracing::debug!(coordinates = embedding.width, seconds = start.elapsed().as_secs_f64(), "coordinates chosen");
-    let coded = Coded::new(means.codes, points, &embedding);
+    let many = k > many::FEW;
+    let code = if many { Coded::with_bounds_both_ways } else { Coded::new };
+    let coded = code(means.codes, points, &embedding);
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), "points coded");
-    let found = if k > many::FEW { many::nearest(&coded, k, observer)? } else { nearest(&coded, k, observer)? };
+    let found = if many { many::nearest(coded, k, observer)? } else { nearest(&coded, k, observer)? };
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), work = ?found.work, "neighbours found");
     Ok(found)
 }

@@ -5,6 +5,7 @@
 //! is left is measured by direct difference in float64. Ties go to the smaller index.
 
 mod axes;
+mod candidates;
 mod centred;
 mod coded;
 mod codes;
@@ -25,6 +26,7 @@ mod trees;
 mod trial;
 mod twins;
 mod vectors;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -101,7 +103,8 @@ pub struct Neighbours {
 pub struct Work {
     /// Pairs that were compared by their codes; the others are in blocks that are too far apart.
     pub compared: u64,
-    /// Pairs that the codes could not exclude, and that were measured in float32.
+    /// Pairs that the codes could not exclude, and that were looked at closely: in float32, or with many neighbours by bounds of
+    /// their own from both sides.
     pub measured: u64,
     /// Pairs that this could not exclude either: measured in float64, or with many neighbours kept until the end to be so.
     pub settled: u64,

@@ -197,6 +197,32 @@ fn many_neighbours_agree_with_brute_force() {
     }
 }
 
+/// Distances lie between the bounds of the codes of all coordinates, and these are close.
+#[test]
+fn fine_codes_bound_distances_both_ways() {
+    for (number, shape) in SHAPES.into_iter().enumerate() {
+        let points = points(shape, 60, 5 + 30 * number, lcg(60 + number as u64));
+        let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
+        let centring = centred::Centring::of(&rows).unwrap();
+        let points = direct::Points { rows, scale: centring.scale };
+        let order: Vec<u32> = (0..60).rev().collect();
+        let lengths: Vec<f64> =
+            (0..60).map(|row| centring.row(points.row(row)).map(|value| value * value).sum::<f64>().sqrt()).collect();
+        for way in kernel::Way::all() {
+            let codes = whole::WholeCodes::of(&embedding::Embedding::whole(&points, &centring), &order, way);
+            for (i, &a) in order.iter().enumerate() {
+                for (j, &b) in order.iter().enumerate().skip(i + 1) {
+                    let distance = points.squared_distance(a as usize, b as usize, f64::INFINITY).sqrt();
+                    let (lower, upper) = codes.bounds(i, j);
+                    assert!(f64::from(lower) <= distance && distance <= f64::from(upper), "{shape:?}");
+                    let length = lengths[a as usize] + lengths[b as usize];
+                    assert!(f64::from(upper - lower) <= 4e-3 * length + 1e-30, "{shape:?}: {lower} {upper} {length}");
+                }
+            }
+        }
+    }
+}
+
 /// Points on the axes: all are equally far from each other, and only their numbers tell which of them are the nearest.
 #[test]
 fn many_ties_go_to_the_smaller_rows() {

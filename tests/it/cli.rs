@@ -298,6 +298,8 @@ fn a_plan_is_made_with_all_its_files_and_again_from_its_store() {
 
     let output = gelora().arg("dimension").arg(out.join("store")).args(["--json", "-q"]).assert().success().stderr("");
     let dimensions: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let manifest = gelora::files::sha256_file(&out.join("store/manifest.json")).unwrap();
+    assert_eq!(dimensions["source_sha256"], manifest);
     for (layer, planned) in
         dimensions["layers"].as_array().unwrap().iter().zip(json["hidden_states"].as_array().unwrap())
     {
@@ -352,6 +354,8 @@ fn points_of_files_have_dimensions() {
     let layers = |path: &Path| {
         let output = gelora().arg("dimension").arg(path).args(["--also", "all", "--json", "-q"]).assert().success();
         let json: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        assert_eq!(json["source_sha256"], gelora::files::sha256_file(path).unwrap());
+        assert_eq!(json["gelora_version"], env!("CARGO_PKG_VERSION"));
         json["layers"].as_array().unwrap().clone()
     };
     let (mut single, double, tensors) = (layers(&single), layers(&double), layers(&tensors));
