@@ -109,6 +109,16 @@ impl Candidates {
     }
 }
 
+/// Gives freed memory back to the system, which the allocator of glibc keeps otherwise: what follows a search of very many
+/// points reads them from a file, whose pages need it.
+pub(super) fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -87,11 +87,13 @@ fn chosen<'a, T: Real>(means: Means, points: &'a Points<'a, T>, centring: &'a Ce
     let (query_coordinates, coordinates) = (query_rows.dot(&axes.values.t()), sample.dot(&axes.values.t()));
     let left =
         shares((query_coordinates.view(), &query_squares), (coordinates.view(), &squares), &near, &counts, CODES_LOSE);
-    let (leaves, longer, measure) = match k > many::FEW {
-        true => (WHOLE_LEAVES_OF_MANY, REACHES_OF_MANY_ARE_LONGER, 35.0 + 0.025 * columns as f64),
-        false => (WHOLE_LEAVES, REACHES_ARE_LONGER, 55.0 + 0.1 * columns as f64),
+    let many = k > many::FEW;
+    let (leaves, longer) = match many {
+        true => (WHOLE_LEAVES_OF_MANY, REACHES_OF_MANY_ARE_LONGER),
+        false => (WHOLE_LEAVES, REACHES_ARE_LONGER),
     };
-    let cost = |coordinates: usize, left: f64| pairs * (compare_cost(means.codes, coordinates) + left * measure);
+    let look = look_cost(columns, many);
+    let cost = |coordinates: usize, left: f64| pairs * (compare_cost(means.codes, coordinates) + left * look);
     let whole = cost(columns, (leaves * k as f64 / rows as f64).min(1.0));
     let few = counts.iter().zip(&left).map(|(&count, &left)| {
         let turning = rows as f64 * columns as f64 * (count as f64 * TURN_COST + 1.0);
@@ -129,6 +131,14 @@ fn compare_cost(way: Way, coordinates: usize) -> f64 {
         Way::Portable => (1.5, 0.06),
     };
     fixed + each * coordinates as f64
+}
+
+/// Of looking closely at one pair: of measuring it, or with many neighbours of bounding its distance by finer codes.
+fn look_cost(columns: usize, many: bool) -> f64 {
+    match many {
+        true => 35.0 + 0.025 * columns as f64,
+        false => 55.0 + 0.1 * columns as f64,
+    }
 }
 
 /// The distance of the k-th neighbour of some rows, in scaled units.

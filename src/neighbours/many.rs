@@ -4,13 +4,13 @@
 //! and with the bounds of their codes only. When there is no more room, those go that are surely farther than the k-th. What is
 //! left at the end is measured in float64, nearest first, as long as it may count: until then the points are not looked at.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::candidates::{Candidate, Candidates};
+use super::candidates::{Candidate, Candidates, give_memory_back};
 use super::coded::{Coded, Seeker, locked};
 use super::codes::Frame;
 use super::direct::{Best, Points};
@@ -214,20 +214,26 @@ impl<'a, T: Real> Search<'a, T> {
 
 /// The neighbours. They take the places of the candidates first, and are all there before they are put in the order of the
 /// points: where memory is short, what is left of it is for reading the points.
-fn found<T: Real>(truth: Truth<'_, T>, mut blocks: Vec<Mutex<Block>>, work: Work) -> Found {
+fn found<T: Real>(truth: Truth<'_, T>, blocks: Vec<Mutex<Block>>, work: Work) -> Found {
     let (order, k) = (truth.order, truth.k);
     let rows = order.len();
     let kept = AtomicU64::new(0);
-    blocks.par_iter_mut().enumerate().for_each(|(number, block)| {
-        let Block { candidates, settled } = block.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (row, (place, settled)) in (number * BLOCK..rows).zip(settled).enumerate() {
-            let best = settled.take().unwrap_or_else(|| {
-                kept.fetch_add(candidates.row(row).len() as u64, Ordering::Relaxed);
-                truth.settle(place, candidates.row_mut(row))
-            });
-            let nearest = best.into_sorted();
-            for (candidate, (squared, neighbour)) in candidates.row_mut(row).iter_mut().zip(nearest) {
-                *candidate = Candidate::neighbour(neighbour, squared);
+    // All threads work on blocks that are near each other, so that they read the same points.
+    let next = AtomicUsize::new(0);
+    (0..rayon::current_num_threads()).into_par_iter().with_max_len(1).for_each(|_| {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(block) = blocks.get(number) else { break };
+            let Block { candidates, settled } = &mut *locked(block);
+            for (row, (place, settled)) in (number * BLOCK..rows).zip(settled).enumerate() {
+                let best = settled.take().unwrap_or_else(|| {
+                    kept.fetch_add(candidates.row(row).len() as u64, Ordering::Relaxed);
+                    truth.settle(place, candidates.row_mut(row))
+                });
+                let nearest = best.into_sorted();
+                for (candidate, (squared, neighbour)) in candidates.row_mut(row).iter_mut().zip(nearest) {
+                    *candidate = Candidate::neighbour(neighbour, squared);
+                }
             }
         }
     });
@@ -241,6 +247,7 @@ fn found<T: Real>(truth: Truth<'_, T>, mut blocks: Vec<Mutex<Block>>, work: Work
             }
         }
     }
+    give_memory_back();
     found.work.settled = kept.into_inner();
     found
 }
