@@ -2,7 +2,7 @@
 //!
 //! Where many neighbours are wanted, most of the time goes into candidates that do not stay. So they are collected without order
 //! and with the bounds of their codes only. When there is no more room, those go that are surely farther than the k-th. What is
-//! left at the end is measured in float64, nearest first, as long as it may count: until then the points are not looked at.
+//! left at the end is measured in float64, nearest first, as long as it may count: before that only rows with very many that are equally far are measured.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
