@@ -1,8 +1,7 @@
 //! Neighbours that may count for the rows of a block, with bounds of their distances, in any order.
 
-use super::codes::round_up;
-use super::exact::UP;
 use super::kernel::BLOCK;
+use super::reach::{at_least, at_most};
 
 /// A neighbour that may count, with bounds of its distance; in the end, one that counts, with its squared distance.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,7 +18,7 @@ impl Candidate {
 
     /// With bounds as narrow as float32 has them, from a distance in float64.
     pub fn measured(row: u32, distance: f64) -> Self {
-        Self::new(row, (-round_up(-distance / UP), round_up(distance * UP)))
+        Self::new(row, (at_least(distance), at_most(distance)))
     }
 
     pub fn lower(self) -> f32 {

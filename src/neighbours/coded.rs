@@ -35,7 +35,10 @@ pub(super) struct Coded<'a, T> {
 }
 
 /// Who looks for what in a pass over all pairs.
-pub(super) trait Seeker<T: Real>: Sync {
+pub(super) trait Seeker: Sync {
+    /// What it learns of a pair that the codes do not exclude.
+    type Seen;
+
     /// The largest distance that may still count for a place. It may fall during the pass.
     fn reach(&self, place: usize) -> f64;
 
@@ -45,17 +48,11 @@ pub(super) trait Seeker<T: Real>: Sync {
     /// Whether a pair of places counts at all.
     fn counts(&self, one: usize, other: usize) -> bool;
 
-    /// Whether pairs are taken with the bounds of their codes, unmeasured.
-    fn takes_bounds(&self) -> bool {
-        false
-    }
+    /// Looks at a pair of places, `squared` apart by its codes, that may be within `reach`; `None` where it is not.
+    fn look(&self, frame: &Frame, places: (usize, usize), squared: f32, reach: f64) -> Option<Self::Seen>;
 
-    /// Takes pairs with bounds of their distances, if those are what it takes.
-    fn take_bounds(&self, _a: usize, _b: usize, _pairs: &[(u8, u8, (f32, f32))]) {}
-
-    /// Takes pairs (row in block `a`, row in block `b`, squared distance in scaled units) that were within reach of one of the
-    /// two.
-    fn take(&self, _a: usize, _b: usize, _pairs: &[(u8, u8, f64)]) {}
+    /// Takes pairs (row in block `a`, row in block `b`, what was seen) that were within reach of one of the two.
+    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, Self::Seen)]);
 }
 
 impl<'a, T: Real> Coded<'a, T> {
@@ -92,6 +89,11 @@ impl<'a, T: Real> Coded<'a, T> {
         }
     }
 
+    /// The squared distance of two places in scaled units, measured in float64, if it is within reach.
+    pub fn squared_distance_within(&self, (i, j): (usize, usize), reach: f64) -> Option<f64> {
+        self.points.squared_distance_within(self.order[i] as usize, self.order[j] as usize, reach)
+    }
+
     /// The points, and the row at every place.
     pub fn into_points(self) -> (&'a Points<'a, T>, Vec<u32>) {
         (self.points, self.order)
@@ -107,7 +109,7 @@ impl<'a, T: Real> Coded<'a, T> {
     }
 
     /// Shows the seeker every pair that may be within its reach.
-    pub fn pass(&self, seeker: &impl Seeker<T>, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
+    pub fn pass(&self, seeker: &impl Seeker, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
         let blocks = self.blocks();
         let total = (blocks * (blocks + 1) / 2) as u64;
         let next = Mutex::new((0, 0));
@@ -138,12 +140,12 @@ impl<'a, T: Real> Coded<'a, T> {
         Ok(work)
     }
 
-    fn compare(&self, a: usize, b: usize, seeker: &impl Seeker<T>, space: &mut Workspace) {
+    fn compare<S: Seeker>(&self, a: usize, b: usize, seeker: &S, space: &mut Workspace<S::Seen>) {
         let reach = seeker.block_reach(a).max(seeker.block_reach(b));
         if self.boxes.gap(a, b) > reach + self.gap_errors[a] + self.gap_errors[b] {
             return;
         }
-        let Workspace { frame, scratch, pairs, measured, bounded, work } = space;
+        let Workspace { frame, scratch, pairs, seen, work } = space;
         let rows = self.order.len();
         // Nobody looks for the neighbours of what only fills up the last block.
         let reach = |place: usize| if place < rows { seeker.reach(place) } else { f64::NEG_INFINITY };
@@ -152,9 +154,7 @@ impl<'a, T: Real> Coded<'a, T> {
         let pair = self.codes.pair(a, b);
         pairs_within(self.codes.way, pair, self.codes.width, &frame.terms(), scratch, pairs);
         work.compared += (BLOCK * BLOCK) as u64;
-        measured.clear();
-        bounded.clear();
-        let by_codes = seeker.takes_bounds();
+        seen.clear();
         for pair in pairs.iter().filter(|pair| a != b || pair.first < pair.second) {
             let (i, j) = (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
             if j >= rows || !seeker.counts(i, j) {
@@ -164,48 +164,34 @@ impl<'a, T: Real> Coded<'a, T> {
             if !self.codes.may_be_within(frame, (i, j), pair.squared, reach) {
                 continue;
             }
-            if by_codes {
-                work.measured += 1;
-                let bounds = self.bounds(frame, (i, j), pair.squared);
-                if f64::from(bounds.0) <= reach {
-                    bounded.push((pair.first, pair.second, bounds));
-                }
-                continue;
-            }
             work.measured += 1;
-            let (x, y) = (self.order[i] as usize, self.order[j] as usize);
-            if let Some(squared) = self.points.squared_distance_within(x, y, reach) {
-                measured.push((pair.first, pair.second, squared));
+            if let Some(found) = seeker.look(frame, (i, j), pair.squared, reach) {
+                seen.push((pair.first, pair.second, found));
             }
         }
-        if !bounded.is_empty() {
-            seeker.take_bounds(a, b, bounded);
-        }
-        if !measured.is_empty() {
-            work.settled += measured.len() as u64;
-            seeker.take(a, b, measured);
+        if !seen.is_empty() {
+            work.settled += seen.len() as u64;
+            seeker.take(a, b, seen);
         }
     }
 }
 
 /// What a thread works with.
-struct Workspace {
+struct Workspace<Seen> {
     frame: Box<Frame>,
     scratch: Scratch,
     pairs: Vec<Pair>,
-    measured: Vec<(u8, u8, f64)>,
-    bounded: Vec<(u8, u8, (f32, f32))>,
+    seen: Vec<(u8, u8, Seen)>,
     work: Work,
 }
 
-impl Workspace {
+impl<Seen> Workspace<Seen> {
     fn new() -> Self {
         Self {
             frame: Frame::new(),
             scratch: Scratch::default(),
             pairs: Vec::new(),
-            measured: Vec::new(),
-            bounded: Vec::new(),
+            seen: Vec::new(),
             work: Work::default(),
         }
     }

@@ -181,10 +181,7 @@ impl Codes {
     /// upper one up.
     pub fn bounds(&self, frame: &Frame, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
         let error = self.errors[i] + self.errors[j] + frame.lost;
-        let squared = f64::from(squared);
-        let lower = (squared - frame.rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
-        let upper = (squared + frame.rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
-        (-round_up(-lower.max(0.0)), round_up(upper))
+        between(f64::from(squared), frame.rounding, error)
     }
 
     /// The upper one of [`Codes::bounds`], quickly.
@@ -301,6 +298,14 @@ impl Difference {
         }
         Self { large, small, step, square, lost: lost.sqrt() * (1.0 + 1e-9) }
     }
+}
+
+/// Between which distances a pair lies whose codes are this far apart, squared: the lower bound rounded down, the upper one
+/// up.
+pub(super) fn between(squared: f64, rounding: f64, error: f64) -> (f32, f32) {
+    let lower = (squared - rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
+    let upper = (squared + rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
+    (-round_up(-lower.max(0.0)), round_up(upper))
 }
 
 /// The next float32 that is not smaller.

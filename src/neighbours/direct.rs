@@ -1,7 +1,5 @@
 //! Distances by direct difference in float64: the truth that the engines are held to.
 
-use ndarray::ArrayView1;
-
 use super::Real;
 use super::rows::Rows;
 use super::vectors::for_widest_vectors;
@@ -161,14 +159,6 @@ mod single {
             half /= 2;
         }
         sums[0]
-    }
-}
-
-/// Squared distance of two rows of any layout, unscaled.
-pub(super) fn squared_distance_of_views<T: Real>(a: ArrayView1<'_, T>, b: ArrayView1<'_, T>) -> f64 {
-    match (a.as_slice(), b.as_slice()) {
-        (Some(a), Some(b)) => squared_distance(a, b, 1.0, f64::INFINITY),
-        _ => squared_distance(&a.to_vec(), &b.to_vec(), 1.0, f64::INFINITY),
     }
 }
 

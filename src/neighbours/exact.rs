@@ -3,25 +3,22 @@
 //! This is for few neighbours; [`super::many`] is for many. A row's reach, the distance of its k-th neighbour so far, shrinks while the pass goes on.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::centred::Centring;
 use super::coded::{Coded, Seeker, locked};
-use super::codes::{Frame, round_up};
+use super::codes::Frame;
 use super::coordinates::Means;
 use super::direct::Points;
 use super::kernel::{BLOCK, Scratch, squared_distances};
 use super::many;
+use super::reach::Reaches;
 use super::rows::Rows;
 use super::twins::Twins;
 use super::{Found, NeighbourError, Real, Work};
 use crate::progress::Observer;
-
-/// Reach is rounded to float32 after this factor, which covers the rounding of distances in float64.
-pub(super) const UP: f64 = 1.0 + 1e-9;
 
 pub(super) fn search<T: Real>(
     means: Means,
@@ -81,10 +78,8 @@ struct Search<'a, T> {
     k: usize,
     /// `[blocks]`
     lists: Vec<Mutex<Lists>>,
-    /// `[blocks · BLOCK]`: bits of a float32 that the distance of the k-th neighbour does not exceed.
-    reach: Vec<AtomicU32>,
-    /// `[blocks]`: the largest of a block.
-    block_reach: Vec<AtomicU32>,
+    /// What the distance of the k-th neighbour does not exceed.
+    reaches: Reaches,
 }
 
 /// The nearest rows so far of every row of a block.
@@ -124,13 +119,11 @@ impl Lists {
 
 impl<'a, T: Real> Search<'a, T> {
     fn new(coded: &'a Coded<'a, T>, k: usize) -> Self {
-        let infinite = || AtomicU32::new(f32::INFINITY.to_bits());
         Self {
             coded,
             k,
             lists: (0..coded.blocks()).map(|_| Mutex::new(Lists::new(k))).collect(),
-            reach: (0..coded.blocks() * BLOCK).map(|_| infinite()).collect(),
-            block_reach: (0..coded.blocks()).map(|_| infinite()).collect(),
+            reaches: Reaches::infinite(coded.blocks()),
         }
     }
 
@@ -153,15 +146,10 @@ impl<'a, T: Real> Search<'a, T> {
                 smallest(&squared[..rows], self.k, likely);
                 let others = likely.iter().map(|&(_, other)| places[other as usize] as usize);
                 let distances = others.map(|other| points.squared_distance(own as usize, other, f64::INFINITY));
-                lower(&self.reach[block * BLOCK + row], distances.fold(0.0, f64::max).sqrt());
+                self.reaches.lower(block * BLOCK + row, distances.fold(0.0, f64::max).sqrt());
             }
-            self.look_at_block(block);
+            self.reaches.look_at_block(block, self.coded.places(block));
         });
-    }
-
-    /// The largest reach of the rows of a block.
-    fn look_at_block(&self, block: usize) {
-        lower(&self.block_reach[block], self.coded.places(block).map(|row| load(&self.reach[row])).fold(0.0, f64::max));
     }
 
     /// Offers neighbours to rows of a block.
@@ -171,13 +159,13 @@ impl<'a, T: Real> Search<'a, T> {
         for (row, neighbour, squared) in neighbours {
             let row = usize::from(row);
             if lists.offer(row, squared, neighbour) {
-                lower(&self.reach[block * BLOCK + row], lists.limit(row).sqrt());
+                self.reaches.lower(block * BLOCK + row, lists.limit(row).sqrt());
                 changed = true;
             }
         }
         drop(lists);
         if changed {
-            self.look_at_block(block);
+            self.reaches.look_at_block(block, self.coded.places(block));
         }
     }
 
@@ -197,17 +185,23 @@ impl<'a, T: Real> Search<'a, T> {
     }
 }
 
-impl<T: Real> Seeker<T> for Search<'_, T> {
+impl<T: Real> Seeker for Search<'_, T> {
+    type Seen = f64;
+
     fn reach(&self, place: usize) -> f64 {
-        load(&self.reach[place])
+        self.reaches.of_place(place)
     }
 
     fn block_reach(&self, block: usize) -> f64 {
-        load(&self.block_reach[block])
+        self.reaches.of_block(block)
     }
 
     fn counts(&self, _: usize, _: usize) -> bool {
         true
+    }
+
+    fn look(&self, _: &Frame, (i, j): (usize, usize), _: f32, reach: f64) -> Option<f64> {
+        self.coded.squared_distance_within((i, j), reach)
     }
 
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]) {
@@ -229,13 +223,4 @@ fn smallest(values: &[f32], k: usize, found: &mut Vec<(f32, u32)>) {
             limit = found[found.len() - 1].0;
         }
     }
-}
-
-pub(super) fn load(reach: &AtomicU32) -> f64 {
-    f64::from(f32::from_bits(reach.load(Ordering::Relaxed)))
-}
-
-/// Distances are not negative: their bits are in the same order as they are.
-pub(super) fn lower(reach: &AtomicU32, distance: f64) {
-    reach.fetch_min(round_up(distance * UP).to_bits(), Ordering::Relaxed);
 }

@@ -183,63 +183,6 @@ fn dot(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).map(|(&a, &b)| i32::from(i16::from(a) * i16::from(b))).sum()
 }
 
-/// Fine codes of a row are filled up with zeros to a multiple of this.
-pub(super) const FINE_GROUP: usize = 128;
-
-/// A row of whole numbers `16 byte + half`, `0 ≤ half < 16`.
-#[derive(Clone, Copy)]
-pub(super) struct FineCodes<'a> {
-    /// `[width]`
-    pub bytes: &'a [i8],
-    /// `[width / 2]`: of every [`FINE_GROUP`] halves, the second half of them lies in the upper bits.
-    pub halves: &'a [u8],
-    /// The sum of the bytes.
-    pub sum: i32,
-}
-
-/// The scalar product of two rows of at most 65,536 whole numbers.
-#[inline]
-pub(super) fn fine_product(way: Way, a: FineCodes<'_>, b: FineCodes<'_>) -> i64 {
-    let width = a.bytes.len();
-    assert!(width == b.bytes.len() && width.is_multiple_of(FINE_GROUP));
-    assert!(2 * a.halves.len() == width && 2 * b.halves.len() == width);
-    match way {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: this way is chosen only where AVX-512 VNNI was found; lengths were checked.
-        Way::Avx512 => unsafe { avx512::fine_product(a, b) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: this way is chosen only where AVX2 was found.
-        Way::Avx2 => unsafe { fine_product_avx2(a, b) },
-        Way::Portable => fine_product_portable(a, b),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn fine_product_avx2(a: FineCodes<'_>, b: FineCodes<'_>) -> i64 {
-    fine_product_portable(a, b)
-}
-
-#[inline(always)]
-fn fine_product_portable(a: FineCodes<'_>, b: FineCodes<'_>) -> i64 {
-    const HALF: usize = FINE_GROUP / 2;
-    let number = |byte: i8, half: u8| 16 * i32::from(byte) + i32::from(half);
-    let mut product = 0;
-    for group in 0..a.bytes.len() / FINE_GROUP {
-        let (bytes, halves) = (group * FINE_GROUP..(group + 1) * FINE_GROUP, group * HALF..(group + 1) * HALF);
-        let (bytes_a, bytes_b) = (&a.bytes[bytes.clone()], &b.bytes[bytes]);
-        let (halves_a, halves_b) = (&a.halves[halves.clone()], &b.halves[halves]);
-        // Of so few products the sum fits.
-        let mut sum = 0;
-        for at in 0..HALF {
-            sum += number(bytes_a[at], halves_a[at] & 15) * number(bytes_b[at], halves_b[at] & 15);
-            sum += number(bytes_a[at + HALF], halves_a[at] >> 4) * number(bytes_b[at + HALF], halves_b[at] >> 4);
-        }
-        product += i64::from(sum);
-    }
-    product
-}
-
 /// Scalar products of every row of a block with two vectors of codes, `[BLOCK]` each.
 pub(super) fn products_with(
     way: Way,
@@ -270,7 +213,7 @@ mod avx512 {
 
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, BlockCodes, FINE_GROUP, FineCodes, GROUP, Pair, Scratch, Terms};
+    use super::{BLOCK, BlockCodes, GROUP, Pair, Scratch, Terms};
 
     /// Rows stored side by side: one vector.
     pub const PANEL: usize = 16;
@@ -419,38 +362,6 @@ mod avx512 {
     }
 
     /// # Safety
-    /// The processor has AVX-512 VNNI; both rows are as long, a multiple of `FINE_GROUP`, and at most 65,536.
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub unsafe fn fine_product(a: FineCodes<'_>, b: FineCodes<'_>) -> i64 {
-        let (flip, low) = (_mm512_set1_epi8(i8::MIN), _mm512_set1_epi8(15));
-        let zero = _mm512_setzero_si512();
-        // Of bytes, of bytes and halves, and of halves.
-        let (mut whole, mut mixed, mut fine) = ([zero; 2], [zero; 2], [zero; 2]);
-        for group in 0..a.bytes.len() / FINE_GROUP {
-            // SAFETY: groups stay inside the rows.
-            unsafe {
-                let load = |codes: &FineCodes<'_>, part: usize| {
-                    _mm512_loadu_si512(codes.bytes.as_ptr().add(group * FINE_GROUP + part * VECTOR).cast())
-                };
-                let halves = |codes: &FineCodes<'_>| {
-                    let both = _mm512_loadu_si512(codes.halves.as_ptr().add(group * VECTOR).cast());
-                    [_mm512_and_si512(both, low), _mm512_and_si512(_mm512_srli_epi32::<4>(both), low)]
-                };
-                let (halves_a, halves_b) = (halves(&a), halves(&b));
-                for part in 0..2 {
-                    let (bytes_a, bytes_b) = (load(&a, part), load(&b, part));
-                    whole[part] = _mm512_dpbusd_epi32(whole[part], _mm512_xor_si512(bytes_a, flip), bytes_b);
-                    mixed[0] = _mm512_dpbusd_epi32(mixed[0], halves_a[part], bytes_b);
-                    mixed[1] = _mm512_dpbusd_epi32(mixed[1], halves_b[part], bytes_a);
-                    fine[part] = _mm512_dpbusd_epi32(fine[part], halves_a[part], halves_b[part]);
-                }
-            }
-        }
-        let sum = |[one, other]: [__m512i; 2]| i64::from(_mm512_reduce_add_epi32(_mm512_add_epi32(one, other)));
-        256 * (sum(whole) - 128 * i64::from(b.sum)) + 16 * sum(mixed) + sum(fine)
-    }
-
-    /// # Safety
     /// The processor has AVX-512 VNNI; the block holds `BLOCK · width` codes in panels and `BLOCK` sums, vectors `width`
     /// codes; `width` is a multiple of `GROUP`.
     #[target_feature(enable = "avx512f,avx512vnni")]
@@ -498,35 +409,6 @@ mod tests {
             }
         }
         (codes, sums)
-    }
-
-    proptest! {
-        #[test]
-        fn every_way_gives_the_same_fine_products(
-            numbers in proptest::collection::vec((-2032i16..=2032, -2032i16..=2032), 1..1000),
-            extreme in any::<bool>(),
-        ) {
-            let width = numbers.len().next_multiple_of(FINE_GROUP);
-            let code = |values: Vec<i16>| {
-                let at = |place: usize| values.get(place).copied().unwrap_or(0);
-                let bytes: Vec<i8> = (0..width).map(|place| (at(place) >> 4) as i8).collect();
-                let half = |place: usize| (at(place) & 15) as u8;
-                let first = |place: usize| place / (FINE_GROUP / 2) * FINE_GROUP + place % (FINE_GROUP / 2);
-                let both = |place: usize| half(first(place)) | half(first(place) + FINE_GROUP / 2) << 4;
-                let halves: Vec<u8> = (0..width / 2).map(both).collect();
-                let sum = bytes.iter().map(|&byte| i32::from(byte)).sum();
-                (bytes, halves, sum)
-            };
-            let value = |value: i16| if extreme { value.signum() * 2032 } else { value };
-            let (a, b): (Vec<i16>, Vec<i16>) = numbers.iter().map(|&(a, b)| (value(a), value(b))).unzip();
-            let expected: i64 = a.iter().zip(&b).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum();
-            let ((bytes_a, halves_a, sum_a), (bytes_b, halves_b, sum_b)) = (code(a), code(b));
-            let a = FineCodes { bytes: &bytes_a, halves: &halves_a, sum: sum_a };
-            let b = FineCodes { bytes: &bytes_b, halves: &halves_b, sum: sum_b };
-            for way in Way::all() {
-                prop_assert_eq!(fine_product(way, a, b), expected, "{:?}", way);
-            }
-        }
     }
 
     proptest! {

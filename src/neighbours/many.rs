@@ -4,7 +4,7 @@
 //! and with the bounds of their codes only. When there is no more room, those go that are surely farther than the k-th. What is
 //! left at the end is measured in float64, nearest first, as long as it may count: before that only rows with very many that are equally far are measured.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ use super::candidates::{Candidate, Candidates, give_memory_back};
 use super::coded::{Coded, Seeker, locked};
 use super::codes::Frame;
 use super::direct::{Best, Points};
-use super::exact::{load, lower};
 use super::kernel::{BLOCK, Scratch, squared_distances};
+use super::reach::Reaches;
 use super::{Found, NeighbourError, Real, Work};
 use crate::progress::Observer;
 
@@ -84,10 +84,8 @@ struct Search<'a, T> {
     truth: Truth<'a, T>,
     /// `[blocks]`
     blocks: Vec<Mutex<Block>>,
-    /// `[blocks · BLOCK]`: bits of a float32 that the distance of the k-th neighbour does not exceed.
-    reach: Vec<AtomicU32>,
-    /// `[blocks]`: the largest of a block.
-    block_reach: Vec<AtomicU32>,
+    /// What the distance of the k-th neighbour does not exceed.
+    reaches: Reaches,
 }
 
 /// The neighbours of the rows of a block.
@@ -99,7 +97,6 @@ struct Block {
 
 impl<'a, T: Real> Search<'a, T> {
     fn new(coded: &'a Coded<'a, T>, k: usize) -> Self {
-        let infinite = || AtomicU32::new(f32::INFINITY.to_bits());
         let rows = coded.order.len();
         let room = (k * ROOM / 2).max(k + 2);
         let most = MEMORY / (rows * size_of::<Candidate>());
@@ -114,8 +111,7 @@ impl<'a, T: Real> Search<'a, T> {
             most_room,
             truth: Truth { points: coded.points, order: &coded.order, k },
             blocks: (0..coded.blocks()).map(|_| Mutex::new(block())).collect(),
-            reach: (0..coded.blocks() * BLOCK).map(|_| infinite()).collect(),
-            block_reach: (0..coded.blocks()).map(|_| infinite()).collect(),
+            reaches: Reaches::infinite(coded.blocks()),
         }
     }
 
@@ -151,15 +147,10 @@ impl<'a, T: Real> Search<'a, T> {
                         chosen.map(|&(_, other)| whole.bounds(place, other as usize).1).fold(0.0, f32::max)
                     }
                 };
-                lower(&self.reach[place], f64::from(reach));
+                self.reaches.lower(place, f64::from(reach));
             }
-            self.look_at_block(block);
+            self.reaches.look_at_block(block, self.coded.places(block));
         });
-    }
-
-    /// The largest reach of the rows of a block.
-    fn look_at_block(&self, block: usize) {
-        lower(&self.block_reach[block], self.coded.places(block).map(|row| load(&self.reach[row])).fold(0.0, f64::max));
     }
 
     /// Offers neighbours to rows of a block.
@@ -169,12 +160,12 @@ impl<'a, T: Real> Search<'a, T> {
         for (row, candidate) in neighbours {
             let row = usize::from(row);
             let place = number * BLOCK + row;
-            if f64::from(candidate.lower()) > load(&self.reach[place]) {
+            if f64::from(candidate.lower()) > self.reaches.of_place(place) {
                 continue;
             }
             if let Some(best) = &mut block.settled[row] {
                 best.offer(self.truth.squared(place, candidate.row, best.limit()), candidate.row);
-                lower(&self.reach[place], best.limit().sqrt());
+                self.reaches.lower(place, best.limit().sqrt());
                 changed = true;
             } else if block.candidates.push(row, candidate) {
                 self.thin_out(place, row, &mut block);
@@ -183,7 +174,7 @@ impl<'a, T: Real> Search<'a, T> {
         }
         drop(block);
         if changed {
-            self.look_at_block(number);
+            self.reaches.look_at_block(number, self.coded.places(number));
         }
     }
 
@@ -191,7 +182,7 @@ impl<'a, T: Real> Search<'a, T> {
     fn thin_out(&self, place: usize, row: usize, block: &mut Block) {
         let Block { candidates, settled } = block;
         let few = |candidates: &Candidates| candidates.row(row).len() <= (self.k + candidates.room()) / 2;
-        lower(&self.reach[place], f64::from(candidates.drop_farther(row, self.k)));
+        self.reaches.lower(place, f64::from(candidates.drop_farther(row, self.k)));
         if few(candidates) {
             return;
         }
@@ -203,10 +194,10 @@ impl<'a, T: Real> Search<'a, T> {
             let distance = self.truth.squared(place, candidate.row, f64::INFINITY).sqrt();
             *candidate = Candidate::measured(candidate.row, distance);
         }
-        lower(&self.reach[place], f64::from(candidates.drop_farther(row, self.k)));
+        self.reaches.lower(place, f64::from(candidates.drop_farther(row, self.k)));
         if !few(candidates) {
             let best = self.truth.settle(place, candidates.row_mut(row));
-            lower(&self.reach[place], best.limit().sqrt());
+            self.reaches.lower(place, best.limit().sqrt());
             settled[row] = Some(best);
         }
     }
@@ -252,24 +243,27 @@ fn found<T: Real>(truth: Truth<'_, T>, blocks: Vec<Mutex<Block>>, work: Work) ->
     found
 }
 
-impl<T: Real> Seeker<T> for Search<'_, T> {
+impl<T: Real> Seeker for Search<'_, T> {
+    type Seen = (f32, f32);
+
     fn reach(&self, place: usize) -> f64 {
-        load(&self.reach[place])
+        self.reaches.of_place(place)
     }
 
     fn block_reach(&self, block: usize) -> f64 {
-        load(&self.block_reach[block])
+        self.reaches.of_block(block)
     }
 
     fn counts(&self, _: usize, _: usize) -> bool {
         true
     }
 
-    fn takes_bounds(&self) -> bool {
-        true
+    fn look(&self, frame: &Frame, (i, j): (usize, usize), squared: f32, reach: f64) -> Option<(f32, f32)> {
+        let bounds = self.coded.bounds(frame, (i, j), squared);
+        (f64::from(bounds.0) <= reach).then_some(bounds)
     }
 
-    fn take_bounds(&self, a: usize, b: usize, pairs: &[(u8, u8, (f32, f32))]) {
+    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, (f32, f32))]) {
         let order = &self.coded.order;
         let candidate = |place: usize, bounds: (f32, f32)| Candidate::new(order[place], bounds);
         self.offer(a, pairs.iter().map(|&(i, j, bounds)| (i, candidate(b * BLOCK + usize::from(j), bounds))));

@@ -14,11 +14,13 @@ mod direct;
 mod embedding;
 mod equal;
 mod exact;
+mod fine;
 mod kernel;
 mod many;
 mod mixing;
 mod order;
 mod product;
+mod reach;
 mod real;
 mod rows;
 mod spanning_tree;
@@ -260,17 +262,6 @@ fn checked<T: Real, R>(
     };
     let centring = centred::Centring::of(&rows)?;
     search(&direct::Points { rows, scale: centring.scale }, &centring)
-}
-
-/// The `k` nearest of the rows `among` to row `row`, searched directly in float64: (distance, row number), nearest first.
-/// Fewer than `k` where `among` has fewer other rows. For small corrections to a search of many rows.
-pub fn nearest_among<T: Real>(points: ArrayView2<'_, T>, row: usize, among: &[u32], k: usize) -> Vec<(f64, u32)> {
-    let mut best = direct::Best::new(k);
-    let own = points.row(row);
-    for &other in among.iter().filter(|&&other| other as usize != row) {
-        best.offer(direct::squared_distance_of_views(own, points.row(other as usize)), other);
-    }
-    best.into_sorted().into_iter().map(|(squared, index)| (squared.sqrt(), index)).collect()
 }
 
 /// What an engine hands back: squared distances in scaled units, row by row.

@@ -7,16 +7,17 @@
 
 use std::cmp::Ordering;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU32;
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::coded::{Coded, Seeker, locked};
+use super::codes::Frame;
 use super::coordinates::Means;
 use super::direct::Points;
-use super::exact::{load, lower, nearest};
+use super::exact::nearest;
 use super::kernel::BLOCK;
+use super::reach::Reach;
 use super::rows::Rows;
 use super::twins::Twins;
 use super::{NeighbourError, Real, checked};
@@ -173,8 +174,8 @@ struct Round<'a, T> {
     label: Vec<u32>,
     /// `[components]`
     best: Vec<Mutex<Candidate>>,
-    /// `[components]`: bits of a float32 that the length of the best edge does not exceed.
-    reach: Vec<AtomicU32>,
+    /// `[components]`: what the length of the best edge does not exceed.
+    reach: Vec<Reach>,
     /// `[rows]`: whether a row may have a shorter edge than is known.
     open: Vec<bool>,
 }
@@ -197,7 +198,7 @@ impl<'a, T: Real> Round<'a, T> {
             coded,
             label,
             best: (0..count).map(|_| Mutex::new(NONE)).collect(),
-            reach: (0..count).map(|_| AtomicU32::new(f32::INFINITY.to_bits())).collect(),
+            reach: (0..count).map(|_| Reach::infinite()).collect(),
             open: Vec::new(),
         }
     }
@@ -212,7 +213,7 @@ impl<T: Real> Round<'_, T> {
         let mut best = locked(&self.best[component as usize]);
         if order_of(&edge, &best).is_lt() {
             *best = edge;
-            lower(&self.reach[component as usize], edge.0.sqrt());
+            self.reach[component as usize].lower(edge.0.sqrt());
         }
     }
 
@@ -221,10 +222,12 @@ impl<T: Real> Round<'_, T> {
     }
 }
 
-impl<T: Real> Seeker<T> for Round<'_, T> {
+impl<T: Real> Seeker for Round<'_, T> {
+    type Seen = f64;
+
     fn reach(&self, place: usize) -> f64 {
         let row = self.row(place);
-        if self.open[row] { load(&self.reach[self.label[row] as usize]) } else { f64::NEG_INFINITY }
+        if self.open[row] { self.reach[self.label[row] as usize].get() } else { f64::NEG_INFINITY }
     }
 
     fn block_reach(&self, block: usize) -> f64 {
@@ -233,6 +236,10 @@ impl<T: Real> Seeker<T> for Round<'_, T> {
 
     fn counts(&self, one: usize, other: usize) -> bool {
         self.label[self.row(one)] != self.label[self.row(other)]
+    }
+
+    fn look(&self, _: &Frame, (i, j): (usize, usize), _: f32, reach: f64) -> Option<f64> {
+        self.coded.squared_distance_within((i, j), reach)
     }
 
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]) {

@@ -317,13 +317,6 @@ fn columns_in_any_order_of_memory() {
 }
 
 #[test]
-fn neighbours_among_some_rows() {
-    let line = array![[0.0], [1.0], [3.0], [4.0], [10.0]];
-    assert_eq!(nearest_among(line.view(), 1, &[1, 2, 4], 2), [(2.0, 2), (9.0, 4)]);
-    assert_eq!(nearest_among(line.view(), 1, &[1], 2), []);
-}
-
-#[test]
 fn engines_have_names() {
     for engine in [Engine::Auto, Engine::BallTree, Engine::KdTree, Engine::Exact] {
         assert_eq!(engine.to_string().parse::<Engine>().unwrap(), engine);

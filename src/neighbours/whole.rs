@@ -14,9 +14,10 @@
 use rayon::prelude::*;
 
 use super::Real;
-use super::codes::round_up;
+use super::codes::between;
 use super::embedding::{Embedding, Space};
-use super::kernel::{BLOCK, FINE_GROUP, FineCodes, Way, fine_product};
+use super::fine::{FINE_GROUP, FineCodes, fine_product};
+use super::kernel::{BLOCK, Way};
 use super::vectors::for_widest_vectors;
 
 /// The largest whole number: its byte is 127.
@@ -79,9 +80,7 @@ impl WholeCodes {
         let squares = a.square + b.square;
         let squared = squares - 2.0 * f64::from(a.step) * f64::from(b.step) * product as f64;
         let (rounding, error) = (ROUNDING * squares, a.error + b.error);
-        let lower = (squared - rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
-        let upper = (squared + rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
-        (-round_up(-lower.max(0.0)), round_up(upper))
+        between(squared, rounding, error)
     }
 
     fn codes(&self, row: usize) -> FineCodes<'_> {
