@@ -124,7 +124,7 @@ pub(crate) struct SpanArguments {
     pub(crate) n_best: Option<usize>,
 
     /// squad2: no answer is given where its score exceeds that of the best answer by more than this [default: 0]
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE")]
     pub(crate) null_threshold: Option<f32>,
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     mle_neighbours: usize,
 
     /// Exponent of the lengths in the estimator ph
-    #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent, allow_negative_numbers = true)]
+    #[arg(long, value_name = "ALPHA", default_value_t = 1.0, help_heading = "Dimension", value_parser = exponent)]
     alpha: f64,
 }
 

@@ -23,33 +23,48 @@ const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 /// What the last panic said, kept by the hook until [`guard`] reports it.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// Ends on arguments that cannot be understood, or on `--help` and `--version`.
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+/// Ends on arguments that cannot be understood, or on `--help` and `--version`. `command` is what was called, like `gelora
+/// plan`.
+pub(crate) fn usage(error: &clap::Error, command: &str) -> ExitCode {
     use clap::error::ErrorKind;
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // A reader that closed the pipe (`gelora --help | head -1`) has seen enough.
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
     }
-    say_error(&one_line(&error.render().to_string()));
+    say_error(&one_line(&error.render().to_string(), command));
     ExitCode::from(FAILED)
 }
 
+/// Beginnings of what clap says that is said otherwise, or of use to nobody here: no value of gelora looks like an option.
+const UNHELPFUL: [&str; 2] = ["For more information", "tip: to pass "];
+
+/// What the standard library says of text that is no number, and what to do about it.
+const NUMBERS: [(&str, &str); 5] = [
+    ("cannot parse integer from empty string", "give a whole number"),
+    ("invalid digit found in string", "give a whole number, not below 0"),
+    ("number too large to fit in target type", "give a smaller number"),
+    ("cannot parse float from empty string", "give a number"),
+    ("invalid float literal", "give a number, like 0.5 or 1e-4"),
+];
+
 /// clap's message as one line: what is wrong, its tips, and where the help is.
-fn one_line(rendered: &str) -> String {
+fn one_line(rendered: &str, command: &str) -> String {
     let message = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let mut parts = Vec::new();
-    let mut help = "try `gelora --help`".to_owned();
+    let mut help = format!("try `{command} --help`");
     for paragraph in message.split("\n\n") {
         let text = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some(usage) = text.strip_prefix("Usage: ") {
             let names: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['[', '<', '-'])).collect();
             help = format!("try `{} --help`", names.join(" "));
-        } else if !text.starts_with("For more information") && !text.is_empty() {
+        } else if !UNHELPFUL.iter().any(|start| text.starts_with(start)) && !text.is_empty() {
             parts.push(text);
         }
     }
-    format!("{}; {help}", parts.join("; "))
+    let said = parts.join("; ");
+    let cure = NUMBERS.iter().find_map(|(found, cure)| Some(format!("{}{cure}", said.strip_suffix(found)?)));
+    format!("{}; {help}", cure.unwrap_or(said))
 }
 
 /// Keeps what a panic says, and where, for [`guard`]; prints nothing, because a library may catch a panic of its own,
@@ -137,9 +152,35 @@ mod tests {
         let rendered = "error: unexpected argument '--dat' found\n\n  tip: a similar argument exists: '--data'\n\n\
                         Usage: gelora plan --data <FILE> <MODEL>\n\nFor more information, try '--help'.\n";
         assert_eq!(
-            one_line(rendered),
+            one_line(rendered, "gelora"),
             "unexpected argument '--dat' found; tip: a similar argument exists: '--data'; try `gelora plan --help`"
         );
+    }
+
+    #[test]
+    fn a_value_that_is_refused_names_the_help_of_its_command() {
+        let rendered =
+            "error: invalid value '3' for '--scale <N>': take 1 or 2\n\nFor more information, try '--help'.\n";
+        let expected = "invalid value '3' for '--scale <N>': take 1 or 2; try `gelora dimension --help`";
+        assert_eq!(one_line(rendered, "gelora dimension"), expected);
+    }
+
+    #[test]
+    fn what_is_no_number_is_told_what_is() {
+        let failed = [
+            "".parse::<usize>().unwrap_err().to_string(),
+            "-3".parse::<usize>().unwrap_err().to_string(),
+            "300".parse::<u8>().unwrap_err().to_string(),
+            "".parse::<f64>().unwrap_err().to_string(),
+            "one".parse::<f64>().unwrap_err().to_string(),
+        ];
+        for (said, (known, cure)) in failed.iter().zip(NUMBERS) {
+            assert_eq!(said, known);
+            let rendered =
+                format!("error: invalid value '?' for '--points <N>': {said}\n\nFor more information, try '--help'.\n");
+            let line = one_line(&rendered, "gelora manifold");
+            assert_eq!(line, format!("invalid value '?' for '--points <N>': {cure}; try `gelora manifold --help`"));
+        }
     }
 
     #[test]

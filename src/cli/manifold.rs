@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     columns: Option<usize>,
 
     /// Standard deviation of the normal noise that is added to every column
-    #[arg(long, value_name = "SD", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SD", default_value_t = 0.0)]
     noise: f64,
 
     /// Seed of everything random

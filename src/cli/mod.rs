@@ -38,7 +38,7 @@ mod training;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use arguments::GlobalArguments;
 use context::Context;
@@ -89,13 +89,32 @@ enum Command {
 
 /// The whole program: reads the arguments of the process, runs the command, and says how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = negative_numbers_are_values(Cli::command());
+    let parsed =
+        command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(&error, &called(&command)),
     };
     exit::remember_panics();
     let context = Context::new(cli.global);
     exit::guard(&context, || dispatch(&context, cli.command))
+}
+
+/// So that what is wrong with a negative number is said, and not that there is no such option.
+fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
+    let with_values = |argument: clap::Arg| match argument.get_action().takes_values() {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    };
+    command.mut_args(with_values).mut_subcommands(negative_numbers_are_values)
+}
+
+/// The command that was called, like `gelora plan`.
+fn called(command: &clap::Command) -> String {
+    let is_command = |word: &String| command.get_subcommands().any(|command| command.get_name() == word);
+    let name = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).find(is_command);
+    name.map_or(command.get_name().to_owned(), |name| format!("{} {name}", command.get_name()))
 }
 
 fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
@@ -118,11 +137,10 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        negative_numbers_are_values(Cli::command()).debug_assert();
     }
 
     #[test]
