@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=["cola", "mrpc", "rte", "stsb"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--scale", type=int, choices=[1, 2, 4, 8, 16], help="neighbours that dimensions are read at; chosen by the rule if left out")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--gelora", type=Path, default=ROOT / "target" / "release" / "gelora")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench" / "glue")
@@ -52,7 +53,8 @@ def export(outputs: int, options: argparse.Namespace) -> Path:
 def run(task: str, seed: int, options: argparse.Namespace) -> dict:
     """The summary of one run."""
     folder, outputs, _, train, dev = TASKS[task]
-    out = options.work / f"{task}-{seed}"
+    scale = "" if options.scale is None else f"scale = {options.scale}\n"
+    out = options.work / f"{task}-{options.scale or 'auto'}-{seed}"
     out.mkdir(parents=True, exist_ok=True)
     data = (options.data / folder).resolve()
     config = f"""
@@ -64,7 +66,7 @@ train = "{data / train}"
 dev = "{data / dev}"
 [plan]
 seed = {seed}
-[train]
+{scale}[train]
 epochs = {options.epochs}
 batch_size = 32
 learning_rate = 5e-4
