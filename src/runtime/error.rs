@@ -181,8 +181,8 @@ impl RuntimeError {
             return Self::TooLong { length: longest, positions };
         }
         let lower = message.to_ascii_lowercase();
-        if lower.contains("failed to allocate memory") || lower.contains("out of memory") || lower.contains("bad_alloc")
-        {
+        let signs = ["failed to allocate memory", "out of memory", "bad_alloc", "the resource allocation failed"];
+        if signs.iter().any(|sign| lower.contains(sign)) {
             return Self::OutOfMemory { reason };
         }
         Self::Run { reason }
@@ -223,20 +223,37 @@ fn broadcast(message: &str) -> Option<(i64, i64)> {
     (by == "by").then_some((first, second))
 }
 
-/// The first line of a message, without the source places that ONNX Runtime puts before it.
+/// What a message says, without the source places that ONNX Runtime puts around it.
 pub(super) fn one_line(message: &str) -> String {
     let text = message.split_once("Status Message: ").map_or(message, |(_, rest)| rest);
     let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let text = match text.rsplit_once(") ") {
-        // `/onnxruntime_src/…/file.cc:123 void f(int) explanation`
-        Some((place, rest)) if place.contains("onnxruntime_src") && !rest.is_empty() => rest.to_string(),
-        _ => text,
-    };
+    let text = failure_of_cuda(&text).unwrap_or_else(|| without_place(&text));
     let mut text = text.trim_end_matches(['.', ' ']).to_string();
     if text.chars().count() > 300 {
         text = text.chars().take(300).collect::<String>() + "…";
     }
     text
+}
+
+/// `… CUBLAS failure 3: the resource allocation failed ; GPU=0 ; hostname=… ; file=… ; line=79 ; expr=…` → the failure.
+fn failure_of_cuda(text: &str) -> Option<&str> {
+    let (before, after) = text.split_once(" failure ")?;
+    let library = before.rsplit(' ').next().filter(|name| name.starts_with("CU"))?;
+    let (reason, _) = after.split_once(" ; GPU=")?;
+    let start = before.len() - library.len();
+    Some(text[start..before.len() + " failure ".len() + reason.len()].trim())
+}
+
+/// `/onnxruntime_src/…/file.cc:123 void f(int) explanation` → `explanation`, which may have brackets too.
+fn without_place(text: &str) -> &str {
+    let place = text.rfind("/onnxruntime_src/").map_or("", |start| &text[start..]);
+    let ends = |rest: &&str| !rest.is_empty() && !rest.starts_with(['[', ':']) && !rest.starts_with("const");
+    place
+        .split_once(") ")
+        .map(|(_, rest)| rest)
+        .filter(ends)
+        .or_else(|| Some(place.rsplit_once(") ")?.1))
+        .unwrap_or(text)
 }
 
 /// How many tokens fit: models of RoBERTa's kind count their positions from 2, and fail on texts that seem to fit.

@@ -147,6 +147,19 @@ fn failures_are_explained_in_one_line() {
     assert!(error.to_string().contains("--batch-tokens"), "{error}");
     assert_eq!(one_line("first\n  second.\n"), "first second");
     assert_eq!(one_line("/onnxruntime_src/a/b.cc:12 void f(int, char) it broke"), "it broke");
+    // As a GPU machine printed them.
+    let device = "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/a/info.cc:66 operator()(const string&) Invalid device ID: 1, \
+                  must be between 0 (inclusive) and 1 (exclusive).";
+    assert_eq!(one_line(device), "Invalid device ID: 1, must be between 0 (inclusive) and 1 (exclusive)");
+    let none = "[ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse provider option \"device_id\": CUDA \
+                failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/x.cc ; line=69 ; expr=cudaGet";
+    assert_eq!(one_line(none), "CUDA failure 100: no CUDA-capable device is detected");
+    let full = "[with ERRTYPE = cublasStatus_t; bool THRW = true; SUCCTYPE = cublasStatus_t; std::conditional_t<THRW, void, common::Status> = \
+                void] CUBLAS failure 3: the resource allocation failed ; GPU=0 ; hostname=vm ; file=/onnxruntime_src/onnxruntime/core/\
+                providers/cuda/cuda_stream_handle.cc ; line=79 ; expr=cublasCreate(&cublas_handle_)";
+    let error = RuntimeError::from_run(full, None);
+    assert!(matches!(error, RuntimeError::OutOfMemory { .. }), "{error:?}");
+    assert!(error.to_string().contains("(CUBLAS failure 3: the resource allocation failed)"), "{error}");
 }
 
 fn input(name: &str, data_type: DataType, axes: &[Dimension]) -> ValueInfo {

@@ -281,11 +281,43 @@ pub enum TrainError {
     #[error(transparent)]
     Onnx(#[from] OnnxError),
     /// libtorch refused something.
-    #[error("libtorch: {}", first_line(.0))]
-    Torch(#[from] TchError),
+    #[error("libtorch: {reason}")]
+    Torch {
+        /// What libtorch said, in one line.
+        reason: String,
+    },
+    /// Memory ran out, that of the machine or that of the GPU.
+    #[error(
+        "libtorch ran out of memory ({reason}); use a smaller --batch-size or --max-length, or free memory of the device"
+    )]
+    OutOfMemory {
+        /// What libtorch said, in one line.
+        reason: String,
+    },
     /// The user asked to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+// Not `#[from]`: as a source, the error would be printed once more, with its C++ stack trace.
+impl From<TchError> for TrainError {
+    fn from(error: TchError) -> Self {
+        let reason = first_line(&error);
+        match out_of_memory(&reason) {
+            Some(reason) => Self::OutOfMemory { reason },
+            None => Self::Torch { reason },
+        }
+    }
+}
+
+/// What was wanted and what was there, where this is the message of an allocator.
+pub(crate) fn out_of_memory(text: &str) -> Option<String> {
+    let (_, reason) =
+        ["CUDA out of memory. ", "DefaultCPUAllocator: "].iter().find_map(|start| text.split_once(start))?;
+    // Two sentences have the numbers; what follows is about PyTorch's own settings.
+    let mut sentences = reason.split(". ");
+    let told: Vec<&str> = sentences.by_ref().take(2).collect();
+    Some(told.join(". ").trim_end_matches('.').to_owned())
 }
 
 /// The first line of libtorch's message: the rest is a C++ stack trace.
@@ -295,4 +327,35 @@ pub(crate) fn first_line(error: &TchError) -> String {
         other => other.to_string(),
     };
     text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_ran_out_is_one_line_without_a_stack_trace() {
+        let text = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 15.56 MiB is free. \
+                    Process 2584 has 138.86 GiB memory in use. See documentation (https://docs)\nException raised from malloc at \
+                    /pytorch/c10/cuda/CUDACachingAllocator.cpp:1574 (most recent call first):\nframe #0: c10::Error::Error() + 0x9d\n";
+        let error = TrainError::from(TchError::Torch(text.into()));
+        assert!(matches!(error, TrainError::OutOfMemory { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "libtorch ran out of memory (Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 15.56 MiB is \
+             free); use a smaller --batch-size or --max-length, or free memory of the device"
+        );
+        assert!(std::error::Error::source(&error).is_none());
+        let cpu = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes. \
+                   Error code 12 (Cannot allocate memory)\nframe #0: x";
+        let error = TrainError::from(TchError::Torch(cpu.into()));
+        assert!(
+            error
+                .to_string()
+                .starts_with("libtorch ran out of memory (can't allocate memory: you tried to allocate 64"),
+            "{error}"
+        );
+        let other = TrainError::from(TchError::Torch("index 7 is out of bounds\nframe #0: x".into()));
+        assert_eq!(other.to_string(), "libtorch: index 7 is out of bounds");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tch::{Device, Kind, Tensor};
 
-use super::super::error::TrainError;
+use super::super::error::{TrainError, out_of_memory};
 use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, lift, load, load_attribute, scalar};
 use super::inline::{branch, without_functions};
 use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
@@ -246,6 +246,9 @@ pub(super) fn node_error(node: &Node, error: &OpError) -> TrainError {
 
 /// The same, of a compiled step.
 pub(super) fn error_of(operator: &str, node: &str, error: &OpError) -> TrainError {
+    if let Some(reason) = out_of_memory(&error.to_string()) {
+        return TrainError::OutOfMemory { reason };
+    }
     TrainError::Operator { operator: operator.into(), node: node.into(), reason: error.to_string(), cure: CURE }
 }
 
