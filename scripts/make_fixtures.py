@@ -19,11 +19,13 @@ import copy
 import inspect
 import io
 import logging
+import math
 import os
 import pathlib
 import re
 import shutil
 import sys
+import unittest.mock
 import warnings
 from dataclasses import dataclass, field
 
@@ -38,12 +40,15 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import genai_like
+
 VOCABULARY = 100
 LENGTHS = ([9, 4, 7], [5, 6])
 ENCODER = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
                max_position_embeddings=64, initializer_range=0.2, pad_token_id=0)
 DECODER = ENCODER | dict(bos_token_id=2, eos_token_id=3)
 GROUPED = DECODER | dict(num_key_value_heads=2)
+ENCODER_DECODER = ("classic", "dynamo")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Family:
     optimizer: str = "bert"
     # Extra keyword arguments of the configuration's head.
     extra: dict = field(default_factory=dict)
+    # The forms that are made; all where none are named.
+    forms: tuple = ()
+    # Whether gelora refuses it before anything is computed: there is nothing to compare then.
+    refused: bool = False
 
 
 def families() -> dict[str, Family]:
@@ -108,6 +117,22 @@ def families() -> dict[str, Family]:
             vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, bos_token_id=2,
             eos_token_id=3, initializer_range=0.2, alibi=False, new_decoder_architecture=False, multi_query=True),
             "FalconForCausalLM"),
+        # The checkpoint stores tensors under other names, and three of them as one.
+        "nomic-bert": Family(t.NomicBertConfig(**ENCODER), t.NomicBertModel, t.NomicBertForSequenceClassification,
+                             forms=("classic", "classic-states", "dynamo", "base", "float16", "external", "optimized-99")),
+        # Convolutions in place of attentions, in two of three blocks.
+        "lfm2": Family(t.Lfm2Config(**GROUPED, layer_types=["conv", "full_attention", "conv"]), t.Lfm2Model,
+                       t.Lfm2ForCausalLM, True, forms=("classic", "dynamo", "base", "float16")),
+        # An encoder and a decoder.
+        "bart": Family(t.BartConfig(
+            vocab_size=VOCABULARY, d_model=32, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64, init_std=0.2,
+            pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, use_cache=False),
+            t.BartModel, t.BartForSequenceClassification, forms=ENCODER_DECODER, refused=True),
+        "t5": Family(t.T5Config(
+            vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_heads=4, pad_token_id=0, eos_token_id=3,
+            decoder_start_token_id=0, use_cache=False, initializer_factor=1.0),
+            t.T5Model, t.T5ForSequenceClassification, forms=ENCODER_DECODER, refused=True),
     }
 
 
@@ -125,8 +150,15 @@ class Form:
     past: bool = False
     optimize: int | None = None
     quantize: bool = False
+    # What optimum calls O1 to O3, of the attention that transformers 4 wrote and optimum exports.
+    optimum: int | None = None
+    # As onnxruntime-genai's builder writes it.
+    genai: bool = False
+    # The families that have the form; all where none are named.
+    families: tuple = ()
 
 
+OPTIMUM = ("bert", "roberta", "distilbert")
 FORMS = {
     "classic": Form(),
     "classic-states": Form(states=True),
@@ -148,6 +180,10 @@ FORMS = {
     "optimized-2": Form(optimize=2),
     "optimized-99": Form(optimize=99),
     "int8": Form(quantize=True),
+    "optimum-O1": Form(optimum=1, families=OPTIMUM),
+    "optimum-O2": Form(optimum=2, families=OPTIMUM),
+    "optimum-O3": Form(optimum=3, families=OPTIMUM),
+    "genai": Form(genai=True, families=("llama",)),
 }
 
 
@@ -158,6 +194,9 @@ class Skip(Exception):
 def build(family: Family, form: Form):
     """The model with random weights, every bias and norm away from its start, in float32."""
     config = family.config
+    if form.genai:
+        # GroupQueryAttention wants heads of 16 for its rotary positions.
+        config = type(config)(**GROUPED | dict(hidden_size=64))
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     kind = family.head if form.head and family.head else family.base
@@ -184,6 +223,8 @@ def batch(lengths, pad: int, types: bool) -> dict:
 def inputs_of(family: Family, model, form: Form, lengths) -> dict:
     accepted = inspect.signature(model.forward).parameters
     types = "token_type_ids" in accepted and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+    # RoBERTa's tokenizer gives none, so optimum's exports take none.
+    types = types and not (form.optimum and model.config.model_type == "roberta")
     values = batch(lengths, getattr(model.config, "pad_token_id", 0) or 0, types)
     if form.positions:
         values["position_ids"] = (values["attention_mask"].cumsum(1) - 1).clamp(min=0)
@@ -203,6 +244,9 @@ class Exported(torch.nn.Module):
 
     def forward(self, *inputs):
         given = dict(zip(self.names, inputs))
+        if self.form.optimum:
+            mask = given["attention_mask"][:, None, None, :].float()
+            given["attention_mask"] = (1.0 - mask) * torch.finfo(torch.float32).min
         past = inputs[len(self.names):]
         if "use_cache" in inspect.signature(self.model.forward).parameters:
             given["use_cache"] = self.form.past
@@ -228,7 +272,10 @@ def past_of(model, rows: int, length: int):
 
 def export(family: Family, model, form: Form, path: pathlib.Path) -> None:
     has_head = form.head and family.head is not None
-    inputs = inputs_of(family, model, form, [7, 5])
+    inputs = inputs_of(family, model, form, [7, 7] if family.refused else [7, 5])
+    if family.refused:
+        # Their heads read the token that ends a text.
+        inputs["input_ids"][:, -1] = model.config.eos_token_id
     wrapped = Exported(model, list(inputs), form, has_head).eval()
     names, example = list(inputs), list(inputs.values())
     outputs = ["logits" if has_head else "last_hidden_state"]
@@ -261,6 +308,43 @@ def export(family: Family, model, form: Form, path: pathlib.Path) -> None:
             dynamic = {"inputs": tuple({axis: dims[name] for axis, name in shape.items()} for shape in shapes)}
             torch.onnx.export(wrapped, tuple(example), str(path), input_names=names, output_names=outputs, dynamo=True,
                               opset_version=form.opset, dynamic_shapes=dynamic, external_data=False, verbose=False)
+
+
+@contextlib.contextmanager
+def attention_of_transformers_4():
+    """The self-attention as transformers 4 wrote it, which the fusions of ONNX Runtime's optimizer know."""
+    models = transformers.models
+    classes = (models.bert.modeling_bert.BertSelfAttention, models.roberta.modeling_roberta.RobertaSelfAttention,
+               models.distilbert.modeling_distilbert.DistilBertSelfAttention)
+
+    def forward(self, hidden_states, attention_mask=None, *arguments, **named):
+        names = ("query", "key", "value") if hasattr(self, "query") else ("q_lin", "k_lin", "v_lin")
+        heads = getattr(self, "num_attention_heads", None) or self.n_heads
+        width = getattr(self, names[0]).out_features // heads
+        split = lambda x: x.view(x.size()[:-1] + (heads, width)).permute(0, 2, 1, 3)
+        query, key, value = (split(getattr(self, name)(hidden_states)) for name in names)
+        scores = torch.matmul(query, key.transpose(-1, -2)) / math.sqrt(width)
+        probabilities = torch.softmax(scores + attention_mask, dim=-1)
+        context = torch.matmul(probabilities, value).permute(0, 2, 1, 3).contiguous()
+        context = context.view(context.size()[:-2] + (heads * width,))
+        return (self.out_lin(context) if hasattr(self, "out_lin") else context), None
+
+    with contextlib.ExitStack() as stack:
+        for kind in classes:
+            stack.enter_context(unittest.mock.patch.object(kind, "forward", forward))
+        yield
+
+
+def optimize_as_optimum(model, level: int, path: pathlib.Path) -> None:
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm, options.enable_gelu_approximation = False, level == 3
+    config = model.config
+    optimized = optimize_model(str(path), model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size,
+                               opt_level=min(level, 2), optimization_options=options, only_onnxruntime=level == 1, verbose=False)
+    optimized.save_model_to_file(str(path))
 
 
 def optimize(family: Family, model, form: Form, path: pathlib.Path) -> None:
@@ -404,7 +488,13 @@ def make(family: Family, form: Form, folder: pathlib.Path) -> None:
     path = folder / "model.onnx"
     model = build(family, form).to(form.dtype)
     try:
-        export(family, model, form, path)
+        if form.genai:
+            genai_like.write(model, path)
+        else:
+            with attention_of_transformers_4() if form.optimum else contextlib.nullcontext():
+                export(family, model, form, path)
+        if form.optimum:
+            optimize_as_optimum(model, form.optimum, path)
         if form.optimize is not None:
             optimize(family, model, form, path)
         if form.quantize:
@@ -420,6 +510,9 @@ def make(family: Family, form: Form, folder: pathlib.Path) -> None:
         to_external(path)
     model.save_pretrained(folder)
     make_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
+    if family.refused:
+        (folder / "refused.txt").write_text("by what it is made of")
+        return
     # Before PEFT wraps them.
     metadata = {"layers": str(layers(model.config)), "modules": "\n".join(linear_modules(model))}
     tensors = reference(family, model, form, folder)
@@ -444,8 +537,9 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     for name in options.families:
         for form in options.forms:
-            print(name, form, flush=True)
-            make(known[name], FORMS[form], options.out / name / form)
+            if form in (known[name].forms or FORMS) and name in (FORMS[form].families or known):
+                print(name, form, flush=True)
+                make(known[name], FORMS[form], options.out / name / form)
 
 
 if __name__ == "__main__":

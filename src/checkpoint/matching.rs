@@ -1,37 +1,10 @@
 //! Which checkpoint tensor a constant of the export is: by content, which is certain, else by name.
 
+use super::found::{MatchedBy, WeightMatch};
+use super::slices::{match_slices, rename};
+use super::values::{Equality, element_type};
 use super::{Checkpoint, CheckpointError, ElementType, TensorInfo};
 use crate::onnx::{DataType, Head, LinearLayer, Model, WeightLayout};
-
-/// How a match was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MatchedBy {
-    /// The values are the same.
-    Content,
-    /// Only the names agree: the values differ, so export and checkpoint are not of the same training state.
-    Name,
-    /// Only the names can be compared: the export holds integers that stand for the values.
-    Quantized,
-}
-
-/// The checkpoint tensor of a constant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WeightMatch {
-    /// Its name.
-    pub tensor: String,
-    /// Whether the constant of the export is the transposed tensor.
-    pub transposed: bool,
-    /// How it was found.
-    pub how: MatchedBy,
-}
-
-impl WeightMatch {
-    /// The module: the name without `.weight`.
-    pub fn module(&self) -> &str {
-        self.tensor.strip_suffix(".weight").unwrap_or(&self.tensor)
-    }
-}
 
 /// The checkpoint tensors of linear layers. `None` where neither content nor name tells.
 ///
@@ -53,6 +26,8 @@ pub fn match_weights(
             false => matched,
         }));
     }
+    match_slices(model, checkpoint, wanted, &mut found)?;
+    rename(model, checkpoint, wanted, &mut found);
     Ok(found)
 }
 
@@ -94,12 +69,12 @@ fn find(
     if let Some(named) = named
         && let Some(transposed) = constant.is(checkpoint, named)?
     {
-        return Ok(Some(WeightMatch { tensor: named.name.clone(), transposed, how: MatchedBy::Content }));
+        return Ok(Some(WeightMatch::whole(named, transposed, MatchedBy::Content)));
     }
     let mut same = Vec::new();
     for candidate in checkpoint.tensors() {
         if let Some(transposed) = constant.is(checkpoint, candidate)? {
-            same.push(WeightMatch { tensor: candidate.name.clone(), transposed, how: MatchedBy::Content });
+            same.push(WeightMatch::whole(candidate, transposed, MatchedBy::Content));
         }
     }
     // Two tensors of the same values (untrained biases, say) cannot be told apart by content.
@@ -113,7 +88,7 @@ fn find(
             ([_, _], _) => turned,
             _ => false,
         };
-        WeightMatch { tensor: named.name.clone(), transposed, how }
+        WeightMatch::whole(named, transposed, how)
     }))
 }
 
@@ -162,94 +137,5 @@ impl Constant<'_> {
             (&[rows, columns], &[c, d]) if (rows, columns) == (d, c) && equal.transposed(rows, columns) => Some(true),
             _ => None,
         })
-    }
-}
-
-/// The checkpoint's name for an ONNX element type.
-fn element_type(data_type: DataType) -> Option<ElementType> {
-    match data_type {
-        DataType::Float => Some(ElementType::F32),
-        DataType::Float16 => Some(ElementType::F16),
-        DataType::BFloat16 => Some(ElementType::Bf16),
-        DataType::Double => Some(ElementType::F64),
-        _ => None,
-    }
-}
-
-/// Compares two arrays of possibly different types. Other weights differ within the first few elements, so only the right
-/// tensor is read to its end.
-struct Equality<'a> {
-    a: &'a [u8],
-    a_type: &'a ElementType,
-    b: &'a [u8],
-    b_type: &'a ElementType,
-}
-
-impl Equality<'_> {
-    fn straight(&self) -> bool {
-        if self.a_type == self.b_type {
-            return self.a == self.b;
-        }
-        let Some((a, b)) = self.sizes() else { return false };
-        let count = self.a.len() / a;
-        count == self.b.len() / b && (0..count).all(|i| self.element(i * a, i * b))
-    }
-
-    /// Whether `a` `[rows, columns]` is `b` `[columns, rows]` transposed; in tiles, so that both stay in the cache.
-    fn transposed(&self, rows: usize, columns: usize) -> bool {
-        const TILE: usize = 64;
-        let Some((a, b)) = self.sizes() else { return false };
-        let count = rows * columns;
-        if self.a.len() != count * a || self.b.len() != count * b {
-            return false;
-        }
-        for top in (0..rows).step_by(TILE) {
-            for left in (0..columns).step_by(TILE) {
-                for row in top..rows.min(top + TILE) {
-                    for column in left..columns.min(left + TILE) {
-                        if !self.element((row * columns + column) * a, (column * rows + row) * b) {
-                            return false;
-                        }
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn sizes(&self) -> Option<(usize, usize)> {
-        Some((self.a_type.size()?, self.b_type.size()?))
-    }
-
-    /// Equality of one element at these byte offsets: to the bit, or after rounding to the coarser type.
-    fn element(&self, a: usize, b: usize) -> bool {
-        if self.a_type == self.b_type {
-            let size = self.a_type.size().unwrap_or(1);
-            return self.a[a..a + size] == self.b[b..b + size];
-        }
-        let (x, y) = (number(self.a, a, self.a_type), number(self.b, b, self.b_type));
-        x == y || round(y, self.a_type) == x || round(x, self.b_type) == y
-    }
-}
-
-fn number(bytes: &[u8], at: usize, element_type: &ElementType) -> f64 {
-    fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-        bytes[at..].first_chunk::<N>().copied().unwrap_or([0; N])
-    }
-    match element_type {
-        ElementType::F32 => f64::from(f32::from_le_bytes(take(bytes, at))),
-        ElementType::F16 => half::f16::from_le_bytes(take(bytes, at)).to_f64(),
-        ElementType::Bf16 => half::bf16::from_le_bytes(take(bytes, at)).to_f64(),
-        ElementType::F64 => f64::from_le_bytes(take(bytes, at)),
-        ElementType::Other(_) => f64::NAN,
-    }
-}
-
-fn round(value: f64, element_type: &ElementType) -> f64 {
-    match element_type {
-        ElementType::F32 => f64::from(value as f32),
-        ElementType::F16 => half::f16::from_f32(value as f32).to_f64(),
-        ElementType::Bf16 => half::bf16::from_f32(value as f32).to_f64(),
-        _ => value,
     }
 }

@@ -3,15 +3,21 @@
 mod error;
 mod folded;
 mod folder;
+mod found;
 mod matching;
 mod own_head;
 mod safetensors;
+mod slices;
+mod structure;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use error::CheckpointError;
 pub use folded::{FoldedProduct, folded_products};
 pub use folder::ModelFolder;
-pub use matching::{MatchedBy, WeightMatch, match_head, match_weights};
+pub use found::{MatchedBy, WeightMatch};
+pub use matching::{match_head, match_weights};
 pub use own_head::{own_head, with_own_head};
 pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};
+pub use structure::{Parts, Structure, structure};

@@ -13,6 +13,7 @@ use crate::evaluate::{
 use crate::onnx::Model;
 
 use super::arguments::DataArguments;
+use super::causality::refuse_foresight;
 use super::config::DataSection;
 use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, evaluate_spans, padding_is_safe};
@@ -137,6 +138,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         Some(texts) => texts.encodings.clone(),
         None => tokenizer.encode(&dataset.examples, context.observer())?,
     };
+    if *objective == Objective::CausalLm {
+        refuse_foresight(context, &model, &encodings, &tokenizer)?;
+    }
     let data = EvaluationData {
         objective,
         encodings: &encodings,

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Example, Tokenizer};
-use crate::onnx::{HiddenStates, Model};
+use crate::onnx::{self, HiddenStates, Model};
 use crate::progress::{Observer, Silent};
 use crate::runtime::self_check;
 
+use super::causality::causality_of;
 use super::context::Context;
 use super::expose::too_large_to_run;
 use super::inspection::{Check, Inspection};
@@ -81,5 +82,10 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
     let encodings = tokenizer.encode(&examples, &Silent)?;
     let states = HiddenStates::find(model)?;
     let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
-    Ok(Check::Done(self_check(library, model, &states, &encodings, padding, &context.session_settings())?))
+    let check = self_check(library, model, &states, &encodings, padding, &context.session_settings())?;
+    let causality = match onnx::head(model, &states)?.filter(|head| head.predicts_tokens) {
+        Some(_) => causality_of(context, model, &encodings, &tokenizer)?,
+        None => None,
+    };
+    Ok(Check::Done(check, causality))
 }

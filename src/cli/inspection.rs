@@ -1,14 +1,16 @@
 //! What `gelora inspect` finds, for people and for machines.
 
-use anyhow::Context as _;
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head, match_weights};
+use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
-use crate::runtime::SelfCheck;
+use crate::runtime::{Causality, SelfCheck};
 
 use super::expose::how_found;
+use super::opened::Weights;
 use super::planning::of_another_model;
 
 /// Everything about an export.
@@ -30,6 +32,8 @@ pub(crate) struct Inspection {
     blocks: Vec<BlockFacts>,
     head: Option<HeadFacts>,
     self_check: Option<SelfCheck>,
+    /// Of a model that predicts tokens: whether a token sees only those before it.
+    is_causal: Option<bool>,
     /// What keeps gelora from making a plan, each with its cure.
     pub(crate) obstacles: Vec<String>,
     /// What works, but should be known.
@@ -38,7 +42,8 @@ pub(crate) struct Inspection {
 
 /// What came of the attempt to run the model.
 pub(crate) enum Check {
-    Done(SelfCheck),
+    /// What it gave, and whether tokens see those after them, of a model that predicts tokens.
+    Done(SelfCheck, Option<Causality>),
     /// Why it was left out.
     Skipped(String),
 }
@@ -115,6 +120,7 @@ impl Inspection {
             blocks: Vec::new(),
             head: None,
             self_check: None,
+            is_causal: None,
             obstacles: Vec::new(),
             notes: Vec::new(),
         };
@@ -148,39 +154,38 @@ impl Inspection {
                 width: onnx::width(model, &topology, tensor),
             })
             .collect();
-        let blocks = match onnx::blocks(model, states) {
-            Ok(blocks) => blocks,
-            Err(error) => {
-                self.obstacles.push(error.to_string());
-                return Ok(());
+        if let Err(error) = onnx::blocks(model, states) {
+            self.obstacles.push(error.to_string());
+            return Ok(());
+        }
+        let weights = Weights::new(folder, model, states)?;
+        let Weights { blocks, linears, matches } = &weights;
+        let by_node: HashMap<usize, Option<&WeightMatch>> =
+            linears.iter().zip(matches).map(|(linear, found)| (linear.node, found.as_ref())).collect();
+        let in_blocks = || blocks.iter().flat_map(|block| &block.linears);
+        let found = |linear: &LinearLayer| by_node.get(&linear.node).copied().flatten();
+        let of_another = in_blocks().next().is_some() && in_blocks().all(|linear| found(linear).is_none());
+        if let Some(checkpoint) = &folder.checkpoint {
+            self.checkpoint = Some(CheckpointFacts::new(checkpoint, in_blocks().map(found)));
+            if of_another {
+                self.obstacles.push(of_another_model(checkpoint));
             }
-        };
-        let linears: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
-        let matches = match &folder.checkpoint {
-            Some(checkpoint) => {
-                let matches = match_weights(model, checkpoint, &linears).context("cannot match the checkpoint")?;
-                self.checkpoint = Some(CheckpointFacts::new(checkpoint, &matches));
-                if !matches.is_empty() && matches.iter().all(Option::is_none) {
-                    self.obstacles.push(of_another_model(checkpoint));
-                }
-                matches
-            }
-            None => vec![None; linears.len()],
-        };
-        let quantized = linears.iter().filter(|linear| linear.quantized).count();
+        }
+        let structure = weights.structure(folder, model, states)?;
+        self.obstacles.extend(structure.obstacles);
+        self.notes.extend(structure.notes);
+        let quantized = in_blocks().filter(|linear| linear.quantized).count();
         if quantized > 0 {
             self.notes.push(format!(
                 "{quantized} weights are quantized to integers: gelora plans for this export, but trains and merges the \
                  floating-point export it was made from"
             ));
         }
-        if let Some(folded) = folded_products(model, &blocks, folder.checkpoint.as_ref())?.first() {
+        if let Some(folded) = folded_products(model, blocks, folder.checkpoint.as_ref())?.first() {
             self.notes.push(format!("it can be planned for, but not trained or merged into: {folded}"));
         }
-        let mut matches = matches.into_iter();
-        for block in &blocks {
-            let weights =
-                block.linears.iter().zip(matches.by_ref()).map(|(linear, found)| WeightFacts::new(linear, found));
+        for block in blocks {
+            let weights = block.linears.iter().map(|linear| WeightFacts::new(linear, found(linear)));
             self.blocks.push(BlockFacts { block: block.index, nodes: block.nodes.len(), weights: weights.collect() });
         }
         if let Some(head) = onnx::head(model, states)? {
@@ -223,8 +228,8 @@ impl Inspection {
 
     /// Enters what running the model said.
     pub(crate) fn enter(&mut self, check: Check) {
-        let check = match check {
-            Check::Done(check) => check,
+        let (check, causality) = match check {
+            Check::Done(check, causality) => (check, causality),
             Check::Skipped(reason) => return self.notes.push(format!("the model was not run: {reason}")),
         };
         if !check.deterministic {
@@ -240,6 +245,14 @@ impl Inspection {
         }
         if !check.batch_invariant {
             self.notes.push("the hidden states of a row depend on the other rows of its batch".into());
+        }
+        self.is_causal = causality.map(|found| found.is_causal);
+        if let Some(found) = causality.filter(|found| !found.is_causal) {
+            self.notes.push(format!(
+                "its tokens see those after them (another last token changes the predictions before it by {:.1e} of their \
+                 size): it is no causal language model, and `causal-lm` and `instruct` refuse it",
+                found.difference.relative
+            ));
         }
         self.self_check = Some(check);
     }
@@ -347,7 +360,11 @@ impl Inspection {
 }
 
 impl CheckpointFacts {
-    fn new(checkpoint: &crate::checkpoint::Checkpoint, matches: &[Option<WeightMatch>]) -> Self {
+    fn new<'w>(
+        checkpoint: &crate::checkpoint::Checkpoint,
+        matches: impl Iterator<Item = Option<&'w WeightMatch>>,
+    ) -> Self {
+        let matches: Vec<Option<&WeightMatch>> = matches.collect();
         let count = |how| matches.iter().flatten().filter(|found| found.how == how).count();
         Self {
             files: checkpoint.files().iter().map(|file| file.path.display().to_string()).collect(),
@@ -378,10 +395,10 @@ impl CheckpointFacts {
 }
 
 impl WeightFacts {
-    fn new(linear: &LinearLayer, found: Option<WeightMatch>) -> Self {
+    fn new(linear: &LinearLayer, found: Option<&WeightMatch>) -> Self {
         Self {
-            module: found.as_ref().map(|found| found.module().to_owned()).or_else(|| linear.module.clone()),
-            checkpoint_tensor: found.map(|found| found.tensor),
+            module: found.map(|found| found.module().to_owned()).or_else(|| linear.module.clone()),
+            checkpoint_tensor: found.map(|found| found.place()),
             role: linear.role.as_str(),
             in_features: linear.in_features,
             out_features: linear.out_features,

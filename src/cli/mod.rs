@@ -3,7 +3,8 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
-pub mod config;
+pub mod causality;
+mod config;
 mod context;
 mod dimension;
 mod dimensions;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::checkpoint::{ModelFolder, with_own_head};
+use crate::checkpoint::{ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, with_own_head};
 use crate::dataset::{Dataset, LoadSettings, Tokenizer};
-use crate::onnx::{self, HiddenStates, Model, Origin};
+use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
 
 use super::context::Context;
@@ -35,6 +35,21 @@ impl Opened {
             );
         }
         Ok(Self { folder, model, states })
+    }
+
+    /// The blocks, and all linear layers with their tensors in the checkpoint.
+    pub(crate) fn weights(&self) -> anyhow::Result<Weights> {
+        Weights::new(&self.folder, &self.model, &self.states)
+    }
+
+    /// Refuses an export whose hidden states are not what lies between its blocks, and says what else should be known.
+    pub(crate) fn told_structure(&self, context: &Context, weights: &Weights) -> anyhow::Result<()> {
+        let found = weights.structure(&self.folder, &self.model, &self.states)?;
+        if let Some(obstacle) = found.obstacles.first() {
+            bail!("{}: {obstacle}", self.folder.onnx.display());
+        }
+        found.notes.iter().for_each(|note| context.observer().observe(Event::Notice(note)));
+        Ok(())
     }
 
     /// Says where the hidden states come from, if the export does not show them.
@@ -69,6 +84,40 @@ impl Opened {
         self.folder.tokenizer.clone().with_context(|| {
             format!("there is no tokenizer.json in {}; copy it from the model's folder", self.folder.folder.display())
         })
+    }
+}
+
+/// What an export has to adapt.
+pub(crate) struct Weights {
+    pub(crate) blocks: Vec<Block>,
+    /// All linear layers, in blocks or not.
+    pub(crate) linears: Vec<LinearLayer>,
+    /// Their tensors in the checkpoint, in the same order.
+    pub(crate) matches: Vec<Option<WeightMatch>>,
+}
+
+impl Weights {
+    pub(crate) fn new(folder: &ModelFolder, model: &Model, states: &HiddenStates) -> anyhow::Result<Self> {
+        let blocks = onnx::blocks(model, states)?;
+        let linears = onnx::linear_layers(model);
+        let matches = match &folder.checkpoint {
+            Some(checkpoint) => match_weights(model, checkpoint, &linears.iter().collect::<Vec<_>>())
+                .context("cannot match the checkpoint")?,
+            None => vec![None; linears.len()],
+        };
+        Ok(Self { blocks, linears, matches })
+    }
+
+    /// Whether all parts of the model agree on its blocks.
+    pub(crate) fn structure(
+        &self,
+        folder: &ModelFolder,
+        model: &Model,
+        states: &HiddenStates,
+    ) -> anyhow::Result<Structure> {
+        let Self { blocks, linears, matches } = self;
+        let (checkpoint, config) = (folder.checkpoint.as_ref(), folder.config.as_ref());
+        Ok(structure(&Parts { model, states, blocks, linears, matches, checkpoint, config })?)
     }
 }
 

@@ -9,8 +9,8 @@ use anyhow::{Context as _, bail};
 
 use crate::activations::{ActivationsError, Manifest, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
-use crate::checkpoint::{Checkpoint, match_head, match_weights};
-use crate::dataset::Tokenizer;
+use crate::checkpoint::{Checkpoint, match_head};
+use crate::dataset::{ObjectiveKind, Tokenizer};
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx;
@@ -20,11 +20,12 @@ use crate::rank::{
 };
 use crate::report;
 
+use super::causality::refuse_foresight;
 use super::config::{DataSection, PlanSection};
 use super::context::Context;
 use super::drawing::{Drawn, Measured, Subject};
 use super::extract::{distinct, short_reason};
-use super::opened::Opened;
+use super::opened::{Opened, Weights};
 use super::rows::Rows;
 
 /// Where a plan and its files lie.
@@ -71,7 +72,10 @@ pub(crate) fn plan(
     files: &PlanFiles,
 ) -> anyhow::Result<Plan> {
     settings.rank_settings().checked()?;
-    let (blocks, quantized) = blocks_to_adapt(model)?;
+    let (blocks, quantized) = blocks_to_adapt(context, model)?;
+    if data.section.load_settings().objective == Some(ObjectiveKind::CausalLm) {
+        refuse_foresight(context, &model.model, &data.rows.first(64, data.tokenizer)?, data.tokenizer)?;
+    }
     let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
     if let Some(sample) = settings.rows.filter(|&sample| sample < MINIMUM_POINTS) {
         bail!(
@@ -177,22 +181,19 @@ const QUANTIZED: &str = "the weights of this export are quantized: the plan says
                          trained with it; plan, train and merge with the floating-point export that it was made of";
 
 /// The blocks with the names that the checkpoint gives their weights, and whether weights are quantized.
-fn blocks_to_adapt(model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
-    let blocks = onnx::blocks(&model.model, &model.states)?;
-    let linears = onnx::linear_layers(&model.model);
-    let matches = match &model.folder.checkpoint {
-        Some(checkpoint) => match_weights(&model.model, checkpoint, &linears.iter().collect::<Vec<_>>())?,
-        None => vec![None; linears.len()],
-    };
+fn blocks_to_adapt(context: &Context, model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
+    let weights = model.weights()?;
+    let Weights { blocks, linears, matches } = &weights;
     let in_blocks: HashSet<usize> = blocks.iter().flat_map(|block| &block.linears).map(|linear| linear.node).collect();
-    let mut found = linears.iter().zip(&matches).filter(|(linear, _)| in_blocks.contains(&linear.node));
+    let mut found = linears.iter().zip(matches).filter(|(linear, _)| in_blocks.contains(&linear.node));
     if let Some(checkpoint) = model.folder.checkpoint.as_ref().filter(|_| found.all(|(_, found)| found.is_none())) {
         bail!("{}", of_another_model(checkpoint));
     }
-    let first_copies = onnx::first_copies(&model.model, &linears)?;
+    model.told_structure(context, &weights)?;
+    let first_copies = onnx::first_copies(&model.model, linears)?;
     let quantized = linears.iter().any(|linear| linear.quantized);
-    let layers = Layers { linears: &linears, matches: &matches, first_copies: &first_copies };
-    Ok((BlockToAdapt::all(&blocks, layers), quantized))
+    let layers = Layers { linears, matches, first_copies: &first_copies };
+    Ok((BlockToAdapt::all(blocks, layers), quantized))
 }
 
 /// What to say of a checkpoint that no weight of the export is found in.

@@ -11,6 +11,7 @@ use crate::files::sha256;
 use crate::rank::Plan;
 use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
 
+use super::causality::refuse_foresight;
 use super::context::Context;
 use super::opened::Opened;
 use super::rows::{Rows, SpanRows};
@@ -57,6 +58,9 @@ pub(crate) fn train_adapter(
     out: &Path,
 ) -> anyhow::Result<TrainingFacts> {
     let objective = &objective_of(data.train)?;
+    if *objective == Objective::CausalLm {
+        refuse_foresight(context, &model.model, &data.train.first(64, data.tokenizer)?, data.tokenizer)?;
+    }
     let train_rows = Learnt::new(context, data, data.train)?;
     let validation = data.validation.map(|rows| Learnt::new(context, data, rows)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.

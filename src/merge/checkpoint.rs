@@ -82,21 +82,32 @@ fn write_tensors(
     let bytes = file.bytes();
     let mut position = file.data_start;
     for tensor in tensors {
-        let Some(target) = targets.list.iter().find(|target| target.name == tensor.name) else { continue };
-        step(&target.name)?;
+        // Several, where the checkpoint stores several matrices as one.
+        let mut of_tensor = targets.list.iter().filter(|target| target.name == tensor.name).peekable();
+        if of_tensor.peek().is_none() {
+            continue;
+        }
         writer.write_all(&bytes[position..tensor.range.start])?;
-        let stored = &bytes[tensor.range.clone()];
-        let merged = match target.change {
-            Change::Factors(factors) => add(stored, &tensor.element_type, delta(factors).view(), target.stored_in_out),
-            Change::Values(saved) => {
-                let values: Vec<f32> = saved.values.iter().copied().collect();
-                replace(stored, &tensor.element_type, &values)
+        let mut merged = bytes[tensor.range.clone()].to_vec();
+        for target in of_tensor {
+            step(&target.name)?;
+            let part = target.bytes_of(tensor);
+            let stored = &merged[part.clone()];
+            let new = match target.change {
+                Change::Factors(factors) => {
+                    add(stored, &tensor.element_type, delta(factors).view(), target.stored_in_out)
+                }
+                Change::Values(saved) => {
+                    let values: Vec<f32> = saved.values.iter().copied().collect();
+                    replace(stored, &tensor.element_type, &values)
+                }
+            };
+            let refused = || io::Error::other(format!("`{}` is not floating-point", tensor.name));
+            let (new, change) = new.ok_or_else(refused)?;
+            merged[part].copy_from_slice(&new);
+            if let Ok(mut changes) = changes.lock() {
+                changes.insert(target.place(), change);
             }
-        };
-        let refused = || io::Error::other(format!("`{}` is not floating-point", tensor.name));
-        let (merged, change) = merged.ok_or_else(refused)?;
-        if let Ok(mut changes) = changes.lock() {
-            changes.insert(tensor.name.clone(), change);
         }
         writer.write_all(&merged)?;
         position = tensor.range.end;

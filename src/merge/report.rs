@@ -64,13 +64,13 @@ pub(super) type Changes = BTreeMap<String, TensorChange>;
 /// One entry per change, in the order of the adapter.
 pub(super) fn tensors(targets: &Targets, in_checkpoint: Changes, in_export: Changes) -> Vec<MergedTensor> {
     let entry = |target: &super::targets::Target| MergedTensor {
-        name: target.name.clone(),
+        name: target.place(),
         rank: match &target.change {
             Change::Factors(factors) => Some(factors.rank()),
             Change::Values(_) => None,
         },
         initializers: target.places.iter().map(|place| place.initializer.clone()).collect(),
-        checkpoint: in_checkpoint.get(&target.name).copied(),
+        checkpoint: in_checkpoint.get(&target.place()).copied(),
         export: target.places.first().and_then(|place| in_export.get(&place.initializer)).copied(),
     };
     targets.list.iter().map(entry).collect()

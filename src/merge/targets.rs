@@ -1,10 +1,13 @@
 //! Where each change of an adapter goes: the tensor of the checkpoint and the constants of the export.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use super::MergeError;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::checkpoint::{Checkpoint, MatchedBy, ModelFolder, WeightMatch, folded_products, match_head, match_weights};
+use crate::checkpoint::{
+    Checkpoint, MatchedBy, ModelFolder, TensorInfo, WeightMatch, folded_products, match_head, match_weights,
+};
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, blocks, head, linear_layers};
 
 /// All changes and their places.
@@ -24,8 +27,29 @@ pub(super) struct Target<'a> {
     pub change: Change<'a>,
     /// Whether the checkpoint keeps the matrix as `[in, out]` (GPT-2's `Conv1D`).
     pub stored_in_out: bool,
+    /// The rows of the tensor that change, where the checkpoint stores several matrices as one.
+    pub rows: Option<Range<usize>>,
     /// The initializers of the export that hold it.
     pub places: Vec<Place>,
+}
+
+impl Target<'_> {
+    /// The tensor, and which rows of it.
+    pub fn place(&self) -> String {
+        match &self.rows {
+            Some(rows) => format!("{} [{}..{}]", self.name, rows.start, rows.end),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The bytes of the tensor that change.
+    pub fn bytes_of(&self, tensor: &TensorInfo) -> Range<usize> {
+        let length = tensor.range.len();
+        match (&self.rows, tensor.shape.first()) {
+            (Some(rows), Some(&all)) if all > 0 => rows.start * (length / all)..rows.end * (length / all),
+            _ => 0..length,
+        }
+    }
 }
 
 /// What is done to a tensor.
@@ -123,23 +147,27 @@ impl Finder<'_> {
         if places.is_empty() {
             return self.does_not_fit(format!("the export has no linear layer `{module}`"));
         }
-        let name = format!("{module}.weight");
+        let known = self.layers_of(module).find_map(|(layer, found)| Some((layer, found?)));
+        let name = known.map_or_else(|| format!("{module}.weight"), |(_, found)| found.tensor.clone());
+        let rows = known.and_then(|(_, found)| found.rows.clone());
         let mut stored_in_out = false;
         if let Some(checkpoint) = &self.base.checkpoint {
             let Some(tensor) = checkpoint.tensor(&name) else {
                 return self.does_not_fit(format!("the checkpoint has no tensor `{name}`"));
             };
             // For a square matrix only the comparison with the export tells which way it lies.
-            let known = self.layers_of(module).find_map(|(layer, found)| {
-                found.map(|found| (layer.layout == WeightLayout::InOut) != found.transposed)
-            });
-            stored_in_out = known.unwrap_or(false);
-            let expected = if stored_in_out { [inputs, outputs] } else { [outputs, inputs] };
+            let turned = known.map(|(layer, found)| (layer.layout == WeightLayout::InOut) != found.transposed);
+            stored_in_out = turned.unwrap_or(false);
+            let expected = match &rows {
+                Some(rows) if rows.len() == outputs => [tensor.shape[0], inputs],
+                _ if stored_in_out => [inputs, outputs],
+                _ => [outputs, inputs],
+            };
             if tensor.shape != expected {
                 return self.does_not_fit(format!("`{name}` has shape {:?}, not {expected:?}", tensor.shape));
             }
         }
-        Ok(Target { name, change: Change::Factors(factors), stored_in_out, places })
+        Ok(Target { name, change: Change::Factors(factors), stored_in_out, rows, places })
     }
 
     /// A weight that was multiplied into a constant would be merged into half of its places.
@@ -203,7 +231,7 @@ impl Finder<'_> {
                 .does_not_fit(format!("`{}` has shape {:?}, the adapter's {found:?}", saved.name, tensor.shape));
         }
         let change = Change::Values(saved);
-        let mut target = Target { name: saved.name.clone(), change, stored_in_out: false, places: vec![] };
+        let mut target = Target { name: saved.name.clone(), change, stored_in_out: false, rows: None, places: vec![] };
         // A tensor without a place here, or that shares one, gets its own when the export is written.
         if let Some((place, false)) = places.get(&saved.name) {
             let size: usize = self.model.graph.initializers[place.index].dims.iter().product();

@@ -125,6 +125,15 @@ impl<'g> LinearFinder<'g> {
         Some((self.source(node.inputs.first()?)?, true))
     }
 
+    /// Whether a value is a constant of at least two dimensions larger than one, floating-point or quantized.
+    pub fn is_matrix(&self, value: &str) -> bool {
+        self.weight(value).is_some_and(|(source, _)| {
+            let tensor = &self.topology.graph.initializers[source.initializer];
+            let number = tensor.data_type.is_float() || matches!(tensor.data_type, DataType::Int8 | DataType::Uint8);
+            number && tensor.dims.iter().filter(|size| **size > 1).count() >= 2
+        })
+    }
+
     /// The value itself, or what it was before it was quantized for an integer product.
     fn before_quantization<'v>(&self, value: &'v str) -> &'v str
     where
@@ -241,6 +250,8 @@ pub(crate) fn module_of(node: &Node, weight: &str) -> Option<String> {
 /// The module of a tensor by its own name: `model.head.norm.bias` belongs to `model.head.norm`.
 pub(crate) fn stem(tensor: &str) -> Option<String> {
     let (module, leaf) = tensor.rsplit_once('.')?;
+    // Some exporters name the operation too: `layers.0.attn.qkv_proj.MatMul.weight`.
+    let module = module.strip_suffix(".MatMul").unwrap_or(module);
     (matches!(leaf, "weight" | "bias" | "kernel" | "gamma" | "beta") && !tensor.contains("::"))
         .then(|| module.to_owned())
 }

@@ -3,6 +3,7 @@
 //! Nothing here decodes and re-encodes a model: edits append to the file or replace the bytes of a tensor, so whatever
 //! gelora does not know stays as it was.
 
+mod accounting;
 mod append;
 mod blocks;
 mod copies;
@@ -27,6 +28,7 @@ mod topology;
 mod types;
 pub mod wire;
 
+pub use accounting::{Accounts, account};
 pub use append::{HeadPooling, POOL_WEIGHTS, append_head, append_pooling};
 pub use blocks::{Block, blocks, linear_layers};
 pub use copies::first_copies;

@@ -3,9 +3,10 @@
 //! Everything that a transformer knows of its tokens passes, between two blocks, through one tensor. Such a tensor is a *cut*
 //! of the graph: every path from the token embeddings to the output leads through it. Between two neighbouring cuts lies a
 //! *stretch*: an attention, a feed-forward part, both at once (parallel blocks), a normalisation, or a single operation.
-//! Every block has one attention, so hidden state `i − 1` is the cut before attention `i`, wherever norms lie: a norm inside
-//! the branch (pre-norm) comes after it, a norm on the stream (post-norm) before it. The last hidden state lies behind the
-//! feed-forward part of the last block and the norm that follows it.
+//! Every block has one attention (a hybrid has convolutions over tokens in place of some), so hidden state `i − 1` is the cut
+//! before attention `i`, wherever norms lie: a norm inside the branch (pre-norm) comes after it, a norm on the stream
+//! (post-norm) before it. The last hidden state lies behind the feed-forward part of the last block and the norm that follows
+//! it; a factor that comes last is the head's.
 
 use std::collections::HashSet;
 
@@ -46,7 +47,7 @@ pub(crate) fn residual_stream(model: &Model) -> Result<ResidualStream, Reason> {
 
 /// The node that looks up the embeddings of the tokens: a `Gather` of rows of a constant table by an integer input, the
 /// input `input_ids` where there is one, else the one with the largest table.
-fn token_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> Result<usize, Reason> {
+pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> Result<usize, Reason> {
     let mut found: Vec<(bool, usize, usize)> = Vec::new();
     for (index, node) in model.graph.nodes.iter().enumerate() {
         let (indices, table) = match node.op_type.as_str() {
@@ -132,7 +133,7 @@ fn deepest_output(topology: &Topology, depth: &[Option<usize>], source: usize) -
 /// What lies between two neighbouring cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stretch {
-    /// Holds an attention.
+    /// Holds an attention, or a convolution over tokens that is added to the stream.
     Attention,
     /// Products on a branch that is added to the stream.
     Branch,
@@ -199,7 +200,9 @@ impl<'a, 'g> Stream<'a, 'g> {
         let graph = self.topology.graph;
         let inside: Vec<usize> = (from + 1..=to).filter(|node| self.nodes.contains(node)).collect();
         let nodes = || inside.iter().map(|node| &graph.nodes[*node]);
-        if inside.iter().any(|node| self.attends(*node)) {
+        if inside.iter().any(|node| self.attends(*node))
+            || nodes().any(|node| self.mixes_tokens(node)) && self.has_bypass(from, to)
+        {
             return Stretch::Attention;
         }
         if nodes().any(is_product) {
@@ -258,6 +261,17 @@ impl<'a, 'g> Stream<'a, 'g> {
         false
     }
 
+    /// Whether a node is a convolution over several tokens, which takes the place of an attention in some blocks.
+    fn mixes_tokens(&self, node: &Node) -> bool {
+        let weight = || self.finder.source(node.inputs.get(1)?);
+        let kernel = || weight().map(|source| &self.topology.graph.initializers[source.initializer].dims[..]);
+        node.is("Conv")
+            && match node.ints("kernel_shape") {
+                Some(sizes) => sizes.iter().any(|size| *size > 1),
+                None => kernel().is_some_and(|dims| dims.iter().skip(2).any(|size| *size > 1)),
+            }
+    }
+
     fn is_constant(&self, value: &str) -> bool {
         self.finder.source(value).is_some()
             || self.topology.producer_node(value).is_some_and(|node| {
@@ -305,12 +319,9 @@ impl<'a, 'g> Stream<'a, 'g> {
     fn hidden_states(&self) -> Result<(Vec<String>, bool, bool), Reason> {
         let attentions: Vec<usize> =
             (0..self.stretches.len()).filter(|at| self.stretches[*at] == Stretch::Attention).collect();
-        let Some(&last) = attentions.last() else {
-            return Err("no attention lies between the token embeddings and the output".into());
-        };
+        let (end, normed) = self.end_of_last_block(&attentions)?;
         // Stretch `i` begins at cut `i`.
         let mut values = attentions.iter().map(|at| self.value(self.cuts[*at])).collect::<Result<Vec<_>, _>>()?;
-        let (end, normed) = self.end_of_last_block(last);
         values.push(self.value(self.cuts[end])?);
         let pre_norm = match attentions.as_slice() {
             // With one block only the inside of its attention tells.
@@ -331,24 +342,112 @@ impl<'a, 'g> Stream<'a, 'g> {
         self.is_normed(attention) || norms.any(|normalises| normalises)
     }
 
-    /// The cut that is the last hidden state, behind the stretch of the last attention, and whether a norm made it.
-    fn end_of_last_block(&self, attention: usize) -> (usize, bool) {
-        let (mut end, mut normed) = (attention + 1, self.is_normed(attention + 1));
+    /// The cut that is the last hidden state, and whether a norm made it. `attentions` are the stretches that hold one.
+    fn end_of_last_block(&self, attentions: &[usize]) -> Result<(usize, bool), Reason> {
+        let (last, before) = match attentions {
+            [.., before, last] => (*last, Some(*before)),
+            [last] => (*last, None),
+            [] => return Err("no attention lies between the token embeddings and the output".into()),
+        };
+        // What is no norm and no branch, between two attentions, ends or divides every block: the last one too.
+        let mut end = last + 1;
+        if let Some(before) = before.filter(|before| self.stretches[before + 1..last].contains(&Stretch::Other)) {
+            let length = last - before - 1;
+            if let Some(at) = (0..length).find(|at| !self.are_alike(before + 1 + at, end + at)) {
+                let odd = self.label(self.cuts[before + 2 + at]);
+                return Err(format!("the last block does not end as the one before it, at {odd}"));
+            }
+            end += length;
+        }
+        let scaled_blocks = attentions[1..].iter().any(|at| self.is_scaling(at - 1));
+        let (end, normed) = self.end_of_stream(end, scaled_blocks);
+        // Around an integer product a factor passes by, which is no addition.
+        let adds = |at: &usize| {
+            let node = &self.topology.graph.nodes[self.cuts[at + 1]];
+            self.stretches[*at] == Stretch::Branch && (node.is("Add") || is_skip_norm(node))
+        };
+        if let Some(branch) = (end..self.stretches.len()).find(adds) {
+            let (stop, branch) = (self.label(self.cuts[end + 1]), self.label(self.cuts[branch + 1]));
+            return Err(format!(
+                "behind {stop} another product is added to the stream, at {branch}: the end of the last block cannot be told"
+            ));
+        }
+        Ok((end, normed))
+    }
+
+    /// The last cut from `from` on that only branches and norms lead to, and whether a norm made it. A factor that nothing
+    /// of the kind follows belongs to the head, unless `scaled_blocks`.
+    fn end_of_stream(&self, from: usize, scaled_blocks: bool) -> (usize, bool) {
+        let (mut end, mut normed) = (from, self.is_normed(from));
         // Whether the tokens of all rows are in one list; a hidden state is where they are not.
-        let mut flat = false;
+        let (mut flat, mut scaled) = (false, false);
         let mut norm = normed;
-        for at in attention + 1..self.stretches.len() {
+        for at in from..self.stretches.len() {
             match self.stretches[at] {
-                Stretch::Branch => norm = self.is_normed(at + 1),
-                Stretch::Norm { normalises } => norm |= normalises,
+                Stretch::Branch => (norm, scaled) = (self.is_normed(at + 1), false),
+                Stretch::Norm { normalises } => {
+                    norm |= normalises;
+                    scaled = !normalises && (scaled || !scaled_blocks && self.is_scaling(at));
+                }
                 Stretch::Layout => flat = !flat,
                 Stretch::Attention | Stretch::Other => break,
             }
-            if !flat {
+            if !flat && !scaled {
                 (end, normed) = (at + 1, norm);
             }
         }
         (end, normed)
+    }
+
+    /// Whether a stretch does nothing but multiply with one number.
+    fn is_scaling(&self, at: usize) -> bool {
+        let nodes = &self.topology.graph.nodes;
+        let mut scales = false;
+        for node in (self.cuts[at] + 1..=self.cuts[at + 1]).filter(|node| self.nodes.contains(node)) {
+            match nodes[node].op_type.as_str() {
+                "Mul" | "Div" if nodes[node].inputs.iter().any(|input| self.is_number(input)) => scales = true,
+                "Cast" | "CastLike" | "Identity" => {}
+                _ => return false,
+            }
+        }
+        scales
+    }
+
+    /// Whether a value is a constant of one element.
+    fn is_number(&self, value: &str) -> bool {
+        let mut value = value;
+        for _ in 0..8 {
+            if let Some(tensor) = self.topology.constant(value) {
+                return tensor.dims.iter().product::<usize>() == 1;
+            }
+            match self.topology.producer_node(value) {
+                Some(node) if node.is("Constant") => return true,
+                Some(node) if node.is("Cast") || node.is("Identity") => match node.inputs.first() {
+                    Some(input) => value = input,
+                    None => return false,
+                },
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether two stretches are of one kind and have the same operations.
+    fn are_alike(&self, one: usize, other: usize) -> bool {
+        let operations = |at: usize| -> Vec<&str> {
+            let inside = (self.cuts[at] + 1..=self.cuts[at + 1]).filter(|node| self.nodes.contains(node));
+            let mut names: Vec<&str> = inside.map(|node| self.topology.graph.nodes[node].op_type.as_str()).collect();
+            names.sort_unstable();
+            names
+        };
+        other < self.stretches.len()
+            && self.stretches[one] == self.stretches[other]
+            && operations(one) == operations(other)
+    }
+
+    fn label(&self, node: usize) -> String {
+        let node = &self.topology.graph.nodes[node];
+        format!("node `{}` ({})", node.label(), node.op_type)
     }
 
     /// Whether the cut is an addition fused with a norm, of which only the normed sum flows on.
@@ -377,7 +476,7 @@ fn is_skip_norm(node: &Node) -> bool {
     matches!(node.op_type.as_str(), "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization")
 }
 
-fn is_fused_attention(node: &Node) -> bool {
+pub(crate) fn is_fused_attention(node: &Node) -> bool {
     matches!(
         node.op_type.as_str(),
         "Attention"
@@ -395,7 +494,7 @@ fn is_fused_attention(node: &Node) -> bool {
     )
 }
 
-fn is_product(node: &Node) -> bool {
+pub(crate) fn is_product(node: &Node) -> bool {
     let name = node.op_type.as_str();
     name.contains("MatMul") || name.contains("Gemm") || matches!(name, "Einsum" | "Conv" | "MoE" | "QMoE")
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
+use super::residual::is_fused_attention;
 use super::{LinearLayer, Topology};
 
 /// What a linear layer of a block is for.
@@ -93,6 +94,10 @@ fn by_name(module: &str) -> Option<Role> {
     let above: Vec<&str> = parts.take(3).collect();
     let inside = |words: &[&str]| above.iter().any(|part| words.iter().any(|word| part.contains(word)));
     let attention = inside(&["attention", "attn"]);
+    // Some blocks of hybrids convolve where others attend.
+    if inside(&["conv"]) && matches!(leaf, "in_proj" | "out_proj") {
+        return Some(Role::Other);
+    }
     let feed_forward = inside(&["mlp", "ffn", "feed_forward", "feedforward", "intermediate", "densereludense"]);
     Some(match leaf {
         "query" | "q_proj" | "q_lin" | "query_proj" | "q_linear" | "to_q" | "wq" | "q" => Role::Query,
@@ -136,8 +141,8 @@ impl<'a, 'g> Structure<'a, 'g> {
         for softmax in softmaxes {
             self.around_softmax(softmax);
         }
-        let fused: Vec<usize> =
-            self.block.iter().copied().filter(|&n| self.is(n, &["Attention", "MultiHeadAttention"])).collect();
+        let nodes = &self.topology.graph.nodes;
+        let fused: Vec<usize> = self.block.iter().copied().filter(|&n| is_fused_attention(&nodes[n])).collect();
         for node in fused {
             self.around_fused_attention(node);
         }
@@ -174,7 +179,9 @@ impl<'a, 'g> Structure<'a, 'g> {
 
     fn around_fused_attention(&mut self, node: usize) {
         let node = &self.topology.graph.nodes[node];
-        for (input, role) in node.inputs.iter().zip([Role::Query, Role::Key, Role::Value]) {
+        let packed = node.inputs.get(1).is_none_or(String::is_empty);
+        let wanted = if packed { [Role::QueryKeyValue; 3] } else { [Role::Query, Role::Key, Role::Value] };
+        for (input, role) in node.inputs.iter().zip(wanted) {
             self.mark(&self.up(input, true), role);
         }
         if let Some(output) = node.outputs.first()

@@ -49,7 +49,8 @@ pub struct Layers<'a> {
 /// What tells one weight from another: the checkpoint tensor, else the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Identity<'a> {
-    Tensor(&'a str),
+    /// And its first row, of one that holds several matrices.
+    Tensor(&'a str, usize),
     Values(usize),
 }
 
@@ -59,7 +60,7 @@ impl BlockToAdapt {
     pub fn all(blocks: &[Block], layers: Layers<'_>) -> Vec<Self> {
         let identities: Vec<Identity<'_>> = (0..layers.linears.len())
             .map(|position| match layers.matches.get(position).and_then(Option::as_ref) {
-                Some(found) => Identity::Tensor(&found.tensor),
+                Some(found) => Identity::Tensor(&found.tensor, found.rows.as_ref().map_or(0, |rows| rows.start)),
                 None => Identity::Values(layers.first_copies.get(position).copied().unwrap_or(position)),
             })
             .collect();

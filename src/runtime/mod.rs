@@ -2,6 +2,7 @@
 //!
 //! Nothing outside this room names `ort`.
 
+mod causality;
 mod comparison;
 mod device;
 mod error;
@@ -14,6 +15,7 @@ pub(crate) mod subgraph;
 #[cfg(test)]
 mod tests;
 
+pub use causality::{Causality, causality};
 pub use comparison::{Comparison, compare_outputs};
 pub use device::Device;
 pub use error::RuntimeError;

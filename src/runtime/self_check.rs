@@ -160,7 +160,7 @@ pub(crate) fn padded(rows: &[Encoding], length: usize, pad_id: u32, pad_type_id:
 }
 
 impl Difference {
-    fn compare(&mut self, one: &RowStates, other: &RowStates) {
+    pub(super) fn compare(&mut self, one: &RowStates, other: &RowStates) {
         for (state, (one, other)) in one.iter().zip(other).enumerate() {
             for (a, b) in one.outer_iter().zip(other.outer_iter()) {
                 let (absolute, scale) = a.iter().zip(&b).fold((0f32, 0f32), |(absolute, scale), (a, b)| {

@@ -23,5 +23,6 @@ mod runtime;
 #[cfg(feature = "train")]
 mod span_training;
 mod spans;
+mod structure;
 mod tiny;
 mod tokenization;

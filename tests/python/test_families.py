@@ -16,7 +16,8 @@ TOLERANCE = 1e-4
 # Shared weights, weights that constants pass through too, weights stored [in, out], heads of two layers, a new head.
 CASES = [("albert", "classic"), ("albert", "dynamo"), ("deberta-v3", "classic"), ("deberta-v3", "dynamo"),
          ("roberta", "classic"), ("distilbert", "optimized-99"), ("modernbert", "dynamo"), ("gpt2", "base"),
-         ("llama", "base"), ("t5-encoder", "base"), ("bert", "external")]
+         ("llama", "base"), ("t5-encoder", "base"), ("bert", "external"), ("nomic-bert", "classic"), ("nomic-bert", "base"),
+         ("lfm2", "base"), ("bert", "optimum-O1")]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use gelora::checkpoint::{ModelFolder, folded_products, match_weights};
+use gelora::checkpoint::{ModelFolder, Parts, folded_products, match_weights, structure as structure_of};
 use gelora::merge::merge;
 use gelora::onnx::{HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, linear_layers};
 use gelora::progress::Silent;
@@ -136,11 +136,18 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
     if let Ok(reason) = std::fs::read_to_string(fixture.folder.join("failed.txt")) {
         return Outcome::nothing(Verdict::Refused(format!("the exporter fails: {reason}")));
     }
-    let reference = fixture.reference();
     let model = match Model::open(fixture.folder.join("model.onnx")) {
         Ok(model) => model,
         Err(error) => return Outcome::nothing(refused(&error)),
     };
+    if fixture.folder.join("refused.txt").exists() {
+        let verdict = match agreed(fixture, &model) {
+            Ok(_) => Verdict::Wrong("it is planned for".into()),
+            Err(verdict) => verdict,
+        };
+        return Outcome::nothing(verdict);
+    }
+    let reference = fixture.reference();
     let (states, blocks) = match structure(fixture, &model, &reference) {
         Ok(found) => found,
         Err(verdict) => return Outcome::nothing(verdict),
@@ -174,19 +181,10 @@ fn structure(
     model: &Model,
     reference: &Reference,
 ) -> Result<(HiddenStates, Vec<BlockToAdapt>), Verdict> {
-    let states = HiddenStates::find(model).map_err(|error| refused(&error))?;
-    let blocks = onnx_blocks(model, &states).map_err(|error| refused(&error))?;
+    let (states, blocks) = agreed(fixture, model)?;
     if blocks.len() != reference.layers {
         return Err(Verdict::Wrong(format!("{} blocks instead of {}", blocks.len(), reference.layers)));
     }
-    let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
-    let checkpoint = folder.checkpoint.expect("the script wrote one");
-    let linears = linear_layers(model);
-    let wanted: Vec<&LinearLayer> = linears.iter().collect();
-    let matches = match_weights(model, &checkpoint, &wanted).map_err(|error| refused(&error))?;
-    let first_copies = first_copies(model, &linears).map_err(|error| refused(&error))?;
-    let layers = Layers { linears: &linears, matches: &matches, first_copies: &first_copies };
-    let blocks = BlockToAdapt::all(&blocks, layers);
     let modules = || blocks.iter().flat_map(|block| &block.modules);
     if let Some(unknown) = modules().find(|module| module.checkpoint_tensor.is_none()) {
         return Err(Verdict::Wrong(format!("`{}` is no tensor of the checkpoint", unknown.weight)));
@@ -197,6 +195,37 @@ fn structure(
         let surplus: Vec<&String> = found.difference(&reference.modules).collect();
         return Err(Verdict::Wrong(format!("weights missing: {missing:?}, not expected: {surplus:?}")));
     }
+    Ok((states, blocks))
+}
+
+/// Hidden states and blocks of an export that a plan takes: where graph, checkpoint and configuration agree on them.
+fn agreed(fixture: &Fixture, model: &Model) -> Result<(HiddenStates, Vec<BlockToAdapt>), Verdict> {
+    let states = HiddenStates::find(model).map_err(|error| refused(&error))?;
+    let blocks = onnx_blocks(model, &states).map_err(|error| refused(&error))?;
+    let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
+    let checkpoint = folder.checkpoint.as_ref().expect("the script wrote one");
+    let linears = linear_layers(model);
+    let wanted: Vec<&LinearLayer> = linears.iter().collect();
+    let matches = match_weights(model, checkpoint, &wanted).map_err(|error| refused(&error))?;
+    let parts = Parts {
+        model,
+        states: &states,
+        blocks: &blocks,
+        linears: &linears,
+        matches: &matches,
+        checkpoint: Some(checkpoint),
+        config: folder.config.as_ref(),
+    };
+    let found = structure_of(&parts).map_err(|error| refused(&error))?;
+    if let Some(obstacle) = found.obstacles.into_iter().next() {
+        return Err(Verdict::Refused(obstacle));
+    }
+    if !found.notes.is_empty() {
+        println!("{}: {}", fixture.name, found.notes.join("; "));
+    }
+    let first_copies = first_copies(model, &linears).map_err(|error| refused(&error))?;
+    let layers = Layers { linears: &linears, matches: &matches, first_copies: &first_copies };
+    let blocks = BlockToAdapt::all(&blocks, layers);
     Ok((states, blocks))
 }
 

@@ -1,0 +1,153 @@
+//! Does every weight of the graph have its place? What a plan says of blocks only holds if every product with a constant
+//! weight between the token embeddings and the head lies in exactly one block, or in the head.
+
+use std::collections::{HashMap, HashSet};
+
+use super::linear::LinearFinder;
+use super::residual::{is_fused_attention, is_product, token_embeddings};
+use super::{Block, HiddenStates, Model, Node, Topology, node_inputs};
+
+/// Where the products with a constant weight lie. Nodes are indices into `graph.nodes`, in file order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Accounts {
+    /// Products in no block that the last hidden state, or the head beside it, is made of: those that lie before hidden
+    /// state 0 and are added to the stream, and those that pass hidden states by.
+    pub outside: Vec<usize>,
+    /// Products that lie in several blocks.
+    pub in_several: Vec<usize>,
+    /// Products behind the last hidden state.
+    pub behind: Vec<usize>,
+    /// Attentions that hold the matrices of their projections, with the number of their block (1 to L).
+    pub packed: Vec<(usize, usize)>,
+    /// Nodes that look up rows of the table of the token embeddings: two in a model of an encoder and a decoder.
+    pub lookups: Vec<usize>,
+    /// The number of attentions (a softmax, or a fused attention) of every block.
+    pub attentions: Vec<usize>,
+}
+
+/// Finds the place of every product with a constant weight.
+pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accounts {
+    let graph = &model.graph;
+    let topology = Topology::new(graph);
+    let finder = LinearFinder::new(model, &topology);
+    let products: Vec<usize> = (0..graph.nodes.len()).filter(|node| has_weight(&finder, &graph.nodes[*node])).collect();
+    let mut accounts = Accounts { lookups: lookups(model, &topology, &finder), ..Default::default() };
+    let aliases = states.aliases(&topology);
+    let (Some(first), Some(last)) = (aliases.first(), aliases.last()) else { return accounts };
+    let none = HashSet::new();
+    let behind = topology.descendants(last, &none);
+    let wanted: Vec<&str> = last.iter().copied().chain(logits(model)).collect();
+    let needed = topology.ancestors(&wanted, &none);
+    let before = topology.ancestors(first, &none);
+    let of_tokens = made_of_inputs(&topology);
+    let mut holders: HashMap<usize, usize> = HashMap::new();
+    for block in blocks {
+        block.nodes.iter().for_each(|node| *holders.entry(*node).or_default() += 1);
+        let inside = block.nodes.iter().map(|node| &graph.nodes[*node]);
+        accounts.attentions.push(inside.filter(|node| node.is("Softmax") || is_fused_attention(node)).count());
+        let packed = block.nodes.iter().filter(|node| packed_weight(&finder, &graph.nodes[**node]));
+        accounts.packed.extend(packed.map(|node| (*node, block.index)));
+    }
+    let all: HashSet<usize> = products.iter().copied().collect();
+    let bypassed = reaches_without_product(&topology, &accounts.lookups, first, &all);
+    for node in products {
+        match holders.get(&node) {
+            Some(1) => {}
+            Some(_) => accounts.in_several.push(node),
+            None if behind.contains(&node) => accounts.behind.push(node),
+            None if !needed.contains(&node) || !of_tokens.contains(&node) => {}
+            // The projection of narrow embeddings: everything goes through it.
+            None if before.contains(&node) && !bypassed => {}
+            None => accounts.outside.push(node),
+        }
+    }
+    accounts
+}
+
+/// Outputs that a head makes of the last hidden state.
+fn logits(model: &Model) -> impl Iterator<Item = &str> {
+    let outputs = model.graph.outputs.iter().map(|output| output.name.as_str());
+    outputs.filter(|name| *name == "logits" || name.ends_with("_logits"))
+}
+
+/// Nodes that depend on the values of an input of the graph, not only on its shape.
+fn made_of_inputs(topology: &Topology) -> HashSet<usize> {
+    let inputs = topology.graph.inputs.iter().map(|input| input.name.as_str());
+    let mut values: HashSet<&str> = inputs.filter(|input| topology.initializer(input).is_none()).collect();
+    let mut found = HashSet::new();
+    // File order is topological.
+    for (index, node) in topology.graph.nodes.iter().enumerate() {
+        if !is_shape(node) && node_inputs(node).into_iter().any(|input| values.contains(input)) {
+            values.extend(node.outputs.iter().map(String::as_str).filter(|output| !output.is_empty()));
+            found.insert(index);
+        }
+    }
+    found
+}
+
+/// Whether a node multiplies with a constant that has at least two dimensions.
+fn has_weight(finder: &LinearFinder, node: &Node) -> bool {
+    if is_fused_attention(node) {
+        return packed_weight(finder, node);
+    }
+    is_product(node) && node.inputs.iter().any(|input| finder.is_matrix(input))
+}
+
+/// Whether a node is an attention that holds the weights of its projections: the second input of ONNX Runtime's `Attention`
+/// and its relatives. That of others is a value, and their tables of sines are no weights.
+fn packed_weight(finder: &LinearFinder, node: &Node) -> bool {
+    const HOLDERS: [&str; 6] = [
+        "Attention",
+        "QAttention",
+        "QOrderedAttention",
+        "PackedAttention",
+        "LongformerAttention",
+        "DecoderMaskedSelfAttention",
+    ];
+    !node.domain.is_empty()
+        && HOLDERS.contains(&node.op_type.as_str())
+        && node.inputs.get(1).is_some_and(|weight| finder.is_matrix(weight))
+}
+
+/// Nodes that look up rows of the table of the token embeddings.
+fn lookups(model: &Model, topology: &Topology, finder: &LinearFinder) -> Vec<usize> {
+    let nodes = &model.graph.nodes;
+    let Ok(first) = token_embeddings(model, topology, finder) else { return Vec::new() };
+    let table = |node: usize| {
+        let node = &nodes[node];
+        let place = match node.op_type.as_str() {
+            "Gather" | "GatherBlockQuantized" => 0,
+            "EmbedLayerNormalization" => 2,
+            _ => return None,
+        };
+        finder.source(node.inputs.get(place)?).map(|source| source.initializer)
+    };
+    let wanted = table(first);
+    let same = |node: &usize| *node == first || wanted.is_some() && table(*node) == wanted;
+    (0..nodes.len()).filter(same).collect()
+}
+
+/// Whether a way leads from a lookup of tokens to one of `values` without a product.
+fn reaches_without_product(topology: &Topology, lookups: &[usize], values: &[&str], products: &HashSet<usize>) -> bool {
+    let nodes = &topology.graph.nodes;
+    let mut open = lookups.to_vec();
+    let mut seen: HashSet<usize> = HashSet::new();
+    while let Some(node) = open.pop() {
+        // The scale of quantized values goes around their product.
+        let outputs = if nodes[node].op_type == "DynamicQuantizeLinear" { 1 } else { usize::MAX };
+        for output in nodes[node].outputs.iter().take(outputs).filter(|output| !output.is_empty()) {
+            if values.contains(&output.as_str()) {
+                return true;
+            }
+            let users = topology.consumers(output).iter().copied();
+            open.extend(
+                users.filter(|user| !products.contains(user) && !is_shape(&nodes[*user]) && seen.insert(*user)),
+            );
+        }
+    }
+    false
+}
+
+fn is_shape(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "Shape" | "Size")
+}

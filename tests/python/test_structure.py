@@ -1,0 +1,143 @@
+"""Exports whose blocks, weights or tokens are not what they seem: refused before anything is computed, or understood."""
+
+import json
+import subprocess
+import sys
+
+import numpy
+import onnxruntime
+import pytest
+import torch
+import transformers
+from conftest import ROOT, run
+
+sys.path.insert(0, str(ROOT / "onnx"))
+from make_tiny_encoder import make_tokenizer  # noqa: E402
+
+SIZES = dict(vocab_size=100, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
+             max_position_embeddings=64, initializer_range=0.2, pad_token_id=0)
+REFUSED = {
+    ("bart", "classic"): ["two stacks", "3 layers of `model.decoder.layers`", "3 layers of `model.encoder.layers`"],
+    ("t5", "dynamo"): ["two stacks", "`transformer.decoder.block`", "num_decoder_layers 3"],
+    ("roberta", "optimum-O2"): ["3 attentions hold the weights of query, key and value", "disable_attention_fusion=True",
+                                "roberta.encoder.layer.0.attention.self.key.weight"],
+    ("llama", "genai"): ["3 of 15 weights", "model.layers.0.self_attn.k_proj.weight", "disable_qkv_fusion=true"],
+}
+
+
+@pytest.fixture(scope="module")
+def fixtures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("structures")
+    for family, form in REFUSED:
+        command = [sys.executable, str(ROOT / "scripts/make_fixtures.py"), str(folder), "--families", family, "--forms", form]
+        subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("family,form", REFUSED)
+def test_what_a_plan_would_be_wrong_for_is_refused_before_anything_is_computed(family, form, fixtures, tables, tmp_path):
+    model, out = fixtures / family / form, tmp_path / "out"
+    shown = run("inspect", model, "--json", "--no-self-check", expect=1)
+    (obstacle,) = json.loads(shown.stdout)["obstacles"]
+    for command in ("plan", "extract"):
+        done = run(command, model, "--data", tables[0], "--text", "sentence", "-o", out, expect=1)
+        assert obstacle in done.stderr and not out.exists()
+    for words in REFUSED[family, form]:
+        assert words in obstacle
+
+
+class Logits(torch.nn.Module):
+    """Nothing but ids and mask go in, nothing but logits come out."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class Scaled(Logits):
+    """A head that begins with a division, as MiniCPM's."""
+
+    def forward(self, input_ids, attention_mask):
+        return self.model.lm_head(self.model.model(input_ids=input_ids, attention_mask=attention_mask)[0] / 4.0)
+
+
+class Cut(torch.nn.Module):
+    """A block that ends with a cut of the sequence."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, hidden, *arguments, **named):
+        hidden = self.block(hidden, *arguments, **named)
+        return torch.cat([hidden, hidden[:, :1]], 1)[:, :-1]
+
+
+def batch():
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(5, 100, (2, 9), generator=generator)
+    return ids, torch.ones_like(ids)
+
+
+def export(wrapped, folder):
+    folder.mkdir()
+    axes = {0: "batch", 1: "sequence"}
+    names = ["input_ids", "attention_mask"]
+    torch.onnx.export(wrapped.eval(), batch(), str(folder / "model.onnx"), input_names=names, output_names=["logits"], dynamo=False,
+                      opset_version=17, dynamic_axes={name: axes for name in [*names, "logits"]})
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    wrapped.model.save_pretrained(folder)
+
+
+def llama():
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2, bos_token_id=2, eos_token_id=3, use_cache=False)
+    config._attn_implementation = "eager"
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("kind", ["scaled", "cut"])
+def test_the_last_state_is_the_end_of_the_last_block(kind, tmp_path):
+    model = llama()
+    if kind == "cut":
+        model.model.layers = torch.nn.ModuleList(Cut(block) for block in model.model.layers)
+    export(Scaled(model) if kind == "scaled" else Logits(model), tmp_path / "model")
+    # The weights of the cut blocks have other names than transformers', which is not what this is about.
+    (tmp_path / "model/model.safetensors").unlink()
+    run("expose", tmp_path / "model", "-o", tmp_path / "exposed")
+    ids, mask = batch()
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    session = onnxruntime.InferenceSession(str(tmp_path / "exposed/model.onnx"), providers=["CPUExecutionProvider"])
+    names = [f"hidden_states.{index}" for index in range(4)]
+    found = session.run(names, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+    assert len(expected) == 4
+    for state, value in zip(expected, found):
+        assert numpy.abs(state.numpy() - value).max() < 1e-5
+
+
+def test_a_model_that_sees_the_future_is_no_language_model(tables, tmp_path):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SIZES)
+    config._attn_implementation = "eager"
+    model = tmp_path / "model"
+    export(Logits(transformers.BertForMaskedLM(config).eval()), model)
+    shown = json.loads(run("inspect", model, "--json").stdout)
+    assert shown["is_causal"] is False and any("see those after them" in note for note in shown["notes"])
+    out = tmp_path / "out"
+    data = ["--data", tables[0], "--text", "sentence", "--task", "causal-lm"]
+    done = run("plan", model, *data, "-o", out, expect=1)
+    assert "its tokens see the future" in done.stderr and not out.exists()
+    # A plan for other reasons does not make it one.
+    run("plan", model, "--data", tables[0], "--text", "sentence", "-o", out)
+    done = run("train", model, "--plan", out, *data, "-o", tmp_path / "adapter", expect=1)
+    assert "its tokens see the future" in done.stderr and not (tmp_path / "adapter").exists()
+    done = run("evaluate", model, *data, expect=1)
+    assert "its tokens see the future" in done.stderr
+
+    export(Logits(llama()), tmp_path / "llama")
+    shown = json.loads(run("inspect", tmp_path / "llama", "--json").stdout)
+    assert shown["is_causal"] is True and shown["notes"] == []
