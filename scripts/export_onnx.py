@@ -26,6 +26,8 @@ import warnings
 # The source is always a folder on this disk.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# ONNX Runtime would look up a host of its makers and leave files in the cache; it reads this while it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OPSET = {"classic": 17, "dynamo": 20}
 TOLERANCE = 1e-4

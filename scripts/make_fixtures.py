@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "onnx"))
 
 import numpy

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 32
 

@@ -43,7 +43,7 @@ pub enum ActivationsError {
     },
     /// The folder holds activations of something else.
     #[error(
-        "{} holds activations of another {what} ({found} there, {wanted} now); name another folder or use --overwrite",
+        "{} holds activations of another {what} ({found} there, {wanted} now); name another folder, or replace it with `gelora extract --overwrite`",
         path.display()
     )]
     OtherStore {
@@ -63,7 +63,7 @@ pub enum ActivationsError {
         path: PathBuf,
     },
     /// An extraction was stopped before its end.
-    #[error("{} is not complete ({done} of {total} rows); run the same `gelora extract` again to finish it", path.display())]
+    #[error("{} is not complete ({done} of {total} rows); run the command that made it (`gelora extract` or `gelora plan`) again to finish it", path.display())]
     Incomplete {
         /// The store.
         path: PathBuf,
@@ -72,9 +72,29 @@ pub enum ActivationsError {
         /// Rows of the data.
         total: usize,
     },
-    /// A newer program wrote it, or something broke it.
-    #[error("{} cannot be read: {reason}; extract it again with --overwrite", path.display())]
+    /// The manifest of a store cannot be used.
+    #[error("{} cannot be read: {reason}; remove the folder it is in and extract again", path.display())]
     Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A later gelora wrote the store.
+    #[error("{} is of format {found}, this gelora reads formats 1 to {}; update gelora", path.display(), super::FORMAT)]
+    NewerFormat {
+        /// The manifest.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// A file of a shard is not what was written.
+    #[error(
+        "{} is damaged: {reason}; run the command that made the store (`gelora extract` or `gelora plan`) again: it makes this \
+         shard anew",
+        path.display()
+    )]
+    DamagedShard {
         /// The file.
         path: PathBuf,
         /// What was found.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use ndarray::Array2;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::MANIFEST;
@@ -14,7 +16,8 @@ use super::pooled_model::{pooled_model, vocabulary};
 use super::pooling::TokenSample;
 use super::shard::{self, PlanSettings};
 use super::source::{Encoded, Seen, Source, Texts};
-use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, Store};
+use super::store::check_shard;
+use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
 use crate::dataset::{Encoding, Example, Tokenizer};
 use crate::files::FileError;
 use crate::onnx::{HiddenStates, Model};
@@ -29,6 +32,8 @@ const PASS_ROWS: usize = 4096;
 const ROWS_PER_SESSION: usize = 256;
 /// A shard holds about so many bytes.
 const SHARD_BYTES: usize = 256 << 20;
+/// Reading so many bytes takes long enough to be told about.
+const LONG_CHECK: u64 = 1 << 30;
 /// All sessions together hold about so many bytes of weights.
 const SESSION_BYTES: usize = 2 << 30;
 
@@ -176,6 +181,7 @@ impl Extraction<'_> {
         let manifest = match earlier.filter(|earlier| !earlier.shards.is_empty()) {
             Some(mut earlier) => {
                 earlier.check_same(&wanted, folder)?;
+                self.forget_damaged(&mut earlier, folder)?;
                 earlier.want(self.settings.first_rows);
                 if earlier.complete {
                     self.notice(&format!("{} is complete already", folder.display()));
@@ -199,6 +205,42 @@ impl Extraction<'_> {
         let manifest = self.compute(self.new_manifest(), sink)?;
         self.check_finite(&manifest)?;
         Ok(manifest)
+    }
+
+    /// Looks at every shard that is there: one that is damaged is made anew.
+    fn forget_damaged(&self, manifest: &mut Manifest, folder: &Path) -> Result<(), ActivationsError> {
+        let bytes: u64 = manifest.shards.iter().flat_map(|shard| &shard.files).map(|file| file.bytes).sum();
+        let begin = Event::Begin { stage: "checking the store", total: Some(bytes >> 20), done: 0, unit: "MB" };
+        let long = bytes > LONG_CHECK;
+        if long {
+            self.observer.observe(begin);
+        }
+        let done = AtomicU64::new(0);
+        let check = |shard: &ShardEntry| {
+            self.observer.check()?;
+            let checked = check_shard(folder, manifest, shard);
+            let bytes: u64 = shard.files.iter().map(|file| file.bytes).sum();
+            let done = bytes + done.fetch_add(bytes, Ordering::Relaxed);
+            if long {
+                self.observer.observe(Event::Advance { done: done >> 20, detail: "" });
+            }
+            match checked {
+                Ok(()) => Ok(None),
+                Err(ActivationsError::DamagedShard { path, reason }) => Ok(Some((shard.index, path, reason))),
+                Err(other) => Err(other),
+            }
+        };
+        let damaged: Vec<_> = manifest.shards.par_iter().map(check).collect::<Result<_, ActivationsError>>()?;
+        if long {
+            self.observer.observe(Event::End);
+        }
+        let damaged: Vec<_> = damaged.into_iter().flatten().collect();
+        for (_, path, reason) in &damaged {
+            let text = format!("{} is damaged: {reason}; its shard is made anew", path.display());
+            self.observer.observe(Event::Warning(&text));
+        }
+        manifest.forget(&damaged.iter().map(|(index, ..)| *index).collect::<Vec<_>>());
+        Ok(())
     }
 
     /// With `--overwrite`: what an earlier run of the same thing left unfinished.

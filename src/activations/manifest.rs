@@ -11,7 +11,7 @@ use crate::onnx::Model;
 use crate::runtime::SelfCheck;
 
 /// Version of the store's format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Its name in the store.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -96,6 +96,20 @@ pub struct ShardEntry {
     pub matrix_products: String,
     /// Version of ONNX Runtime.
     pub onnxruntime: String,
+    /// Its files. Stores of format 1 do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<ShardFile>,
+}
+
+/// A file of a shard, by which it is known again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardFile {
+    /// Its name in the folder of the shard.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// The CRC-32 of its bytes, as `zlib.crc32` gives it.
+    pub crc32: u32,
 }
 
 impl ModelIdentity {
@@ -127,19 +141,23 @@ impl Manifest {
         let value: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|error| damaged(format!("it is not valid JSON: {error}")))?;
         match value.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format == u64::from(FORMAT) => {}
-            Some(format) => return Err(damaged(format!("its format is {format}, this gelora reads {FORMAT}"))),
+            Some(format) if (1..=u64::from(FORMAT)).contains(&format) => {}
+            Some(found) => return Err(ActivationsError::NewerFormat { path, found }),
             None => return Err(damaged("it has no format number".into())),
         }
         let manifest: Self = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
         if manifest.widths.len() != manifest.hidden_states.len() {
             return Err(damaged("it names other hidden states than it has widths for".into()));
         }
+        if manifest.points != manifest.shards.iter().map(|shard| shard.points).sum::<usize>() {
+            return Err(damaged("it counts other points than its shards have".into()));
+        }
         Ok(Some(manifest))
     }
 
     pub(super) fn write(&self, store: &Path) -> Result<(), ActivationsError> {
-        Ok(files::write_json(&store.join(MANIFEST), self)?)
+        // What an earlier version began is gone on with in the present format.
+        Ok(files::write_json(&store.join(MANIFEST), &Self { format: FORMAT, ..self.clone() })?)
     }
 
     /// An error that names the first thing in which the store differs from what is wanted now.
@@ -192,10 +210,20 @@ impl Manifest {
         self.shards.retain(|shard| shard.index != entry.index);
         self.shards.push(entry);
         self.shards.sort_by_key(|shard| shard.index);
+        self.recount();
+    }
+
+    fn recount(&mut self) {
         self.points = self.shards.iter().map(|shard| shard.points).sum();
         self.duplicates = self.shards.iter().map(|shard| shard.duplicates).sum();
         self.non_finite = self.shards.iter().map(|shard| shard.non_finite).sum();
         self.complete = self.shards.len() >= self.shards_wanted();
+    }
+
+    /// Forgets shards, so that they are made anew.
+    pub(super) fn forget(&mut self, damaged: &[usize]) {
+        self.shards.retain(|shard| !damaged.contains(&shard.index));
+        self.recount();
     }
 
     /// Shards of the rows that are wanted.

@@ -15,7 +15,7 @@ mod store;
 
 pub use error::ActivationsError;
 pub use extract::{ExtractSettings, MiniBatch, Provenance, extract, extract_texts, stream, stream_texts};
-pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry};
+pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry, ShardFile};
 pub use pipeline::TakeBatch;
 pub(crate) use pooled_model::vocabulary;
 pub use pooling::Pooling;

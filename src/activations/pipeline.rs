@@ -133,10 +133,10 @@ impl Sink<'_> {
         ran_on: (&str, &str),
         manifest: &mut Manifest,
     ) -> Result<ControlFlow<()>, ActivationsError> {
-        let entry = buffer.entry(plan, ran_on);
+        let mut entry = buffer.entry(plan, ran_on);
         match self {
             Sink::Store(store) => {
-                buffer.write(store, plan)?;
+                entry.files = buffer.write(store, plan)?;
                 manifest.enter(entry);
                 manifest.write(store)?;
             }

@@ -10,7 +10,7 @@ use ndarray_npy::{WriteNpyError, WriteNpyExt};
 
 use super::pooling::TokenSample;
 use super::source::Seen;
-use super::{ActivationsError, ShardEntry};
+use super::{ActivationsError, ShardEntry, ShardFile};
 use crate::dataset::{Encoding, token_budget_batches};
 use crate::files::FileError;
 
@@ -174,6 +174,7 @@ impl ShardBuffer {
             non_finite_rows: non_finite.into_iter().take(10).collect(),
             matrix_products: matrix_products.into(),
             onnxruntime: onnxruntime.into(),
+            files: Vec::new(),
         }
     }
 
@@ -185,53 +186,79 @@ impl ShardBuffer {
         (layers.map(layer).collect(), plan.row_of_points())
     }
 
-    /// Writes the shard under a temporary name and renames it.
-    pub(super) fn write(self, store: &Path, plan: &ShardPlan) -> Result<(), ActivationsError> {
+    /// Writes the shard under a temporary name and renames it; gives what its files are known by.
+    pub(super) fn write(self, store: &Path, plan: &ShardPlan) -> Result<Vec<ShardFile>, ActivationsError> {
         let rows = plan.row_of_points();
         let temporary = store.join(format!(".shard-{:05}.tmp", plan.index));
-        let written = self.write_files(&temporary, plan, &rows).and_then(|()| {
+        let written = self.write_files(&temporary, plan, &rows).and_then(|files| {
             let folder = folder(store, plan.index);
             remove(&folder)?;
-            fs::rename(&temporary, &folder).map_err(FileError::new("write", &folder))
+            fs::rename(&temporary, &folder).map_err(FileError::new("write", &folder)).map(|()| files)
         });
-        if let Err(error) = written {
+        written.map_err(|error| {
             // What was begun is no use to anyone and may be what fills the disk.
             let _ = fs::remove_dir_all(&temporary);
-            return Err(error.into());
-        }
-        Ok(())
+            error.into()
+        })
     }
 
-    fn write_files(self, folder: &Path, plan: &ShardPlan, rows: &[usize]) -> Result<(), FileError> {
+    fn write_files(self, folder: &Path, plan: &ShardPlan, rows: &[usize]) -> Result<Vec<ShardFile>, FileError> {
+        let mut files = Vec::new();
         remove(folder)?;
         fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
         for (state, (values, width)) in self.values.into_iter().zip(&self.widths).enumerate() {
-            let path = folder.join(state_file(state));
+            let name = state_file(state);
+            let path = folder.join(&name);
             let array = Array2::from_shape_vec((plan.points(), *width), values)
                 .map_err(|error| FileError::new("write", &path)(io::Error::other(error)))?;
-            write_npy(&path, &array)?;
+            files.push(write_npy(folder, name, &array)?);
         }
         let rows: Array1<i64> = rows.iter().map(|row| *row as i64).collect();
-        write_npy(&folder.join(ROWS_FILE), &rows)?;
+        files.push(write_npy(folder, ROWS_FILE.into(), &rows)?);
         if plan.positions.iter().any(|positions| !positions.is_empty()) {
             let positions: Array1<i64> = plan.positions.iter().flatten().map(|p| i64::from(*p)).collect();
-            write_npy(&folder.join(POSITIONS_FILE), &positions)?;
+            files.push(write_npy(folder, POSITIONS_FILE.into(), &positions)?);
         }
-        Ok(())
+        Ok(files)
     }
 }
 
-fn write_npy(path: &Path, array: &impl WriteNpyExt) -> Result<(), FileError> {
-    let write = || -> io::Result<()> {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
+/// Writes an array, and says what the file is known by.
+fn write_npy(folder: &Path, name: String, array: &impl WriteNpyExt) -> Result<ShardFile, FileError> {
+    let path = folder.join(&name);
+    let write = || -> io::Result<ShardFile> {
+        let file = Hashed { inner: File::create(&path)?, bytes: 0, crc32: crc32fast::Hasher::new() };
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
         array.write_npy(&mut writer).map_err(|error| match error {
             WriteNpyError::Io(error) => error,
             other => io::Error::other(other),
         })?;
         writer.flush()?;
-        writer.get_ref().sync_all()
+        let Hashed { inner, bytes, crc32 } = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        inner.sync_all()?;
+        Ok(ShardFile { name, bytes, crc32: crc32.finalize() })
     };
-    write().map_err(FileError::new("write", path))
+    write().map_err(FileError::new("write", &path))
+}
+
+/// Counts and hashes what is written through it.
+struct Hashed {
+    inner: File,
+    bytes: u64,
+    crc32: crc32fast::Hasher,
+}
+
+impl Write for Hashed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.bytes += written as u64;
+        self.crc32.update(&buffer[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Removes a folder if it is there.

@@ -1,14 +1,14 @@
 //! Reading what was extracted.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array1, Array2, s};
-use ndarray_npy::{ReadNpyError, ReadNpyExt};
+use ndarray_npy::ReadNpyExt;
 
 use super::shard::{POSITIONS_FILE, ROWS_FILE, folder, state_file};
-use super::{ActivationsError, Manifest};
+use super::{ActivationsError, Manifest, ShardEntry};
 use crate::files::FileError;
 
 /// Activations on disk: a folder with `manifest.json` and a folder per shard, which holds `hidden_state.N.npy`
@@ -26,6 +26,10 @@ impl Store {
         if !manifest.complete {
             let (done, total) = (manifest.rows_done(), manifest.source_rows);
             return Err(ActivationsError::Incomplete { path: path.into(), done, total });
+        }
+        // What can be told without reading it all: the bytes are looked at when they are read.
+        for shard in &manifest.shards {
+            check_lengths(path, &manifest, shard)?;
         }
         Ok(Self { path: path.into(), manifest })
     }
@@ -66,13 +70,7 @@ impl Store {
         let mut all = Array2::zeros((self.rows(), self.width(state)));
         let mut from = 0;
         for shard in &self.manifest.shards {
-            let path = folder(&self.path, shard.index).join(state_file(state));
-            let part: Array2<f32> = read(&path)?;
-            let expected = (shard.points, self.width(state));
-            if part.dim() != expected {
-                let reason = format!("its shape is {:?}, the manifest says {expected:?}", part.dim());
-                return Err(ActivationsError::Damaged { path, reason });
-            }
+            let part: Array2<f32> = read_layer(&self.path, &self.manifest, shard, state)?;
             all.slice_mut(s![from..from + shard.points, ..]).assign(&part);
             from += shard.points;
         }
@@ -95,24 +93,107 @@ impl Store {
     fn numbers(&self, name: &str) -> Result<Vec<usize>, ActivationsError> {
         let mut all = Vec::with_capacity(self.rows());
         for shard in self.manifest.shards.iter().filter(|shard| shard.points > 0) {
-            let path = folder(&self.path, shard.index).join(name);
-            let part: Array1<i64> = read(&path)?;
-            if part.len() != shard.points {
-                let reason = format!("it has {} entries, the manifest says {}", part.len(), shard.points);
-                return Err(ActivationsError::Damaged { path, reason });
-            }
-            all.extend(part.iter().map(|value| usize::try_from(*value).unwrap_or(0)));
+            all.extend(read_numbers(&self.path, shard, name)?);
         }
         Ok(all)
     }
 }
 
-fn read<A: ReadNpyExt>(path: &Path) -> Result<A, ActivationsError> {
-    let file = File::open(path).map_err(FileError::new("read", path))?;
-    A::read_npy(BufReader::with_capacity(1 << 20, file)).map_err(|error| match error {
-        ReadNpyError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-            FileError::new("read", path)(error).into()
+/// Whether all files of a shard are what was written. Stores of format 1 have no checksums: there only shapes are compared.
+pub(super) fn check_shard(store: &Path, manifest: &Manifest, shard: &ShardEntry) -> Result<(), ActivationsError> {
+    if !shard.files.is_empty() {
+        return shard.files.iter().try_for_each(|file| read(store, shard, &file.name).map(|_| ()));
+    }
+    for state in 0..manifest.widths.len() {
+        read_layer(store, manifest, shard, state)?;
+    }
+    if shard.points > 0 {
+        read_numbers(store, shard, ROWS_FILE)?;
+        if manifest.pooling.is_tokens() {
+            read_numbers(store, shard, POSITIONS_FILE)?;
         }
-        other => ActivationsError::Damaged { path: path.into(), reason: other.to_string() },
-    })
+    }
+    Ok(())
+}
+
+/// Whether the files of a shard are there, in their lengths where these are known.
+fn check_lengths(store: &Path, manifest: &Manifest, shard: &ShardEntry) -> Result<(), ActivationsError> {
+    let folder = folder(store, shard.index);
+    let length = |name: &str| match fs::metadata(folder.join(name)) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(damaged(folder.join(name), "it is not there".into()))
+        }
+        Err(error) => Err(FileError::new("read", folder.join(name))(error).into()),
+    };
+    for file in &shard.files {
+        let found = length(&file.name)?;
+        if found != file.bytes {
+            let reason = format!("it has {found} bytes, {} were written", file.bytes);
+            return Err(damaged(folder.join(&file.name), reason));
+        }
+    }
+    for (state, width) in manifest.widths.iter().enumerate() {
+        let (found, needed) = (length(&state_file(state))?, 4 * shard.points as u128 * *width as u128);
+        if u128::from(found) < needed {
+            let reason =
+                format!("it has {found} bytes, and its {} vectors of {width} values need {needed}", shard.points);
+            return Err(damaged(folder.join(state_file(state)), reason));
+        }
+    }
+    Ok(())
+}
+
+fn read_layer(
+    store: &Path,
+    manifest: &Manifest,
+    shard: &ShardEntry,
+    state: usize,
+) -> Result<Array2<f32>, ActivationsError> {
+    let (path, bytes) = read(store, shard, &state_file(state))?;
+    let part: Array2<f32> = parse(&path, &bytes)?;
+    let expected = (shard.points, manifest.widths.get(state).copied().unwrap_or(0));
+    if part.dim() != expected {
+        return Err(damaged(path, format!("its shape is {:?}, the manifest says {expected:?}", part.dim())));
+    }
+    Ok(part)
+}
+
+fn read_numbers(store: &Path, shard: &ShardEntry, name: &str) -> Result<Vec<usize>, ActivationsError> {
+    let (path, bytes) = read(store, shard, name)?;
+    let part: Array1<i64> = parse(&path, &bytes)?;
+    if part.len() != shard.points {
+        return Err(damaged(path, format!("it has {} entries, the manifest says {}", part.len(), shard.points)));
+    }
+    let number = |value: &i64| usize::try_from(*value).map_err(|_| damaged(path.clone(), format!("it holds {value}")));
+    part.iter().map(number).collect()
+}
+
+/// The bytes of a file of a shard, if they are those that were written.
+fn read(store: &Path, shard: &ShardEntry, name: &str) -> Result<(PathBuf, Vec<u8>), ActivationsError> {
+    let path = folder(store, shard.index).join(name);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(path, "it is not there".into())),
+        Err(error) => return Err(FileError::new("read", path)(error).into()),
+    };
+    match shard.files.iter().find(|file| file.name == name) {
+        Some(known) if known.bytes != bytes.len() as u64 => {
+            let reason = format!("it has {} bytes, {} were written", bytes.len(), known.bytes);
+            Err(damaged(path, reason))
+        }
+        Some(known) if known.crc32 != crc32fast::hash(&bytes) => {
+            Err(damaged(path, "its checksum is not that of what was written".into()))
+        }
+        None if !shard.files.is_empty() => Err(damaged(path, "the manifest does not know it".into())),
+        _ => Ok((path, bytes)),
+    }
+}
+
+fn parse<A: ReadNpyExt>(path: &Path, bytes: &[u8]) -> Result<A, ActivationsError> {
+    A::read_npy(bytes).map_err(|error| damaged(path.to_owned(), error.to_string()))
+}
+
+fn damaged(path: PathBuf, reason: String) -> ActivationsError {
+    ActivationsError::DamagedShard { path, reason }
 }

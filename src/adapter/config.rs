@@ -66,7 +66,7 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
     let modules: Vec<&PlannedModule> = planned(plan).collect();
     let fail = |reason: &str| Err(AdapterError::Config { reason: reason.into() });
     let Some(rank) = modules.iter().map(|module| module.rank).max() else {
-        return fail("every rank is 0, so there is nothing to adapt; plan with --minimum 1");
+        return fail("every rank is 0, so there is nothing to adapt; plan with --minimum-rank 1");
     };
     let scaling = scaling(&modules)?;
     let alpha = scaling.map_or_else(|| modules.iter().map(|m| m.alpha).fold(0.0, f64::max), |c| c * rank as f64);

@@ -2,16 +2,19 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::files::OutputLock;
 use crate::runtime::{Device, Library, SessionSettings};
 
 use super::arguments::GlobalArguments;
 #[cfg(feature = "train")]
 use super::config::DeviceSection;
+use super::plain::{plain_json, plain_text};
 use super::progress::Terminal;
 
 /// The checked global options and the terminal.
@@ -26,25 +29,39 @@ pub(crate) struct Context {
     threads: Option<usize>,
     ort_lib: Option<PathBuf>,
     terminal: Arc<Terminal>,
+    /// What this process alone writes, until it ends.
+    outputs: Arc<Mutex<Vec<OutputLock>>>,
 }
 
+/// A signal that comes so soon after the first is the same one: Slurm and a closing terminal send several.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
+
 impl Context {
-    /// Sets up logging, progress and Ctrl-C.
+    /// Sets up logging, progress, and what Ctrl-C does: SIGTERM (Slurm, `docker stop`, systemd) and SIGHUP do the same.
     pub(crate) fn new(global: GlobalArguments) -> Self {
         start_logging(global.verbose);
         let context = Self::with_terminal(&global, Terminal::new(global.quiet, global.verbose > 0));
         let flag = context.terminal.cancel_flag().clone();
+        let mut stopped: Option<Instant> = None;
         let handler = move || {
-            if flag.is_raised() {
+            if let Some(first) = stopped {
+                if first.elapsed() < ONE_SIGNAL {
+                    return;
+                }
                 // SAFETY: no condition. Unlike `exit` it runs no destructors, which would take libtorch's kernels away from
                 // under the threads that are still in them.
                 unsafe { libc::_exit(super::exit::PARTIAL.into()) };
             }
+            stopped = Some(Instant::now());
             flag.raise();
             let _ = writeln!(io::stderr(), "\nstopping after the current step (Ctrl-C again ends at once)");
         };
+        let hangups_are_ignored = hangups_are_ignored();
         if let Err(error) = ctrlc::set_handler(handler) {
             tracing::warn!("Ctrl-C will end the program at once: {error}");
+        }
+        if hangups_are_ignored {
+            ignore_hangups();
         }
         context
     }
@@ -60,6 +77,7 @@ impl Context {
             threads: global.threads,
             ort_lib: global.ort_lib.clone(),
             terminal: Arc::new(terminal),
+            outputs: Arc::default(),
         }
     }
 
@@ -79,7 +97,13 @@ impl Context {
             threads: self.threads.or(section.threads),
             ort_lib: self.ort_lib.clone().or_else(|| section.ort_lib.clone()),
             terminal: Arc::clone(&self.terminal),
+            outputs: Arc::clone(&self.outputs),
         }
+    }
+
+    /// Keeps a lock until the program ends.
+    pub(crate) fn keep(&self, lock: OutputLock) {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
     }
 
     /// The library that was named, if one was.
@@ -114,9 +138,10 @@ impl Context {
     pub(crate) fn print(&self, machine: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         self.terminal.finish();
         let mut text = if self.json {
-            serde_json::to_string_pretty(machine).context("cannot write the result as JSON")?
+            let text = serde_json::to_string_pretty(machine).context("cannot write the result as JSON")?;
+            plain_json(&text).into_owned()
         } else {
-            human()
+            plain_text(&human()).into_owned()
         };
         if !text.ends_with('\n') {
             text.push('\n');
@@ -129,6 +154,34 @@ impl Context {
         }
     }
 }
+
+/// Whether `nohup` or the like started the program: then the end of the terminal is none of its business.
+#[cfg(unix)]
+fn hangups_are_ignored() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one to a place that is large enough for it.
+    let action = unsafe {
+        if libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) != 0 {
+            return false;
+        }
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+#[cfg(unix)]
+fn ignore_hangups() {
+    // SAFETY: SIG_IGN is a disposition that every signal but two may have.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+fn hangups_are_ignored() -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn ignore_hangups() {}
 
 /// Log lines go to stderr: warnings by default, more with `-v`; `GELORA_LOG` overrides.
 fn start_logging(verbose: u8) {

@@ -81,6 +81,15 @@ fn lacks_only_labels(error: &anyhow::Error, section: &DataSection) -> bool {
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(predictions) = &arguments.predictions {
+        let (data, model) = (&arguments.data.data, &arguments.model);
+        let beside = ["tokenizer.json", "config.json"].map(|name| model.join(name));
+        let [tokenizer, config] = beside.each_ref().map(PathBuf::as_path);
+        context.take_file(
+            predictions,
+            &[("model", model), ("data", data), ("model's tokenizer", tokenizer), ("model's configuration", config)],
+        )?;
+    }
     let folder = ModelFolder::open(&arguments.model)?;
     let model = Model::open(&folder.onnx)?;
     let mut section = arguments.data.section();

@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use crate::progress::Cancelled;
 
 use super::context::Context;
+use super::memory::too_little;
 use super::paint::{Style, paint, wants_colour};
+use super::plain::plain_line;
 
 /// Something the user can mend.
 pub(crate) const FAILED: u8 = 1;
@@ -97,11 +99,12 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     ExitCode::from(match result {
         Ok(Ok(())) => 0,
         Ok(Err(error)) if was_cancelled(context, &error) => {
-            let _ = writeln!(std::io::stderr(), "{}", in_one_line(&error));
+            let _ = writeln!(std::io::stderr(), "{}", plain_line(&in_one_line(&error)));
             PARTIAL
         }
         Ok(Err(error)) => {
-            say_error(&in_one_line(&error));
+            let line = in_one_line(&error);
+            say_error(&too_little(&line).unwrap_or(line));
             FAILED
         }
         Err(payload) => {
@@ -139,7 +142,7 @@ fn say_error(text: &str) {
     let mut stderr = std::io::stderr();
     let label = paint("error:", Style::Error, wants_colour(&stderr));
     // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(stderr, "{label} {text}");
+    let _ = writeln!(stderr, "{label} {}", plain_line(text));
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if let Some(states) = states.as_ref().filter(|_| !shown) {
         edit.extend(onnx::expose(&model, states)?);
     }
+    context.take_folder(&arguments.out, &[])?;
     let copied = copy_companions(&folder, &arguments.out)?;
     let out = arguments.out.join("model.onnx");
     edit.write(&model, &out)?;

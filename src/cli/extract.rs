@@ -60,6 +60,7 @@ struct Extracted {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let plan = arguments.extraction.enter(PlanSection::default());
     let data = arguments.data.section();
+    context.take_folder(&arguments.out, &[("model", &arguments.model)])?;
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     model.told_structure(context, &model.weights()?)?;

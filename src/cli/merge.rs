@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
+    context.take_folder(&arguments.out, &[])?;
     let base = ModelFolder::open(&arguments.model)?;
     let merged = merge(&base, &arguments.adapter, &arguments.out, context.observer())?;
     for warning in &merged.warnings {

@@ -18,11 +18,14 @@ mod extract;
 mod inspect;
 mod inspection;
 mod manifold;
+pub mod memory;
 mod merge;
 mod opened;
+mod outputs;
 mod paint;
 #[cfg(feature = "train")]
 mod pipeline;
+mod plain;
 mod plan;
 mod planning;
 mod points;
@@ -90,6 +93,8 @@ enum Command {
 
 /// The whole program: reads the arguments of the process, runs the command, and says how it went.
 pub fn main() -> ExitCode {
+    // SAFETY: the process has one thread as yet.
+    unsafe { crate::runtime::disable_telemetry() };
     let mut command = negative_numbers_are_values(Cli::command());
     let parsed =
         command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));
@@ -119,6 +124,7 @@ fn called(command: &clap::Command) -> String {
 }
 
 fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
+    outputs::check_working_folder()?;
     match command {
         Command::Run(arguments) => run::run(context, arguments),
         Command::Inspect(arguments) => inspect::run(context, arguments),
@@ -137,11 +143,79 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::{Path, PathBuf};
+
+    use regex::Regex;
+
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent() {
         negative_numbers_are_values(Cli::command()).debug_assert();
+    }
+
+    /// All files under a folder with this ending.
+    fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .flat_map(|path| match path.is_dir() {
+                true => files(&path, ending),
+                false => path.extension().filter(|found| *found == ending).map(|_| path.clone()).into_iter().collect(),
+            })
+            .collect()
+    }
+
+    /// Options by their command, the global ones among them.
+    fn options() -> BTreeMap<String, BTreeSet<String>> {
+        let mut command = Cli::command();
+        command.build();
+        let of = |command: &clap::Command| {
+            let names = command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?)));
+            names.chain(["--help".to_owned(), "--version".to_owned()]).collect()
+        };
+        command.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
+    }
+
+    /// What an error advises must exist: every option that a text of the program or its documentation names is one of gelora's,
+    /// and of the command that it is named with.
+    #[test]
+    fn every_option_that_is_named_exists() {
+        let options = options();
+        let all: BTreeSet<&String> = options.values().flatten().collect();
+        // Of cargo, named in what a build without training says; of onnxruntime-genai's builder.
+        let foreign = ["--release", "--extra_options"];
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let option = Regex::new(r"(?:^|[\s`(\[|])(--[a-z][a-z_-]*[a-z])").unwrap();
+        let call = Regex::new(r"gelora ([a-z]+)([^`\n]*)").unwrap();
+        let mut wrong = Vec::new();
+        let sources = files(&root.join("src"), "rs").into_iter().filter(|path| path.file_name().unwrap() != "tests.rs");
+        let documents =
+            files(&root.join("docs"), "md").into_iter().chain([root.join("README.md"), root.join("CONTRIBUTING.md")]);
+        for path in sources.chain(documents) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let is_source = path.extension().unwrap() == "rs";
+            // Tests name what does not exist; other programs have options too.
+            let text = if is_source { text.split("#[cfg(test)]").next().unwrap() } else { &text };
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for line in lines {
+                let named = option.captures_iter(line).map(|found| found[1].to_owned());
+                wrong.extend(
+                    named
+                        .filter(|name| is_source && !all.contains(name) && !foreign.contains(&name.as_str()))
+                        .map(|name| format!("{}: {name}", path.display())),
+                );
+                for found in call.captures_iter(line) {
+                    let Some(known) = options.get(&found[1]) else { continue };
+                    // Up to the next command of a pipe.
+                    let words = found[2].split(['|', ';', '#']).next().unwrap_or_default();
+                    let named = option.captures_iter(words).map(|found| found[1].to_owned());
+                    let unknown = named.filter(|name| !known.contains(name));
+                    wrong.extend(unknown.map(|name| format!("{}: gelora {} {name}", path.display(), &found[1])));
+                }
+            }
+        }
+        assert_eq!(wrong, Vec::<String>::new());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -20,11 +21,15 @@ use super::config::{self, Config};
 use super::context::Context;
 use super::evaluating::{EvaluationData, EvaluationFacts, evaluate, evaluate_spans};
 use super::opened::Opened;
+use super::outputs::refuse_adapter_folder;
 use super::plan::tell_warnings;
 use super::planning::{PlanData, PlanFiles, plan};
 use super::rows::{Purpose, Rows, SpanRows};
 use super::stages::{Earlier, Journal};
 use super::training::{TrainingData, TrainingFacts, objective_of, train_adapter};
+
+const ADAPTER: &str = "adapter";
+const MERGED: &str = "merged";
 
 /// Everything a run needs, opened and checked before the first long computation.
 pub(crate) struct Pipeline<'a> {
@@ -68,6 +73,13 @@ impl<'a> Pipeline<'a> {
     /// Opens model, tokenizer and data.
     pub(crate) fn open(context: &'a Context, config: &'a Config) -> anyhow::Result<Self> {
         let section = &config.data;
+        let out = &config.output.folder;
+        refuse_adapter_folder(out)?;
+        context.take_folder(out, &[("model", &config.model.path)])?;
+        // Whoever writes one of these by itself must wait as well.
+        for part in [PlanFiles::in_folder(out).store, out.join(ADAPTER), out.join(MERGED)] {
+            context.lock(&part)?;
+        }
         let model = Opened::new(&config.model.path)?;
         model.tell_origin(context);
         let tokenizer = model.tokenizer(section.max_length())?;
@@ -119,11 +131,11 @@ impl<'a> Pipeline<'a> {
     }
 
     fn adapter(&self) -> PathBuf {
-        self.out.join("adapter")
+        self.out.join(ADAPTER)
     }
 
     fn merged(&self) -> PathBuf {
-        self.out.join("merged")
+        self.out.join(MERGED)
     }
 
     /// Model and tokenizer, as every stage depends on them.
@@ -147,6 +159,12 @@ impl<'a> Pipeline<'a> {
     }
 
     fn plan(&self, journal: &mut Journal, files: &PlanFiles) -> anyhow::Result<Plan> {
+        if journal.was_edited("plan", &files.plan) {
+            bail!(
+                "{plan} was edited, and a run would make it anew; train with it by `gelora train --plan {plan}`, or remove it",
+                plan = files.plan.display()
+            );
+        }
         let section = &self.config.data;
         let settings = section.load_settings().without_labels();
         let inputs = json!({

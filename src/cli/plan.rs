@@ -10,6 +10,7 @@ use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, R
 use super::config::PlanSection;
 use super::context::Context;
 use super::opened::Opened;
+use super::outputs::refuse_adapter_folder;
 use super::planning::{PlanData, PlanFiles, plan};
 use super::rows::{Purpose, Rows};
 
@@ -56,6 +57,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let settings = PlanSection { mini_batch: arguments.mini_batch, ..settings };
     let data = arguments.data.section();
     let files = PlanFiles::in_folder(&arguments.out);
+    refuse_adapter_folder(&arguments.out)?;
+    context.take_folder(&arguments.out, &[("model", &arguments.model)])?;
+    context.lock(&files.store)?;
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     let tokenizer = model.tokenizer(data.max_length())?;

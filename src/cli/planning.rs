@@ -181,7 +181,7 @@ const QUANTIZED: &str = "the weights of this export are quantized: the plan says
                          trained with it; plan, train and merge with the floating-point export that it was made of";
 
 /// The blocks with the names that the checkpoint gives their weights, and whether weights are quantized.
-fn blocks_to_adapt(context: &Context, model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
+pub(crate) fn blocks_to_adapt(context: &Context, model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
     let weights = model.weights()?;
     let Weights { blocks, linears, matches } = &weights;
     let in_blocks: HashSet<usize> = blocks.iter().flat_map(|block| &block.linears).map(|linear| linear.node).collect();
@@ -216,7 +216,7 @@ fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {
 }
 
 /// What PEFT needs to train this plan itself.
-fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
+pub(crate) fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
     let head = onnx::head(&model.model, &model.states)?;
     let mut names = Vec::new();
     if let Some(head) = &head {

@@ -9,6 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::progress::{CancelFlag, Event, Observer};
 
 use super::paint::{Style, paint, wants_colour};
+use super::plain::plain_line;
 
 /// Between two plain lines of one stage.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -70,6 +71,7 @@ impl Terminal {
     }
 
     fn begin(&self, name: &str, total: Option<u64>, done: u64, unit: &str) {
+        let (name, unit) = (&*plain_line(name), &*plain_line(unit));
         let now = Instant::now();
         let bar = (self.display == Display::Bars).then(|| bar(name, total, done, unit));
         if self.display == Display::Lines && done > 0 {
@@ -93,10 +95,10 @@ impl Terminal {
         stage.done = done;
         if let Some(bar) = &stage.bar {
             bar.set_position(done);
-            bar.set_message(detail.to_owned());
+            bar.set_message(plain_line(detail).into_owned());
         } else if self.display == Display::Lines && stage.last_line.elapsed() >= PAUSE {
             stage.last_line = Instant::now();
-            let line = stage.line(detail);
+            let line = stage.line(&plain_line(detail));
             drop(stages);
             self.line(&line);
         }
@@ -113,7 +115,7 @@ impl Terminal {
     }
 
     fn say(&self, label: &str, style: Style, text: &str) {
-        self.line(&format!("{} {text}", paint(label, style, self.colour)));
+        self.line(&format!("{} {}", paint(label, style, self.colour), plain_line(text)));
     }
 
     /// Writes a line above the bars.

@@ -117,6 +117,13 @@ impl Journal {
         Ok(facts)
     }
 
+    /// Whether this file of a finished stage is there and is not what the stage wrote.
+    pub(crate) fn was_edited(&self, name: &str, file: &Path) -> bool {
+        let outputs = self.stages.get(name).filter(|stage| stage.done).map(|stage| stage.outputs.as_slice());
+        let written = outputs.unwrap_or_default().iter().find(|(path, _)| path == file);
+        written.is_some_and(|(path, hash)| sha256_file(path).is_ok_and(|found| found != *hash))
+    }
+
     /// Hashes of the files that a finished stage wrote.
     pub(crate) fn outputs(&self, name: &str) -> Value {
         let outputs = self.stages.get(name).map(|stage| stage.outputs.as_slice()).unwrap_or_default();

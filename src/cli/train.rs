@@ -89,13 +89,18 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let mut section = arguments.columns.section(arguments.data);
     section.metrics = arguments.metrics;
     // The folder of a plan says as much as the file.
-    let plan = match arguments.plan.is_dir() {
-        true => crate::rank::Plan::read(&arguments.plan.join("plan.json"))?,
-        false => crate::rank::Plan::read(&arguments.plan)?,
+    let plan_file = match arguments.plan.is_dir() {
+        true => arguments.plan.join("plan.json"),
+        false => arguments.plan,
     };
+    let mut inputs = vec![("model", arguments.model.as_path()), ("plan", plan_file.as_path())];
+    inputs.extend(arguments.start.as_deref().map(|start| ("adapter to start from", start)));
+    context.take_folder(&arguments.out, &inputs)?;
+    let plan = crate::rank::Plan::read(&plan_file)?;
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     crate::train::check_plan(&plan, &model.model, &crate::files::sha256(model.model.file_bytes()))?;
+    check_edited_plan(context, &model, &plan, &plan_file)?;
     let tokenizer = model.tokenizer(section.max_length())?;
     let train = Rows::load(context, &section, &tokenizer, Purpose::Train)?;
     let objective = &objective_of(&train)?;
@@ -125,4 +130,32 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     }
     let facts = train_adapter(context, &model, &plan, &data, &settings, arguments.flavour, &arguments.out)?;
     context.print(&facts, || facts.describe())
+}
+
+/// Refuses a plan that was edited into something the export has not, and warns of a configuration beside it that was.
+#[cfg(feature = "train")]
+fn check_edited_plan(
+    context: &Context,
+    model: &super::opened::Opened,
+    plan: &crate::rank::Plan,
+    file: &std::path::Path,
+) -> anyhow::Result<()> {
+    use crate::adapter::{CONFIG_FILE, adapter_config};
+    use crate::progress::{Event, Observer};
+    let (blocks, _) = super::planning::blocks_to_adapt(context, model)?;
+    plan.check_export(&model.states.values, &blocks, model.folder.checkpoint.is_some())
+        .map_err(|fault| crate::rank::RankError::in_plan(file, fault))?;
+    let beside = file.with_file_name(CONFIG_FILE);
+    let Ok(found) = std::fs::read(&beside) else { return Ok(()) };
+    let found: serde_json::Value = serde_json::from_slice(&found).unwrap_or_default();
+    let planned = adapter_config(plan, &super::planning::config_settings(model)?)?;
+    let decisive = ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules"];
+    if let Some(key) = decisive.into_iter().find(|key| found.get(*key) != planned.get(*key)) {
+        context.observer().observe(Event::Warning(&format!(
+            "{} has another {key} than {}: what is trained is what the plan says",
+            beside.display(),
+            file.display()
+        )));
+    }
+    Ok(())
 }

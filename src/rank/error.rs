@@ -6,6 +6,8 @@ use crate::dimension::DimensionError;
 use crate::files::FileError;
 use crate::progress::Cancelled;
 
+use super::PlanFault;
+
 /// What went wrong while a plan was made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
@@ -96,6 +98,16 @@ pub enum RankError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// Something in the plan cannot be so: it was edited, or belongs to something else.
+    #[error("{}{}: {fault}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Fault {
+        /// The file.
+        path: PathBuf,
+        /// The line, where it can be told.
+        line: Option<usize>,
+        /// What is wrong.
+        fault: PlanFault,
     },
     /// The plan has a format that this version does not know.
     #[error(

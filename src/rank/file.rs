@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Plan, RankError};
+use super::{Plan, PlanFault, RankError};
 use crate::files::{FileError, write_json};
 
 /// The plan format that this version writes and reads.
@@ -13,7 +13,7 @@ impl Plan {
     /// Reads a plan.
     ///
     /// # Errors
-    /// The file cannot be read, is no plan, or has another format version.
+    /// The file cannot be read, is no plan, has another format version, or does not agree with itself ([`Plan::check`]).
     pub fn read(path: &Path) -> Result<Self, RankError> {
         let text = fs::read_to_string(path).map_err(FileError::new("read", path))?;
         let not_a_plan = |reason: String| RankError::NotAPlan { path: path.to_owned(), reason };
@@ -27,7 +27,12 @@ impl Plan {
                 found: u32::try_from(version).unwrap_or(u32::MAX),
             });
         }
-        serde_json::from_value(value).map_err(|error| not_a_plan(error.to_string()))
+        // From the text, so that an error has its line.
+        let mut plan: Self = serde_json::from_str(&text).map_err(|error| not_a_plan(error.to_string()))?;
+        plan.check().map_err(|fault| RankError::fault(path, &text, fault))?;
+        // It follows from the ranks, which may have been edited.
+        plan.adapter_parameters = plan.count_parameters();
+        Ok(plan)
     }
 
     /// Writes the plan, whole or not at all.
@@ -51,5 +56,16 @@ impl Plan {
             expected: self.model.onnx_sha256.clone(),
             found: onnx_sha256.to_owned(),
         })
+    }
+}
+
+impl RankError {
+    /// A fault of the plan in this file, with its line.
+    pub fn in_plan(path: &Path, fault: PlanFault) -> Self {
+        Self::fault(path, &fs::read_to_string(path).unwrap_or_default(), fault)
+    }
+
+    fn fault(path: &Path, text: &str, fault: PlanFault) -> Self {
+        Self::Fault { path: path.to_owned(), line: fault.line(text), fault }
     }
 }

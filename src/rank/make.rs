@@ -7,6 +7,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::budget::{self, Share};
+use super::check::largest_rank;
 use super::rule::{Ruling, rule};
 use super::{
     BlockRank, BlockToAdapt, DataProvenance, ExtractionProvenance, FORMAT_VERSION, HiddenStateDimension,
@@ -96,8 +97,9 @@ pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Resul
     let states = request.hidden_states.len();
     let modules = wanted_modules(request)?;
     let (scale, chosen) = choose_scale(measurements.iter(), settings.scale);
-    let rulings: Vec<Ruling> =
+    let mut rulings: Vec<Ruling> =
         (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], scale, settings)).collect();
+    limit_to_weights(&mut rulings, &modules);
     let (ranks, lowered) = ranks_within_budget(&rulings, &modules, settings)?;
     let blocks = assemble_blocks(request, rulings, &ranks, &lowered, modules);
     let hidden_states: Vec<_> = measurements
@@ -251,6 +253,18 @@ fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: u
     let reason = format!("only {distinct} of {rows} rows are distinct");
     let dimension = LayerDimension::Degenerate { reason, counts };
     Measurement::without(width, dimension)
+}
+
+/// No rank is higher than the weights of its block have use for.
+fn limit_to_weights(rulings: &mut [Ruling], modules: &[Vec<Wanted<'_>>]) {
+    for (block, ruling) in rulings.iter_mut().enumerate() {
+        let users = modules.iter().flatten().filter(|wanted| wanted.users.contains(&block));
+        let sizes = users.map(|wanted| (wanted.module.in_features, wanted.module.out_features));
+        if let Some(largest) = largest_rank(sizes).filter(|&largest| ruling.rank > largest) {
+            ruling.reason += &format!("; lowered from {} to {largest}, as wide as its weights are", ruling.rank);
+            ruling.rank = largest;
+        }
+    }
 }
 
 /// The ranks of all blocks, and what each was before the budget lowered it.

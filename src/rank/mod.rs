@@ -6,6 +6,7 @@
 //! have given another rank. See `docs/dimension.md`.
 
 mod budget;
+mod check;
 mod error;
 mod file;
 mod make;
@@ -18,6 +19,7 @@ mod warnings;
 #[cfg(test)]
 mod tests;
 
+pub use check::{PlanFault, SCALING};
 pub use error::RankError;
 pub use file::FORMAT_VERSION;
 pub use make::{LoadLayer, PlanRequest, RowText, choose_scale, make_plan, measure_hidden_states, plan_of};

@@ -22,7 +22,7 @@ pub(super) struct Ruling {
 impl RankSettings {
     /// The rank for a difference of dimensions.
     pub fn rank(&self, difference: f64) -> usize {
-        self.limit(self.rounding.apply(difference.max(0.0)) as usize + self.offset)
+        self.limit((self.rounding.apply(difference.max(0.0)) as usize).saturating_add(self.offset))
     }
 
     /// The rank where nothing grows, or nothing is known.

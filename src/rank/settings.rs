@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::RankError;
+use super::{RankError, SCALING};
 use crate::dimension::{MeasureSettings, Scale, TwoNn};
 use crate::onnx::Role;
 
@@ -111,9 +111,10 @@ impl RankSettings {
             let found = format!("{} with a minimum of {}", self.maximum.unwrap_or_default(), self.minimum);
             return Err(RankError::Setting { setting: "the maximum rank", found, cure: "give at least the minimum" });
         }
-        if !(self.scaling.is_finite() && self.scaling > 0.0) {
+        if !SCALING.contains(&self.scaling) {
             let found = self.scaling.to_string();
-            return Err(RankError::Setting { setting: "the scaling alpha/rank", found, cure: "give a number above 0" });
+            let cure = "give a number from 0.000001 to 1000000";
+            return Err(RankError::Setting { setting: "the scaling alpha/rank", found, cure });
         }
         if let Some(confidence) = self.confidence {
             if !(0.5..1.0).contains(&confidence) {

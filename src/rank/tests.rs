@@ -261,7 +261,7 @@ fn layers_that_do_not_fit_are_errors() {
     let projections = vec![Role::Key];
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed-forward: choose among these with --projections");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { minimum: 3, maximum: Some(2), ..quick.clone() }), @"the maximum rank is 2 with a minimum of 3; give at least the minimum");
-    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number above 0");
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number from 0.000001 to 1000000");
     let few = blocks(3);
     let names = names(3);
     let error = make_plan(&mut |_| Ok(good.clone()), &request(&names, &few, quick), &Silent).unwrap_err();
@@ -290,7 +290,7 @@ fn other_versions_and_other_models_are_named() {
     };
     insta::assert_snapshot!(read(r#"{"format_version": 99}"#), @"FOLDER/plan.json has plan format 99, this gelora reads format 1; update gelora");
     insta::assert_snapshot!(read(r#"{"format_version": 0}"#), @"FOLDER/plan.json has plan format 0, this gelora reads format 1; make the plan again");
-    insta::assert_snapshot!(read(r#"{"format_version": 1}"#), @"FOLDER/plan.json is not a plan (missing field `gelora_version`); make it with `gelora plan`");
+    insta::assert_snapshot!(read(r#"{"format_version": 1}"#), @"FOLDER/plan.json is not a plan (missing field `gelora_version` at line 1 column 21); make it with `gelora plan`");
     insta::assert_snapshot!(read("{}"), @"FOLDER/plan.json is not a plan (it has no format_version); make it with `gelora plan`");
     insta::assert_snapshot!(read("no json"), @"FOLDER/plan.json is not a plan (expected ident at line 1 column 2); make it with `gelora plan`");
     insta::assert_snapshot!(shown(Plan::read(&folder.path().join("absent.json")).unwrap_err()), @"cannot read FOLDER/absent.json: No such file or directory (os error 2); check the path");

@@ -49,6 +49,21 @@ impl fmt::Display for Found {
     }
 }
 
+/// The switch of ONNX Runtime's telemetry that works: it is read while the library is loaded, when its own interface cannot
+/// be called yet.
+const TELEMETRY_SWITCH: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Keeps ONNX Runtime from reporting to its makers: the library of the wheel looks up a host on the internet after some
+/// seconds, and leaves files in the temporary folder, the cache of the user and the working folder. Programs call it first
+/// thing; [`Library::load`] does it otherwise.
+///
+/// # Safety
+/// No other thread may read or write the environment meanwhile, other than through `std::env`.
+pub unsafe fn disable_telemetry() {
+    // SAFETY: the caller's promise.
+    unsafe { std::env::set_var(TELEMETRY_SWITCH, "1") };
+}
+
 static LOADED: Mutex<Option<&'static Library>> = Mutex::new(None);
 
 impl Library {
@@ -64,6 +79,11 @@ impl Library {
                 }
                 _ => Ok(library),
             };
+        }
+        if std::env::var_os(TELEMETRY_SWITCH).is_none_or(|value| value != "1") {
+            // SAFETY: gelora's own program has done it before there were threads. In another program, threads that read the
+            // environment through C at this very moment could be disturbed; that program can call `disable_telemetry` first.
+            unsafe { disable_telemetry() };
         }
         let environment = std::env::var_os("ORT_DYLIB_PATH").filter(|value| !value.is_empty()).map(PathBuf::from);
         let (path, how) = find(explicit, environment.as_deref(), &unnamed_places())?;

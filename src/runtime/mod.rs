@@ -20,7 +20,7 @@ pub use comparison::{Comparison, compare_outputs};
 pub use device::Device;
 pub use error::RuntimeError;
 pub use feed::{Feed, Feeder, Tokens, feed};
-pub use library::{Found, Library, RECOMMENDED};
+pub use library::{Found, Library, RECOMMENDED, disable_telemetry};
 pub use placement::Placement;
 pub use self_check::{Difference, SelfCheck, self_check};
 pub(crate) use self_check::{RowStates, check_rows, has_training_dropout, padded, precision_of, type_of};

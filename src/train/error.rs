@@ -7,6 +7,7 @@ use crate::dataset::metric::MetricError;
 use crate::files::FileError;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
+use crate::rank::PlanFault;
 use crate::runtime::RuntimeError;
 
 /// What can go wrong while a graph is turned into a program, run, or trained.
@@ -50,6 +51,9 @@ pub enum TrainError {
         /// The names that were given.
         given: String,
     },
+    /// The plan does not agree with itself or with the export.
+    #[error("the plan cannot be trained: {0}")]
+    Plan(#[from] PlanFault),
     /// The export holds a planned weight in a form that an adapter cannot reach.
     #[error("cannot train {}: {found}", onnx.display())]
     Folded {

@@ -12,7 +12,7 @@ use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective, SpanQuestions, TextRows};
 use crate::files::sha256;
-use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head};
+use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
 use crate::rank::{Plan, PlannedModule};
 
 /// Rows with their labels, or with the tokens that are to be predicted.
@@ -119,6 +119,8 @@ impl<'a> TrainInput<'a> {
     /// Refuses what does not fit together.
     pub(super) fn check(&self) -> Result<(), TrainError> {
         check_plan(self.plan, self.model, self.model_sha256)?;
+        self.plan.check()?;
+        self.plan.check_weights(&linear_layers(self.model))?;
         self.refuse_folded()?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {

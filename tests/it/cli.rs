@@ -562,4 +562,12 @@ fn a_run_goes_to_the_end_and_is_done_once() {
     std::fs::write(&config, text.replace("epochs = 2", "epochs = 1")).unwrap();
     let notes = String::from_utf8(run().stderr).unwrap();
     assert_eq!(notes.matches("taken from an earlier run").count(), 1, "{notes}");
+
+    // A plan that was edited is not written over.
+    let plan = folder.path().join("out/plan.json");
+    let edited = std::fs::read_to_string(&plan).unwrap() + " ";
+    std::fs::write(&plan, &edited).unwrap();
+    let line = mendable(&["run", config.to_str().unwrap(), "-q"]);
+    assert!(line.contains("was edited") && line.contains("gelora train --plan"), "{line}");
+    assert_eq!(std::fs::read_to_string(&plan).unwrap(), edited);
 }

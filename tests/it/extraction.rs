@@ -365,12 +365,12 @@ fn damaged_stores_are_explained() {
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() - 8]).unwrap();
     let error = store.layer(1).unwrap_err().to_string();
-    assert!(error.contains("hidden_state.1.npy") && error.contains("--overwrite"), "{error}");
+    assert!(error.contains("hidden_state.1.npy is damaged") && error.contains("gelora extract"), "{error}");
     let manifest = store.path().join("manifest.json");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replace("\"format\": 1", "\"format\": 99")).unwrap();
+    std::fs::write(&manifest, text.replace("\"format\": 2", "\"format\": 99")).unwrap();
     let error = Store::open(store.path()).unwrap_err().to_string();
-    assert!(error.contains("its format is 99"), "{error}");
+    assert!(error.contains("is of format 99") && error.contains("update gelora"), "{error}");
     std::fs::write(&manifest, &text[..text.len() / 2]).unwrap();
     assert!(Store::open(store.path()).unwrap_err().to_string().contains("not valid JSON"));
     let error = Store::open(tiny.folder.path()).unwrap_err().to_string();

@@ -1,9 +1,12 @@
 //! The tests at the edges of the rooms, in one binary.
 
+#[cfg(unix)]
+mod boundaries;
 mod cli;
 #[cfg(feature = "train")]
 mod control;
 mod dimension;
+mod edited_plans;
 mod evaluation;
 mod extraction;
 #[cfg(feature = "train")]
@@ -23,6 +26,7 @@ mod runtime;
 #[cfg(feature = "train")]
 mod span_training;
 mod spans;
+mod stores;
 mod structure;
 mod tiny;
 mod tokenization;

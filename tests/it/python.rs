@@ -29,6 +29,7 @@ pub fn output_of(script: &str, arguments: &[&str]) -> Option<String> {
         .args(arguments)
         .env("TRANSFORMERS_VERBOSITY", "error")
         .env("HF_HUB_OFFLINE", "1")
+        .env("ORT_DISABLE_TELEMETRY", "1")
         .env("OMP_NUM_THREADS", "1")
         .output()
         .expect("Python starts");

@@ -1,10 +1,14 @@
-//! Files written whole or not at all, and their hashes.
+//! Files written whole or not at all, their hashes, and outputs that one process at a time writes.
+
+mod lock;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+pub use lock::{Holder, LockError, OutputLock};
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +25,8 @@ pub struct FileError {
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::NotADirectory => "; a part of the path is a file: name another",
+        io::ErrorKind::ReadOnlyFilesystem => "; name a place that can be written",
         io::ErrorKind::PermissionDenied => "; check its permissions",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space and run the same command again: what was finished is kept"
@@ -64,12 +70,12 @@ pub fn write_atomically(
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let result = || -> io::Result<()> {
         remove_leftovers(folder, &prefix)?;
-        let temporary = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        let temporary = as_any_file(builder.prefix(&prefix).suffix(TEMPORARY)).tempfile_in(folder)?;
         let mut writer = BufWriter::with_capacity(1 << 20, temporary.reopen()?);
         write(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
-        set_usual_permissions(temporary.as_file())?;
         temporary.persist(path).map_err(|error| error.error)?;
         Ok(())
     }();
@@ -91,16 +97,17 @@ fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// `tempfile` makes files that only their owner may read; a result is as readable as any other file.
+/// `tempfile` makes files that only their owner may read; a result is as readable as any other file: as the umask says, also
+/// where it takes the place of an earlier one.
 #[cfg(unix)]
-fn set_usual_permissions(file: &File) -> io::Result<()> {
+fn as_any_file<'a, 'p, 's>(builder: &'a mut tempfile::Builder<'p, 's>) -> &'a mut tempfile::Builder<'p, 's> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+    builder.permissions(fs::Permissions::from_mode(0o666))
 }
 
 #[cfg(not(unix))]
-fn set_usual_permissions(_: &File) -> io::Result<()> {
-    Ok(())
+fn as_any_file<'a, 'p, 's>(builder: &'a mut tempfile::Builder<'p, 's>) -> &'a mut tempfile::Builder<'p, 's> {
+    builder
 }
 
 /// Writes a value as indented JSON, atomically, with a final newline.

@@ -1,0 +1,125 @@
+//! What happens when memory runs out (`ulimit -v`, the limit of a container or a job): one line, and exit code 1.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The system's allocator, which ends the program with one line where there is no memory left. Without it Rust aborts with
+/// a stack trace.
+#[derive(Debug)]
+pub struct Memory;
+
+const CURE: &str = "raise its limit (ulimit -v, that of the container or the job), or ask for less: smaller batches, fewer \
+                    threads, fewer rows";
+
+// SAFETY: everything is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Memory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        there(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        there(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        there(unsafe { System.realloc(pointer, layout, size) }, size)
+    }
+}
+
+fn there(pointer: *mut u8, size: usize) -> *mut u8 {
+    if pointer.is_null() {
+        end(size);
+    }
+    pointer
+}
+
+/// Says so and ends, without memory: what was finished is on disk, and what was begun is removed by the next run.
+#[cold]
+fn end(size: usize) -> ! {
+    static SAID_SO: AtomicBool = AtomicBool::new(false);
+    while SAID_SO.swap(true, Ordering::SeqCst) {
+        // Another thread is saying it, and ends this one with the rest.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let mut digits = [0; 20];
+    let parts = ["error: not enough memory: ", decimal(size, &mut digits), " bytes were asked for; ", CURE, "\n"];
+    // One call, so that the lines of two threads do not mix.
+    let vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    // SAFETY: the parts are alive, and only read. Unlike `exit`, `_exit` runs no destructors, which might ask for memory and
+    // would take libraries away from under their threads.
+    unsafe {
+        libc::writev(2, vectors.as_ptr(), vectors.len() as i32);
+        libc::_exit(super::exit::FAILED.into())
+    }
+}
+
+/// A number in digits.
+fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &str {
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return str::from_utf8(&digits[from..]).unwrap_or_default();
+        }
+    }
+}
+
+/// What libraries say when they are refused memory.
+const SAID: [&str; 5] =
+    ["std::bad_alloc", "can't allocate memory", "Cannot allocate memory", "out of memory", "Failed to allocate memory"];
+
+/// What they say then and in other cases too: it counts where the memory of the process is limited.
+const MAY_MEAN: [&str; 3] =
+    ["failed to map segment from shared object", "could not create a primitive", "could not execute a primitive"];
+
+/// The line of an error that came of too little memory, in place of what its library advises.
+pub(crate) fn too_little(line: &str) -> Option<String> {
+    let may_mean = MAY_MEAN.iter().filter(|_| is_limited());
+    let place = SAID.iter().chain(may_mean).find_map(|said| Some(line.find(said)? + said.len()))?;
+    // A GPU has limits of its own, and some rooms know a better cure.
+    if ["CUDA", "ran out of memory"].iter().any(|said| line.contains(said)) {
+        return None;
+    }
+    Some(format!("not enough memory: {}; {CURE}", &line[..place]))
+}
+
+/// Whether the process may have only so much memory (`ulimit -v`).
+fn is_limited() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call writes to a place of its own type.
+    unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_without_memory() {
+        let mut digits = [0; 20];
+        assert_eq!(decimal(0, &mut digits), "0");
+        assert_eq!(decimal(46_881_857, &mut digits), "46881857");
+        assert_eq!(decimal(usize::MAX, &mut digits), usize::MAX.to_string());
+    }
+
+    #[test]
+    fn what_libraries_say_is_known() {
+        let line = "ONNX Runtime cannot load the model of m: Exception during loading: std::bad_alloc; export it again";
+        let said = too_little(line).unwrap();
+        assert!(said.starts_with("not enough memory: ONNX Runtime cannot load the model of m"), "{said}");
+        assert!(said.contains("ulimit -v") && !said.contains("export it again"), "{said}");
+        assert_eq!(too_little("cannot read a.tsv: No such file or directory"), None);
+        assert_eq!(too_little("CUDA out of memory. Tried to allocate 2 GiB"), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! Texts of others (names in exports, tables and plans, paths, messages of libraries) as they may go to a terminal: what
+//! would steer it is shown instead of done.
+
+use std::borrow::Cow;
+
+/// Whether a character changes what a terminal shows elsewhere: control characters (ESC, BEL, the one-character CSI U+009B
+/// and its like), and those that turn the direction of a text.
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn shown(text: &str, harmless: impl Fn(char) -> bool, show: impl Fn(char) -> String) -> Cow<'_, str> {
+    let is_to_show = |character: char| steers(character) && !harmless(character);
+    if !text.contains(is_to_show) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match is_to_show(character) {
+            true => plain += &show(character),
+            false => plain.push(character),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+fn escaped(character: char) -> String {
+    character.escape_default().to_string()
+}
+
+/// Text of several lines.
+pub(crate) fn plain_text(text: &str) -> Cow<'_, str> {
+    shown(text, |character| matches!(character, '\n' | '\t'), escaped)
+}
+
+/// Text of one line.
+pub(crate) fn plain_line(text: &str) -> Cow<'_, str> {
+    shown(text, |character| character == '\t', escaped)
+}
+
+/// JSON of several lines: its strings have no control characters below U+0020 left, and may have these escapes.
+pub(crate) fn plain_json(text: &str) -> Cow<'_, str> {
+    shown(text, |character| character == '\n', |character| format!("\\u{:04x}", u32::from(character)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_shown() {
+        let title = "a\u{1b}]0;owned\u{7}b\u{1b}[2J\u{9b}31m\r\u{202e}c é 漢字 “x” 1–2 ×";
+        let expected = "a\\u{1b}]0;owned\\u{7}b\\u{1b}[2J\\u{9b}31m\\r\\u{202e}c é 漢字 “x” 1–2 ×";
+        assert_eq!(plain_text(title), expected);
+        assert_eq!(plain_line(title), expected);
+        assert_eq!(plain_text("one\ntwo\tthree"), "one\ntwo\tthree");
+        assert_eq!(plain_line("one\ntwo\tthree"), "one\\ntwo\tthree");
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        let value = serde_json::json!({ "a\u{9b}": "\u{1b}[2J\u{7f}\u{202e}\n" });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let plain = plain_json(&text);
+        assert!(!plain.contains(|character| steers(character) && character != '\n'), "{plain}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), value);
+    }
+}

@@ -1,0 +1,264 @@
+//! One process at a time writes an output. The lock is the kernel's (`flock`), so it ends with its process, however that
+//! ends; the file that it is on lies beside the output, where a folder that takes another's place does not carry it away.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::FileError;
+
+/// The right to write an output, until it is dropped.
+///
+/// The output `out/adapter` is locked by the file `out/.adapter.lock`, or by `out/adapter/.gelora.lock` where the folder
+/// above cannot be written. The file goes when the lock is given back. One that a killed process left binds nobody.
+#[derive(Debug)]
+pub struct OutputLock {
+    file: File,
+    path: PathBuf,
+    /// Folders that were made for the lock file, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub process: u32,
+    /// The machine that it runs on.
+    pub host: String,
+    /// What it was called with.
+    pub command: String,
+    /// When it took the lock, in seconds since 1970.
+    pub since: u64,
+}
+
+/// An output cannot be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process writes it.
+    #[error(
+        "{} is being written by another process{}; wait until it is done, or name another output",
+        path.display(), holder.as_ref().map(|holder| format!(": {holder}")).unwrap_or_default()
+    )]
+    Held {
+        /// The output.
+        path: PathBuf,
+        /// Who it is, where it has said so.
+        holder: Option<Holder>,
+    },
+    /// The lock file cannot be made.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { process, host, command, since } = self;
+        write!(f, "`{command}` (process {process} on {host}, since {} UTC)", date_and_time(*since))
+    }
+}
+
+impl OutputLock {
+    /// Locks an output, a file or a folder that need not exist yet, for a process that was called as `command` says.
+    ///
+    /// # Errors
+    /// Another process holds it, or nothing can be written there.
+    pub fn take(output: &Path, command: &str) -> Result<Self, LockError> {
+        let (above, name, made) = place(output)?;
+        let mut lock_name = OsString::from(".");
+        lock_name.push(&name);
+        lock_name.push(".lock");
+        let (beside, within) = (above.join(lock_name), above.join(&name).join(".gelora.lock"));
+        let opened = match open_and_lock(&beside, output) {
+            Err(LockError::File(error)) if is_closed(&error.source) && above.join(&name).is_dir() => {
+                open_and_lock(&within, output).map(|file| (file, within))
+            }
+            other => other.map(|file| (file, beside)),
+        };
+        let (file, path) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                remove_empty(&made);
+                return Err(error);
+            }
+        };
+        let mut lock = Self { file, path, made };
+        lock.sign(command);
+        Ok(lock)
+    }
+
+    /// Says who holds the lock. That it cannot be said is no reason not to hold it.
+    fn sign(&mut self, command: &str) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let holder = Holder { process: std::process::id(), host: host(), command: command.to_owned(), since };
+        let text = serde_json::to_vec(&holder).unwrap_or_default();
+        let written = self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| self.file.write_all(&text));
+        if let Err(error) = written {
+            tracing::debug!(%error, "the holder of {} is not named", self.path.display());
+        }
+    }
+}
+
+impl Drop for OutputLock {
+    fn drop(&mut self) {
+        // While it is locked: whoever has opened this file meanwhile finds that its name is gone, and opens it anew.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+        remove_empty(&self.made);
+    }
+}
+
+/// The folder above an output, its name, and the folders that had to be made for that, the innermost first.
+fn place(output: &Path) -> Result<(PathBuf, OsString, Vec<PathBuf>), FileError> {
+    let output = if output.as_os_str().is_empty() { Path::new(".") } else { output };
+    let mut made = Vec::new();
+    let whole = match output.canonicalize() {
+        Ok(whole) => whole,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let above = match output.parent() {
+                Some(above) if !above.as_os_str().is_empty() => above,
+                _ => Path::new("."),
+            };
+            let absent = above.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            made.extend(absent.map(Path::to_path_buf));
+            let missing = FileError::new("create", above);
+            let above = fs::create_dir_all(above).and_then(|()| above.canonicalize()).map_err(missing)?;
+            // A link that points nowhere is told when something is written through it.
+            above.join(output.file_name().unwrap_or_default())
+        }
+        Err(error) => return Err(FileError::new("write", output)(error)),
+    };
+    let name = whole.file_name().unwrap_or_default().to_owned();
+    let above = whole.parent().unwrap_or(&whole).to_path_buf();
+    Ok((above, name, made))
+}
+
+fn open_and_lock(path: &Path, output: &Path) -> Result<File, LockError> {
+    loop {
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = match opened {
+            // Another user's: it can be locked all the same.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => File::open(path),
+            other => other,
+        }
+        .map_err(FileError::new("write", path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let _ = file.read_to_string(&mut text);
+                return Err(LockError::Held { path: output.to_owned(), holder: serde_json::from_str(&text).ok() });
+            }
+            Err(TryLockError::Error(error)) => return Err(FileError::new("lock", path)(error).into()),
+        }
+        if is_still(&file, path) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether the name still stands for this file: who held the lock before may just have removed it.
+#[cfg(unix)]
+fn is_still(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|found| (found.dev(), found.ino())).ok();
+    identity(file.metadata()) == identity(fs::metadata(path))
+}
+
+#[cfg(not(unix))]
+fn is_still(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Removes what was made, unless something lies in it by now.
+fn remove_empty(made: &[PathBuf]) {
+    for folder in made {
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "this machine".into() } else { name.trim().to_owned() }
+}
+
+/// `2026-03-01 14:05:09`, of seconds since 1970.
+fn date_and_time(seconds: u64) -> String {
+    // Days since the first of March of the year 0 of a calendar whose years end in February (Howard Hinnant, civil_from_days).
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_is_locked_once_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("made/out");
+        let lock = OutputLock::take(&out, "gelora plan").unwrap();
+        let error = OutputLock::take(&folder.path().join("made/../made/out/"), "gelora train").unwrap_err().to_string();
+        assert!(error.contains("`gelora plan` (process ") && error.contains("since 20"), "{error}");
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        OutputLock::take(&folder.path().join("made/other"), "gelora plan").unwrap();
+        // A folder that takes the place of another is locked as it was.
+        fs::create_dir(&out).unwrap();
+        fs::rename(&out, folder.path().join("away")).unwrap();
+        assert!(matches!(OutputLock::take(&out, "").unwrap_err(), LockError::Held { .. }));
+        #[cfg(unix)]
+        {
+            fs::create_dir(&out).unwrap();
+            std::os::unix::fs::symlink(&out, folder.path().join("link")).unwrap();
+            assert!(matches!(OutputLock::take(&folder.path().join("link"), "").unwrap_err(), LockError::Held { .. }));
+        }
+        drop(lock);
+        OutputLock::take(&out, "gelora train").unwrap();
+        let left: Vec<_> =
+            fs::read_dir(folder.path().join("made")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["out"]);
+    }
+
+    #[test]
+    fn what_was_made_for_a_lock_goes_with_it_and_a_killed_holder_binds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("a/b/out");
+        drop(OutputLock::take(&out, "gelora plan").unwrap());
+        assert!(!folder.path().join("a").exists());
+        fs::write(folder.path().join(".out.lock"), "{\"process\": 1}").unwrap();
+        drop(OutputLock::take(&folder.path().join("out"), "gelora plan").unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_locked_under_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let error = OutputLock::take(&folder.path().join("file/out"), "").unwrap_err().to_string();
+        assert!(error.contains("a part of the path is a file"), "{error}");
+    }
+
+    #[test]
+    fn seconds_become_dates() {
+        assert_eq!(date_and_time(0), "1970-01-01 00:00:00");
+        assert_eq!(date_and_time(951_827_696), "2000-02-29 12:34:56");
+        assert_eq!(date_and_time(1_798_761_599), "2026-12-31 23:59:59");
+    }
+}
