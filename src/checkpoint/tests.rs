@@ -58,6 +58,61 @@ fn names_serve_where_the_values_differ() {
     }
 }
 
+/// The tensors of the tiny encoder with `query`, `key` and `value` of every layer as one tensor, and other names for layers.
+fn fused(folder: &Path) -> Checkpoint {
+    let original = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
+    let mut tensors = Vec::new();
+    let mut bytes = Vec::new();
+    for tensor in original.tensors() {
+        let name = tensor.name.replace("encoder.layer.", "trunk.layers.").replace("intermediate.dense", "wide");
+        let own = original.bytes(&tensor.name).unwrap().to_vec();
+        if name.contains("self.key.weight") || name.contains("self.value.weight") {
+            continue;
+        }
+        let whole = |kind: &str| original.bytes(&tensor.name.replace("query", kind)).unwrap().to_vec();
+        let (name, shape, own) = match name.strip_suffix("self.query.weight") {
+            Some(layer) => {
+                let shape = vec![3 * tensor.shape[0], tensor.shape[1]];
+                (format!("{layer}self.Wqkv.weight"), shape, [own, whole("key"), whole("value")].concat())
+            }
+            None => (name, tensor.shape.clone(), own),
+        };
+        tensors.push((name.replace("attention.output.dense", "attention.out"), tensor.element_type.clone(), shape));
+        bytes.push(own);
+    }
+    let file = folder.join("model.safetensors");
+    for (name, ..) in &mut tensors {
+        *name = name.replace(".output.dense", ".narrow");
+    }
+    write_safetensors(&file, &tensors, |index| Ok(bytes[index].clone())).unwrap();
+    Checkpoint::open(folder).unwrap().unwrap()
+}
+
+#[test]
+fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = fused(folder.path());
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    for (layer, block) in blocks.iter().enumerate() {
+        let wanted: Vec<&LinearLayer> = block.linears.iter().collect();
+        let found = match_weights(&model, &checkpoint, &wanted).unwrap();
+        let found: Vec<&WeightMatch> = found.iter().map(|found| found.as_ref().expect("found")).collect();
+        assert!(found.iter().all(|found| found.how == MatchedBy::Content && found.transposed));
+        let width = wanted[0].in_features;
+        let trunk = format!("bert.trunk.layers.{layer}.attention.self.Wqkv.weight");
+        for (part, found) in found.iter().take(3).enumerate() {
+            assert_eq!((found.tensor.as_str(), &found.rows), (trunk.as_str(), &Some(part * width..(part + 1) * width)));
+        }
+        // The export knows the modules of the model: the checkpoint calls none as it does.
+        let modules: Vec<&str> = found.iter().map(|found| found.module()).collect();
+        let encoder = format!("bert.encoder.layer.{layer}");
+        let expected = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"];
+        let expected = expected.into_iter().chain(["intermediate.dense", "output.dense"]);
+        assert_eq!(modules, expected.map(|module| format!("{encoder}.{module}")).collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn broken_files_are_one_line_with_a_cure() {
     let folder = tempfile::tempdir().unwrap();

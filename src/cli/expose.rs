@@ -10,10 +10,12 @@ use crate::activations::vocabulary;
 use crate::checkpoint::ModelFolder;
 use crate::files::write_atomically;
 use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin};
+use crate::progress::{Event, Observer};
 use crate::report;
 use crate::runtime::{Comparison, compare_outputs};
 
 use super::context::Context;
+use super::opened::Weights;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -91,6 +93,10 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let mut edit = if arguments.eval { onnx::disable_training_mode(&model)? } else { Edit::new() };
     if let Some(states) = states.as_ref().filter(|_| !shown) {
         edit.extend(onnx::expose(&model, states)?);
+        if matches!(states.origin, Origin::Graph(_)) {
+            let found = Weights::new(&folder, &model, states)?.structure(&folder, &model, states)?;
+            found.obstacles.iter().for_each(|obstacle| context.observer().observe(Event::Warning(obstacle)));
+        }
     }
     context.take_folder(&arguments.out, &[])?;
     let copied = copy_companions(&folder, &arguments.out)?;
