@@ -18,7 +18,7 @@ use super::shard::{self, PlanSettings};
 use super::source::{Encoded, Seen, Source, Texts};
 use super::store::check_shard;
 use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
-use crate::dataset::{Encoding, Example, Tokenizer};
+use crate::dataset::{Encoding, Example, Padding, Tokenizer};
 use crate::files::FileError;
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
@@ -54,10 +54,8 @@ pub struct ExtractSettings {
     pub shard_rows: Option<usize>,
     /// Only the first so many rows for now; a store that has more keeps them. All where `None`.
     pub first_rows: Option<usize>,
-    /// Id of the padding token.
-    pub pad_id: u32,
-    /// Segment of the padding token.
-    pub pad_type_id: u32,
+    /// What rows are filled up with, and how the model counts positions.
+    pub padding: Padding,
     /// Keeps rows whose tokens repeat an earlier row. They are neighbours at distance 0.
     pub keep_duplicates: bool,
     /// Goes on when some rows have NaN or infinite activations.
@@ -154,8 +152,7 @@ pub fn stream_texts(
 impl ExtractSettings {
     /// With the padding and the identity of a tokenizer.
     pub fn of_tokenizer(mut self, tokenizer: &Tokenizer) -> Self {
-        self.pad_id = tokenizer.pad_id();
-        self.pad_type_id = tokenizer.pad_type_id();
+        self.padding = tokenizer.padding();
         self.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
         self.provenance.maximum_length = Some(tokenizer.maximum_length());
         self
@@ -368,7 +365,7 @@ impl Extraction<'_> {
     fn engine(&self, library: &Library, bytes: &[u8], session: &SessionSettings) -> Result<Engine, ActivationsError> {
         let folder = self.model.path().parent().unwrap_or(Path::new("."));
         let session = Session::from_bytes(library, bytes, folder, session)?;
-        let padding = (self.settings.pad_id, self.settings.pad_type_id);
+        let padding = self.settings.padding;
         Ok(Engine::new(session, self.states.values.len(), self.settings.pooling, padding)?)
     }
 

@@ -1,6 +1,5 @@
 //! `manifest.json`: what a store holds and of what it was made. A shard counts when it is listed here.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -132,7 +131,7 @@ impl Manifest {
     /// Reads the manifest of a store; `None` where there is none.
     pub(super) fn read(store: &Path) -> Result<Option<Self>, ActivationsError> {
         let path = store.join(MANIFEST);
-        let bytes = match fs::read(&path) {
+        let bytes = match files::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FileError::new("read", path)(error).into()),

@@ -15,7 +15,7 @@ use super::pooled_model::{POOL_WEIGHTS, TOKEN_PLACES, output};
 use super::shard::{PlanSettings, Progress, ShardBuffer, ShardPlan};
 use super::source::Source;
 use super::{ActivationsError, Manifest, MiniBatch, Pooling, ShardEntry};
-use crate::dataset::{Batch, Encoding, pad};
+use crate::dataset::{Batch, Encoding, Padding, pad};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, InputTensor, RowStates, RuntimeError, Session, Tokens, padded};
 
@@ -28,7 +28,7 @@ pub(super) struct Engine {
     feeder: Feeder,
     outputs: Vec<String>,
     pooling: Pooling,
-    padding: (u32, u32),
+    padding: Padding,
 }
 
 impl Engine {
@@ -36,7 +36,7 @@ impl Engine {
         session: Session,
         states: usize,
         pooling: Pooling,
-        padding: (u32, u32),
+        padding: Padding,
     ) -> Result<Self, RuntimeError> {
         let feeder = Feeder::new(session.inputs(), &[POOL_WEIGHTS, TOKEN_PLACES])?;
         Ok(Self { session, feeder, outputs: (0..states).map(output).collect(), pooling, padding })
@@ -71,12 +71,12 @@ impl Engine {
             plan.positions[*row].iter().flat_map(move |position| [place as i64, i64::from(*position)])
         });
         let places: Vec<i64> = places.collect();
-        self.vectors(&pad(&plan.encodings, rows, self.padding.0, self.padding.1), &places)
+        self.vectors(&pad(&plan.encodings, rows, self.padding), &places)
     }
 
     /// Pooled vectors of a few rows at a given padded length, for the check of the export.
     pub(super) fn row_states(&mut self, rows: &[Encoding], length: usize) -> Result<Vec<RowStates>, RuntimeError> {
-        let batch = padded(rows, length, self.padding.0, self.padding.1);
+        let batch = padded(rows, length, self.padding);
         let counts: Vec<usize> = rows.iter().map(|row| if self.pooling.is_tokens() { row.len() } else { 1 }).collect();
         let all = rows.iter().enumerate().flat_map(|(i, row)| (0..row.len()).flat_map(move |p| [i as i64, p as i64]));
         let values = self.vectors(&batch, &all.collect::<Vec<_>>())?;

@@ -9,7 +9,7 @@ use ndarray_npy::ReadNpyExt;
 
 use super::shard::{POSITIONS_FILE, ROWS_FILE, folder, state_file};
 use super::{ActivationsError, Manifest, ShardEntry};
-use crate::files::FileError;
+use crate::files::{self, FileError};
 
 /// Activations on disk: a folder with `manifest.json` and a folder per shard, which holds `hidden_state.N.npy`
 /// (float32 `[points, width]`), `rows.npy` and, where tokens were taken, `positions.npy` (int64 `[points]`).
@@ -172,7 +172,7 @@ fn read_numbers(store: &Path, shard: &ShardEntry, name: &str) -> Result<Vec<usiz
 /// The bytes of a file of a shard, if they are those that were written.
 fn read(store: &Path, shard: &ShardEntry, name: &str) -> Result<(PathBuf, Vec<u8>), ActivationsError> {
     let path = folder(store, shard.index).join(name);
-    let bytes = match fs::read(&path) {
+    let bytes = match files::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged(path, "it is not there".into())),
         Err(error) => return Err(FileError::new("read", path)(error).into()),

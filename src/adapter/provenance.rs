@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{AdapterError, Flavour};
-use crate::files::FileError;
+use crate::files::read_file;
 use crate::onnx::HeadPooling;
 
 /// The name of the file.
@@ -54,7 +54,7 @@ impl Provenance {
         if !path.exists() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&path).map_err(FileError::new("read", &path))?;
+        let bytes = read_file(&path)?;
         let malformed = |reason: String| AdapterError::Malformed { path: path.clone(), reason };
         let found: Self = serde_json::from_slice(&bytes)
             .map_err(|error| malformed(format!("{error}; delete it if the adapter is known to fit the base model")))?;

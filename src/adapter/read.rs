@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Adapter, AdapterError, CONFIG_FILE, LoraFactors, PREFIX, SavedTensor, TENSOR_FILE};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::files::FileError;
+use crate::files::read_file;
 
 /// Reads a LoRA adapter folder.
 ///
@@ -71,7 +71,7 @@ struct Config {
 impl Config {
     fn read(path: &Path) -> Result<Self, AdapterError> {
         let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
-        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+        let bytes = read_file(path)?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| CheckpointError::Malformed { path: path.into(), reason: error.to_string() })?;
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Checkpoint, CheckpointError};
-use crate::files::FileError;
+use crate::files::{FileError, read_file};
 
 /// What belongs to a model.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl ModelFolder {
         let folder = folder_of(&onnx);
         let config_path = folder.join("config.json");
         let config = if config_path.exists() {
-            let bytes = std::fs::read(&config_path).map_err(FileError::new("read", &config_path))?;
+            let bytes = read_file(&config_path)?;
             let malformed = |error: serde_json::Error| CheckpointError::Malformed {
                 path: config_path.clone(),
                 reason: error.to_string(),

@@ -1,7 +1,6 @@
 //! Checkpoints in safetensors files: one file, or shards with an index. The files are memory-mapped and checked before use.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -10,7 +9,7 @@ use memmap2::Mmap;
 use serde_json::Value;
 
 use super::CheckpointError;
-use crate::files::{self, FileError, write_atomically};
+use crate::files::{self, FileError, open_file, read_file, write_atomically};
 
 /// Headers larger than this are refused, as the reference implementation does.
 const MAXIMUM_HEADER: u64 = 100_000_000;
@@ -173,7 +172,7 @@ impl Checkpoint {
 
     fn open_shards(folder: &Path, index: PathBuf) -> Result<Self, CheckpointError> {
         let malformed = |reason: String| CheckpointError::Malformed { path: index.clone(), reason };
-        let text = std::fs::read(&index).map_err(FileError::new("read", &index))?;
+        let text = read_file(&index)?;
         let value: Value = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
         let Some(map) = value.get("weight_map").and_then(Value::as_object) else {
             return Err(malformed("it has no `weight_map`".into()));
@@ -197,7 +196,7 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: PathBuf) -> Result<(), CheckpointError> {
-        let handle = File::open(&path).map_err(FileError::new("open", &path))?;
+        let handle = open_file(&path)?;
         // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
         let map = unsafe { Mmap::map(&handle) }.map_err(FileError::new("read", &path))?;
         self.add_content(path, Content::Mapped(map))

@@ -1,13 +1,13 @@
 //! Options that several commands share.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use serde::de::DeserializeOwned;
 
-use crate::dataset::{Format, ObjectiveKind, PRESETS, SPAN_TASKS, preset, span_task};
+use crate::dataset::{Format, ObjectiveKind, PRESETS, SPAN_TASKS, missing_task, preset, span_task};
 use crate::dimension::{Frame, Metric, Scale};
 use crate::runtime::Device;
 
@@ -163,7 +163,7 @@ pub(crate) struct LanguageArguments {
 
 /// The content of a file, without the line end that editors put at its end.
 fn template(file: &str) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?;
+    let text = crate::files::read_text(Path::new(file)).map_err(|error| error.to_string())?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
@@ -387,7 +387,10 @@ fn known_task(text: &str) -> Result<String, String> {
     let names = || PRESETS.iter().map(|preset| preset.name).chain(SPAN_TASKS).collect::<Vec<_>>().join(", ");
     match preset(text).map(|preset| preset.name).or(span_task(text)) {
         Some(name) => Ok(name.to_owned()),
-        None => Err(format!("there is no preset of that name; use one of {}, or name the columns instead", names())),
+        None => Err(missing_task(text).map_or_else(
+            || format!("there is no preset of that name; use one of {}, or name the columns instead", names()),
+            str::to_owned,
+        )),
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn causality_of(
     if quantized || !model.graph.outputs.iter().any(|output| output.name == LOGITS) {
         return Ok(None);
     }
-    let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
+    let padding = tokenizer.padding();
     Ok(causality(context.library()?, model, LOGITS, encodings, padding, &context.session_settings())?)
 }
 

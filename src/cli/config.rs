@@ -20,7 +20,7 @@ use crate::dataset::{
     AnswerSettings, Format, LoadSettings, Metric, Objective, ObjectiveKind, Preset, Template, preset, span_task,
 };
 use crate::dimension::{self, Frame};
-use crate::files::FileError;
+use crate::files::read_text;
 use crate::runtime::Device;
 
 /// A whole configuration.
@@ -168,6 +168,11 @@ impl DataSection {
             template: base.template.map(|usual| self.template(usual)),
             limit: self.limit,
         }
+    }
+
+    /// Whether anything says what the labels are.
+    pub fn names_labels(&self) -> bool {
+        self.label.is_some() || self.labels.is_some() || self.objective.is_some() || self.task.is_some()
     }
 
     /// The template of this section, or the usual one.
@@ -392,7 +397,7 @@ impl Config {
     /// # Errors
     /// One line that names the file, the line, the key, what was found and the cure.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(FileError::new("read", path))?;
+        let text = read_text(path)?;
         let mut config = Config::parse(path, &text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for name in config.paths() {

@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Dataset, DatasetError, LoadSettings, Metric, Objective, ObjectiveKind, Tokenizer};
 use crate::evaluate::{
-    EvaluateSettings, check_label_order, check_outputs, check_span_outputs, label_names, write_answers,
+    EvaluateSettings, check_label_order, check_outputs, check_span_outputs, class_count, label_names, write_answers,
     write_predictions,
 };
 use crate::onnx::Model;
@@ -17,7 +17,7 @@ use super::causality::refuse_foresight;
 use super::config::DataSection;
 use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, evaluate_spans, padding_is_safe};
-use super::opened::{load, told};
+use super::opened::{load, tokenizer as tokenizer_of, told};
 use super::rows::{Purpose, SpanRows, refuse_misfits};
 use crate::progress::{Event, Observer as _};
 
@@ -52,22 +52,32 @@ pub(crate) struct Arguments {
     batch_tokens: usize,
 }
 
-/// Rows whose labels count as the model's classes do, where it names them and the data use these names. Data that number
-/// their classes are taken by number.
-fn load_as_named(context: &Context, section: &DataSection, names: Option<&[String]>) -> anyhow::Result<Dataset> {
+/// Rows whose labels count as the model's classes do: by its names, where it has them and the data use them, or by number. Some
+/// of the classes may be missing in the rows.
+fn load_as_named(
+    context: &Context,
+    section: &DataSection,
+    config: Option<&serde_json::Value>,
+) -> anyhow::Result<Dataset> {
     let settings = section.load_settings();
-    let Some(names) = names.filter(|_| section.labels.is_none() && section.task.is_none()) else {
+    if section.labels.is_some() || section.task.is_some() || section.objective == Some(ObjectiveKind::Regression) {
         return load(context, &section.train, &settings);
-    };
-    let named = LoadSettings { labels: Some(names.to_vec()), ..settings.clone() };
-    match Dataset::load(&section.train, &named) {
-        Err(unknown @ DatasetError::UnknownLabel { .. }) => {
-            let dataset = load(context, &section.train, &settings)?;
-            let numbered = matches!(&dataset.objective, Some(Objective::Classification { labels })
-                if labels.len() == names.len() && labels.iter().enumerate().all(|(class, name)| *name == class.to_string()));
-            if numbered || dataset.objective == Some(Objective::Regression) { Ok(dataset) } else { Err(unknown.into()) }
+    }
+    let names = config.and_then(label_names);
+    let numbers = config.and_then(class_count).map(|count| (0..count).map(|class| class.to_string()).collect());
+    let mut unknown = None;
+    for labels in [names, numbers].into_iter().flatten() {
+        let named = LoadSettings { labels: Some(labels), ..settings.clone() };
+        match Dataset::load(&section.train, &named) {
+            Err(error @ DatasetError::UnknownLabel { .. }) => unknown = unknown.or(Some(error)),
+            other => return Ok(told(context, other?)),
         }
-        other => Ok(told(context, other?)),
+    }
+    let dataset = load(context, &section.train, &settings)?;
+    let is_named = config.and_then(label_names).is_some();
+    match unknown.filter(|_| is_named && dataset.objective != Some(Objective::Regression)) {
+        Some(unknown) => Err(unknown.into()),
+        None => Ok(dataset),
     }
 }
 
@@ -102,13 +112,13 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let Some(tokenizer) = &folder.tokenizer else {
         bail!("there is no tokenizer.json in {}; copy it from the model's folder", folder.folder.display());
     };
-    let tokenizer = Tokenizer::open(tokenizer, section.max_length())?;
+    let tokenizer = tokenizer_of(context, tokenizer, section.max_length())?;
     if section.spans().is_some() {
         let settings = (arguments.batch_tokens, arguments.predictions.as_deref());
         return answer(context, &section, &folder, &model, &tokenizer, settings);
     }
     let names = folder.config.as_ref().and_then(label_names);
-    let dataset = match load_as_named(context, &section, names.as_deref()) {
+    let dataset = match load_as_named(context, &section, folder.config.as_ref()) {
         Err(error) if arguments.predictions.is_some() && lacks_only_labels(&error, &section) => {
             let settings = section.load_settings().without_labels();
             context.observer().observe(Event::Notice("there is no column of labels: predictions only, no metrics"));
@@ -186,8 +196,7 @@ fn answer(
     let settings = EvaluateSettings {
         batch_tokens,
         equal_lengths: !padding_is_safe(context, model, &spans.encodings, tokenizer)?,
-        pad_id: tokenizer.pad_id(),
-        pad_type_id: tokenizer.pad_type_id(),
+        padding: tokenizer.padding(),
     };
     let (facts, answers) = evaluate_spans(context, &folder.onnx, &spans, &settings)?;
     if let Some(path) = predictions {

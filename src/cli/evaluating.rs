@@ -68,8 +68,7 @@ pub(crate) fn evaluate(
     let settings = EvaluateSettings {
         batch_tokens: data.batch_tokens,
         equal_lengths: !data.padding_is_safe,
-        pad_id: data.tokenizer.pad_id(),
-        pad_type_id: data.tokenizer.pad_type_id(),
+        padding: data.tokenizer.padding(),
     };
     let labels = data.dataset.labels();
     let start = Instant::now();
@@ -174,7 +173,7 @@ pub(crate) fn padding_is_safe(
         context.observer().observe(Event::Notice(text));
         return Ok(false);
     };
-    let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
+    let padding = tokenizer.padding();
     let check = self_check(context.library()?, model, &states, encodings, padding, &context.session_settings())?;
     if !check.padding_invariant {
         let text = "the export ignores its attention mask: only rows of equal length are computed together";

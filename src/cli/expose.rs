@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::activations::vocabulary;
 use crate::checkpoint::ModelFolder;
-use crate::files::write_atomically;
+use crate::files::{open_file, write_atomically};
 use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin};
 use crate::progress::{Event, Observer};
 use crate::report;
@@ -242,7 +242,7 @@ fn copy_companions(folder: &ModelFolder, out: &Path) -> anyhow::Result<Vec<Strin
         let (Some(name), true) = (path.file_name(), extension.is_some_and(|found| wanted.contains(&found))) else {
             continue;
         };
-        let mut source = fs::File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut source = open_file(&path)?;
         write_atomically(&out.join(name), |writer| std::io::copy(&mut source, writer).map(|_| ()))?;
         copied.push(name.to_string_lossy().into_owned());
     }

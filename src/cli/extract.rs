@@ -64,7 +64,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
     model.told_structure(context, &model.weights()?)?;
-    let tokenizer = model.tokenizer(data.max_length())?;
+    let tokenizer = model.tokenizer(context, data.max_length())?;
     let rows = Rows::load(context, &data, &tokenizer, Purpose::planning(plan.stratified))?;
     let drawn = Drawn::new(&rows, &plan)?;
     let subject = Subject { context, model: &model, rows: &rows, tokenizer: &tokenizer, drawn: &drawn, plan: &plan };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Example, Tokenizer};
+use crate::dataset::Example;
 use crate::onnx::{self, HiddenStates, Model};
 use crate::progress::{Observer, Silent};
 use crate::runtime::self_check;
@@ -12,6 +12,7 @@ use super::causality::causality_of;
 use super::context::Context;
 use super::expose::too_large_to_run;
 use super::inspection::{Check, Inspection};
+use super::opened::tokenizer as tokenizer_of;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -73,7 +74,7 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
         return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
     };
     let library = context.library()?;
-    let tokenizer = Tokenizer::open(tokenizer, 32)?;
+    let tokenizer = tokenizer_of(context, tokenizer, 32)?;
     let examples: Vec<Example> = SENTENCES
         .iter()
         .enumerate()
@@ -81,7 +82,7 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
         .collect();
     let encodings = tokenizer.encode(&examples, &Silent)?;
     let states = HiddenStates::find(model)?;
-    let padding = (tokenizer.pad_id(), tokenizer.pad_type_id());
+    let padding = tokenizer.padding();
     let check = self_check(library, model, &states, &encodings, padding, &context.session_settings())?;
     let causality = match onnx::head(model, &states)?.filter(|head| head.predicts_tokens) {
         Some(_) => causality_of(context, model, &encodings, &tokenizer)?,

@@ -65,8 +65,8 @@ impl Opened {
     }
 
     /// The tokenizer that belongs to the model.
-    pub(crate) fn tokenizer(&self, maximum_length: usize) -> anyhow::Result<Tokenizer> {
-        Ok(Tokenizer::open(&self.tokenizer_path()?, maximum_length)?)
+    pub(crate) fn tokenizer(&self, context: &Context, maximum_length: usize) -> anyhow::Result<Tokenizer> {
+        tokenizer(context, &self.tokenizer_path()?, maximum_length)
     }
 
     /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
@@ -119,6 +119,15 @@ impl Weights {
         let (checkpoint, config) = (folder.checkpoint.as_ref(), folder.config.as_ref());
         Ok(structure(&Parts { model, states, blocks, linears, matches, checkpoint, config })?)
     }
+}
+
+/// A tokenizer, after saying what is odd about it.
+pub(crate) fn tokenizer(context: &Context, path: &Path, maximum_length: usize) -> anyhow::Result<Tokenizer> {
+    let tokenizer = Tokenizer::open(path, maximum_length)?;
+    if let Some(warning) = tokenizer.warning() {
+        context.observer().observe(Event::Warning(warning));
+    }
+    Ok(tokenizer)
 }
 
 /// Reads rows and says what is odd about them.

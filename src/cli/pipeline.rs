@@ -82,7 +82,7 @@ impl<'a> Pipeline<'a> {
         }
         let model = Opened::new(&config.model.path)?;
         model.tell_origin(context);
-        let tokenizer = model.tokenizer(section.max_length())?;
+        let tokenizer = model.tokenizer(context, section.max_length())?;
         let train = Rows::load(context, section, &tokenizer, Purpose::Train)?;
         let objective = objective_of(&train)?;
         if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
@@ -299,8 +299,7 @@ impl Pipeline<'_> {
         let settings = EvaluateSettings {
             batch_tokens: self.config.train.evaluation_tokens,
             equal_lengths: !padding_is_safe,
-            pad_id: self.tokenizer.pad_id(),
-            pad_type_id: self.tokenizer.pad_type_id(),
+            padding: self.tokenizer.padding(),
         };
         let before = evaluate_spans(self.context, &self.model.folder.onnx, spans, &settings)?.0;
         let merged = ModelFolder::open(&self.merged())?;

@@ -62,7 +62,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.lock(&files.store)?;
     let model = Opened::new(&arguments.model)?;
     model.tell_origin(context);
-    let tokenizer = model.tokenizer(data.max_length())?;
+    let tokenizer = model.tokenizer(context, data.max_length())?;
     let rows = Rows::load(context, &data, &tokenizer, Purpose::planning(settings.stratified))?;
     let data = PlanData { section: &data, rows: &rows, tokenizer: &tokenizer };
     let plan = plan(context, &model, &data, &settings, &files)?;

@@ -1,17 +1,16 @@
 //! Points for `gelora dimension`: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are
 //! memory-mapped: points are read where they lie.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use memmap2::Mmap;
-use ndarray::{ArrayView2, Ix2};
+use ndarray::{Array2, ArrayView2, Ix2};
 use ndarray_npy::{ViewNpyError, ViewNpyExt};
 
 use crate::activations::Store;
 use crate::checkpoint::{Checkpoint, ElementType};
-use crate::files::{FileError, read_here_and_there, sha256_file, sha256_in_parts};
+use crate::files::{FileError, open_file, read_here_and_there, sha256_file, sha256_in_parts};
 use crate::progress::{Event, Observer};
 
 /// Reading so many bytes takes long enough to be told about.
@@ -52,7 +51,7 @@ impl Source {
         if extension == "safetensors" {
             return Self::tensors(path, tensor);
         }
-        let file = File::open(path).map_err(FileError::new("read", path))?;
+        let file = open_file(path)?;
         ensure!(
             file.metadata().map_err(FileError::new("read", path))?.len() > 0,
             "{} is empty; save it with numpy.save as a float32 or float64 array of shape [points, columns]",
@@ -130,7 +129,10 @@ impl Source {
                 Ok(points) => use_points(Points::Single(points)),
                 Err(ViewNpyError::WrongDescriptor(_)) => match ArrayView2::<f64>::view_npy(file) {
                     Ok(points) => use_points(Points::Double(points)),
-                    Err(error) => Err(unreadable(path, &error)),
+                    Err(error) => match half_precision(file) {
+                        Some(points) => use_points(Points::Single(points.view())),
+                        None => Err(unreadable(path, &error)),
+                    },
                 },
                 Err(error) => Err(unreadable(path, &error)),
             },
@@ -185,11 +187,27 @@ fn hashed(bytes: &[u8], observer: &dyn Observer) -> anyhow::Result<String> {
     Ok(hash)
 }
 
+/// The points of a `.npy` file of float16 as float32, which holds them exactly; `None` of any other file.
+fn half_precision(file: &[u8]) -> Option<Array2<f32>> {
+    // The reader of the format knows no float16, but integers of the same size: the header is made to say that.
+    let (found, other) = (b"'descr': '<f2'", b"'descr': '<u2'");
+    let header = file.get(..file.len().min(1 << 16))?;
+    let at = header.windows(found.len()).position(|bytes| bytes == found)?;
+    let mut copy = file.to_vec();
+    copy[at..at + other.len()].copy_from_slice(other);
+    let bits = ArrayView2::<u16>::view_npy(&copy).ok()?;
+    Some(bits.mapv(|bits| half::f16::from_bits(bits).to_f32()))
+}
+
 fn unreadable(path: &Path, error: &ViewNpyError) -> anyhow::Error {
     let cure = "save it with numpy.save as a float32 or float64 array of shape [points, columns]";
     match error {
         ViewNpyError::WrongDescriptor(found) => {
-            anyhow::anyhow!("{} holds values of type {found}, not float32 or float64; {cure}", path.display())
+            let order = if found.to_string().contains('>') { " (big-endian)" } else { "" };
+            anyhow::anyhow!(
+                "{} holds values of type {found}{order}, not float32, float64 or float16; {cure}",
+                path.display()
+            )
         }
         ViewNpyError::WrongNdim(expected, found) => {
             let expected = expected.unwrap_or(2);

@@ -113,7 +113,12 @@ impl Rows {
             )?));
         }
         let settings = section.load_settings();
-        let settings = if purpose == Purpose::Plan { settings.without_labels() } else { settings };
+        // Labels that are named are looked at, though activations need none: what is wrong with them is said now, not by the
+        // training after the plan.
+        let settings = match purpose {
+            Purpose::Plan if !section.names_labels() => settings.without_labels(),
+            _ => settings,
+        };
         Ok(Rows::Table(load(context, &section.train, &settings)?))
     }
 

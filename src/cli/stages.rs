@@ -60,7 +60,7 @@ impl Journal {
             summary: None,
             path: path.clone(),
         };
-        let bytes = match std::fs::read(&path) {
+        let bytes = match crate::files::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(new()),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

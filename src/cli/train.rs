@@ -101,7 +101,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     model.tell_origin(context);
     crate::train::check_plan(&plan, &model.model, &crate::files::sha256(model.model.file_bytes()))?;
     check_edited_plan(context, &model, &plan, &plan_file)?;
-    let tokenizer = model.tokenizer(section.max_length())?;
+    let tokenizer = model.tokenizer(context, section.max_length())?;
     let train = Rows::load(context, &section, &tokenizer, Purpose::Train)?;
     let objective = &objective_of(&train)?;
     if plan.data.sha256 != train.sha256() {
@@ -146,7 +146,7 @@ fn check_edited_plan(
     plan.check_export(&model.states.values, &blocks, model.folder.checkpoint.is_some())
         .map_err(|fault| crate::rank::RankError::in_plan(file, fault))?;
     let beside = file.with_file_name(CONFIG_FILE);
-    let Ok(found) = std::fs::read(&beside) else { return Ok(()) };
+    let Ok(found) = crate::files::read(&beside) else { return Ok(()) };
     let found: serde_json::Value = serde_json::from_slice(&found).unwrap_or_default();
     let planned = adapter_config(plan, &super::planning::config_settings(model)?)?;
     let decisive = ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules"];

@@ -2,7 +2,90 @@
 
 use std::cmp::Reverse;
 
+use serde_json::{Map, Value};
+
 use super::Encoding;
+
+/// What rows are filled up with, and how the model counts positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Padding {
+    /// Token id.
+    pub id: u32,
+    /// Type id.
+    pub type_id: u32,
+    /// How positions are counted.
+    pub positions: Positions,
+}
+
+/// How a model counts the positions of its tokens, for exports that take them as an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Positions {
+    /// 0, 1, 2 … in every row.
+    #[default]
+    FromZero,
+    /// The same from 2.
+    FromTwo,
+    /// Tokens from the number behind this id of padding, and padding at that id: RoBERTa and its relatives.
+    BehindPadding(u32),
+}
+
+/// Models whose `create_position_ids_from_input_ids` counts from behind the padding, with the padding that they take where
+/// `config.json` names none. MPNet takes no other.
+const BEHIND_PADDING: [(&str, u64); 16] = [
+    ("roberta", 1),
+    ("xlm-roberta", 1),
+    ("xlm-roberta-xl", 1),
+    ("camembert", 1),
+    ("data2vec-text", 1),
+    ("roberta-prelayernorm", 1),
+    ("longformer", 1),
+    ("ibert", 1),
+    ("mpnet", 1),
+    ("luke", 1),
+    ("mluke", 1),
+    ("xmod", 1),
+    ("layoutlmv3", 1),
+    ("lilt", 0),
+    ("markuplm", 0),
+    ("esm", 1),
+];
+
+impl Positions {
+    /// As the model of this `config.json` does it in transformers 5.
+    pub fn of_model(config: &Map<String, Value>) -> Self {
+        let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        if matches!(kind, "nystromformer" | "yoso" | "mra") {
+            return Positions::FromTwo;
+        }
+        match BEHIND_PADDING.iter().find(|(known, _)| *known == kind) {
+            Some((_, usual)) => {
+                let named = config.get("pad_token_id").and_then(Value::as_u64).filter(|_| kind != "mpnet");
+                Positions::BehindPadding(u32::try_from(named.unwrap_or(*usual)).unwrap_or(u32::MAX))
+            }
+            None => Positions::FromZero,
+        }
+    }
+
+    /// Positions of rows `[rows, length]`.
+    pub fn of(self, ids: &[i64], length: usize) -> Vec<i64> {
+        let row = |ids: &[i64]| -> Vec<i64> {
+            match self {
+                Positions::FromZero => (0..ids.len() as i64).collect(),
+                Positions::FromTwo => (2..ids.len() as i64 + 2).collect(),
+                Positions::BehindPadding(padding) => {
+                    let padding = i64::from(padding);
+                    let mut last = padding;
+                    let position = |&id: &i64| {
+                        last += i64::from(id != padding);
+                        if id == padding { padding } else { last }
+                    };
+                    ids.iter().map(position).collect()
+                }
+            }
+        };
+        ids.chunks(length.max(1)).flat_map(row).collect()
+    }
+}
 
 /// Rows as the model takes them. All arrays are row-major `[rows, length]`; padding stands on the right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +100,8 @@ pub struct Batch {
     pub mask: Vec<i64>,
     /// 0 in the first text, 1 in the second.
     pub type_ids: Vec<i64>,
+    /// How the model counts positions.
+    pub positions: Positions,
 }
 
 /// Groups rows into batches whose size `rows × longest row` stays within `budget_tokens`.
@@ -48,8 +133,8 @@ pub fn token_budget_batches(
     batches
 }
 
-/// Puts rows side by side and fills them up to the longest with `pad_id` and `pad_type_id`, masked out.
-pub fn pad(encodings: &[Encoding], rows: &[usize], pad_id: u32, pad_type_id: u32) -> Batch {
+/// Puts rows side by side and fills them up to the longest, masked out.
+pub fn pad(encodings: &[Encoding], rows: &[usize], padding: Padding) -> Batch {
     let length = rows.iter().map(|&row| encodings[row].len()).max().unwrap_or(0);
     let size = rows.len() * length;
     let mut batch = Batch {
@@ -58,15 +143,16 @@ pub fn pad(encodings: &[Encoding], rows: &[usize], pad_id: u32, pad_type_id: u32
         ids: Vec::with_capacity(size),
         mask: Vec::with_capacity(size),
         type_ids: Vec::with_capacity(size),
+        positions: padding.positions,
     };
     for (place, &row) in rows.iter().enumerate() {
         let end = (place + 1) * length;
         batch.ids.extend(encodings[row].ids.iter().map(|&id| i64::from(id)));
         batch.mask.resize(batch.ids.len(), 1);
         batch.type_ids.extend(encodings[row].type_ids.iter().map(|&id| i64::from(id)));
-        batch.ids.resize(end, i64::from(pad_id));
+        batch.ids.resize(end, i64::from(padding.id));
         batch.mask.resize(end, 0);
-        batch.type_ids.resize(end, i64::from(pad_type_id));
+        batch.type_ids.resize(end, i64::from(padding.type_id));
     }
     batch
 }

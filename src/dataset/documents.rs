@@ -38,10 +38,10 @@ fn texts(path: &Path, bytes: &[u8], format: Format, settings: &LoadSettings) -> 
 
 /// Documents of a plain text, separated by empty lines. The lines of one stay lines.
 fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<Example>, DatasetError> {
-    let text = table::as_text(path, bytes)?;
+    let text = table::text_of(path, bytes, table::Lines::Checked)?;
     let mut examples: Vec<Example> = Vec::new();
     let mut begins = true;
-    for (line, content) in table::lines(text) {
+    for (line, content) in table::lines(&text) {
         let content = content.trim_end();
         if content.is_empty() {
             begins = true;

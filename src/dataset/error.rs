@@ -44,8 +44,13 @@ pub enum DatasetError {
     Cancelled(#[from] Cancelled),
     /// The ending of the file name says nothing.
     #[error(
-        "{}: cannot tell the format from the file name; give it (format: tsv, csv, jsonl, parquet or txt)",
-        path.display()
+        "{}: cannot tell the format from the file name; {}",
+        path.display(),
+        if is_conll(path) {
+            "this one is usual for a label per word (entities), which cannot be learnt yet"
+        } else {
+            "give it (format: tsv, csv, jsonl, parquet or txt)"
+        }
     )]
     UnknownFormat {
         /// The file.
@@ -70,6 +75,28 @@ pub enum DatasetError {
         line: usize,
         /// Byte within the line, from 1.
         byte: usize,
+    },
+    /// A character that no table has there.
+    #[error("{}, line {line}: {found}; {cure}", path.display())]
+    OddCharacter {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What was found.
+        found: &'static str,
+        /// What to do.
+        cure: &'static str,
+    },
+    /// A compressed file that cannot be unpacked.
+    #[error("{} {found}; {cure}", path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// A file of questions and contexts that cannot be taken.
     #[error("{} {found}; {cure}", path.display())]
@@ -286,6 +313,28 @@ pub enum DatasetError {
         /// What was found.
         reason: String,
     },
+    /// A tokenizer of a class that cannot be reproduced.
+    #[error(
+        "{} makes the tokenizer a {class}, which {reason}; save the tokenizer with transformers as a PreTrainedTokenizerFast, \
+         or name that class there if tokenizer.json is right as it is",
+        path.display()
+    )]
+    TokenizerClass {
+        /// `tokenizer_config.json`.
+        path: PathBuf,
+        /// The class.
+        class: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+    /// A setting of `tokenizer_config.json` that cannot be taken.
+    #[error("{}: {found}; mend it, or copy the file from the model's folder again", path.display())]
+    TokenizerSetting {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+    },
     /// A template that cannot be filled.
     #[error("the template {found}; {cure}")]
     Template {
@@ -348,6 +397,11 @@ pub enum DatasetError {
         /// The largest id that the model has an embedding for.
         last: usize,
     },
+}
+
+fn is_conll(path: &std::path::Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    matches!(ending.to_ascii_lowercase().as_str(), "conll" | "conllu" | "conll03" | "bio" | "iob" | "iob2")
 }
 
 /// A piece of a user's file for an error text: one line, quoted, not too long.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::labels::{self, Label, Objective, ObjectiveKind, RawLabel};
 use super::table::{self, Format, Row, Wanted};
 use super::{DatasetError, Template, documents, parquet};
-use crate::files::{FileError, sha256, sha256_file};
+use crate::files::{read_file, sha256, sha256_file};
 
 /// Which columns of a file to read, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,13 +108,14 @@ impl Dataset {
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
         let language = settings.objective == Some(ObjectiveKind::CausalLm);
-        if format_of(path, settings)? == Format::Parquet && !language {
+        let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+        if format_of(path, settings)? == Format::Parquet && !language && !packed {
             // Never in memory as a whole.
             let wanted = wanted(settings);
             let rows = parquet::read_file(path, &wanted, limit(settings))?;
             return Dataset::of_rows(path, settings, rows, sha256_file(path)?);
         }
-        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+        let bytes = read_file(path)?;
         Dataset::from_bytes(path, &bytes, settings)
     }
 
@@ -125,12 +126,17 @@ impl Dataset {
     /// As [`Dataset::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
         let format = format_of(path, settings)?;
+        let content = table::unpacked(path, bytes)?;
         if settings.objective == Some(ObjectiveKind::CausalLm) {
-            let examples = documents::read(path, bytes, format, settings)?;
-            let (objective, warnings) = (Some(Objective::CausalLm), Vec::new());
+            let examples = documents::read(path, &content, format, settings)?;
+            let (objective, mut warnings) = (Some(Objective::CausalLm), Vec::new());
+            if (format, settings.quoting, &settings.template) == (Format::Tsv, None, &None) {
+                let texts = examples.iter().map(|example| example.text.as_str());
+                warnings.extend(quoted_fields(path, &settings.text, texts));
+            }
             return Ok(Dataset { path: path.into(), sha256: sha256(bytes), objective, examples, warnings });
         }
-        let rows = table::read(path, bytes, format, settings.quoting, &wanted(settings))?;
+        let rows = table::read(path, &content, format, settings.quoting, &wanted(settings))?;
         Dataset::of_rows(path, settings, rows, sha256(bytes))
     }
 
@@ -156,7 +162,13 @@ impl Dataset {
             }
         };
         let warnings = match (format_of(path, settings)?, settings.quoting) {
-            (Format::Tsv, None) => quoted_fields(path, &rows, texts),
+            (Format::Tsv, None) => {
+                let columns = wanted(settings);
+                let of_column = |(at, column): (usize, &Wanted<'_>)| {
+                    quoted_fields(path, column.name, rows.iter().map(|row| row.values[at].as_str()))
+                };
+                columns.iter().enumerate().filter_map(of_column).collect()
+            }
             _ => Vec::new(),
         };
         let examples = rows.into_iter().zip(labels).map(|(row, label)| {
@@ -195,24 +207,27 @@ fn limit(settings: &LoadSettings) -> usize {
     settings.limit.unwrap_or(usize::MAX).max(1)
 }
 
-/// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every text with
-/// a `"` in it stands between quotes and doubles those inside: `"a ""b"" c"`.
-fn quoted_fields(path: &Path, rows: &[Row], texts: usize) -> Vec<String> {
-    let (mut quoted, mut doubled) = (0, 0);
-    for text in rows.iter().flat_map(|row| &row.values[..texts]).filter(|text| text.contains('"')) {
-        let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return Vec::new() };
+/// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every value of a
+/// column stands between quotes; or where all that have a `"` do, and double those inside: `"a ""b"" c"`.
+fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (mut all, mut quoted, mut doubled) = (0, 0, 0);
+    for value in values {
+        all += 1;
+        if !value.contains('"') {
+            continue;
+        }
+        let inner = value.strip_prefix('"')?.strip_suffix('"')?;
         if inner.replace("\"\"", "").contains('"') {
-            return Vec::new();
+            return None;
         }
         quoted += 1;
         doubled += usize::from(inner.contains("\"\""));
     }
-    if doubled == 0 {
-        return Vec::new();
-    }
-    vec![format!(
-        "{}: {quoted} texts look as if `\"` quoted them, but it is read as an ordinary character; if it does quote, say so \
-         (quoting = true)",
-        path.display()
-    )]
+    (quoted > 0 && (quoted == all || doubled > 0)).then(|| {
+        format!(
+            "{}: {quoted} of {all} values of `{column}` look as if `\"` quoted them, but it is read as an ordinary character; if it \
+             does quote, say so (quoting = true)",
+            path.display()
+        )
+    })
 }

@@ -27,17 +27,20 @@ mod template;
 #[cfg(test)]
 mod tests;
 mod tokenizer;
+mod tokenizer_build;
+mod tokenizer_class;
+mod tokenizer_recipe;
 mod windows;
 
 pub use answers::{AnswerSettings, SpanLogits, SpanQuestions};
-pub use batch::{Batch, pad, token_budget_batches};
+pub use batch::{Batch, Padding, Positions, pad, token_budget_batches};
 pub use encoding::{Distinct, Encoding, distinct, sample_rows};
 pub use error::{DatasetError, Place};
 pub use labels::{Label, Objective, ObjectiveKind};
 pub use language::TextRows;
 pub use load::{Dataset, Example, LoadSettings};
 pub use metric::{Metric, Score};
-pub use preset::{PRESETS, Preset, preset};
+pub use preset::{PRESETS, Preset, missing_task, preset};
 pub use squad::{Answer, Question, SPAN_TASKS, SquadFile, SquadSettings, characters, span_task};
 pub use table::Format;
 pub use template::Template;

@@ -5,7 +5,7 @@ use ::parquet::file::reader::ChunkReader;
 use bytes::Bytes;
 
 /// A page may unfold to this much whatever its compressed size …
-const USUAL_PAGE: u64 = 64 << 20;
+const USUAL_PAGE: u64 = 16 << 20;
 
 /// … and to this many times its compressed size, which is what gzip can do.
 const MOST_UNFOLDED: u64 = 1100;

@@ -1,6 +1,5 @@
 //! Columns of a Parquet file as rows of a table. Only the wanted columns are decoded, one row group and one page at a time.
 
-use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
@@ -14,16 +13,16 @@ use bytes::Bytes;
 
 use super::error::{Place, quoted, quoted_list};
 use super::parquet_pages::CheckedPages;
-use super::table::{Row, Wanted};
+use super::table::{LISTED_LABELS, LISTED_TEXT, Row, Wanted, missing_cure};
 use super::{DatasetError, parquet_checks as checks};
-use crate::files::FileError;
+use crate::files::{FileError, open_file};
 
 /// Values decoded at a time.
 const CHUNK: usize = 1024;
 
 /// Reads at most `limit` rows of a file.
 pub(super) fn read_file(path: &Path, wanted: &[Wanted<'_>], limit: usize) -> Result<Vec<Row>, DatasetError> {
-    let file = File::open(path).map_err(FileError::new("read", path))?;
+    let file = open_file(path)?;
     let again = || file.try_clone().map_err(FileError::new("read", path));
     read(path, [again()?, again()?], wanted, limit)
 }
@@ -62,8 +61,11 @@ fn decode<R: ChunkReader + 'static>(
     checks::footer(&seen).map_err(broken)?;
     let file = SerializedFileReader::new(source).map_err(failed)?;
     let schema = file.metadata().file_metadata().schema_descr_ptr();
-    let columns = wanted.iter().map(|column| Column::find(path, &schema, column)).collect::<Result<Vec<_>, _>>()?;
+    let columns =
+        wanted.iter().map(|column| Column::find(path, &schema, column, wanted)).collect::<Result<Vec<_>, _>>()?;
     let mut rows: Vec<Row> = Vec::new();
+    let whole = memory(seen.len());
+    let mut left = whole;
     for index in 0..file.num_row_groups() {
         let most = limit - rows.len();
         if most == 0 {
@@ -76,14 +78,18 @@ fn decode<R: ChunkReader + 'static>(
             let pages = group.get_column_page_reader(column.index).map_err(failed)?;
             let pages = CheckedPages { pages, has_nulls: column.most_definite > 0 };
             let reader = get_column_reader(schema.column(column.index), Box::new(pages));
-            let compressed = usize::try_from(group.metadata().column(column.index).compressed_size()).unwrap_or(0);
-            let read = column.read(reader, most, memory(compressed)).map_err(failed)?;
-            values.push(read.map_err(|(at, found)| DatasetError::ColumnValue {
+            let read = column.read(reader, most, left).map_err(failed)?;
+            let read = read.map_err(|(at, found)| DatasetError::ColumnValue {
                 path: path.into(),
                 row: rows.len() + at + 1,
                 column: column.name.into(),
                 found,
-            })?);
+            })?;
+            let taken: usize = read.iter().map(|text| memory_of(text)).sum();
+            left = left.checked_sub(taken).ok_or_else(|| {
+                broken(format!("its columns unfold to more than {} MB, which no honest file does", whole >> 20))
+            })?;
+            values.push(read);
         }
         let expected = most.min(usize::try_from(group.metadata().num_rows()).unwrap_or(0));
         if let Some(odd) = values.iter().position(|column: &Vec<String>| column.len() != expected) {
@@ -99,12 +105,18 @@ fn decode<R: ChunkReader + 'static>(
     Ok(rows)
 }
 
-/// What a column of a row group may take in memory. A text that is stored once may stand in every row: a file of some
-/// thousand bytes could otherwise take everything there is.
-fn memory(compressed: usize) -> usize {
-    const ANY: usize = 128 << 20;
-    const UNFOLDED: usize = 256;
-    compressed.saturating_mul(UNFOLDED).saturating_add(ANY)
+/// What the values of a file of so many bytes may take in memory. A text that is stored once may stand in every row, and a row
+/// may take no byte at all: a file of some hundred bytes could otherwise take everything there is.
+fn memory(file: u64) -> usize {
+    const ANY: u64 = 16 << 20;
+    const UNFOLDED: u64 = 256;
+    usize::try_from(file.saturating_mul(UNFOLDED).saturating_add(ANY)).unwrap_or(usize::MAX)
+}
+
+/// What a value takes, with its place in a row.
+fn memory_of(text: &str) -> usize {
+    const PLACE: usize = 64;
+    text.len() + PLACE
 }
 
 /// Where reading stops: at so many rows, and with an error at so many bytes.
@@ -138,13 +150,23 @@ struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn find(path: &Path, schema: &SchemaDescriptor, wanted: &Wanted<'a>) -> Result<Self, DatasetError> {
+    fn find(
+        path: &Path,
+        schema: &SchemaDescriptor,
+        wanted: &Wanted<'a>,
+        all: &[Wanted<'_>],
+    ) -> Result<Self, DatasetError> {
         let name = wanted.name;
         let refused = |found: String| DatasetError::ColumnType {
             path: path.into(),
             column: name.into(),
+            cure: match (wanted.scalar, found.contains("list")) {
+                (true, true) => LISTED_LABELS,
+                (false, true) => LISTED_TEXT,
+                (true, false) => "a label is a string, a number or a boolean",
+                (false, false) => "a text is a string",
+            },
             found,
-            cure: if wanted.scalar { "a label is a string, a number or a boolean" } else { "a text is a string" },
         };
         let fields: Vec<&str> = schema.root_schema().get_fields().iter().map(|field| field.name()).collect();
         match fields.iter().filter(|field| **field == name).count() {
@@ -154,7 +176,7 @@ impl<'a> Column<'a> {
                     line: None,
                     column: name.into(),
                     there: quoted_list(&fields),
-                    cure: "name one of them",
+                    cure: missing_cure(wanted, all).unwrap_or("name one of them"),
                 });
             }
             1 => {}
@@ -239,17 +261,16 @@ fn texts<T: DataType>(
         for value in &values {
             match convert(value) {
                 Ok(text) => {
-                    memory += text.len() + size_of::<String>();
+                    memory += memory_of(&text);
                     result.push(text);
                 }
                 Err(found) => return Ok(Err((result.len(), found))),
             }
-        }
-        if memory > most.memory {
-            let found = memory >> 20;
-            return Err(ParquetError::General(format!(
-                "a column unfolds to more than {found} MB, which no honest file does"
-            )));
+            if memory > most.memory {
+                return Err(ParquetError::General(
+                    "a column unfolds to far more than the whole file, which no honest file does".into(),
+                ));
+            }
         }
         if values.len() != records {
             return Err(ParquetError::General(format!("{} values for {records} rows", values.len())));

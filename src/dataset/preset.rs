@@ -63,6 +63,86 @@ const fn language(
     }
 }
 
+/// What to say of a task that is asked for by a name that other tools give it, and that is not there; upper and lower case,
+/// `-` and `_` do not matter.
+pub fn missing_task(name: &str) -> Option<&'static str> {
+    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    Some(match plain.as_str() {
+        "ner"
+        | "tokenclassification"
+        | "entities"
+        | "pos"
+        | "postagging"
+        | "chunking"
+        | "tagging"
+        | "conll"
+        | "conll2003"
+        | "wnut17"
+        | "wnut"
+        | "namedentityrecognition"
+        | "tokencls" => "a label per word (entities) cannot be learnt yet",
+        "multilabel" | "multilabelclassification" | "goemotions" | "multilabeltextclassification" => {
+            "several labels per text cannot be learnt yet"
+        }
+        "ranking" | "rerank" | "reranking" | "reranker" | "crossencoder" | "learningtorank" | "msmarco"
+        | "rewardmodel" | "rewardmodeling" | "reward" => "an order of texts (ranking) cannot be learnt yet",
+        "embedding"
+        | "embeddings"
+        | "featureextraction"
+        | "sentencesimilarity"
+        | "contrastive"
+        | "simcse"
+        | "retrieval"
+        | "biencoder"
+        | "sentencetransformers"
+        | "pairs"
+        | "pairswithoutlabels"
+        | "triplets" => "pairs without labels (similarity, retrieval) cannot be learnt yet",
+        "seq2seq"
+        | "seq2seqlm"
+        | "summarization"
+        | "summarisation"
+        | "translation"
+        | "text2textgeneration"
+        | "text2text" => {
+            "a text made from a text by an encoder and a decoder cannot be learnt yet; for a decoder take instruct"
+        }
+        "fillmask" | "mlm" | "maskedlm" | "maskedlanguagemodeling" | "pretraining" => {
+            "masked words cannot be learnt yet; causal-lm learns texts from left to right"
+        }
+        "multiplechoice" | "swag" | "hellaswag" | "race" => "a choice among several texts cannot be learnt yet",
+        "dpo" | "orpo" | "kto" | "preference" | "preferences" | "rlhf" | "ppo" | "grpo" => {
+            "preferences between answers cannot be learnt yet"
+        }
+        "imageclassification"
+        | "objectdetection"
+        | "automaticspeechrecognition"
+        | "audioclassification"
+        | "asr"
+        | "vqa"
+        | "visualquestionanswering" => "only texts can be learnt",
+        "textclassification"
+        | "sequenceclassification"
+        | "classification"
+        | "sentiment"
+        | "sentimentanalysis"
+        | "seqcls"
+        | "binaryclassification"
+        | "multiclass"
+        | "multiclassclassification" => {
+            "classes need no task: name the columns of text and label, and the objective classification"
+        }
+        "regression" | "textregression" => {
+            "a number needs no task: name the columns of text and label, and the objective regression"
+        }
+        "questionanswering" | "qa" | "extractiveqa" | "spans" => "span answers are the tasks squad and squad2",
+        "textgeneration" | "languagemodeling" | "clm" | "causallanguagemodeling" | "generation" | "sft" => {
+            "language models are the tasks causal-lm and instruct"
+        }
+        _ => return None,
+    })
+}
+
 /// All presets.
 pub const PRESETS: &[Preset] = &[
     task("cola", ONE, BINARY, &[Metric::Matthews, Metric::Accuracy], "dev.tsv"),

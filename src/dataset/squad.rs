@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::DatasetError;
 use super::error::quoted;
-use crate::files::{FileError, sha256};
+use super::{DatasetError, table};
+use crate::files::{read_file, sha256, without_mark};
 
 /// Tasks of span answers: SQuAD v1.1, where every question has an answer, and v2.0, where it may have none.
 pub const SPAN_TASKS: [&str; 2] = ["squad", "squad2"];
@@ -71,6 +71,49 @@ struct RawFile {
     data: Vec<RawArticle>,
 }
 
+/// A row of the flat form, which Hugging Face's `datasets` writes.
+#[derive(Deserialize)]
+struct FlatRow {
+    id: Id,
+    context: String,
+    question: String,
+    answers: Option<Answers>,
+    #[serde(default)]
+    is_impossible: bool,
+}
+
+#[derive(Deserialize)]
+struct FlatFile {
+    data: Vec<FlatRow>,
+}
+
+/// Numbers count as their texts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+/// A list of answers, or a list for each of their parts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answers {
+    Listed(Vec<Answer>),
+    InColumns { text: Vec<String>, answer_start: Vec<usize> },
+}
+
+impl Answers {
+    fn listed(self) -> Vec<Answer> {
+        match self {
+            Answers::Listed(answers) => answers,
+            Answers::InColumns { text, answer_start } => {
+                text.into_iter().zip(answer_start).map(|(text, start)| Answer { text, start }).collect()
+            }
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct RawArticle {
     paragraphs: Vec<RawParagraph>,
@@ -84,9 +127,9 @@ struct RawParagraph {
 
 #[derive(Deserialize)]
 struct RawQuestion {
-    id: String,
+    id: Id,
     question: String,
-    answers: Option<Vec<Answer>>,
+    answers: Option<Answers>,
     #[serde(default)]
     is_impossible: bool,
 }
@@ -99,14 +142,8 @@ impl SquadFile {
     /// without text, an id that two questions share, a question without an answer where every question must have one,
     /// no questions.
     pub fn load(path: &Path, settings: SquadSettings) -> Result<Self, DatasetError> {
-        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
-        let bad = |found: String, cure: &'static str| DatasetError::Squad { path: path.into(), found, cure };
-        let raw: RawFile = serde_json::from_slice(&bytes).map_err(|error| {
-            bad(
-                format!("is not the JSON of SQuAD ({error})"),
-                "it holds data > paragraphs > context and qas > id, question, answers > text, answer_start",
-            )
-        })?;
+        let bytes = read_file(path)?;
+        let paragraphs = paragraphs(path, &table::unpacked(path, &bytes)?)?;
         let mut file = SquadFile {
             path: path.into(),
             sha256: sha256(&bytes),
@@ -115,7 +152,7 @@ impl SquadFile {
             questions: Vec::new(),
         };
         let limit = settings.limit.unwrap_or(usize::MAX);
-        for paragraph in raw.data.into_iter().flat_map(|article| article.paragraphs) {
+        for paragraph in paragraphs {
             let left = limit - file.questions.len();
             if left == 0 {
                 break;
@@ -130,23 +167,25 @@ impl SquadFile {
     fn add(&mut self, paragraph: RawParagraph, limit: usize) -> Result<(), DatasetError> {
         let context = self.contexts.len();
         for raw in paragraph.qas.into_iter().take(limit) {
+            let id = match raw.id {
+                Id::Text(id) => id,
+                Id::Number(id) => id.to_string(),
+            };
             let empty = match (raw.question.trim().is_empty(), paragraph.context.trim().is_empty()) {
                 (true, _) => Some("question"),
                 (false, true) => Some("context"),
                 (false, false) => None,
             };
             if let Some(what) = empty {
-                return Err(
-                    self.bad(format!("has an empty {what} at id {}", quoted(&raw.id)), "write it, or leave it out")
-                );
+                return Err(self.bad(format!("has an empty {what} at id {}", quoted(&id)), "write it, or leave it out"));
             }
             // A gold answer without text says that there is none.
             let told = raw.answers.is_some();
-            let answers: Vec<Answer> = raw.answers.unwrap_or_default();
+            let answers = raw.answers.map(Answers::listed).unwrap_or_default();
             let answers: Vec<Answer> = answers.into_iter().filter(|answer| !answer.text.trim().is_empty()).collect();
             let impossible = raw.is_impossible || (told && answers.is_empty());
             self.questions.push(Question {
-                id: raw.id,
+                id,
                 text: raw.question.trim_start().to_owned(),
                 context,
                 // Version 2.0 lists plausible answers elsewhere; what stands beside `is_impossible` is no answer.
@@ -190,6 +229,61 @@ impl SquadFile {
     /// Whether the answers are known: at least one question has an answer, or is said to have none.
     pub fn has_answers(&self) -> bool {
         self.questions.iter().any(|question| question.impossible || !question.answers.is_empty())
+    }
+}
+
+/// The paragraphs of a file of either form.
+fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<RawParagraph>, DatasetError> {
+    let bad = |found: String, cure: &'static str| DatasetError::Squad { path: path.into(), found, cure };
+    if let Some((found, cure)) = table::other_kind(bytes) {
+        let flat = "write it as JSON lines (datasets: to_json(name)); its rows are read as they are";
+        return Err(bad(found.into(), if found.contains("Parquet") { flat } else { cure }));
+    }
+    let bytes = without_mark(bytes);
+    let of_squad = match serde_json::from_slice::<RawFile>(bytes) {
+        Ok(file) => return Ok(file.data.into_iter().flat_map(|article| article.paragraphs).collect()),
+        Err(error) => error,
+    };
+    let rows = match flat_form(bytes) {
+        Some(FlatForm::List) => serde_json::from_slice::<Vec<FlatRow>>(bytes),
+        Some(FlatForm::Data) => serde_json::from_slice::<FlatFile>(bytes).map(|file| file.data),
+        Some(FlatForm::Lines) => serde_json::Deserializer::from_slice(bytes).into_iter().collect(),
+        None => {
+            return Err(bad(
+                format!("is not the JSON of SQuAD ({of_squad})"),
+                "it holds data > paragraphs > context and qas > id, question, answers > text, answer_start; or rows of id, \
+                 context, question and answers",
+            ));
+        }
+    };
+    let rows = rows.map_err(|error| {
+        let cure = "a row holds id, context, question and answers > text, answer_start";
+        bad(format!("has a row that cannot be read ({error})"), cure)
+    })?;
+    let paragraph = |row: FlatRow| {
+        let FlatRow { id, context, question, answers, is_impossible } = row;
+        RawParagraph { context, qas: vec![RawQuestion { id, question, answers, is_impossible }] }
+    };
+    Ok(rows.into_iter().map(paragraph).collect())
+}
+
+/// How the rows of the flat form stand in a file.
+enum FlatForm {
+    List,
+    Data,
+    Lines,
+}
+
+/// By the first row, which has a question.
+fn flat_form(bytes: &[u8]) -> Option<FlatForm> {
+    let is_row = |value: &serde_json::Value| value.get("question").is_some() && value.get("context").is_some();
+    let first = serde_json::Deserializer::from_slice(bytes).into_iter::<serde_json::Value>().next()?.ok()?;
+    let begins = |list: &serde_json::Value| list.get(0).is_some_and(is_row);
+    match () {
+        () if is_row(&first) => Some(FlatForm::Lines),
+        () if begins(&first) => Some(FlatForm::List),
+        () if first.get("data").is_some_and(begins) => Some(FlatForm::Data),
+        () => None,
     }
 }
 

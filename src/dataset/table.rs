@@ -1,11 +1,14 @@
 //! Tables as they come: tab- or comma-separated, quoted or not, JSON lines, and Parquet by `parquet.rs`. Only the wanted
 //! columns are kept.
 
+use std::borrow::Cow;
+use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
 
 use super::error::{Place, quoted, quoted_list};
 use super::{DatasetError, parquet};
+use crate::files::without_mark;
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,9 +29,12 @@ pub enum Format {
 impl Format {
     /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`,
     /// `.parquet`, `.pq`, `.txt`.
+    ///
+    /// What is packed with gzip (`.gz`) has the format that the rest of the name stands for.
     pub fn of(path: &Path) -> Option<Format> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
+            "gz" => Format::of(Path::new(path.file_stem()?)),
             "tsv" | "tab" => Some(Format::Tsv),
             "csv" => Some(Format::Csv),
             "jsonl" | "ndjson" | "json" => Some(Format::Jsonl),
@@ -89,7 +95,7 @@ pub(super) fn read(
     quoting: Option<bool>,
     wanted: &[Wanted<'_>],
 ) -> Result<Vec<Row>, DatasetError> {
-    let text = || as_text(path, bytes);
+    let text = || text_of(path, bytes, Lines::Checked);
     let rows = match (format, quoting) {
         (Format::Parquet, _) => parquet::read_bytes(path, bytes, wanted)?,
         (Format::Txt, _) => {
@@ -99,11 +105,11 @@ pub(super) fn read(
             );
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
-        (Format::Jsonl, _) => json_lines(path, text()?, wanted)?,
-        (Format::Tsv, None | Some(false)) => plain(path, text()?, '\t', wanted)?,
-        (Format::Csv, Some(false)) => plain(path, text()?, ',', wanted)?,
-        (Format::Tsv, Some(true)) => with_quotes(path, text()?, b'\t', wanted)?,
-        (Format::Csv, None | Some(true)) => with_quotes(path, text()?, b',', wanted)?,
+        (Format::Jsonl, _) => json_lines(path, &text_of(path, bytes, Lines::AsTheyAre)?, wanted)?,
+        (Format::Tsv, None | Some(false)) => plain(path, &text()?, '\t', wanted)?,
+        (Format::Csv, Some(false)) => plain(path, &text()?, ',', wanted)?,
+        (Format::Tsv, Some(true)) => with_quotes(path, &text_of(path, bytes, Lines::AsTheyAre)?, b'\t', wanted)?,
+        (Format::Csv, None | Some(true)) => with_quotes(path, &text_of(path, bytes, Lines::AsTheyAre)?, b',', wanted)?,
     };
     if rows.is_empty() {
         return Err(DatasetError::NoRows { path: path.into() });
@@ -115,30 +121,100 @@ pub(super) fn read(
 pub(super) const NO_PARQUET: &str = "use a gelora that was built with the feature `parquet`, or write the table as JSON \
                                      lines (pandas: to_json(name, orient=\"records\", lines=True))";
 
-/// The bytes as UTF-8 without a byte order mark; files that are something else altogether are named.
-pub(super) fn as_text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str, DatasetError> {
-    let not_a_table = |found, cure| Err(DatasetError::NotATable { path: path.into(), found, cure });
-    match bytes {
-        [] => return not_a_table("is empty", "check that it is the right file"),
-        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return not_a_table("is UTF-16", "save it as UTF-8"),
-        [0x1F, 0x8B, ..] => return not_a_table("is compressed with gzip", "unpack it with gunzip"),
-        [b'P', b'K', 3, 4, ..] => return not_a_table("is a zip archive or a spreadsheet", "save it as CSV in UTF-8"),
-        [b'P', b'A', b'R', b'1', ..] => {
-            let cure = if cfg!(feature = "parquet") { "say so (format: parquet)" } else { NO_PARQUET };
-            return not_a_table("is a Parquet file", cure);
-        }
-        _ => {}
+/// What carriage returns may do in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Each ends a line, alone or with a line feed.
+    Checked,
+    /// They may stand inside values too.
+    AsTheyAre,
+}
+
+/// The bytes as UTF-8 without a byte order mark, with `\n` where lines end in `\r` alone, as on old Macs; files that are
+/// something else altogether are named.
+pub(super) fn text_of<'a>(path: &Path, bytes: &'a [u8], lines: Lines) -> Result<Cow<'a, str>, DatasetError> {
+    if let Some((found, cure)) = other_kind(bytes) {
+        return Err(DatasetError::NotATable { path: path.into(), found, cure });
     }
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    std::str::from_utf8(bytes).map_err(|error| {
+    let bytes = without_mark(bytes);
+    let line_of = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let text = std::str::from_utf8(bytes).map_err(|error| {
         let good = &bytes[..error.valid_up_to()];
         let line_start = good.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        DatasetError::NotUtf8 {
-            path: path.into(),
-            line: 1 + good.iter().filter(|&&byte| byte == b'\n').count(),
-            byte: 1 + good.len() - line_start,
+        DatasetError::NotUtf8 { path: path.into(), line: line_of(good.len()), byte: 1 + good.len() - line_start }
+    })?;
+    let odd = |at: usize, found, cure| DatasetError::OddCharacter { path: path.into(), line: line_of(at), found, cure };
+    if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
+        let cure = "a file of text has none: save it as UTF-8 text, or remove the byte";
+        return Err(odd(at, "a NUL byte", cure));
+    }
+    if !bytes.contains(&b'\r') {
+        return Ok(text.into());
+    }
+    if !bytes.contains(&b'\n') {
+        return Ok(text.replace('\r', "\n").into());
+    }
+    let alone = bytes.windows(2).position(|pair| pair[0] == b'\r' && pair[1] != b'\n' && pair[1] != b'\r');
+    match alone.filter(|_| lines == Lines::Checked) {
+        Some(at) => {
+            let cure = "elsewhere lines end in a line feed: remove it, or end all lines in the same way";
+            Err(odd(at, "a carriage return inside the line", cure))
         }
+        None => Ok(text.into()),
+    }
+}
+
+/// What a file is that is no text, and what to do.
+pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    const TEXT: &str = "save the table as text in UTF-8";
+    Some(match bytes {
+        [] => ("is empty", "check that it is the right file"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => ("is UTF-16", "save it as UTF-8"),
+        [0x1F, 0x8B, ..] => ("is compressed with gzip", "give its name the ending .gz behind that of the table"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => ("is compressed with zstd", "unpack it with unzstd, or take gzip"),
+        [0xFD, b'7', b'z', b'X', b'Z', ..] => ("is compressed with xz", "unpack it with unxz, or take gzip"),
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => {
+            ("is compressed with bzip2", "unpack it with bunzip2, or take gzip")
+        }
+        [b'P', b'K', 3, 4, ..] => ("is a zip archive or a spreadsheet", "save it as CSV in UTF-8"),
+        [0xD0, 0xCF, 0x11, 0xE0, ..] => ("is a spreadsheet of an old format", "save it as CSV in UTF-8"),
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => ("is an array of numpy", TEXT),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [b'F', b'E', b'A', b'1', ..] => {
+            ("is an Arrow file", "write it as Parquet")
+        }
+        [b'%', b'P', b'D', b'F', ..] => ("is a PDF", TEXT),
+        [b'P', b'A', b'R', b'1', ..] => {
+            ("is a Parquet file", if cfg!(feature = "parquet") { "say so (format: parquet)" } else { NO_PARQUET })
+        }
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            ("is a pointer of Git LFS, not the file itself", "fetch it: git lfs pull")
+        }
+        _ => return None,
     })
+}
+
+/// The bytes of a file, unpacked where gzip packed them.
+///
+/// # Errors
+/// Broken data; data that unfold beyond what tables do, which would take all memory.
+pub(super) fn unpacked<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, DatasetError> {
+    const ANY: usize = 64 << 20;
+    const UNFOLDED: usize = 256;
+    if !bytes.starts_with(&[0x1F, 0x8B]) {
+        return Ok(bytes.into());
+    }
+    let most = bytes.len().saturating_mul(UNFOLDED).saturating_add(ANY);
+    let mut content = Vec::new();
+    let refuse = |found: String, cure| DatasetError::Packed { path: path.into(), found, cure };
+    flate2::read::MultiGzDecoder::new(bytes)
+        .take(most as u64 + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| refuse(format!("cannot be unpacked ({error})"), "check that it is whole"))?;
+    if content.len() > most {
+        let found = format!("unfolds to more than {} MB, which no table does", most >> 20);
+        return Err(refuse(found, "unpack it with gunzip, and look at what it is"));
+    }
+    Ok(content.into())
 }
 
 /// Lines without their ends (`\n` or `\r\n`) and their numbers; empty lines at the end of the file are left out.
@@ -161,10 +237,33 @@ fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<
             line: Some(1),
             column: column.name.into(),
             there: quoted_list(header),
-            cure: "name one of them, or give the file a header line if that is a row",
+            cure: header_cure(header, column, wanted),
         })
     };
     wanted.iter().map(position).collect()
+}
+
+/// What to do where a header lacks a column.
+fn header_cure(header: &[&str], column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> &'static str {
+    let is_quoted = |name: &&str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
+    match header {
+        [only] if only.contains(';') => {
+            "semicolons seem to separate them: save the table with commas, or with tabs as .tsv"
+        }
+        [only] if only.contains('\t') => "tabs seem to separate them: say so (format: tsv)",
+        [only] if only.contains(',') && wanted.len() > 1 => "commas seem to separate them: say so (format: csv)",
+        _ if header.iter().all(is_quoted) => "quotes seem to enclose fields: say so (quoting = true)",
+        _ => {
+            missing_cure(column, wanted).unwrap_or("name one of them, or give the file a header line if that is a row")
+        }
+    }
+}
+
+/// What to do where a table lacks the labels of its pairs.
+pub(super) fn missing_cure(column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> Option<&'static str> {
+    (column.scalar && wanted.len() > 2).then_some(
+        "name the column of the labels; pairs without labels (similarity, ranking, retrieval) cannot be learnt yet",
+    )
 }
 
 /// Separated fields in which no character quotes.
@@ -278,7 +377,8 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
             found,
             cure,
         })?;
-        let values = wanted.iter().map(|column| json_value(path, line, &object, column)).collect::<Result<_, _>>()?;
+        let values =
+            wanted.iter().map(|column| json_value(path, line, &object, column, wanted)).collect::<Result<_, _>>()?;
         rows.push(Row { place: Place::Line(line), values });
     }
     Ok(rows)
@@ -303,7 +403,13 @@ fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
     }
 }
 
-fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>) -> Result<String, DatasetError> {
+fn json_value(
+    path: &Path,
+    line: usize,
+    object: &JsonObject,
+    column: &Wanted<'_>,
+    wanted: &[Wanted<'_>],
+) -> Result<String, DatasetError> {
     use serde_json::Value;
     match object.get(column.name) {
         None if column.optional => Ok(String::new()),
@@ -312,7 +418,7 @@ fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>
             line: Some(line),
             column: column.name.into(),
             there: quoted_list(&object.keys().collect::<Vec<_>>()),
-            cure: "name one of them, or mend the row",
+            cure: missing_cure(column, wanted).unwrap_or("name one of them, or mend the row"),
         }),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Null) => Ok(String::new()),
@@ -321,10 +427,23 @@ fn json_value(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>
             path: path.into(),
             line,
             found: format!("`{}` is {}", column.name, kind(other)),
-            cure: if column.scalar { "a label is a string or a number" } else { "a text is a string" },
+            cure: match (column.scalar, other) {
+                (true, Value::Array(_)) => LISTED_LABELS,
+                (false, Value::Array(_)) => LISTED_TEXT,
+                (true, _) => "a label is a string or a number",
+                (false, _) => "a text is a string",
+            },
         }),
     }
 }
+
+/// What to say of lists where a label is wanted.
+pub(super) const LISTED_LABELS: &str = "a label is one string or one number per text: a label per word (entities) and several \
+                                        labels per text cannot be learnt yet";
+
+/// What to say of lists where a text is wanted.
+pub(super) const LISTED_TEXT: &str = "a text is a string: join the words, if it is cut into words (their entities cannot be \
+                                      learnt yet)";
 
 fn kind(value: &serde_json::Value) -> &'static str {
     use serde_json::Value;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::progress::{CancelFlag, Event, Observer, Silent};
 
+mod odd_files;
 #[cfg(feature = "parquet")]
 mod parquet_tests;
 mod public_data;
@@ -319,7 +320,7 @@ proptest! {
             .map(|row| Encoding { ids: row.iter().map(|t| t.0).collect(), type_ids: row.iter().map(|t| t.1).collect() })
             .collect();
         let order: Vec<usize> = (0..rows.len()).rev().collect();
-        let batch = pad(&encodings, &order, 7, 1);
+        let batch = pad(&encodings, &order, Padding { id: 7, type_id: 1, positions: Positions::FromZero });
         prop_assert_eq!(batch.ids.len(), batch.rows.len() * batch.length);
         for (place, &row) in batch.rows.iter().enumerate() {
             let (from, to) = (place * batch.length, (place + 1) * batch.length);
@@ -357,7 +358,8 @@ proptest! {
     }
 }
 
-/// A word-level tokenizer with the special tokens of BERT, and with truncation and padding that must not count.
+/// A word-level tokenizer with the special tokens of BERT, and with truncation and padding of which only the side and the token
+/// count.
 const TOKENIZER: &str = r#"{
     "version": "1.0",
     "truncation": {"direction": "Left", "max_length": 3, "strategy": "OnlyFirst", "stride": 0},
@@ -407,10 +409,10 @@ fn rows_are_cut_as_we_say_and_not_as_the_file_says() {
         ids,
         [
             &[1, 4, 5, 2][..],
-            &[1, 4, 5, 6, 7, 8, 2],
-            &[1, 4, 5, 6, 2, 4, 2],
-            &[1, 4, 2, 4, 5, 6, 2],
-            &[1, 4, 5, 2, 8, 7, 2],
+            &[1, 7, 8, 4, 5, 6, 2],
+            &[1, 6, 7, 8, 2, 4, 2],
+            &[1, 4, 2, 6, 7, 8, 2],
+            &[1, 7, 8, 2, 5, 4, 2],
             &[1, 4, 0, 2, 5, 2],
         ]
     );
@@ -419,8 +421,9 @@ fn rows_are_cut_as_we_say_and_not_as_the_file_says() {
     let short = Tokenizer::open(&path, 6).unwrap();
     let pairs = examples(&[("a b c d e a b c", Some("e d c b a e d")), ("e d c b a e d", Some("a b c d e a b c"))]);
     let encodings = short.encode(&pairs, &Silent).unwrap();
-    assert_eq!((&encodings[0].ids, &encodings[1].ids), (&vec![1, 4, 5, 2, 8, 2], &vec![1, 8, 2, 4, 5, 2]));
-    assert_eq!((tokenizer.pad_id(), tokenizer.pad_type_id()), (3, 1), "the ids of padding do come from the file");
+    assert_eq!((&encodings[0].ids, &encodings[1].ids), (&vec![1, 5, 6, 2, 7, 2], &vec![1, 7, 2, 5, 6, 2]));
+    assert_eq!(tokenizer.padding().id, 3, "the id of padding does come from the file");
+    assert_eq!(tokenizer.padding().type_id, 0, "its type is 0 in transformers 5");
     assert_eq!(tokenizer.sha256(), crate::files::sha256(TOKENIZER.as_bytes()));
 }
 
@@ -432,7 +435,7 @@ fn the_configuration_beside_the_tokenizer_counts() {
     let tokenizer = Tokenizer::open(&path, 5).unwrap();
     let encodings = tokenizer.encode(&examples(&[("a b c d e", None)]), &Silent).unwrap();
     assert_eq!(encodings[0].ids, [1, 6, 7, 8, 2]);
-    assert_eq!((tokenizer.pad_id(), tokenizer.model_maximum_length()), (4, Some(512)));
+    assert_eq!((tokenizer.padding().id, tokenizer.model_maximum_length()), (4, Some(512)));
 
     let pair = examples(&[("a", Some("b"))]);
     assert_eq!(tokenizer.encode(&pair, &Silent).unwrap()[0].type_ids, [0, 0, 0, 1, 1]);

@@ -4,15 +4,15 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tokenizers::{
-    PostProcessor, PostProcessorWrapper, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
-};
+use tokenizers::{PostProcessor, PostProcessorWrapper, TruncationParams, TruncationStrategy, truncate_encodings};
 
+use super::batch::{Padding, Positions};
 use super::error::quoted;
 use super::squad::Question;
+use super::tokenizer_build::{Built, build};
+use super::tokenizer_recipe::Settings;
 use super::windows::Window;
 use super::{DatasetError, Encoding, Example};
-use crate::files::{FileError, sha256};
 use crate::progress::{Event, Observer};
 
 /// A token, and the bytes of the text that it stands for; special tokens stand for none.
@@ -37,11 +37,12 @@ pub struct Tokenizer {
     maximum_length: usize,
     model_maximum_length: Option<usize>,
     pad_id: u32,
-    pad_type_id: u32,
+    positions: Positions,
     /// The token that ends a text.
     end_id: Option<u32>,
-    /// Whether the second text is told from the first; else all type ids are 0.
+    /// Whether the type ids that it makes go to the model; else all are 0.
     tells_texts_apart: bool,
+    warning: Option<String>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -54,53 +55,45 @@ impl Tokenizer {
     /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are cut; of a pair
     /// the longer text first (`longest_first`).
     ///
-    /// `tokenizer_config.json` beside it, where there is one, says on which side to cut, which token pads, and whether the
-    /// model is told the two texts of a pair apart (`model_input_names`).
+    /// What the files beside it override (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, the type of
+    /// the model in `config.json`) is as `AutoTokenizer` of transformers 5 takes it.
     ///
     /// # Errors
-    /// Unreadable or broken file; a maximum length that the special tokens fill up.
+    /// Unreadable or broken file; a class of tokenizers that cannot be reproduced, or that does not fit the vocabulary; a
+    /// maximum length that the special tokens fill up.
     pub fn open(tokenizer_json: &Path, maximum_length: usize) -> Result<Self, DatasetError> {
-        let bytes = std::fs::read(tokenizer_json).map_err(FileError::new("read", tokenizer_json))?;
-        let bad = |reason: String| DatasetError::BadTokenizer {
-            path: tokenizer_json.into(),
-            reason: reason.replace(['\n', '\r'], " "),
-        };
-        // The library panics on some files: that they are no JSON at all is found out before.
-        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(|error| bad(error.to_string()))?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(bad)?;
-        let config = SideFile::read(tokenizer_json, "tokenizer_config.json")?;
-        let model = SideFile::read(tokenizer_json, "config.json")?;
-        let (pad_id, pad_type_id) = padding(&inner, &config, &model);
-        let end_id = end_of_text(&inner, &config, &model);
-        let finish = inner.get_post_processor().cloned();
+        let mut built = build(tokenizer_json)?;
+        let bad = |reason: String| DatasetError::BadTokenizer { path: tokenizer_json.into(), reason };
+        let pad_id = padding(&built);
+        let end_id = end_of_text(&built);
+        let finish = built.inner.get_post_processor().cloned();
         let least = finish.as_ref().map_or(0, |processor| processor.added_tokens(true)) + 2;
         if maximum_length < least {
             return Err(DatasetError::MaximumLength { found: maximum_length, least });
         }
         let truncation = TruncationParams {
-            direction: match config.text("truncation_side") {
-                Some("left") => TruncationDirection::Left,
-                _ => TruncationDirection::Right,
-            },
+            direction: built.direction,
             max_length: maximum_length,
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
+        let inner = &mut built.inner;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
         inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Tokenizer {
-            inner,
             finish,
             truncation,
             path: tokenizer_json.into(),
-            sha256: sha256(&bytes),
             maximum_length,
-            model_maximum_length: config.number("model_max_length"),
+            model_maximum_length: number(&built.settings, "model_max_length"),
             pad_id,
-            pad_type_id,
+            positions: Positions::of_model(&built.model),
             end_id,
-            tells_texts_apart: config.list_has("model_input_names", "token_type_ids").unwrap_or(true),
+            tells_texts_apart: built.gives_type_ids,
+            sha256: built.sha256,
+            warning: built.warning,
+            inner: built.inner,
         })
     }
 
@@ -279,7 +272,12 @@ impl Tokenizer {
         &self.path
     }
 
-    /// SHA-256 of the file.
+    /// What to know before trusting the tokens: where they may differ from those of `AutoTokenizer`.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// SHA-256 of the file; where files beside it have a say, of all that decides the tokens.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -299,29 +297,23 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Token id of padding.
+    /// What rows are filled up with, and how the model counts positions.
     ///
-    /// `pad_token` of `tokenizer_config.json`, else the padding of `tokenizer.json`, else `pad_token_id` of `config.json`,
-    /// else the end-of-text token, else 0. Padding is masked, so the last two are as good as any; only models that count
-    /// positions from the ids (RoBERTa) need the right one, and they name it.
-    pub fn pad_id(&self) -> u32 {
-        self.pad_id
+    /// The token is `pad_token`, else the padding of `tokenizer.json`, else `pad_token_id` of `config.json`, else the
+    /// end-of-text token, else 0. Padding is masked, so the last two are as good as any; only models that count positions from
+    /// the ids (RoBERTa) need the right one, and they name it. Its type is 0, as transformers 5 has it.
+    pub fn padding(&self) -> Padding {
+        Padding { id: self.pad_id, type_id: 0, positions: self.positions }
     }
 
-    /// The token that ends a text: `eos_token` of `tokenizer_config.json`, else `eos_token_id` of `config.json` (the first
-    /// where it lists several).
+    /// The token that ends a text: `eos_token`, else `eos_token_id` of `config.json` (the first where it lists several).
     pub fn end_id(&self) -> Option<u32> {
         self.end_id
-    }
-
-    /// Type id of padding.
-    pub fn pad_type_id(&self) -> u32 {
-        self.pad_type_id
     }
 }
 
 /// What the library does, with a panic as an error: a broken file or an odd text is no bug of this program.
-fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("its parts contradict each other".into()),
@@ -342,62 +334,27 @@ fn join_windows(first: tokenizers::Encoding, second: Option<tokenizers::Encoding
     whole
 }
 
-/// Id and type id of padding; see [`Tokenizer::pad_id`].
-fn padding(inner: &tokenizers::Tokenizer, config: &SideFile, model: &SideFile) -> (u32, u32) {
-    let own = inner.get_padding();
-    let id = config
-        .token("pad_token")
-        .and_then(|token| inner.token_to_id(token))
-        .or(own.map(|padding| padding.pad_id))
-        .or_else(|| model.number("pad_token_id").and_then(|id| u32::try_from(id).ok()))
-        .or_else(|| config.token("eos_token").and_then(|token| inner.token_to_id(token)))
-        .unwrap_or(0);
-    let type_id = config.number("pad_token_type_id").and_then(|id| u32::try_from(id).ok());
-    (id, type_id.or(own.map(|padding| padding.pad_type_id)).unwrap_or(0))
+/// See [`Tokenizer::padding`].
+fn padding(built: &Built) -> u32 {
+    let id_of = |name: &str| built.special.get(name).and_then(|token| built.inner.token_to_id(token));
+    id_of("pad_token")
+        .or(built.own_padding)
+        .or_else(|| number(&built.model, "pad_token_id").and_then(|id| u32::try_from(id).ok()))
+        .or_else(|| id_of("eos_token"))
+        .unwrap_or(0)
 }
 
 /// See [`Tokenizer::end_id`].
-fn end_of_text(inner: &tokenizers::Tokenizer, config: &SideFile, model: &SideFile) -> Option<u32> {
-    let in_model = || match model.0.get("eos_token_id")? {
+fn end_of_text(built: &Built) -> Option<u32> {
+    let in_model = || match built.model.get("eos_token_id")? {
         serde_json::Value::Array(several) => several.first()?.as_u64(),
         one => one.as_u64(),
     };
-    let named = config.token("eos_token").and_then(|token| inner.token_to_id(token));
+    let named = built.special.get("eos_token").and_then(|token| built.inner.token_to_id(token));
     named.or_else(|| in_model().and_then(|id| u32::try_from(id).ok()))
 }
 
-/// A JSON file beside `tokenizer.json`; empty where it is not there.
-struct SideFile(serde_json::Value);
-
-impl SideFile {
-    fn read(beside: &Path, name: &str) -> Result<Self, DatasetError> {
-        let path = beside.with_file_name(name);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(SideFile)
-                .map_err(|error| DatasetError::BadTokenizer { path, reason: error.to_string() }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(SideFile(serde_json::Value::Null)),
-            Err(error) => Err(FileError::new("read", path)(error).into()),
-        }
-    }
-
-    fn text(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.as_str()
-    }
-
-    /// A special token is written as a string or as an object with `content`.
-    fn token(&self, key: &str) -> Option<&str> {
-        let value = self.0.get(key)?;
-        value.as_str().or_else(|| value.get("content")?.as_str())
-    }
-
-    /// Whether a list holds a text; `None` where there is no such list.
-    fn list_has(&self, key: &str, text: &str) -> Option<bool> {
-        Some(self.0.get(key)?.as_array()?.iter().any(|value| value.as_str() == Some(text)))
-    }
-
-    /// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.
-    fn number(&self, key: &str) -> Option<usize> {
-        self.0.get(key)?.as_u64().filter(|&value| value < 1 << 40).and_then(|value| usize::try_from(value).ok())
-    }
+/// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.
+fn number(settings: &Settings, key: &str) -> Option<usize> {
+    settings.get(key)?.as_u64().filter(|&value| value < 1 << 40).and_then(|value| usize::try_from(value).ok())
 }

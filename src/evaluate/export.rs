@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView1, Axis, Ix1, Ix2};
 
 use super::{EvaluateError, Metric, Score};
-use crate::dataset::{Batch, Encoding, Label, Objective, pad, token_budget_batches};
+use crate::dataset::{Batch, Encoding, Label, Objective, Padding, pad, token_budget_batches};
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, Session, Tokens};
@@ -18,15 +18,13 @@ pub struct EvaluateSettings {
     pub batch_tokens: usize,
     /// Only rows of equal length share a batch: for exports that ignore their attention mask.
     pub equal_lengths: bool,
-    /// Token id of padding.
-    pub pad_id: u32,
-    /// Type id of padding.
-    pub pad_type_id: u32,
+    /// What rows are filled up with, and how the model counts positions.
+    pub padding: Padding,
 }
 
 impl Default for EvaluateSettings {
     fn default() -> Self {
-        EvaluateSettings { batch_tokens: 4096, equal_lengths: false, pad_id: 0, pad_type_id: 0 }
+        EvaluateSettings { batch_tokens: 4096, equal_lengths: false, padding: Padding::default() }
     }
 }
 
@@ -87,7 +85,7 @@ pub fn evaluate_export(
 /// The logits of a batch, `[rows, outputs]`.
 fn run(session: &mut Session, feeder: &Feeder, batch: &Batch) -> Result<Array2<f32>, EvaluateError> {
     let rows = batch.rows.len();
-    let tokens = Tokens { rows, length: batch.length, ids: &batch.ids, mask: &batch.mask, type_ids: &batch.type_ids };
+    let tokens = Tokens::from(batch);
     let feed = feeder.feed(&tokens);
     let outputs = session.run(&feed.tensors(), &[LOGITS])?;
     let Some(values) = outputs.into_iter().next() else { return Err(EvaluateError::Shape { found: vec![], rows }) };
@@ -124,7 +122,7 @@ where
     let mut done = 0;
     for batch in token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
-        let batch = pad(encodings, &batch, settings.pad_id, settings.pad_type_id);
+        let batch = pad(encodings, &batch, settings.padding);
         let values = run(&batch)?;
         if done == 0 {
             logits = Array2::zeros((rows.len(), values.ncols()));

@@ -12,6 +12,18 @@ pub fn label_names(config: &serde_json::Value) -> Option<Vec<String>> {
     in_order.filter(|names| !names.iter().enumerate().all(|(class, name)| *name == format!("LABEL_{class}")))
 }
 
+/// How many classes a model tells apart, as its `config.json` says it: transformers writes no names for two.
+pub fn class_count(config: &serde_json::Value) -> Option<usize> {
+    let named = config.get("id2label").and_then(|names| Some(names.as_object()?.len()));
+    let counted = || config.get("num_labels").and_then(|count| usize::try_from(count.as_u64()?).ok());
+    let usual = || {
+        let architecture = config.get("architectures")?.get(0)?.as_str()?;
+        architecture.ends_with("ForSequenceClassification").then_some(2)
+    };
+    let count = named.or_else(counted).or_else(usual)?;
+    (count > 1 && config.get("problem_type").and_then(|kind| kind.as_str()) != Some("regression")).then_some(count)
+}
+
 /// Checks that model and data, where they use the same names, use them in the same order. Upper and lower case do not count.
 ///
 /// A model for textual inference may count contradiction, neutral, entailment where the data counts the other way round; its

@@ -46,7 +46,7 @@ pub fn token_loss(
     let mut done = 0;
     for batch in token_budget_batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
-        let batch = pad(&rows.encodings, &batch, settings.pad_id, settings.pad_type_id);
+        let batch = pad(&rows.encodings, &batch, settings.padding);
         let feed = feeder.feed(&Tokens::from(&batch));
         let mut found = None;
         session.run_each(&feed.tensors(), &[LOGITS], |_, shape, logits| {
@@ -107,6 +107,7 @@ fn row_loss(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Padding;
 
     fn rows() -> TextRows {
         let encoding = |ids: &[u32]| Encoding { ids: ids.to_vec(), type_ids: vec![0; ids.len()] };
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn logits_predict_the_token_after_them_and_only_what_counts_is_summed() {
         let rows = rows();
-        let batch = pad(&rows.encodings, &[0, 1], 0, 0);
+        let batch = pad(&rows.encodings, &[0, 1], Padding::default());
         let mut logits = vec![0.0; 2 * 3 * 3];
         logits[1] = 2.0; // row 0, token 0 predicts token 1 of id 1
         logits[9] = 1.0; // row 1, token 0 predicts token 1 of id 0
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let rows = rows();
-        let batch = pad(&rows.encodings, &[0, 1], 0, 0);
+        let batch = pad(&rows.encodings, &[0, 1], Padding::default());
         let error = |shape: &[usize], value: f32| {
             let logits = vec![value; shape.iter().product()];
             batch_loss(&rows, &batch, shape, &logits).unwrap_err().to_string()

@@ -52,7 +52,7 @@ pub fn span_logits(
     let mut done = 0;
     for batch in token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
-        let batch = pad(encodings, &batch, settings.pad_id, settings.pad_type_id);
+        let batch = pad(encodings, &batch, settings.padding);
         let [starts, ends] = run(session, &feeder, &batch)?;
         let lines = |values: &ArrayD<f32>| values.iter().copied().collect::<Vec<f32>>();
         let (starts, ends) = (lines(&starts), lines(&ends));
@@ -74,7 +74,7 @@ pub fn span_logits(
 /// Start and end logits of a batch, each `[rows, length]`.
 fn run(session: &mut Session, feeder: &Feeder, batch: &Batch) -> Result<[ArrayD<f32>; 2], EvaluateError> {
     let rows = batch.rows.len();
-    let tokens = Tokens { rows, length: batch.length, ids: &batch.ids, mask: &batch.mask, type_ids: &batch.type_ids };
+    let tokens = Tokens::from(batch);
     let feed = feeder.feed(&tokens);
     let outputs = session.run(&feed.tensors(), &OUTPUTS)?;
     let wanted = [rows, batch.length];

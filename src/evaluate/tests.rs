@@ -4,7 +4,7 @@ use ndarray::{Array2, array};
 use proptest::prelude::*;
 
 use super::*;
-use crate::dataset::{Dataset, Encoding, Example, Label, Objective};
+use crate::dataset::{Dataset, Encoding, Example, Label, Objective, Padding};
 use crate::progress::{CancelFlag, Event, Observer, Silent};
 
 fn encoding(ids: &[u32]) -> Encoding {
@@ -33,7 +33,7 @@ proptest! {
         equal_lengths: bool,
     ) {
         let encodings: Vec<Encoding> = rows.iter().map(|ids| encoding(ids)).collect();
-        let settings = EvaluateSettings { batch_tokens, equal_lengths, pad_id: 5, pad_type_id: 0 };
+        let settings = EvaluateSettings { batch_tokens, equal_lengths, padding: Padding { id: 5, ..Padding::default() } };
         let logits = logits(&encodings, &settings, &Silent, sums).unwrap();
         let wanted: Vec<f32> = rows.iter().map(|ids| ids.iter().sum::<u32>() as f32).collect();
         prop_assert_eq!(logits.column(0).to_vec(), wanted);

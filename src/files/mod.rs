@@ -43,6 +43,79 @@ impl FileError {
     }
 }
 
+/// Opens a file to be read. Folders, named pipes, sockets and devices are no files: reading one might never end.
+///
+/// # Errors
+/// Those of the system, and that it is no file.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Opening a named pipe would wait for its writer: what it is, is asked before.
+    must_be_file(&fs::metadata(path)?)?;
+    File::open(path)
+}
+
+/// The bytes of a file, which must be one: see [`open`].
+///
+/// # Errors
+/// As those of [`open`].
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`open`], with the path in its errors.
+pub fn open_file(path: &Path) -> Result<File, FileError> {
+    open(path).map_err(FileError::new("read", path))
+}
+
+/// [`read`], with the path in its errors.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    read(path).map_err(FileError::new("read", path))
+}
+
+/// The bytes of a text without the byte order mark that some editors put before it.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
+/// The text of a file, which is UTF-8, with or without a byte order mark.
+///
+/// # Errors
+/// As those of [`open_file`], and that it is no UTF-8.
+pub fn read_text(path: &Path) -> Result<String, FileError> {
+    let bytes = read_file(path)?;
+    let wrong = match &bytes[..] {
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => "it is UTF-16; save it as UTF-8",
+        _ => "it is not UTF-8; save it as UTF-8",
+    };
+    let text = std::str::from_utf8(without_mark(&bytes)).map(str::to_owned);
+    text.map_err(|_| FileError::new("read", path)(io::Error::other(wrong)))
+}
+
+fn must_be_file(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let kind = kind_of(metadata.file_type());
+    Err(io::Error::other(format!("it is {kind}, not a file; name a file")))
+}
+
+#[cfg(unix)]
+fn kind_of(kind: fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match () {
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a named pipe (FIFO)",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn kind_of(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() { "a folder" } else { "a device" }
+}
+
 /// The header of a `.npy` file (format 1.0) of values of this type, e.g. `<f4`, in row-major order; the values follow.
 pub fn npy_header(descriptor: &str, shape: &[usize]) -> Vec<u8> {
     let shape: String = shape.iter().map(|length| format!("{length}, ")).collect();
@@ -120,7 +193,7 @@ pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Fil
 
 /// SHA-256 of a file in hexadecimal, as `sha256sum` prints it.
 pub fn sha256_file(path: &Path) -> Result<String, FileError> {
-    let mut file = File::open(path).map_err(FileError::new("read", path))?;
+    let mut file = open_file(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

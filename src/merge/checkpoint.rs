@@ -12,7 +12,7 @@ use super::targets::{Change, Target, Targets};
 use super::weights::{add, delta, replace};
 use super::{MergeError, REPORT_FILE};
 use crate::checkpoint::{Checkpoint, CheckpointFile, ElementType, ModelFolder, TensorInfo, from_f32};
-use crate::files::{FileError, write_atomically, write_json};
+use crate::files::{FileError, read_file, write_atomically, write_json};
 
 /// Configuration and tokenizer files are small; anything larger is somebody's weights.
 const LARGEST_COMPANION: u64 = 100_000_000;
@@ -126,7 +126,7 @@ fn new_bytes(target: &Target) -> io::Result<Vec<u8>> {
 /// The index as it was; new tensors are in the last shard.
 fn write_index(index: &Path, checkpoint: &Checkpoint, new: &[&Target], out: &Path) -> Result<String, MergeError> {
     let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let bytes = std::fs::read(index).map_err(FileError::new("read", index))?;
+    let bytes = read_file(index)?;
     let target = out.join(&name);
     if new.is_empty() {
         write_atomically(&target, |writer| writer.write_all(&bytes))?;
@@ -174,7 +174,7 @@ pub(super) fn copy_companions(
         if !wanted || !small || name.ends_with(".safetensors.index.json") || name == REPORT_FILE {
             continue;
         }
-        let bytes = std::fs::read(&path).map_err(FileError::new("read", &path))?;
+        let bytes = read_file(&path)?;
         let changes = targets.added_head.is_some() || targets.labels.is_some();
         match (name.as_str(), changes, &base.config) {
             ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_labels(config, targets))?,

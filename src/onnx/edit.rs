@@ -5,7 +5,6 @@
 //! changes the length of the graph around it, and then that length is written anew.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -16,7 +15,7 @@ use super::splice::{GraphField, graph_fields};
 use super::tensor::{DataType, Tensor, TensorData};
 use super::wire::Writer;
 use super::{Model, OnnxError};
-use crate::files::write_atomically;
+use crate::files::{self, write_atomically};
 
 /// Protobuf readers refuse larger files.
 const MAXIMUM_FILE: usize = i32::MAX as usize;
@@ -217,7 +216,7 @@ impl<'a> Edit<'a> {
             if patches.is_empty() {
                 // Through the file and not through its map: mapped pages count as memory of the process.
                 let failed = |source| OnnxError::Open { path: external.path.clone(), source };
-                let mut file = File::open(&external.path).map_err(failed)?;
+                let mut file = files::open(&external.path).map_err(failed)?;
                 write_atomically(&target, |writer| io::copy(&mut file, writer).map(|_| ()))?;
                 continue;
             }

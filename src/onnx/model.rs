@@ -1,7 +1,6 @@
 //! An ONNX file, memory-mapped and parsed without copying its weights.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -376,10 +375,7 @@ pub(super) fn elements<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]
 
 pub(super) fn map_file(path: &Path) -> Result<Mmap, OnnxError> {
     let open = |source| OnnxError::Open { path: path.into(), source };
-    let file = File::open(path).map_err(open)?;
-    if file.metadata().map_err(open)?.is_dir() {
-        return Err(open(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder, not a file")));
-    }
+    let file = crate::files::open(path).map_err(open)?;
     // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
     unsafe { Mmap::map(&file) }.map_err(open)
 }

@@ -1,10 +1,9 @@
 //! Reading and writing `plan.json`.
 
-use std::fs;
 use std::path::Path;
 
 use super::{Plan, PlanFault, RankError};
-use crate::files::{FileError, write_json};
+use crate::files::{read_text, write_json};
 
 /// The plan format that this version writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -15,7 +14,7 @@ impl Plan {
     /// # Errors
     /// The file cannot be read, is no plan, has another format version, or does not agree with itself ([`Plan::check`]).
     pub fn read(path: &Path) -> Result<Self, RankError> {
-        let text = fs::read_to_string(path).map_err(FileError::new("read", path))?;
+        let text = read_text(path)?;
         let not_a_plan = |reason: String| RankError::NotAPlan { path: path.to_owned(), reason };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| not_a_plan(error.to_string()))?;
         // The version comes first: a plan of another format may lack any other field.
@@ -62,7 +61,7 @@ impl Plan {
 impl RankError {
     /// A fault of the plan in this file, with its line.
     pub fn in_plan(path: &Path, fault: PlanFault) -> Self {
-        Self::fault(path, &fs::read_to_string(path).unwrap_or_default(), fault)
+        Self::fault(path, &read_text(path).unwrap_or_default(), fault)
     }
 
     fn fault(path: &Path, text: &str, fault: PlanFault) -> Self {

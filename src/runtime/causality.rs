@@ -7,7 +7,7 @@ use ndarray::{Axis, Ix3, s};
 use super::self_check::{has_training_dropout, padded, type_of};
 use super::subgraph::{Additions, subgraph, value};
 use super::{Difference, Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
-use crate::dataset::Encoding;
+use crate::dataset::{Encoding, Padding};
 use crate::onnx::{DataType, Model};
 
 /// Rows that are tried.
@@ -34,7 +34,7 @@ pub fn causality(
     model: &Model,
     output: &str,
     encodings: &[Encoding],
-    padding: (u32, u32),
+    padding: Padding,
     settings: &SessionSettings,
 ) -> Result<Option<Causality>, RuntimeError> {
     let element = type_of(model, output).unwrap_or(DataType::Float);
@@ -45,7 +45,7 @@ pub fn causality(
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
     let mut run = |row: &Encoding| -> Result<Option<_>, RuntimeError> {
-        let batch = padded(std::slice::from_ref(row), row.len(), padding.0, padding.1);
+        let batch = padded(std::slice::from_ref(row), row.len(), padding);
         let feed = feeder.feed(&Tokens::from(&batch));
         let array = session.run(&feed.tensors(), &[output])?.remove(0);
         let array = array.into_dimensionality::<Ix3>().ok();

@@ -6,6 +6,7 @@ use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use crate::dataset::Positions;
 use crate::onnx::DataType;
 
 /// What comparing the outputs of two exports showed.
@@ -30,7 +31,9 @@ pub fn compare_outputs(
 ) -> Result<Comparison, RuntimeError> {
     let settings = SessionSettings { unoptimized: true, ..settings.clone() };
     let (ids, mask) = tokens(vocabulary);
-    let tokens = Tokens { rows: ROWS, length: LENGTH, ids: &ids, mask: &mask, type_ids: &[0; ROWS * LENGTH] };
+    let type_ids = [0; ROWS * LENGTH];
+    let positions = Positions::FromZero;
+    let tokens = Tokens { rows: ROWS, length: LENGTH, ids: &ids, mask: &mask, type_ids: &type_ids, positions };
     let run = |path: &Path, outputs: Option<&[String]>| -> Result<(Vec<String>, Vec<ArrayD<f32>>), RuntimeError> {
         let mut session = Session::from_file(library, path, &settings)?;
         let floats = session.outputs().iter().filter(|output| output.data_type.is_some_and(DataType::is_float));

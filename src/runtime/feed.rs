@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::{InputTensor, RuntimeError};
-use crate::dataset::Batch;
+use crate::dataset::{Batch, Positions};
 use crate::onnx::{DataType, Dimension, ValueInfo};
 
 /// A batch of padded token rows, borrowed. All three slices are row-major `[rows, length]`.
@@ -19,12 +19,14 @@ pub struct Tokens<'a> {
     pub mask: &'a [i64],
     /// Segment of each token.
     pub type_ids: &'a [i64],
+    /// How the model counts positions.
+    pub positions: Positions,
 }
 
 impl<'a> From<&'a Batch> for Tokens<'a> {
     fn from(batch: &'a Batch) -> Self {
-        let Batch { rows, length, ids, mask, type_ids } = batch;
-        Tokens { rows: rows.len(), length: *length, ids, mask, type_ids }
+        let Batch { rows, length, ids, mask, type_ids, positions } = batch;
+        Tokens { rows: rows.len(), length: *length, ids, mask, type_ids, positions: *positions }
     }
 }
 
@@ -34,7 +36,6 @@ enum Content {
     Ids,
     Mask,
     TypeIds,
-    /// 0, 1, 2 … in every row.
     Positions,
     /// Keys or values of no earlier tokens.
     EmptyPast,
@@ -101,8 +102,7 @@ impl Feeder {
                 Content::Mask => (name, shape.clone(), convert(tokens.mask, *data_type)),
                 Content::TypeIds => (name, shape.clone(), convert(tokens.type_ids, *data_type)),
                 Content::Positions => {
-                    let row = 0..tokens.length as i64;
-                    let positions: Vec<i64> = (0..tokens.rows).flat_map(|_| row.clone()).collect();
+                    let positions = tokens.positions.of(tokens.ids, tokens.length);
                     (name, shape.clone(), convert(&positions, *data_type))
                 }
                 Content::EmptyPast => (name, past_shape(input, tokens.rows), convert(&[], *data_type)),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::subgraph::{Additions, subgraph, value};
 use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
-use crate::dataset::{Encoding, pad};
+use crate::dataset::{Encoding, Padding, pad};
 use crate::onnx::{DataType, HiddenStates, Model, Topology};
 
 /// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
@@ -45,13 +45,13 @@ pub struct Difference {
 /// The vectors of one row: `[hidden state]` → `[vectors, width]`.
 pub type RowStates = Vec<Array2<f32>>;
 
-/// Checks an export on a few rows of the data. `pad` is the id and the type id of padding.
+/// Checks an export on a few rows of the data.
 pub fn self_check(
     library: &Library,
     model: &Model,
     states: &HiddenStates,
     encodings: &[Encoding],
-    (pad_id, pad_type_id): (u32, u32),
+    padding: Padding,
     settings: &SessionSettings,
 ) -> Result<SelfCheck, RuntimeError> {
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
@@ -64,7 +64,7 @@ pub fn self_check(
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
     check_rows(encodings, precision, |rows, length| {
-        let batch = padded(rows, length, pad_id, pad_type_id);
+        let batch = padded(rows, length, padding);
         let feed = feeder.feed(&Tokens::from(&batch));
         let arrays = session.run(&feed.tensors(), &wanted)?;
         let mut result: Vec<RowStates> = vec![Vec::with_capacity(wanted.len()); rows.len()];
@@ -143,18 +143,18 @@ fn prefix(row: &Encoding, length: usize) -> Encoding {
 }
 
 /// Rows padded to a given length.
-pub(crate) fn padded(rows: &[Encoding], length: usize, pad_id: u32, pad_type_id: u32) -> crate::dataset::Batch {
+pub(crate) fn padded(rows: &[Encoding], length: usize, padding: Padding) -> crate::dataset::Batch {
     let all: Vec<usize> = (0..rows.len()).collect();
-    let mut batch = pad(rows, &all, pad_id, pad_type_id);
+    let mut batch = pad(rows, &all, padding);
     if length > batch.length {
         let widen = |values: &[i64], fill: i64| -> Vec<i64> {
             let rows = values.chunks(batch.length.max(1));
             rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, length - batch.length))).collect()
         };
-        let ids = widen(&batch.ids, i64::from(pad_id));
+        let ids = widen(&batch.ids, i64::from(padding.id));
         let mask = widen(&batch.mask, 0);
-        let type_ids = widen(&batch.type_ids, i64::from(pad_type_id));
-        batch = crate::dataset::Batch { rows: batch.rows, length, ids, mask, type_ids };
+        let type_ids = widen(&batch.type_ids, i64::from(padding.type_id));
+        batch = crate::dataset::Batch { length, ids, mask, type_ids, ..batch };
     }
     batch
 }

@@ -64,7 +64,7 @@ impl Session {
     /// Loads an `.onnx` file.
     pub fn from_file(library: &Library, path: &Path, settings: &SessionSettings) -> Result<Self, RuntimeError> {
         // ONNX Runtime says "protobuf parsing failed" to anything; a missing file has its own words.
-        std::fs::File::open(path).map_err(|source| crate::onnx::OnnxError::Open { path: path.into(), source })?;
+        crate::files::open(path).map_err(|source| crate::onnx::OnnxError::Open { path: path.into(), source })?;
         Self::build(library, &Source::File(path), &path.display().to_string(), settings)
     }
 

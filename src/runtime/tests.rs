@@ -3,6 +3,7 @@ use std::process::Command;
 
 use super::error::one_line;
 use super::{Device, Feeder, Found, InputTensor, Library, RuntimeError, Tokens};
+use crate::dataset::Positions;
 use crate::onnx::{DataType, Dimension, ValueInfo};
 
 /// Compiles a shared library from C; `None` (with a message) where there is no compiler.
@@ -182,7 +183,14 @@ fn inputs_are_filled_by_name_in_the_declared_type() {
         input("use_cache_branch", DataType::Bool, &[Dimension::Fixed(1)]),
         input("pool_weights", DataType::Float, &axes),
     ];
-    let tokens = Tokens { rows: 2, length: 3, ids: &[1, 2, 3, 4, 5, 0], mask: &[1, 1, 1, 1, 1, 0], type_ids: &[0; 6] };
+    let mut tokens = Tokens {
+        rows: 2,
+        length: 3,
+        ids: &[1, 2, 3, 4, 5, 0],
+        mask: &[1, 1, 1, 1, 1, 0],
+        type_ids: &[0; 6],
+        positions: Positions::FromZero,
+    };
     let feed = Feeder::new(&inputs, &["pool_weights"]).unwrap().feed(&tokens);
     let tensors = feed.tensors();
     assert_eq!(tensors.len(), 5);
@@ -196,6 +204,11 @@ fn inputs_are_filled_by_name_in_the_declared_type() {
     assert_eq!((shape, data.len()), (&[2, 12, 0, 64][..], 0));
     let InputTensor::Bool { shape, data } = tensors[4].1 else { panic!() };
     assert_eq!((shape, data), (&[1][..], &[false][..]));
+    // As `create_position_ids_from_input_ids` of transformers counts for RoBERTa, with padding 0.
+    tokens.positions = Positions::BehindPadding(0);
+    let feed = Feeder::new(&inputs, &["pool_weights"]).unwrap().feed(&tokens);
+    let InputTensor::I64 { data, .. } = feed.tensors()[2].1 else { panic!() };
+    assert_eq!(data, [1, 2, 3, 1, 2, 0]);
 }
 
 #[test]

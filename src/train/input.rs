@@ -10,7 +10,7 @@ use super::spans::check_head;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, match_head};
-use crate::dataset::{Encoding, Label, Metric, Objective, SpanQuestions, TextRows};
+use crate::dataset::{Encoding, Label, Metric, Objective, Padding, SpanQuestions, TextRows};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
 use crate::rank::{Plan, PlannedModule};
@@ -84,10 +84,8 @@ pub struct TrainInput<'a> {
     pub questions: Option<SpanQuestions<'a>>,
     /// What is measured on them; the first metric decides which epoch is the best.
     pub metrics: &'a [Metric],
-    /// Token id of padding.
-    pub pad_id: u32,
-    /// Type id of padding.
-    pub pad_type_id: u32,
+    /// What rows are filled up with, and how the model counts positions.
+    pub padding: Padding,
     /// Whether padding leaves the results as they are. If not (the export ignores its mask), only rows of equal length
     /// are computed together.
     pub padding_is_safe: bool,

@@ -12,7 +12,7 @@ use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use super::settings::TrainSettings;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Batch, Encoding, Objective, pad};
+use crate::dataset::{Batch, Encoding, Objective, Padding, pad};
 use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens};
@@ -47,8 +47,7 @@ struct Body {
     /// The values to ask the program for: the logits, those of start and end for a span, or the last hidden state for a
     /// new head.
     outputs: Vec<String>,
-    pad_id: u32,
-    pad_type_id: u32,
+    padding: Padding,
     device: Device,
     equal_lengths: bool,
 }
@@ -74,8 +73,7 @@ impl<'a> Learner<'a> {
             feeder: Feeder::new(&free_inputs(input), &[])?,
             head: None,
             outputs: names.outputs,
-            pad_id: input.pad_id,
-            pad_type_id: input.pad_type_id,
+            padding: input.padding,
             device,
             equal_lengths: !input.padding_is_safe,
         };
@@ -229,7 +227,7 @@ impl Body {
     }
 
     fn hidden_width(&self, encodings: &[Encoding]) -> Result<usize, TrainError> {
-        let size = self.run(&pad(encodings, &[0], self.pad_id, self.pad_type_id))?.size();
+        let size = self.run(&pad(encodings, &[0], self.padding))?.size();
         match size.as_slice() {
             &[_, _, width] => Ok(width as usize),
             _ => Err(TrainError::Shape {
@@ -273,7 +271,7 @@ impl Body {
     }
 
     fn logits_in_order(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = pad(encodings, rows, self.pad_id, self.pad_type_id);
+        let batch = pad(encodings, rows, self.padding);
         let value = self.run(&batch)?;
         let logits = match &self.head {
             None => value,
@@ -295,7 +293,7 @@ impl Body {
 
     /// Logits of a language model, `[rows, tokens, vocabulary]`, in the order of the rows.
     fn token_logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = pad(encodings, rows, self.pad_id, self.pad_type_id);
+        let batch = pad(encodings, rows, self.padding);
         let logits = self.run(&batch)?;
         match *logits.size().as_slice() {
             [count, length, _] if (count, length) == (rows.len() as i64, batch.length as i64) => Ok(logits),
@@ -308,13 +306,7 @@ impl Body {
     }
 
     fn run(&self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let feed = self.feeder.feed(&Tokens {
-            rows: batch.rows.len(),
-            length: batch.length,
-            ids: &batch.ids,
-            mask: &batch.mask,
-            type_ids: &batch.type_ids,
-        });
+        let feed = self.feeder.feed(&Tokens::from(batch));
         let mut inputs = Vec::new();
         for (name, tensor) in feed.tensors() {
             inputs.push((name, to_torch(&tensor)?.f_to_device(self.device)?));

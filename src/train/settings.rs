@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::program::LinearBackend;
-use crate::files::FileError;
+use crate::files::read_file;
 use crate::onnx::HeadPooling;
 use crate::runtime::Device;
 
@@ -119,7 +119,7 @@ impl Batching {
     /// # Errors
     /// When the file cannot be read or holds something else.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+        let bytes = read_file(path)?;
         serde_json::from_slice(&bytes).map(Batching::Given).map_err(|error| TrainError::Setting {
             name: "batches",
             found: format!("in {} cannot be read ({error})", path.display()),

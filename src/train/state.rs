@@ -164,7 +164,7 @@ impl State {
     /// Reads a state; `None` where there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
         let path = path(folder);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match crate::files::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FileError::new("read", path)(error).into()),

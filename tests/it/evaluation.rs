@@ -92,7 +92,7 @@ fn an_export_is_evaluated_as_transformers_does_it() {
     let labels = dataset.labels().unwrap();
     let metrics = [Metric::Accuracy, Metric::F1, Metric::Matthews];
     let mut evaluate = |batch_tokens, equal_lengths| {
-        let settings = EvaluateSettings { batch_tokens, equal_lengths, pad_id: tokenizer.pad_id(), pad_type_id: 0 };
+        let settings = EvaluateSettings { batch_tokens, equal_lengths, padding: tokenizer.padding() };
         evaluate_export(&mut session, &encodings, Some(&labels), &objective, &metrics, &settings, &Silent).unwrap()
     };
     let evaluation = evaluate(200, false);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gelora::activations::{ActivationsError, ExtractSettings, Pooling, Store, extract, extract_texts};
-use gelora::dataset::{Encoding, Example, Tokenizer};
+use gelora::dataset::{Encoding, Example, Padding, Positions, Tokenizer};
 use gelora::onnx::{HiddenStates, Model};
 use gelora::progress::{Event, Observer, Silent};
 use gelora::runtime::{Device, Session, SessionSettings, Tokens, feed, self_check};
@@ -83,7 +83,8 @@ impl Tiny {
         for row in rows {
             let ids: Vec<i64> = row.ids.iter().map(|id| i64::from(*id)).collect();
             let (mask, types) = (vec![1; ids.len()], vec![0; ids.len()]);
-            let tokens = Tokens { rows: 1, length: ids.len(), ids: &ids, mask: &mask, type_ids: &types };
+            let positions = Positions::FromZero;
+            let tokens = Tokens { rows: 1, length: ids.len(), ids: &ids, mask: &mask, type_ids: &types, positions };
             let inputs = feed(session.inputs(), &tokens).unwrap();
             let states = session.run(&inputs.tensors(), &["hidden_states.0", "hidden_states.1"]).unwrap();
             let flat = |state: ndarray::ArrayD<f32>| state.into_shape_with_order((ids.len(), tiny::WIDTH)).unwrap();
@@ -283,14 +284,14 @@ fn a_random_export_is_refused_and_one_without_mask_is_used_rightly() {
     let Some(library) = library() else { return };
     let rows = rows(80);
     let random = tiny_model(Kind::Random);
-    let check = self_check(library, &random.model, &random.states, &rows, (0, 0), &cpu()).unwrap();
+    let check = self_check(library, &random.model, &random.states, &rows, Padding::default(), &cpu()).unwrap();
     assert!(!check.deterministic && check.between_runs.hidden_state == 1, "{check:?}");
     let error = random.extract(&rows, &settings(Pooling::Mean), "store").unwrap_err().to_string();
     assert!(error.contains("gelora expose --eval") && !error.contains('\n'), "{error}");
     assert!(!random.folder.path().join("store").exists());
 
     let maskless = tiny_model(Kind::IgnoresMask);
-    let check = self_check(library, &maskless.model, &maskless.states, &rows, (0, 0), &cpu()).unwrap();
+    let check = self_check(library, &maskless.model, &maskless.states, &rows, Padding::default(), &cpu()).unwrap();
     assert!(check.deterministic && check.batch_invariant && !check.padding_invariant, "{check:?}");
     let observer = Listener::default();
     let folder = maskless.folder.path().join("store");
@@ -305,7 +306,7 @@ fn a_random_export_is_refused_and_one_without_mask_is_used_rightly() {
     }
 
     let good = tiny_model(Kind::Good);
-    let check = self_check(library, &good.model, &good.states, &rows, (0, 0), &cpu()).unwrap();
+    let check = self_check(library, &good.model, &good.states, &rows, Padding::default(), &cpu()).unwrap();
     assert!(check.deterministic && check.batch_invariant && check.padding_invariant, "{check:?}");
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gelora::adapter::{Adapter, LoraFactors};
 use gelora::checkpoint::{ModelFolder, with_own_head};
-use gelora::dataset::{Encoding, Metric, Objective, TextRows};
+use gelora::dataset::{Encoding, Metric, Objective, Padding, TextRows};
 use gelora::files::sha256_file;
 use gelora::onnx::{HiddenStates, Model, head, last_state_after_final_norm};
 use gelora::rank::Plan;
@@ -74,8 +74,7 @@ fn compare(folder: &Path) {
         validation: None,
         questions: None,
         metrics: &[Metric::Perplexity],
-        pad_id: 0,
-        pad_type_id: 0,
+        padding: Padding::default(),
         padding_is_safe: true,
         initial: None,
         folder,

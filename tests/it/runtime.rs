@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use gelora::dataset::Positions;
 use gelora::onnx::DataType;
 use gelora::runtime::{Device, Library, RuntimeError, Session, SessionSettings, Tokens, feed};
 
@@ -23,8 +24,14 @@ fn cpu() -> SessionSettings {
     SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() }
 }
 
-const TOKENS: Tokens<'static> =
-    Tokens { rows: 2, length: 3, ids: &[1, 2, 3, 4, 5, 0], mask: &[1, 1, 1, 1, 1, 0], type_ids: &[0; 6] };
+const TOKENS: Tokens<'static> = Tokens {
+    rows: 2,
+    length: 3,
+    ids: &[1, 2, 3, 4, 5, 0],
+    mask: &[1, 1, 1, 1, 1, 0],
+    type_ids: &[0; 6],
+    positions: Positions::FromZero,
+};
 
 #[test]
 fn a_session_describes_and_runs_a_model() {

@@ -94,3 +94,91 @@ fn token_ids_equal_those_of_hugging_face_on_glue() {
     }
     println!("{compared} rows have the same ids and type ids");
 }
+
+/// One text, and what `AutoTokenizer` makes of it.
+#[derive(serde::Deserialize)]
+struct Row {
+    text: String,
+    pair: Option<String>,
+    max_length: usize,
+    input_ids: Vec<u32>,
+    token_type_ids: Option<Vec<u32>>,
+    attention_mask: Option<Vec<u32>>,
+}
+
+/// What `AutoTokenizer` makes of a folder.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Made { class: String, pad: Option<u32>, rows: Vec<Row> },
+    Fails { fails: String },
+}
+
+/// Where a tokenizer of gelora's makes other tokens than `AutoTokenizer` does; empty where it makes the same.
+fn differences(folder: &std::path::Path, rows: &[Row], pad: Option<u32>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut opened: Option<Tokenizer> = None;
+    for row in rows {
+        if opened.as_ref().is_none_or(|tokenizer| tokenizer.maximum_length() != row.max_length) {
+            match Tokenizer::open(&folder.join("tokenizer.json"), row.max_length) {
+                Ok(tokenizer) => opened = Some(tokenizer),
+                Err(error) => return vec![error.to_string()],
+            }
+        }
+        let Some(tokenizer) = &opened else { continue };
+        if pad.is_some_and(|pad| pad != tokenizer.padding().id) {
+            wrong.push(format!("padding {} instead of {pad:?}", tokenizer.padding().id));
+        }
+        let example = Example { text: row.text.clone(), pair: row.pair.clone(), line: 0, label: None };
+        let (found, types) = match tokenizer.encode(std::slice::from_ref(&example), &Silent) {
+            Ok(encodings) => (encodings[0].ids.clone(), encodings[0].type_ids.clone()),
+            // A text without a token is refused.
+            Err(error) if row.input_ids.is_empty() && error.to_string().contains("no token") => continue,
+            Err(error) => (Vec::new(), vec![0; error.to_string().len()]),
+        };
+        assert!(row.attention_mask.iter().flatten().all(|&seen| seen == 1), "nothing is padded there");
+        let wanted = row.token_type_ids.clone().unwrap_or_else(|| vec![0; row.input_ids.len()]);
+        if (&found, &types) != (&row.input_ids, &wanted) {
+            wrong.push(format!(
+                "{:?}, {:?}, {}: {} instead of {}",
+                row.text,
+                row.pair,
+                row.max_length,
+                line(&found, &types),
+                line(&row.input_ids, &wanted)
+            ));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn token_ids_equal_those_of_hugging_face_in_every_class_and_setting() {
+    let out = tempfile::tempdir().unwrap();
+    if !check("tokenizer_matrix.py", &[text(out.path())]) {
+        return;
+    }
+    let mut wrong = Vec::new();
+    let (mut cases, mut texts) = (0, 0);
+    for folder in std::fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.path()) {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let expected = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+        cases += 1;
+        match expected {
+            Expected::Made { class, pad, rows } => {
+                texts += rows.len();
+                wrong
+                    .extend(differences(&folder, &rows, pad).first().map(|first| format!("{name} ({class}): {first}")));
+            }
+            Expected::Fails { fails } => {
+                if Tokenizer::open(&folder.join("tokenizer.json"), 64).is_ok() {
+                    wrong.push(format!("{name}: taken, but AutoTokenizer says {fails}"));
+                }
+            }
+        }
+    }
+    wrong.sort();
+    assert!(wrong.is_empty(), "{} of {cases} cases differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(cases > 800 && texts > 30_000, "{cases} cases, {texts} texts");
+    println!("{texts} texts in {cases} cases have the same tokens");
+}

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::error::{ConfigError, did_you_mean, line_of};
 use super::{Config, DataSection};
-use crate::dataset::{LoadSettings, Metric, ObjectiveKind, PRESETS, SPAN_TASKS, Template, preset, span_task};
+use crate::dataset::{
+    LoadSettings, Metric, ObjectiveKind, PRESETS, SPAN_TASKS, Template, missing_task, preset, span_task,
+};
 
 /// Where an error is to be reported.
 struct File<'a> {
@@ -55,6 +57,9 @@ fn data(file: &File<'_>, data: &DataSection) -> Result<(), ConfigError> {
         && preset(task).is_none()
         && span_task(task).is_none()
     {
+        if let Some(reason) = missing_task(task) {
+            return file.refuse("data", "task", format!("is `{task}`"), reason);
+        }
         let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).chain(SPAN_TASKS).collect();
         return file.refuse("data", "task", format!("is `{task}`"), did_you_mean(task, &known, "choose one of"));
     }

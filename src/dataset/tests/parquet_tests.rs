@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
+use ::parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use ::parquet::column::writer::ColumnWriter;
 use ::parquet::data_type::{ByteArray, FixedLenByteArray};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
@@ -111,6 +111,9 @@ fn parquet_is_read_with_every_codec_page_version_and_encoding() {
         Compression::SNAPPY,
         Compression::GZIP(GzipLevel::default()),
         Compression::ZSTD(ZstdLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::BROTLI(BrotliLevel::default()),
     ];
     for codec in codecs {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
@@ -320,6 +323,14 @@ fn a_small_file_that_unfolds_to_everything_is_refused() {
         .set_statistics_enabled(::parquet::file::properties::EnabledStatistics::None);
     let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 4000])]], properties.build());
     assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
-    let error = error("a.parquet", bytes, &plain());
-    assert!(error.contains("column unfolds to more than"), "{error}");
+    let refused = error("a.parquet", bytes, &plain());
+    assert!(refused.contains("a column unfolds to far more than the whole file"), "{refused}");
+
+    // Rows that take no bytes: a text that is stored once, and is short.
+    let texts: Vec<Option<String>> = vec![Some("x".into()); 2_000_000];
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 2_000_000])]], properties);
+    assert!(bytes.len() < 20_000, "{} bytes", bytes.len());
+    let refused = error("a.parquet", bytes, &plain());
+    assert!(refused.contains("a column unfolds to far more than the whole file"), "{refused}");
 }

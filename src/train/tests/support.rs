@@ -8,7 +8,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::Tensor;
 
 use crate::checkpoint::{ModelFolder, match_weights};
-use crate::dataset::{Encoding, Label, Metric, Objective};
+use crate::dataset::{Encoding, Label, Metric, Objective, Padding};
 use crate::files::sha256_file;
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, blocks};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
@@ -69,8 +69,7 @@ impl Bench {
             validation: Some(Rows::labelled(&self.validation.0, &self.validation.1)),
             questions: None,
             metrics: &self.metrics,
-            pad_id: 0,
-            pad_type_id: 0,
+            padding: Padding::default(),
             padding_is_safe: self.padding_is_safe,
             initial: None,
             folder: self.out.path(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use gelora::checkpoint::{ModelFolder, Parts, folded_products, match_weights, structure as structure_of};
+use gelora::dataset::Positions;
 use gelora::merge::merge;
 use gelora::onnx::{HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, linear_layers};
 use gelora::progress::Silent;
@@ -256,7 +257,8 @@ fn states_differ(
         let size = reference.tensors[&format!("{case}.in.input_ids")].size();
         let (ids, mask, types) = (values("input_ids"), values("attention_mask"), values("token_type_ids"));
         let (rows, length) = (size[0] as usize, size[1] as usize);
-        let feed = feeder.feed(&Tokens { rows, length, ids: &ids, mask: &mask, type_ids: &types });
+        let positions = Positions::FromZero;
+        let feed = feeder.feed(&Tokens { rows, length, ids: &ids, mask: &mask, type_ids: &types, positions });
         let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
         let found = session.run(&feed.tensors(), &wanted).map_err(|error| refused(&error))?;
         let real = reference.tensors[&format!("{case}.in.attention_mask")].to_kind(Kind::Bool);
@@ -343,7 +345,9 @@ fn given<'a>(model: &'a Model, reference: &'a Reference, case: &str) -> Vec<(&'a
     let mut inputs = inputs_of(&reference.tensors, case);
     let rows = reference.tensors[&format!("{case}.in.input_ids")].size()[0] as usize;
     let feeder = Feeder::new(&model.graph.inputs, &["input_ids", "attention_mask", "token_type_ids", "position_ids"]);
-    let feed = feeder.expect("known inputs").feed(&Tokens { rows, length: 0, ids: &[], mask: &[], type_ids: &[] });
+    let positions = Positions::FromZero;
+    let none = Tokens { rows, length: 0, ids: &[], mask: &[], type_ids: &[], positions };
+    let feed = feeder.expect("known inputs").feed(&none);
     let kind = |name: &str| match model.graph.inputs.iter().find(|input| input.name == name).and_then(|i| i.data_type) {
         Some(gelora::onnx::DataType::Float16) => Kind::Half,
         _ => Kind::Float,
