@@ -85,7 +85,7 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
         }
     }
     let targets: BTreeSet<&str> = modules.iter().map(|module| module.module.as_str()).collect();
-    check_patterns(targets.iter().copied(), &settings.modules)?;
+    check_patterns(targets.iter().copied(), &with_converted(plan, &settings.modules))?;
     ranks.sort_keys();
     alphas.sort_keys();
     let (task, saved) = match settings.predicts_tokens {
@@ -157,6 +157,16 @@ fn task(head: &[String]) -> (Option<&'static str>, Option<Vec<String>>) {
     };
     let others = head.iter().filter(|module| !part(module, usual)).cloned();
     (Some(task), Some(usual.iter().map(|name| (*name).to_owned()).chain(others).collect()))
+}
+
+/// The modules of a base model whose checkpoint is converted when it is loaded: it stores those of the plan under other names.
+fn with_converted(plan: &Plan, modules: &[String]) -> Vec<String> {
+    let converted = planned(plan).filter(|module| {
+        let stored = module.checkpoint_tensor.as_deref().and_then(|tensor| tensor.strip_suffix(".weight"));
+        stored.is_some_and(|stored| stored != module.module)
+    });
+    let converted = converted.map(|module| module.module.clone());
+    if modules.is_empty() { Vec::new() } else { modules.iter().cloned().chain(converted).collect() }
 }
 
 /// Every key hits exactly one of the modules that are known, itself among them.
