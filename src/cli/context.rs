@@ -14,6 +14,7 @@ use crate::runtime::{Device, Library, SessionSettings};
 use super::arguments::GlobalArguments;
 #[cfg(feature = "train")]
 use super::config::DeviceSection;
+use super::memory::watch_libraries;
 use super::plain::{plain_json, plain_text};
 use super::progress::Terminal;
 
@@ -40,6 +41,7 @@ impl Context {
     /// Sets up logging, progress, and what Ctrl-C does: SIGTERM (Slurm, `docker stop`, systemd) and SIGHUP do the same.
     pub(crate) fn new(global: GlobalArguments) -> Self {
         start_logging(global.verbose);
+        watch_libraries();
         let context = Self::with_terminal(&global, Terminal::new(global.quiet, global.verbose > 0));
         let flag = context.terminal.cancel_flag().clone();
         let mut stopped: Option<Instant> = None;
@@ -114,6 +116,7 @@ impl Context {
     /// ONNX Runtime.
     pub(crate) fn library(&self) -> anyhow::Result<&'static Library> {
         let library = Library::load(self.ort_lib())?;
+        watch_libraries();
         tracing::info!("ONNX Runtime {} from {}", library.version(), library.path().display());
         Ok(library)
     }

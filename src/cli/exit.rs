@@ -110,6 +110,10 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
         Err(payload) => {
             let remembered = PANIC.lock().ok().and_then(|mut last| last.take());
             let panic = remembered.unwrap_or_else(|| words(payload.as_ref()));
+            if let Some(line) = too_little(&panic) {
+                say_error(&line);
+                return ExitCode::from(FAILED);
+            }
             say_error(&format!(
                 "this is a bug in gelora {}: {panic}; please report it with the command you ran at {ISSUES}",
                 env!("CARGO_PKG_VERSION")

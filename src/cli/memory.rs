@@ -42,6 +42,32 @@ fn there(pointer: *mut u8, size: usize) -> *mut u8 {
     pointer
 }
 
+/// Does the same for what C++ libraries allocate with `new`, if their runtime library is there: they catch most of what is
+/// refused them, but not all.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn watch_libraries() {
+    type Handler = extern "C" fn();
+    extern "C" fn refused() {
+        end(0)
+    }
+    // SAFETY: a library that is loaded already, and a function of the C++ standard (18.6.2.5) under the name that its ABI gives
+    // it: it takes a function without arguments and returns the one before.
+    unsafe {
+        let library = libc::dlopen(c"libstdc++.so.6".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD);
+        if library.is_null() {
+            return;
+        }
+        let set = libc::dlsym(library, c"_ZSt15set_new_handlerPFvvE".as_ptr());
+        if !set.is_null() {
+            let set: unsafe extern "C" fn(Handler) -> Option<Handler> = std::mem::transmute(set);
+            set(refused);
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn watch_libraries() {}
+
 /// Says so and ends, without memory: what was finished is on disk, and what was begun is removed by the next run.
 #[cold]
 fn end(size: usize) -> ! {
@@ -51,7 +77,9 @@ fn end(size: usize) -> ! {
         std::thread::sleep(Duration::from_secs(1));
     }
     let mut digits = [0; 20];
-    let parts = ["error: not enough memory: ", decimal(size, &mut digits), " bytes were asked for; ", CURE, "\n"];
+    let (asked, bytes) = if size == 0 { ("", "") } else { (": ", " bytes were asked for") };
+    let number = if size == 0 { "" } else { decimal(size, &mut digits) };
+    let parts = ["error: not enough memory", asked, number, bytes, "; ", CURE, "\n"];
     // One call, so that the lines of two threads do not mix.
     let vectors = parts.map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
     // SAFETY: the parts are alive, and only read. Unlike `exit`, `_exit` runs no destructors, which might ask for memory and
@@ -80,8 +108,13 @@ const SAID: [&str; 5] =
     ["std::bad_alloc", "can't allocate memory", "Cannot allocate memory", "out of memory", "Failed to allocate memory"];
 
 /// What they say then and in other cases too: it counts where the memory of the process is limited.
-const MAY_MEAN: [&str; 3] =
-    ["failed to map segment from shared object", "could not create a primitive", "could not execute a primitive"];
+const MAY_MEAN: [&str; 4] = [
+    // A thread that cannot be started.
+    "Resource temporarily unavailable",
+    "failed to map segment from shared object",
+    "could not create a primitive",
+    "could not execute a primitive",
+];
 
 /// The line of an error that came of too little memory, in place of what its library advises.
 pub(crate) fn too_little(line: &str) -> Option<String> {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gelora::files::OutputLock;
+
 use crate::cli::{export, gelora, mendable, write_rows};
 use crate::runtime::library;
 
@@ -67,6 +69,52 @@ fn one_command_at_a_time_writes_a_folder() {
     again.arg(&out).assert().success();
     let left: Vec<_> = fs::read_dir(out.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["store"], "the lock goes with its command");
+}
+
+/// Every command that writes, with its output at the end.
+#[test]
+fn every_output_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| text(&folder.path().join(name)).to_owned();
+    write_rows(&folder.path().join("rows.tsv"), 60);
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/plan_1.json"), path("plan.json")).unwrap();
+    let (plain, model) = (export("tiny_encoder_plain"), export("tiny_encoder"));
+    let (plain, model, data, plan) = (text(&plain), text(&model), &*path("rows.tsv"), &*path("plan.json"));
+    let out = &*path("out");
+    let page = &*path("page.html");
+    let points = &*path("points.npy");
+    let predictions = &*path("predictions.csv");
+    let config = path("config.toml");
+    let toml =
+        format!("[model]\npath = '{model}'\n[data]\ntask = 'cola'\ntrain = '{data}'\n[output]\nfolder = '{out}'\n");
+    fs::write(&config, toml).unwrap();
+    let store = format!("{out}/store");
+    let mut commands: Vec<(Vec<&str>, &str)> = vec![
+        (vec!["plan", model, "--data", data, "--task", "cola", "-o", out], out),
+        (vec!["plan", model, "--data", data, "--task", "cola", "-o", out], &store),
+        (vec!["extract", model, "--data", data, "--task", "cola", "-o", out], out),
+        (vec!["expose", plain, "-o", out], out),
+        (vec!["merge", model, "adapter", "-o", out], out),
+        (vec!["report", plan, "-o", page], page),
+        (vec!["manifold", "ball", "-o", points], points),
+        (vec!["evaluate", model, "--data", data, "--task", "cola", "--predictions", predictions], predictions),
+    ];
+    if cfg!(feature = "train") {
+        commands.push((vec!["train", model, "--plan", plan, "--data", data, "--task", "cola", "-o", out], out));
+        commands.push((vec!["run", &config], out));
+        commands.push((vec!["run", &config], &store));
+    }
+    for (command, output) in commands {
+        let lock = OutputLock::take(Path::new(output), "gelora test").unwrap();
+        let line = mendable(&command);
+        let expected =
+            format!("{output} is being written by another process: `gelora test` (process {}", std::process::id());
+        assert!(line.contains(&expected), "{command:?}: {line}");
+        drop(lock);
+    }
+    let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["config.toml", "plan.json", "rows.tsv"], "nothing was written");
 }
 
 #[test]
@@ -222,8 +270,14 @@ fn a_memory_limit_is_one_line() {
         let script = format!("ulimit -v {kilobytes}; exec {PROGRAM} {command}");
         Command::new("sh").args(["-c", &script]).env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").output().unwrap()
     };
-    let starts =
-        (1..400).map(|step| 10_000 * step).find(|&limit| limited(limit, "--version").status.success()).unwrap();
+    let (mut fails, mut starts) = (0, 4_000_000);
+    while starts - fails > 10_000 {
+        let limit = (fails + starts) / 2;
+        match limited(limit, "--version").status.success() {
+            true => starts = limit,
+            false => fails = limit,
+        }
+    }
     let mut told = 0;
     for more in [10_000, 20_000, 40_000, 80_000] {
         let output = limited(starts + more, &format!("dimension {} --threads 1 -q", points.display()));
