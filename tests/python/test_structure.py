@@ -135,6 +135,8 @@ def test_a_model_that_sees_the_future_is_no_language_model(tables, tmp_path):
     run("plan", model, "--data", tables[0], "--text", "sentence", "-o", out)
     done = run("train", model, "--plan", out, *data, "-o", tmp_path / "adapter", expect=1)
     assert "its tokens see the future" in done.stderr and not (tmp_path / "adapter").exists()
+    # A language model's texts have an end.
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "[SEP]"}))
     done = run("evaluate", model, *data, expect=1)
     assert "its tokens see the future" in done.stderr
 
