@@ -203,11 +203,10 @@ fn unreadable(path: &Path, error: &ViewNpyError) -> anyhow::Error {
     let cure = "save it with numpy.save as a float32 or float64 array of shape [points, columns]";
     match error {
         ViewNpyError::WrongDescriptor(found) => {
-            let order = if found.to_string().contains('>') { " (big-endian)" } else { "" };
-            anyhow::anyhow!(
-                "{} holds values of type {found}{order}, not float32, float64 or float16; {cure}",
-                path.display()
-            )
+            anyhow::anyhow!("{} holds values of type {found}, not float32, float64 or float16; {cure}", path.display())
+        }
+        ViewNpyError::NonNativeEndian => {
+            anyhow::anyhow!("{} holds its numbers with the other byte order (big-endian); {cure}", path.display())
         }
         ViewNpyError::WrongNdim(expected, found) => {
             let expected = expected.unwrap_or(2);

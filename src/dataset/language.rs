@@ -61,11 +61,12 @@ impl Tokenizer {
         let total = Some(examples.len() as u64);
         observer.observe(Event::Begin { stage: "tokenizing", total, done: 0, unit: "texts" });
         let longest = self.maximum_length();
+        let enough = (!packing).then_some(longest);
         let (mut rows, mut stream, mut cut) = (TextRows::default(), Vec::new(), 0);
         for (number, chunk) in examples.chunks(CHUNK).enumerate() {
             observer.check()?;
             let texts: Vec<Vec<Token>> =
-                chunk.par_iter().map(|example| self.text(example, end)).collect::<Result<_, _>>()?;
+                chunk.par_iter().map(|example| self.text(example, end, enough, observer)).collect::<Result<_, _>>()?;
             for text in &texts {
                 match packing {
                     true => stream.extend_from_slice(text),
@@ -90,7 +91,13 @@ impl Tokenizer {
     }
 
     /// A text with its end.
-    fn text(&self, example: &Example, end: u32) -> Result<Vec<Token>, DatasetError> {
+    fn text(
+        &self,
+        example: &Example,
+        end: u32,
+        enough: Option<usize>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Token>, DatasetError> {
         let learnt = match example.label {
             Some(Label::Learnt { start, end }) => Some(start..end),
             _ => None,
@@ -100,8 +107,11 @@ impl Tokenizer {
             (Some(learnt), Some((from, to))) => from < learnt.end && to > learnt.start,
             (Some(_), None) => false,
         };
-        let mut tokens: Vec<Token> =
-            self.tokens_in_place(example)?.into_iter().map(|(id, place)| (id, counts(place))).collect();
+        let mut tokens: Vec<Token> = self
+            .tokens_in_place(example, enough, observer)?
+            .into_iter()
+            .map(|(id, place)| (id, counts(place)))
+            .collect();
         if tokens.is_empty() {
             return Err(DatasetError::Tokenization {
                 line: example.line,

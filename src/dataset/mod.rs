@@ -29,6 +29,7 @@ mod tests;
 mod tokenizer;
 mod tokenizer_build;
 mod tokenizer_class;
+mod tokenizer_long;
 mod tokenizer_recipe;
 mod windows;
 

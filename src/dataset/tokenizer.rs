@@ -10,6 +10,7 @@ use super::batch::{Padding, Positions};
 use super::error::quoted;
 use super::squad::Question;
 use super::tokenizer_build::{Built, build};
+use super::tokenizer_long::{self as long, Divisible, Stopped};
 use super::tokenizer_recipe::Settings;
 use super::windows::Window;
 use super::{DatasetError, Encoding, Example};
@@ -38,6 +39,8 @@ pub struct Tokenizer {
     model_maximum_length: Option<usize>,
     pad_id: u32,
     positions: Positions,
+    /// How very long texts may be divided.
+    divisible: Divisible,
     /// The token that ends a text.
     end_id: Option<u32>,
     /// Whether the type ids that it makes go to the model; else all are 0.
@@ -89,6 +92,7 @@ impl Tokenizer {
             model_maximum_length: number(&built.settings, "model_max_length"),
             pad_id,
             positions: Positions::of_model(&built.model),
+            divisible: Divisible::new(&built.inner),
             end_id,
             tells_texts_apart: built.gives_type_ids,
             sha256: built.sha256,
@@ -131,7 +135,7 @@ impl Tokenizer {
         for chunk in examples.chunks(CHUNK) {
             observer.check()?;
             let part: Vec<(Encoding, bool)> =
-                chunk.par_iter().map(|example| self.encode_one(example)).collect::<Result<_, _>>()?;
+                chunk.par_iter().map(|example| self.encode_one(example, observer)).collect::<Result<_, _>>()?;
             cut += part.iter().filter(|(_, cut)| *cut).count();
             encodings.extend(part.into_iter().map(|(encoding, _)| encoding));
             observer.observe(Event::Advance { done: encodings.len() as u64, detail: "" });
@@ -141,11 +145,17 @@ impl Tokenizer {
     }
 
     /// Token ids of one example, and whether it was cut.
-    fn encode_one(&self, example: &Example) -> Result<(Encoding, bool), DatasetError> {
+    fn encode_one(&self, example: &Example, observer: &dyn Observer) -> Result<(Encoding, bool), DatasetError> {
+        observer.check()?;
         let failed =
             |reason: String| DatasetError::Tokenization { line: example.line, path: self.path.clone(), reason };
-        let (encoding, cut) = guarded(|| self.cut_and_join(&example.text, example.pair.as_deref()))
-            .map_err(|error| failed(format!("says: {error}").replace(['\n', '\r'], " ")))?;
+        let made = || self.cut_and_join(&example.text, example.pair.as_deref(), observer);
+        let (encoding, cut) = match std::panic::catch_unwind(AssertUnwindSafe(made)) {
+            Ok(Ok(made)) => made,
+            Ok(Err(Stopped::Cancelled(cancelled))) => return Err(cancelled.into()),
+            Ok(Err(Stopped::Failed(reason))) => return Err(failed(reason.replace(['\n', '\r'], " "))),
+            Err(_) => return Err(failed("says: its parts contradict each other".into())),
+        };
         if encoding.get_ids().is_empty() {
             return Err(failed(format!("makes no token of {}", quoted(&example.text))));
         }
@@ -155,14 +165,31 @@ impl Tokenizer {
     }
 
     /// What the library's `encode` does, but with the lengths of the whole texts.
-    fn cut_and_join(&self, text: &str, pair: Option<&str>) -> tokenizers::Result<(tokenizers::Encoding, bool)> {
-        let first = self.inner.encode_fast(text, false)?;
-        let second = pair.map(|pair| self.inner.encode_fast(pair, false)).transpose()?.map(|mut encoding| {
-            encoding.set_type_ids(vec![1; encoding.len()]);
-            encoding
-        });
+    fn cut_and_join(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        observer: &dyn Observer,
+    ) -> Result<(tokenizers::Encoding, bool), Stopped> {
         let special = self.finish.as_ref().map_or(0, |processor| processor.added_tokens(pair.is_some()));
-        let truncation = TruncationParams { max_length: self.maximum_length - special, ..self.truncation.clone() };
+        let room = self.maximum_length - special;
+        let encode = |text: &str| long::encode(&self.inner, self.divisible, text, room + 2, self.truncation.direction);
+        let mut first = encode(text)?;
+        let mut second = pair.map(encode).transpose()?;
+        if let (Some(pair), Some(second)) = (pair, &mut second) {
+            if long::is_long(text) || long::is_long(pair) {
+                // Beyond what fits in a row, all that counts is which text has more tokens.
+                let count = |text: &str| long::count(&self.inner, self.divisible, text, observer);
+                let (of_first, of_second) = (count(text)?, count(pair)?);
+                for (encoding, own, other) in [(&mut first, of_first, of_second), (&mut *second, of_second, of_first)] {
+                    let length = own.min(room + 1 + usize::from(own > other));
+                    encoding.truncate(length, 0, self.truncation.direction);
+                    encoding.take_overflowing();
+                }
+            }
+            second.set_type_ids(vec![1; second.len()]);
+        }
+        let truncation = TruncationParams { max_length: room, ..self.truncation.clone() };
         let cut = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) > truncation.max_length;
         let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;
         // What was cut off would be carried on, in all combinations.
@@ -176,18 +203,27 @@ impl Tokenizer {
     }
 
     /// A whole text, special tokens included and nothing cut off: every token with the bytes of the text that it stands for
-    /// (`None` for special tokens).
-    pub(super) fn tokens_in_place(&self, example: &Example) -> Result<Vec<TokenInPlace>, DatasetError> {
-        let failed = |error: tokenizers::Error| DatasetError::Tokenization {
+    /// (`None` for special tokens). Of a very long text there may be no more than somewhat more than `enough` tokens.
+    pub(super) fn tokens_in_place(
+        &self,
+        example: &Example,
+        enough: Option<usize>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<TokenInPlace>, DatasetError> {
+        let failed = |reason: String| DatasetError::Tokenization {
             line: example.line,
             path: self.path.clone(),
-            reason: format!("says: {error}").replace(['\n', '\r'], " "),
+            reason: reason.replace(['\n', '\r'], " "),
         };
-        let text = self.inner.encode(example.text.as_str(), false).map_err(failed)?;
-        // Taken before the special tokens come in: some tokenizers leave out white space at the edges afterwards.
-        let places = text.get_offsets().to_vec();
+        observer.check()?;
+        // The places are taken before the special tokens come in: some tokenizers leave out white space at the edges afterwards.
+        let (text, places) = match long::encode_in_place(&self.inner, self.divisible, &example.text, enough, observer) {
+            Ok(made) => made,
+            Err(Stopped::Cancelled(cancelled)) => return Err(cancelled.into()),
+            Err(Stopped::Failed(reason)) => return Err(failed(reason)),
+        };
         let whole = match &self.finish {
-            Some(processor) => processor.process(text, None, true).map_err(failed)?,
+            Some(processor) => processor.process(text, None, true).map_err(|error| failed(format!("says: {error}")))?,
             None => text,
         };
         let mut places = places.into_iter();
@@ -212,6 +248,13 @@ impl Tokenizer {
                 .replace(['\n', '\r'], " "),
             cure: "check its text",
         };
+        const MOST: usize = 1 << 22;
+        if context.len() > MOST {
+            let found =
+                format!("has a context of {} MB, at the question {}", context.len() >> 20, quoted(&question.id));
+            let cure = "divide it: 4 MB are the most";
+            return Err(DatasetError::Squad { path: path.into(), found, cure });
+        }
         let first = self.inner.encode_char_offsets(question.text.as_str(), false).map_err(failed)?;
         let mut second = self.inner.encode_char_offsets(context, false).map_err(failed)?;
         second.set_type_ids(vec![1; second.len()]);

@@ -12,6 +12,7 @@ mod extraction;
 #[cfg(feature = "train")]
 mod families;
 mod graph;
+mod inputs;
 #[cfg(feature = "train")]
 mod language;
 mod merge;

@@ -140,7 +140,7 @@ fn differences(folder: &std::path::Path, rows: &[Row], pad: Option<u32>) -> Vec<
         let wanted = row.token_type_ids.clone().unwrap_or_else(|| vec![0; row.input_ids.len()]);
         if (&found, &types) != (&row.input_ids, &wanted) {
             wrong.push(format!(
-                "{:?}, {:?}, {}: {} instead of {}",
+                "{:.60?}, {:.60?}, {}: {} instead of {}",
                 row.text,
                 row.pair,
                 row.max_length,

@@ -29,6 +29,11 @@ TEXTS = [
     ("The cat", "the dog ran"), ("the cat ran " * 6, "a dog"), ("a", "The Café ran and the cat ran " * 5), ("中国", " cat"),
 ]
 LENGTHS = [64, 9]
+# Longer than what gelora tokenizes in one piece. Of pairs of long texts the library keeps all combinations of what it cuts off.
+DIVIDED = ["BertTokenizer", "RobertaTokenizer", "Qwen2Tokenizer", "XLMRobertaTokenizer", "DebertaV2Tokenizer"]
+LONG_TEXTS = [
+    ("the cat, ran and don't <s> NASA café " * 1800, None),
+]
 
 
 def word_piece():
@@ -117,7 +122,7 @@ SETTINGS = {
 }
 
 
-def case(name, files, tokenizer_json):
+def case(name, files, tokenizer_json, texts=TEXTS):
     folder = OUT / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -129,7 +134,7 @@ def case(name, files, tokenizer_json):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         rows = []
         for length in LENGTHS:
-            for text, pair in TEXTS:
+            for text, pair in texts if texts is TEXTS or length == LENGTHS[0] else []:
                 made = tokenizer(text, pair, truncation=True, max_length=length)
                 rows.append({"text": text, "pair": pair, "max_length": length, "input_ids": made["input_ids"],
                              "token_type_ids": made.get("token_type_ids"), "attention_mask": made.get("attention_mask")})
@@ -162,6 +167,8 @@ def main():
         for setting, changes in SETTINGS.items():
             case(f"{name}-{setting}", {"tokenizer_config.json": {**saved, **changes}, "config.json": model}, written)
         bare = {"tokenizer_class": name}
+        for setting in ("plain", "left") if name in DIVIDED else ():
+            case(f"{name}-long-{setting}", {"tokenizer_config.json": {**saved, **SETTINGS[setting]}, "config.json": model}, written, LONG_TEXTS)
         case(f"{name}-bare", {"tokenizer_config.json": bare, "config.json": model}, written)
         case(f"{name}-fast", {"tokenizer_config.json": {"tokenizer_class": name + "Fast"}, "config.json": model}, written)
         case(f"{name}-by-model", {"config.json": model}, written)
