@@ -8,8 +8,8 @@
 Every fixture is a model folder OUT/FAMILY/FORM with `model.onnx`, `model.safetensors`, `config.json`, `tokenizer.json`, and
 `reference.safetensors`: two padded batches (`CASE.in.NAME`), the hidden states that transformers computes for them
 (`CASE.state.N`), ONNX Runtime's outputs (`CASE.out.NAME`), and with PEFT on all linear layers of the blocks, for the first
-batch, `peft.logits`, `labels`, the factors (`value.MODULE.lora_A.weight`) and their gradients (`gradient.…`); the adapter itself
-is in the folder `adapter`.
+batch, `peft.logits`, `labels`, the factors (`value.MODULE.lora_A.weight`) and the gradients of the factors and of the head
+(`gradient.…`); the adapter itself is in the folder `adapter`.
 A form that a family's exporter cannot make is written as OUT/FAMILY/FORM/failed.txt with the reason.
 """
 
@@ -104,6 +104,9 @@ def families() -> dict[str, Family]:
         "qwen3": decoder("Qwen3", t.Qwen3Config(**GROUPED, head_dim=8), "Qwen3ForCausalLM"),
         "mistral": decoder("Mistral", t.MistralConfig(**GROUPED, sliding_window=None), "MistralForCausalLM"),
         "gemma": decoder("Gemma", t.GemmaConfig(**GROUPED, head_dim=8), "GemmaForCausalLM"),
+        "xlm": encoder("XLM", t.XLMConfig(
+            vocab_size=VOCABULARY, emb_dim=32, n_layers=3, n_heads=4, max_position_embeddings=64, pad_index=0, pad_token_id=0,
+            init_std=0.2, embed_init_std=0.2, n_langs=1)),
         # Families that nobody made room for.
         "xlm-roberta": encoder("XLMRoberta", t.XLMRobertaConfig(**ENCODER | dict(pad_token_id=1))),
         "camembert": encoder("Camembert", t.CamembertConfig(**ENCODER | dict(pad_token_id=1))),
@@ -157,6 +160,13 @@ class Form:
     genai: bool = False
     # The families that have the form; all where none are named.
     families: tuple = ()
+    # To float16 by ONNX Runtime's converter, inputs and outputs left in float32.
+    convert: bool = False
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the weights are rounded to."""
+        return torch.float16 if self.convert else self.dtype
 
 
 OPTIMUM = ("bert", "roberta", "distilbert")
@@ -172,6 +182,8 @@ FORMS = {
     "dynamo-opset18": Form("dynamo", 18),
     "dynamo-opset23": Form("dynamo", 23),
     "float16": Form(dtype=torch.float16),
+    "float16-base": Form(head=False, dtype=torch.float16),
+    "float16-inside": Form(convert=True),
     "bfloat16": Form("dynamo", 20, dtype=torch.bfloat16),
     "external": Form(external=True),
     "position-ids": Form(positions=True),
@@ -186,6 +198,10 @@ FORMS = {
     "optimum-O3": Form(optimum=3, families=OPTIMUM),
     "genai": Form(genai=True, families=("llama",)),
 }
+
+
+# Made on request; tests/python uses them.
+UNLISTED = {"float16-base", "float16-inside", "xlm"}
 
 
 class Skip(Exception):
@@ -367,6 +383,12 @@ def quantize(path: pathlib.Path) -> None:
     whole.unlink()
 
 
+def convert(path: pathlib.Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
 def to_external(path: pathlib.Path) -> None:
     model = onnx.load(path)
     path.unlink()
@@ -400,7 +422,7 @@ def reference(family: Family, model, form: Form, folder: pathlib.Path) -> dict:
     if not form.quantize:
         # In half precision PEFT computes with the same rounded weights in float32.
         model = model.float()
-        tensors |= adapted(family, model, inputs_of(family, model, form, LENGTHS[0]), form.dtype, folder / "adapter")
+        tensors |= adapted(family, model, inputs_of(family, model, form, LENGTHS[0]), form, folder / "adapter")
     return tensors
 
 
@@ -437,15 +459,24 @@ def linear_modules(model) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, linear) and re.search(r"\.\d+\.", name)]
 
 
-def adapted(family: Family, model, inputs, dtype, folder: pathlib.Path) -> dict:
+def head_parameters(family: Family, model, form: Form) -> list[str]:
+    """What is trained beside the factors: everything outside of the base model. A head that predicts tokens stays as it is."""
+    if not form.head or family.head is None or family.decoder:
+        return []
+    return [name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
+
+
+def adapted(family: Family, model, inputs, form: Form, folder: pathlib.Path) -> dict:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(2)
+    head = {f"base_model.model.{name}" for name in head_parameters(family, model, form)}
     config = LoraConfig(r=3, lora_alpha=9, lora_dropout=0.0, target_modules=linear_modules(model))
     model = get_peft_model(model, config).eval()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
+        parameter.requires_grad_("lora_" in name or name in head)
     logits, labels, gradients = answers(family, model, inputs)
     model.save_pretrained(folder)
     tensors = {"peft.logits": logits, "labels": labels}
@@ -453,9 +484,9 @@ def adapted(family: Family, model, inputs, dtype, folder: pathlib.Path) -> dict:
         if name in gradients:
             short = name.removeprefix("base_model.model.").replace(".default", "")
             tensors[f"value.{short}"], tensors[f"gradient.{short}"] = parameter.detach().clone(), gradients[name]
-    if dtype != torch.float32:
+    if form.precision != torch.float32:
         # How much PEFT itself loses in this precision.
-        inexact, _, rounded = answers(family, model.to(dtype), inputs)
+        inexact, _, rounded = answers(family, model.to(form.precision), inputs)
         far = [((rounded[name].float() - exact).abs().max() / exact.abs().max()).item() for name, exact in gradients.items()]
         tensors["peft.rounding"] = torch.tensor(max(far))
         tensors["peft.logits_rounding"] = (inexact - logits).abs().max() / logits.abs().max()
@@ -471,8 +502,7 @@ def answers(family: Family, model, inputs) -> tuple:
     # Where every token has an answer, that of the last real one counts.
     chosen = logits[torch.arange(len(labels)), inputs["attention_mask"].sum(1) - 1] if logits.dim() == 3 else logits
     torch.nn.functional.cross_entropy(chosen, labels).backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()
-                 if "lora_" in name and parameter.grad is not None}
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
     return logits.detach(), labels, gradients
 
 
@@ -487,7 +517,7 @@ def make(family: Family, form: Form, folder: pathlib.Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
-    model = build(family, form).to(form.dtype)
+    model = build(family, form).to(form.precision).to(form.dtype)
     try:
         if form.genai:
             genai_like.write(model, path)
@@ -500,6 +530,8 @@ def make(family: Family, form: Form, folder: pathlib.Path) -> None:
             optimize(family, model, form, path)
         if form.quantize:
             quantize(path)
+        if form.convert:
+            convert(path)
     except Skip:
         shutil.rmtree(folder)
         return
@@ -529,8 +561,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show families and forms")
     options = parser.parse_args()
     if options.list or options.out is None:
-        print("families:", *known)
-        print("forms:", *FORMS)
+        print("families:", *(name for name in known if name not in UNLISTED))
+        print("forms:", *(name for name in FORMS if name not in UNLISTED))
         return
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

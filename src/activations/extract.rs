@@ -23,7 +23,7 @@ use crate::files::FileError;
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
 use crate::runtime::{
-    Device, Library, SelfCheck, Session, SessionSettings, check_rows, has_training_dropout, precision_of,
+    Device, FixedSizes, Library, SelfCheck, Session, SessionSettings, check_rows, has_training_dropout, precision_of,
 };
 
 /// Rows of the data per piece in passes that only count.
@@ -413,10 +413,11 @@ impl Extraction<'_> {
         }
         if !check.padding_invariant {
             self.observer.observe(Event::Warning(&format!(
-                "{} ignores its attention mask (padding changes hidden states by {:.1} %): only rows of equal length are \
-                 put together, which is slower; export it with a mask that holds zeros to mend it",
+                "{} ignores its attention mask (padding changes hidden states by {:.1} %): {}; export it with a mask that \
+                 holds zeros to mend it",
                 self.model.path().display(),
-                100.0 * check.between_paddings.relative
+                100.0 * check.between_paddings.relative,
+                FixedSizes::of(&self.model.graph.inputs).with_ignored_mask()
             )));
         }
         if !check.batch_invariant {

@@ -15,7 +15,7 @@ use super::pooled_model::{POOL_WEIGHTS, TOKEN_PLACES, output};
 use super::shard::{PlanSettings, Progress, ShardBuffer, ShardPlan};
 use super::source::Source;
 use super::{ActivationsError, Manifest, MiniBatch, Pooling, ShardEntry};
-use crate::dataset::{Batch, Encoding, Padding, pad};
+use crate::dataset::{Batch, Encoding, Padding};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, InputTensor, RowStates, RuntimeError, Session, Tokens, padded};
 
@@ -66,17 +66,39 @@ impl Engine {
     }
 
     fn run(&mut self, plan: &ShardPlan, batch: usize) -> Result<Vec<Vec<f32>>, RuntimeError> {
-        let rows = &plan.batches[batch];
+        let sizes = self.feeder.sizes();
+        let mut all: Vec<Vec<f32>> = vec![Vec::new(); self.outputs.len()];
+        for rows in sizes.parts(&plan.batches[batch]) {
+            let part = self.part(plan, rows)?;
+            all.iter_mut().zip(part).for_each(|(all, part)| match all.is_empty() {
+                true => *all = part,
+                false => all.extend(part),
+            });
+        }
+        Ok(all)
+    }
+
+    /// The vectors of rows that fit into one batch.
+    fn part(&mut self, plan: &ShardPlan, rows: &[usize]) -> Result<Vec<Vec<f32>>, RuntimeError> {
         let places = rows.iter().enumerate().flat_map(|(place, row)| {
             plan.positions[*row].iter().flat_map(move |position| [place as i64, i64::from(*position)])
         });
         let places: Vec<i64> = places.collect();
-        self.vectors(&pad(&plan.encodings, rows, self.padding), &places)
+        let batch = self.feeder.sizes().batch(&plan.encodings, rows, self.padding)?;
+        self.vectors(&batch, &places)
     }
 
     /// Pooled vectors of a few rows at a given padded length, for the check of the export.
     pub(super) fn row_states(&mut self, rows: &[Encoding], length: usize) -> Result<Vec<RowStates>, RuntimeError> {
-        let batch = padded(rows, length, self.padding);
+        let mut states = Vec::with_capacity(rows.len());
+        for part in self.feeder.sizes().parts(rows) {
+            states.extend(self.states_of_part(part, length)?);
+        }
+        Ok(states)
+    }
+
+    fn states_of_part(&mut self, rows: &[Encoding], length: usize) -> Result<Vec<RowStates>, RuntimeError> {
+        let batch = padded(rows, length, self.padding, self.feeder.sizes())?;
         let counts: Vec<usize> = rows.iter().map(|row| if self.pooling.is_tokens() { row.len() } else { 1 }).collect();
         let all = rows.iter().enumerate().flat_map(|(i, row)| (0..row.len()).flat_map(move |p| [i as i64, p as i64]));
         let values = self.vectors(&batch, &all.collect::<Vec<_>>())?;

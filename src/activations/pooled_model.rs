@@ -1,9 +1,9 @@
 //! The graph that extraction runs: the hidden states, each followed by one small node that pools it.
 
 use super::{ActivationsError, Pooling};
-use crate::onnx::{DataType, HiddenStates, Model};
+use crate::onnx::{DataType, HiddenStates, Model, is_ids};
 use crate::runtime::subgraph::{Additions, node, subgraph, value};
-use crate::runtime::type_of;
+use crate::runtime::{FixedSizes, type_of};
 
 /// Extra input: one weight per token, `[batch, 1, sequence]`.
 pub(super) const POOL_WEIGHTS: &str = "gelora.pool_weights";
@@ -49,7 +49,10 @@ pub(super) fn pooled_model(
     additions.inputs.push(if pooling.is_tokens() {
         value(TOKEN_PLACES, DataType::Int64, Some(&["gelora.points", "2"]))
     } else {
-        value(POOL_WEIGHTS, DataType::Float, Some(&["gelora.batch", "1", "gelora.sequence"]))
+        let sizes = FixedSizes::of(&model.graph.inputs);
+        let axis = |fixed: Option<usize>, name: &str| fixed.map_or_else(|| name.to_owned(), |size| size.to_string());
+        let (batch, sequence) = (axis(sizes.rows, "gelora.batch"), axis(sizes.length, "gelora.sequence"));
+        value(POOL_WEIGHTS, DataType::Float, Some(&[&batch, "1", &sequence]))
     });
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
     Ok(subgraph(model, &wanted, &additions)?)
@@ -59,7 +62,7 @@ pub(super) fn pooled_model(
 pub(crate) fn vocabulary(model: &Model) -> Option<usize> {
     let graph = &model.graph;
     let gather = |node: &&crate::onnx::Node| {
-        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| name == "input_ids")
+        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| is_ids(name))
     };
     let table = graph.nodes.iter().find(gather)?.inputs.first()?;
     graph.initializers.iter().find(|tensor| tensor.name == *table)?.dims.first().copied()

@@ -13,13 +13,15 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The folder holds no export.
-    #[error("{} holds no .onnx file; export the model there, or name the file itself", folder.display())]
+    #[error("{} holds no .onnx file{others}; export the model there, or name the file itself", folder.display())]
     NoExport {
         /// The folder.
         folder: PathBuf,
+        /// Which there are in folders inside of it, in words that follow.
+        others: String,
     },
     /// The folder holds several exports and none is `model.onnx`.
-    #[error("{} holds several .onnx files ({names}); name the one to use", folder.display())]
+    #[error("{} holds several .onnx files ({names}); name the one to use, like {}", folder.display(), first(folder, names))]
     SeveralExports {
         /// The folder.
         folder: PathBuf,
@@ -68,4 +70,9 @@ pub enum CheckpointError {
     /// The export cannot be read.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+}
+
+/// The path of the first of several names.
+fn first(folder: &std::path::Path, names: &str) -> String {
+    folder.join(names.split(", ").next().unwrap_or_default()).display().to_string()
 }

@@ -12,19 +12,22 @@ use crate::files::{FileError, read_file};
 pub struct ModelFolder {
     /// The export.
     pub onnx: PathBuf,
-    /// The folder of configuration, checkpoint and tokenizer: that of the export, or the one above a folder `onnx/`.
+    /// The folder of the checkpoint: that of the export, or the one above a folder `onnx/`.
     pub folder: PathBuf,
     /// The checkpoint, if there is one.
     pub checkpoint: Option<Checkpoint>,
-    /// `config.json`, if there is one.
+    /// `config.json`, if there is one: beside the export, else that of the folder.
     pub config: Option<Value>,
     /// `tokenizer.json`, if there is one.
     pub tokenizer: Option<PathBuf>,
 }
 
 impl ModelFolder {
-    /// Opens a folder or an `.onnx` file. In a folder the export is `model.onnx`, `onnx/model.onnx` or the only `.onnx`
-    /// file.
+    /// Opens a folder or an `.onnx` file. In a folder the export is `model.onnx`, `onnx/model.onnx`, or the only `.onnx` file
+    /// in it or in its folder `onnx`.
+    ///
+    /// Checkpoint, configuration and tokenizer lie beside the export, or above its folder `onnx`, each for itself: some tools
+    /// put copies of some of them beside the export.
     ///
     /// # Errors
     /// When there is no export or more than one to choose from, or the checkpoint or `config.json` cannot be read.
@@ -36,19 +39,20 @@ impl ModelFolder {
         } else {
             return Err(CheckpointError::Missing { path: path.into() });
         };
-        let folder = folder_of(&onnx);
-        let config_path = folder.join("config.json");
-        let config = if config_path.exists() {
-            let bytes = read_file(&config_path)?;
-            let malformed = |error: serde_json::Error| CheckpointError::Malformed {
-                path: config_path.clone(),
-                reason: error.to_string(),
-            };
-            Some(serde_json::from_slice(&bytes).map_err(malformed)?)
-        } else {
-            None
+        let places = places_of(&onnx);
+        let holding = |names: &[&str]| places.iter().find(|place| names.iter().any(|name| place.join(name).is_file()));
+        let folder = holding(&WEIGHTS).or_else(|| holding(&["config.json"])).unwrap_or(&places[0]).clone();
+        let config = match holding(&["config.json"]).map(|place| place.join("config.json")) {
+            Some(path) => {
+                let malformed = |error: serde_json::Error| CheckpointError::Malformed {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                };
+                Some(serde_json::from_slice(&read_file(&path)?).map_err(malformed)?)
+            }
+            None => None,
         };
-        let tokenizer = Some(folder.join("tokenizer.json")).filter(|path| path.exists());
+        let tokenizer = holding(&["tokenizer.json"]).map(|place| place.join("tokenizer.json"));
         Ok(ModelFolder { checkpoint: Checkpoint::open(&folder)?, onnx, config, tokenizer, folder })
     }
 
@@ -60,39 +64,90 @@ impl ModelFolder {
     }
 }
 
-fn folder_of(onnx: &Path) -> PathBuf {
+/// Files that make a folder that of a checkpoint.
+const WEIGHTS: [&str; 2] = ["model.safetensors.index.json", "model.safetensors"];
+
+/// The folder of exports in a repository of the hub.
+const EXPORTS: &str = "onnx";
+
+/// Where the files of an export may lie: in its folder, and above a folder `onnx` that it is in.
+fn places_of(onnx: &Path) -> Vec<PathBuf> {
     let own = match onnx.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let above = own.parent().filter(|_| own.file_name().is_some_and(|name| name == "onnx"));
-    match above {
-        Some(above) if !own.join("config.json").exists() && above.join("config.json").exists() => above.to_owned(),
-        _ => own,
-    }
+    // `onnx/model.onnx`, or `onnx/fp16/model.onnx`; what was named as `.` has its name in its full path.
+    let full = own.canonicalize().unwrap_or_else(|_| own.clone());
+    let depth = full.iter().rev().take(2).position(|name| name == EXPORTS);
+    // A folder with a model of its own belongs to no repository above it.
+    let whole = ["config.json"].iter().chain(&WEIGHTS).any(|name| own.join(name).is_file());
+    let depth = depth.filter(|depth| *depth == 0 || !whole);
+    let above = depth.map(|depth| own.join(["..", "../.."][depth]));
+    let tidy = |path: PathBuf| match (depth, own.parent()) {
+        // In the words of whoever named it, where they suffice.
+        (Some(0), Some(parent)) if own.ends_with(EXPORTS) => match parent.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => parent.to_owned(),
+        },
+        _ => path,
+    };
+    std::iter::once(own.clone()).chain(above.map(tidy)).collect()
 }
 
 fn export_in(folder: &Path) -> Result<PathBuf, CheckpointError> {
-    for name in ["model.onnx", "onnx/model.onnx"] {
-        if folder.join(name).is_file() {
-            return Ok(folder.join(name));
+    let inner = folder.join(EXPORTS);
+    for path in [folder.join("model.onnx"), inner.join("model.onnx")] {
+        if path.is_file() {
+            return Ok(path);
         }
     }
+    let mut found = exports(folder)?;
+    if found.is_empty() {
+        found = deeper(&inner)?;
+    }
+    match found.as_slice() {
+        [] => {
+            let others = deeper(folder)?;
+            let others =
+                if others.is_empty() { String::new() } else { format!(" itself, but {}", names(folder, &others)) };
+            Err(CheckpointError::NoExport { folder: folder.into(), others })
+        }
+        [one] => Ok(one.clone()),
+        several => Err(CheckpointError::SeveralExports { folder: folder.into(), names: names(folder, several) }),
+    }
+}
+
+/// The exports in a folder, and those in the folders in it.
+fn deeper(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = exports(folder)?;
+    for path in entries(folder)? {
+        if path.is_dir() {
+            found.extend(exports(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The `.onnx` files of a folder, by name.
+fn exports(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let is_export = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
+    Ok(entries(folder)?.into_iter().filter(is_export).collect())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(FileError::new("read", folder))? {
-        let path = entry.map_err(FileError::new("read", folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "onnx") {
-            found.push(path);
-        }
+        found.push(entry.map_err(FileError::new("read", folder))?.path());
     }
     found.sort();
-    match found.as_slice() {
-        [] => Err(CheckpointError::NoExport { folder: folder.into() }),
-        [one] => Ok(one.clone()),
-        several => {
-            let names = several.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
-            let names = names.collect::<Vec<_>>().join(", ");
-            Err(CheckpointError::SeveralExports { folder: folder.into(), names })
-        }
-    }
+    Ok(found)
+}
+
+/// Their names as seen from a folder.
+fn names(folder: &Path, paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
+    paths.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -20,7 +20,9 @@ pub fn match_weights(
         let name = linear.module.as_ref().map(|module| format!("{module}.weight"));
         // Where only names agree and the matrix is square, the shape does not tell: PyTorch's `Linear` is [out, in].
         let turned = linear.layout == WeightLayout::InOut;
-        let matched = find(model, checkpoint, linear.weight_index, name.as_deref(), turned)?;
+        // What is packed has another shape than the weight that it stands for.
+        let shape = if linear.quantized { Some(linear.weight_shape()) } else { None };
+        let matched = find(model, checkpoint, linear.weight_index, name.as_deref(), turned, shape)?;
         found.push(matched.map(|matched| match linear.quantized {
             true => WeightMatch { how: MatchedBy::Quantized, ..matched },
             false => matched,
@@ -53,7 +55,7 @@ pub fn match_head(
     head: &Head,
 ) -> Result<Vec<Option<WeightMatch>>, CheckpointError> {
     let tensors = head.tensors.iter();
-    tensors.map(|tensor| find(model, checkpoint, tensor.index, Some(&tensor.name), tensor.transposed)).collect()
+    tensors.map(|tensor| find(model, checkpoint, tensor.index, Some(&tensor.name), tensor.transposed, None)).collect()
 }
 
 fn find(
@@ -62,10 +64,12 @@ fn find(
     initializer: usize,
     name: Option<&str>,
     turned: bool,
+    shape: Option<[usize; 2]>,
 ) -> Result<Option<WeightMatch>, CheckpointError> {
     let tensor = &model.graph.initializers[initializer];
+    let dims = shape.as_ref().map_or(tensor.dims.as_slice(), |shape| shape.as_slice());
     let constant = Constant { bytes: model.bytes(tensor)?, data_type: tensor.data_type, dims: &tensor.dims };
-    let named = name.and_then(|name| by_name(checkpoint, name, &tensor.dims));
+    let named = name.and_then(|name| by_name(checkpoint, name, dims));
     if let Some(named) = named
         && let Some(transposed) = constant.is(checkpoint, named)?
     {
@@ -83,7 +87,7 @@ fn find(
     }
     let how = MatchedBy::Name;
     Ok(named.map(|named| {
-        let transposed = match (tensor.dims.as_slice(), named.shape.as_slice()) {
+        let transposed = match (dims, named.shape.as_slice()) {
             ([a, b], [c, d]) if a != b => (a, b) == (d, c) && (a, b) != (c, d),
             ([_, _], _) => turned,
             _ => false,

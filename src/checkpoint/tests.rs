@@ -126,12 +126,11 @@ fn broken_files_are_one_line_with_a_cure() {
     let mut two_lines = 9u64.to_le_bytes().to_vec();
     two_lines.extend(br#"{"a\nb":1}"#);
     two_lines[0] = (two_lines.len() - 8) as u8;
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 6] = [
         (&two_lines, r"the entry of tensor `a\nb`"),
         (&whole[..whole.len() - 100], "is truncated"),
         (&whole[..300], "is truncated"),
         (b"", "is truncated"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "not a safetensors file"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00[]", "no JSON object"),
         (&wrong_size, "the entry of tensor `a`"),
     ];
@@ -140,6 +139,9 @@ fn broken_files_are_one_line_with_a_cure() {
         let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("again") && !error.contains('\n'), "{error}");
     }
+    std::fs::write(&path, b"version https://git-lfs.github.com/spec/v1\noid sha256:0").unwrap();
+    let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("Git LFS pointer") && error.contains("git lfs pull"), "{error}");
 }
 
 #[test]

@@ -66,8 +66,26 @@ impl Equality<'_> {
             return self.a[a..a + size] == self.b[b..b + size];
         }
         let (x, y) = (number(self.a, a, self.a_type), number(self.b, b, self.b_type));
-        x == y || round(y, self.a_type) == x || round(x, self.b_type) == y
+        x == y
+            || round(y, self.a_type) == x
+            || round(x, self.b_type) == y
+            || clamped(y, x, self.a_type)
+            || clamped(x, y, self.b_type)
     }
+}
+
+/// The largest values that converters to float16 leave: its own largest, and the bound of onnxconverter-common.
+const LARGEST: [f64; 2] = [65504.0, 10000.0];
+/// What converters make of values that would vanish: the smallest float16, and 1e-7 rounded to one.
+const SMALLEST: f64 = 1.2e-7;
+
+/// Whether a converter to float16 kept `value` away from the ends of that type, and `stored` is what became of it:
+/// ONNX Runtime's and Microsoft's clamp what is too large, and lift what would round to zero.
+fn clamped(value: f64, stored: f64, element_type: &ElementType) -> bool {
+    let same_sign = value.is_sign_negative() == stored.is_sign_negative();
+    let cut = LARGEST.contains(&stored.abs()) && value.abs() >= stored.abs();
+    let lifted = value != 0.0 && value.abs() < SMALLEST && stored.abs() <= SMALLEST;
+    *element_type == ElementType::F16 && same_sign && (cut || lifted)
 }
 
 fn number(bytes: &[u8], at: usize, element_type: &ElementType) -> f64 {
@@ -89,5 +107,34 @@ fn round(value: f64, element_type: &ElementType) -> f64 {
         ElementType::F16 => half::f16::from_f32(value as f32).to_f64(),
         ElementType::Bf16 => half::bf16::from_f32(value as f32).to_f64(),
         _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn equal(stored: &[f64], values: &[f32], stored_type: ElementType) -> bool {
+        let stored: Vec<u8> = match stored_type {
+            ElementType::F16 => stored.iter().flat_map(|v| half::f16::from_f64(*v).to_le_bytes()).collect(),
+            _ => stored.iter().flat_map(|v| half::bf16::from_f64(*v).to_le_bytes()).collect(),
+        };
+        let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Equality { a: &stored, a_type: &stored_type, b: &values, b_type: &ElementType::F32 }.straight()
+    }
+
+    #[test]
+    fn what_a_converter_clamped_is_still_the_same_weight() {
+        let f16 = || ElementType::F16;
+        // As onnxruntime.transformers.float16 and onnxconverter-common write them.
+        assert!(equal(&[65504.0, -65504.0, 0.5, 5.96e-8, -5.96e-8], &[1e5, -3e38, 0.5, 1e-9, -1e-12], f16()));
+        assert!(equal(&[10000.0, -10000.0, 1e-7, 0.0], &[20000.0, -65504.0, 3e-8, 0.0], f16()));
+        // Rounded as numbers are, without a converter.
+        assert!(equal(&[f64::INFINITY, 0.0], &[1e5, 1e-9], f16()));
+        assert!(!equal(&[65504.0], &[-1e5], f16()), "another sign");
+        assert!(!equal(&[65504.0], &[60000.0], f16()), "within the range");
+        assert!(!equal(&[5.96e-8], &[0.0], f16()), "zero stays zero");
+        assert!(!equal(&[1e-4], &[1e-9], f16()));
+        assert!(!equal(&[65504.0], &[1e5], ElementType::Bf16), "bfloat16 has the range of float32");
     }
 }

@@ -12,7 +12,7 @@ use crate::evaluate::{EvaluateSettings, Evaluation, TokenLoss, evaluate_export, 
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
 use crate::report;
-use crate::runtime::{Session, self_check};
+use crate::runtime::{FixedSizes, Session, self_check};
 
 use super::context::Context;
 use super::rows::SpanRows;
@@ -176,8 +176,8 @@ pub(crate) fn padding_is_safe(
     let padding = tokenizer.padding();
     let check = self_check(context.library()?, model, &states, encodings, padding, &context.session_settings())?;
     if !check.padding_invariant {
-        let text = "the export ignores its attention mask: only rows of equal length are computed together";
-        context.observer().observe(Event::Warning(text));
+        let what = FixedSizes::of(&model.graph.inputs).with_ignored_mask();
+        context.observer().observe(Event::Warning(&format!("the export ignores its attention mask: {what}")));
     }
     Ok(check.padding_invariant)
 }

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
-use crate::runtime::{Causality, SelfCheck};
+use crate::runtime::{Causality, FixedSizes, SelfCheck};
 
 use super::expose::how_found;
-use super::opened::Weights;
+use super::opened::{Weights, fixed_sizes};
 use super::planning::of_another_model;
 
 /// Everything about an export.
@@ -34,6 +34,8 @@ pub(crate) struct Inspection {
     self_check: Option<SelfCheck>,
     /// Of a model that predicts tokens: whether a token sees only those before it.
     is_causal: Option<bool>,
+    #[serde(skip)]
+    fixed_length: Option<usize>,
     /// What keeps gelora from making a plan, each with its cure.
     pub(crate) obstacles: Vec<String>,
     /// What works, but should be known.
@@ -121,6 +123,7 @@ impl Inspection {
             head: None,
             self_check: None,
             is_causal: None,
+            fixed_length: FixedSizes::of(&model.graph.inputs).length,
             obstacles: Vec::new(),
             notes: Vec::new(),
         };
@@ -175,12 +178,20 @@ impl Inspection {
         self.obstacles.extend(structure.obstacles);
         self.notes.extend(structure.notes);
         let quantized = in_blocks().filter(|linear| linear.quantized).count();
-        if quantized > 0 {
-            self.notes.push(format!(
-                "{quantized} weights are quantized to integers: gelora plans for this export, but trains and merges the \
-                 floating-point export it was made from"
-            ));
+        match (onnx::no_linear_layers(model, blocks), onnx::quantized_operators(model)) {
+            (Some(reason), _) => self.obstacles.push(reason),
+            (None, operators) if quantized > 0 => self.notes.push(format!(
+                "{quantized} weights are quantized to integers ({operators}): gelora plans for this export, but trains and \
+                 merges the floating-point export it was made from"
+            )),
+            (None, operators) if !operators.is_empty() => self.notes.push(format!(
+                "it holds weights quantized to integers ({operators}), which are not among the weights of its blocks; train \
+                 and merge the floating-point export it was made from"
+            )),
+            (None, _) => {}
         }
+        self.notes.extend(onnx::normalised_logits(model));
+        self.notes.extend(fixed_sizes(model));
         if let Some(folded) = folded_products(model, blocks, folder.checkpoint.as_ref())?.first() {
             self.notes.push(format!("it can be planned for, but not trained or merged into: {folded}"));
         }
@@ -238,10 +249,13 @@ impl Inspection {
             );
         }
         if !check.padding_invariant {
-            self.notes.push(
-                "the attention mask is ignored: gelora then puts only rows of equal length together, and so must you"
-                    .into(),
-            );
+            self.notes.push(match self.fixed_length {
+                Some(length) => format!(
+                    "the attention mask is ignored: with its fixed length of {length}, padding is part of every shorter row"
+                ),
+                None => "the attention mask is ignored: gelora then puts only rows of equal length together, and so must you"
+                    .to_owned(),
+            });
         }
         if !check.batch_invariant {
             self.notes.push("the hidden states of a row depend on the other rows of its batch".into());

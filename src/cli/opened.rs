@@ -8,6 +8,7 @@ use crate::checkpoint::{ModelFolder, Parts, Structure, WeightMatch, match_weight
 use crate::dataset::{Dataset, LoadSettings, Tokenizer};
 use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
+use crate::runtime::FixedSizes;
 
 use super::context::Context;
 use super::expose::how_found;
@@ -52,7 +53,7 @@ impl Opened {
         Ok(())
     }
 
-    /// Says where the hidden states come from, if the export does not show them.
+    /// Says where the hidden states come from, if the export does not show them, and what sizes it fixes.
     pub(crate) fn tell_origin(&self, context: &Context) {
         if self.states.origin != Origin::Outputs {
             let text = format!(
@@ -62,11 +63,14 @@ impl Opened {
             );
             context.observer().observe(Event::Notice(&text));
         }
+        if let Some(text) = fixed_sizes(&self.model) {
+            context.observer().observe(Event::Notice(&text));
+        }
     }
 
-    /// The tokenizer that belongs to the model.
+    /// The tokenizer that belongs to the model. Texts are cut to the length that the export takes, where that is fixed.
     pub(crate) fn tokenizer(&self, context: &Context, maximum_length: usize) -> anyhow::Result<Tokenizer> {
-        tokenizer(context, &self.tokenizer_path()?, maximum_length)
+        tokenizer(context, &self.tokenizer_path()?, fitting_length(&self.model, maximum_length))
     }
 
     /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
@@ -128,6 +132,21 @@ pub(crate) fn tokenizer(context: &Context, path: &Path, maximum_length: usize) -
         context.observer().observe(Event::Warning(warning));
     }
     Ok(tokenizer)
+}
+
+/// What to say of an export that takes batches of one size only.
+pub(crate) fn fixed_sizes(model: &Model) -> Option<String> {
+    let FixedSizes { rows, length } = FixedSizes::of(&model.graph.inputs);
+    let rows = rows.map(|rows| format!("exactly {rows} rows, filled up with copies"));
+    let length = length
+        .map(|length| format!("exactly {length} tokens a row, longer texts are cut and shorter ones padded to it"));
+    let sizes: Vec<String> = rows.into_iter().chain(length).collect();
+    (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
+}
+
+/// The longest row that the export takes.
+pub(crate) fn fitting_length(model: &Model, maximum_length: usize) -> usize {
+    FixedSizes::of(&model.graph.inputs).length.map_or(maximum_length, |fixed| fixed.min(maximum_length))
 }
 
 /// Reads rows and says what is odd about them.

@@ -143,6 +143,7 @@ fn rank(
     if quantized {
         plan.warnings.insert(0, QUANTIZED.to_owned());
     }
+    plan.warnings.extend(onnx::normalised_logits(&model.model));
     Ok(plan)
 }
 
@@ -184,6 +185,9 @@ const QUANTIZED: &str = "the weights of this export are quantized: the plan says
 pub(crate) fn blocks_to_adapt(context: &Context, model: &Opened) -> anyhow::Result<(Vec<BlockToAdapt>, bool)> {
     let weights = model.weights()?;
     let Weights { blocks, linears, matches } = &weights;
+    if let Some(reason) = onnx::no_linear_layers(&model.model, blocks) {
+        bail!("{} cannot be planned for: {reason}", model.folder.onnx.display());
+    }
     let in_blocks: HashSet<usize> = blocks.iter().flat_map(|block| &block.linears).map(|linear| linear.node).collect();
     let mut found = linears.iter().zip(matches).filter(|(linear, _)| in_blocks.contains(&linear.node));
     if let Some(checkpoint) = model.folder.checkpoint.as_ref().filter(|_| found.all(|(_, found)| found.is_none())) {

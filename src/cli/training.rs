@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::{self, Adapter, Flavour, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
 use crate::files::sha256;
+use crate::progress::{Event, Observer};
 use crate::rank::Plan;
 use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
 
@@ -60,6 +61,9 @@ pub(crate) fn train_adapter(
     let objective = &objective_of(data.train)?;
     if *objective == Objective::CausalLm {
         refuse_foresight(context, &model.model, &data.train.first(64, data.tokenizer)?, data.tokenizer)?;
+    }
+    if let Some(warning) = crate::onnx::normalised_logits(&model.model) {
+        context.observer().observe(Event::Warning(&warning));
     }
     let train_rows = Learnt::new(context, data, data.train)?;
     let validation = data.validation.map(|rows| Learnt::new(context, data, rows)).transpose()?;

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView1, Axis, Ix1, Ix2};
 
 use super::{EvaluateError, Metric, Score};
-use crate::dataset::{Batch, Encoding, Label, Objective, Padding, pad, token_budget_batches};
+use crate::dataset::{Batch, Encoding, Label, Objective, Padding, token_budget_batches};
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, Session, Tokens};
+use crate::runtime::{Feeder, FixedSizes, Session, Tokens};
 
 /// Name of the output that is evaluated.
 pub(super) const LOGITS: &str = "logits";
@@ -76,7 +76,7 @@ pub fn evaluate_export(
         metric.check(objective)?;
     }
     let feeder = Feeder::new(session.inputs(), &[])?;
-    let logits = logits(encodings, settings, observer, |batch| run(session, &feeder, batch))?;
+    let logits = logits_of(encodings, settings, feeder.sizes(), observer, |batch| run(session, &feeder, batch))?;
     let predictions = predictions(&logits, objective)?;
     let scores = labels.map_or(Ok(Vec::new()), |labels| score(&predictions, labels, objective, metrics))?;
     Ok(Evaluation { logits, predictions, scores })
@@ -109,6 +109,20 @@ pub fn logits<E>(
     encodings: &[Encoding],
     settings: &EvaluateSettings,
     observer: &dyn Observer,
+    run: impl FnMut(&Batch) -> Result<Array2<f32>, E>,
+) -> Result<Array2<f32>, EvaluateError>
+where
+    EvaluateError: From<E>,
+{
+    logits_of(encodings, settings, FixedSizes::default(), observer, run)
+}
+
+/// The same in batches of the sizes that the export fixes.
+fn logits_of<E>(
+    encodings: &[Encoding],
+    settings: &EvaluateSettings,
+    sizes: FixedSizes,
+    observer: &dyn Observer,
     mut run: impl FnMut(&Batch) -> Result<Array2<f32>, E>,
 ) -> Result<Array2<f32>, EvaluateError>
 where
@@ -120,9 +134,10 @@ where
     observer.observe(Event::Begin { stage: "evaluating", total, done: 0, unit: "rows" });
     let mut logits = Array2::zeros((0, 0));
     let mut done = 0;
-    for batch in token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
+    let batches = token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths);
+    for batch in sizes.split(batches) {
         observer.check()?;
-        let batch = pad(encodings, &batch, settings.padding);
+        let batch = sizes.batch(encodings, &batch, settings.padding)?;
         let values = run(&batch)?;
         if done == 0 {
             logits = Array2::zeros((rows.len(), values.ncols()));

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::export::{LOGITS, has_logits};
 use super::{EvaluateError, EvaluateSettings};
-use crate::dataset::{Batch, Encoding, TextRows, pad, token_budget_batches};
+use crate::dataset::{Batch, Encoding, TextRows, token_budget_batches};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, Session, Tokens};
 
@@ -44,9 +44,11 @@ pub fn token_loss(
     observer.observe(Event::Begin { stage: "evaluating", total: Some(all.len() as u64), done: 0, unit: "rows" });
     let mut total = TokenLoss::default();
     let mut done = 0;
-    for batch in token_budget_batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths) {
+    let sizes = feeder.sizes();
+    let batches = token_budget_batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths);
+    for batch in sizes.split(batches) {
         observer.check()?;
-        let batch = pad(&rows.encodings, &batch, settings.padding);
+        let batch = sizes.batch(&rows.encodings, &batch, settings.padding)?;
         let feed = feeder.feed(&Tokens::from(&batch));
         let mut found = None;
         session.run_each(&feed.tensors(), &[LOGITS], |_, shape, logits| {
@@ -107,7 +109,7 @@ fn row_loss(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Padding;
+    use crate::dataset::{Padding, pad};
 
     fn rows() -> TextRows {
         let encoding = |ids: &[u32]| Encoding { ids: ids.to_vec(), type_ids: vec![0; ids.len()] };

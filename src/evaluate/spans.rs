@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use serde_json::{Map, Value};
 
 use super::{EvaluateError, EvaluateSettings};
-use crate::dataset::{Batch, Encoding, SpanLogits, SquadFile, pad, token_budget_batches};
+use crate::dataset::{Batch, Encoding, SpanLogits, SquadFile, token_budget_batches};
 use crate::files::write_atomically;
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
@@ -50,9 +50,11 @@ pub fn span_logits(
     observer.observe(Event::Begin { stage: "evaluating", total: Some(rows.len() as u64), done: 0, unit: "windows" });
     let mut logits = vec![SpanLogits::default(); lengths.len()];
     let mut done = 0;
-    for batch in token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
+    let sizes = feeder.sizes();
+    let batches = token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths);
+    for batch in sizes.split(batches) {
         observer.check()?;
-        let batch = pad(encodings, &batch, settings.padding);
+        let batch = sizes.batch(encodings, &batch, settings.padding)?;
         let [starts, ends] = run(session, &feeder, &batch)?;
         let lines = |values: &ArrayD<f32>| values.iter().copied().collect::<Vec<f32>>();
         let (starts, ends) = (lines(&starts), lines(&ends));

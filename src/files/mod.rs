@@ -3,7 +3,7 @@
 mod lock;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -60,12 +60,21 @@ pub fn open(path: &Path) -> io::Result<File> {
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
+    refuse_pointer(&bytes)?;
     Ok(bytes)
 }
 
-/// [`open`], with the path in its errors.
+/// [`open`], with the path in its errors, of a file that is no Git LFS pointer.
 pub fn open_file(path: &Path) -> Result<File, FileError> {
-    open(path).map_err(FileError::new("read", path))
+    let checked = || {
+        let mut file = open(path)?;
+        let mut start = [0; LFS_POINTER.len()];
+        let read = file.read(&mut start)?;
+        refuse_pointer(&start[..read])?;
+        file.rewind()?;
+        Ok(file)
+    };
+    checked().map_err(FileError::new("read", path))
 }
 
 /// [`read`], with the path in its errors.
@@ -114,6 +123,22 @@ fn kind_of(kind: fs::FileType) -> &'static str {
 #[cfg(not(unix))]
 fn kind_of(kind: fs::FileType) -> &'static str {
     if kind.is_dir() { "a folder" } else { "a device" }
+}
+
+/// How a Git LFS pointer begins: what a clone without `git lfs` has in the place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// Refuses the contents of a file that are a Git LFS pointer.
+///
+/// # Errors
+/// When they are one.
+pub fn refuse_pointer(bytes: &[u8]) -> io::Result<()> {
+    match bytes.starts_with(LFS_POINTER) {
+        true => Err(io::Error::other(
+            "it is a Git LFS pointer, and the file itself was never fetched; run `git lfs pull` in its folder",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The header of a `.npy` file (format 1.0) of values of this type, e.g. `<f4`, in row-major order; the values follow.

@@ -1,5 +1,6 @@
 //! Nodes that gelora appends to an export: pooled hidden states, and a head where there is none.
 
+use super::inputs::mask_input;
 use super::model::{Dimension, ValueInfo};
 use super::tensor::DataType;
 use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
@@ -101,13 +102,13 @@ pub fn append_head(
             "gelora.head.pooled"
         }
         HeadPooling::Mean | HeadPooling::Last => {
-            if !model.graph.inputs.iter().any(|input| input.name == "attention_mask") {
+            let Some(mask) = mask_input(&model.graph.inputs) else {
                 return Err(fail(
                     "it has no input `attention_mask`, so its last or mean token is not known; use `--head first`"
                         .into(),
                 ));
-            }
-            pool_by_mask(&mut edit, model, &hidden, pooling)
+            };
+            pool_by_mask(&mut edit, model, mask, &hidden, pooling)
         }
     };
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
@@ -122,12 +123,12 @@ pub fn append_head(
 
 /// Mean or last token as a product of a row of weights made from the attention mask with the hidden states. Only
 /// operators that read the same in every operator set since 11 are used, apart from `ReduceSum`.
-fn pool_by_mask(edit: &mut Edit, model: &Model, hidden: &str, pooling: HeadPooling) -> &'static str {
+fn pool_by_mask(edit: &mut Edit, model: &Model, mask: &str, hidden: &str, pooling: HeadPooling) -> &'static str {
     let integers = |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
     edit.add_initializer("gelora.head.row", DataType::Int64, &[3], &integers(&[0, 1, -1]));
     edit.add_initializer("gelora.head.flat", DataType::Int64, &[2], &integers(&[0, -1]));
     edit.add_initializer("gelora.head.axis", DataType::Int64, &[1], &integers(&[1]));
-    edit.add_node(NodeSpec::new("Cast", &["attention_mask"], "gelora.head.mask").int("to", 1));
+    edit.add_node(NodeSpec::new("Cast", &[mask], "gelora.head.mask").int("to", 1));
     let sum = match model.opset() {
         ..13 => NodeSpec::new("ReduceSum", &["gelora.head.mask"], "gelora.head.count").ints("axes", &[1]),
         _ => NodeSpec::new("ReduceSum", &["gelora.head.mask", "gelora.head.axis"], "gelora.head.count"),

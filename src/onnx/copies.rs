@@ -36,8 +36,14 @@ struct Matrix<'m> {
 impl<'m> Matrix<'m> {
     fn new(model: &'m Model, linear: &LinearLayer) -> Result<Self, OnnxError> {
         let tensor = &model.graph.initializers[linear.weight_index];
+        let (bytes, layout) = (model.bytes(tensor)?, linear.layout);
         let (outputs, inputs) = (linear.out_features, linear.in_features);
-        Ok(Matrix { bytes: model.bytes(tensor)?, data_type: tensor.data_type, layout: linear.layout, outputs, inputs })
+        if tensor.len() == outputs * inputs && tensor.data_type.size().is_some() {
+            return Ok(Matrix { bytes, data_type: tensor.data_type, layout, outputs, inputs });
+        }
+        // Packed: only the bytes can be compared.
+        let inputs = bytes.len() / outputs.max(1);
+        Ok(Matrix { bytes, data_type: DataType::Uint8, layout: WeightLayout::OutIn, outputs, inputs })
     }
 
     fn element(&self, output: usize, input: usize) -> &[u8] {

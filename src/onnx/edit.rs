@@ -279,18 +279,20 @@ impl<'a> Edit<'a> {
         let bytes = model.file_bytes();
         let fields = graph_fields(bytes);
         let known: usize = fields.iter().map(|field| field.nodes.len()).sum();
-        if let Some(index) = self.nodes.keys().find(|index| **index >= known) {
+        let nodes: BTreeMap<usize, &Option<Vec<u8>>> =
+            self.nodes.iter().map(|(index, encoding)| (model.place_in_file(*index), encoding)).collect();
+        if let Some(index) = nodes.keys().find(|index| **index >= known) {
             let reason = format!("it has {known} nodes, number {index} is not among them");
             return Err(OnnxError::Edit { path: model.path().into(), reason });
         }
         let mut pieces = Vec::new();
         let wanted = patches.len();
         let (mut position, mut first) = (0, 0);
-        for GraphField { header, payload, nodes } in fields {
+        for GraphField { header, payload, nodes: ranges } in fields {
             let mut inner = Vec::new();
             let mut from = payload.start;
-            for (&index, encoding) in self.nodes.range(first..first + nodes.len()) {
-                let node = &nodes[index - first];
+            for (&index, encoding) in nodes.range(first..first + ranges.len()) {
+                let node = &ranges[index - first];
                 inner.extend(replaced_pieces(model, from..node.start, inside(&patches, from..node.start))?);
                 if let Some(encoding) = encoding {
                     let mut writer = Writer::new();
@@ -306,7 +308,7 @@ impl<'a> Edit<'a> {
             pieces.push(Piece::Bytes(writer.into_bytes()));
             pieces.extend(inner);
             position = payload.end;
-            first += nodes.len();
+            first += ranges.len();
         }
         pieces.push(Piece::Copy(position..bytes.len()));
         if pieces.iter().filter(|piece| matches!(piece, Piece::Produced { .. })).count() != wanted {

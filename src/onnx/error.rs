@@ -96,7 +96,7 @@ pub enum OnnxError {
         /// Why, and what to do.
         reason: String,
     },
-    /// The changed copy cannot be written.
+    /// The changed copy cannot be written, or a file that it needs is not there but for a pointer to it.
     #[error(transparent)]
-    Write(#[from] crate::files::FileError),
+    File(#[from] crate::files::FileError),
 }

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use super::blocks::{between, linears};
+use super::inputs::is_ids;
 use super::linear::{LinearFinder, LinearLayer, module_of};
 use super::{Block, HiddenStates, Model, OnnxError, Topology};
 
 /// Outputs that a head makes, in the order they are looked for.
-const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
+pub(super) const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
 
 /// What makes the logits out of the last hidden state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +86,8 @@ pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxEr
 /// Rows of the table that `input_ids` are looked up in, through nodes that only change their type or shape.
 fn vocabulary(topology: &Topology) -> Option<usize> {
     let graph = topology.graph;
-    let mut open = vec!["input_ids"];
+    let mut open: Vec<&str> =
+        graph.inputs.iter().map(|input| input.name.as_str()).filter(|name| is_ids(name)).collect();
     while let Some(ids) = open.pop() {
         for node in topology.consumers(ids).iter().map(|&index| &graph.nodes[index]) {
             let first = node.inputs.first().is_some_and(|input| input == ids);
@@ -95,7 +97,7 @@ fn vocabulary(topology: &Topology) -> Option<usize> {
                         return table.dims.first().copied();
                     }
                 }
-                "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" if first => {
+                "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Slice" if first => {
                     open.extend(node.outputs.first().map(String::as_str));
                 }
                 _ => {}

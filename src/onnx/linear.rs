@@ -153,6 +153,9 @@ impl<'g> LinearFinder<'g> {
         let graph = self.topology.graph;
         let node = graph.nodes.get(index)?;
         let (input, weight) = (node.inputs.first()?, node.inputs.get(weight_place(node))?);
+        if let Some(features) = packed_features(node) {
+            return self.packed(index, features);
+        }
         let transposed_by_node = match node.op_type.as_str() {
             "MatMul" if node.domain.is_empty() => false,
             // A factor other than one would be a factor of the adapter as well: not a plain linear layer.
@@ -197,6 +200,32 @@ impl<'g> LinearFinder<'g> {
         })
     }
 
+    /// A product with a weight packed into fewer than 8 bits: width and height are attributes of its node.
+    fn packed(&self, index: usize, [in_features, out_features]: [usize; 2]) -> Option<LinearLayer> {
+        let node = self.topology.graph.nodes.get(index)?;
+        let (input, output) = (node.inputs.first()?, node.outputs.first()?);
+        let source = self.source(node.inputs.get(weight_place(node))?)?;
+        let weight = &self.topology.graph.initializers[source.initializer].name;
+        let bias = self.bias(node, output, out_features);
+        let shared_with = self.users(source.initializer).iter().copied().filter(|user| *user != index).collect();
+        Some(LinearLayer {
+            node: index,
+            node_name: node.label().to_owned(),
+            weight: weight.clone(),
+            weight_index: source.initializer,
+            layout: WeightLayout::OutIn,
+            input: input.clone(),
+            output: output.clone(),
+            bias: bias.map(|bias| self.topology.graph.initializers[bias].name.clone()),
+            in_features,
+            out_features,
+            module: module_of(node, packed_name(weight)),
+            role: Role::Other,
+            quantized: true,
+            shared_with,
+        })
+    }
+
     /// The bias: third input of a `Gemm`, or a constant vector that the only user of the product adds.
     fn bias(&self, node: &Node, output: &str, width: usize) -> Option<usize> {
         let vector = |value: &str| {
@@ -221,6 +250,24 @@ fn is_integer_product(node: &Node) -> bool {
         node.op_type.as_str(),
         "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "QLinearMatMul"
     )
+}
+
+/// Inputs and outputs of a product with a weight of 4 bits or similar (`MatMulNBits`, `MatMulBnb4`).
+fn packed_features(node: &Node) -> Option<[usize; 2]> {
+    if !matches!(node.op_type.as_str(), "MatMulNBits" | "MatMulBnb4" | "MatMulFpQ4") {
+        return None;
+    }
+    let size = |name| usize::try_from(node.int(name, 0)).ok().filter(|size| *size > 0);
+    Some([size("K")?, size("N")?])
+}
+
+/// The name of a weight before it was packed: `….weight_Q4`, `….MatMul.weight_quant`.
+fn packed_name(weight: &str) -> &str {
+    let cut = weight.rfind(".weight_").or_else(|| weight.rfind(".qweight")).map(|at| at + ".weight".len());
+    match cut {
+        Some(end) if weight.is_char_boundary(end) && weight[..end].ends_with(".weight") => &weight[..end],
+        _ => weight,
+    }
 }
 
 /// Which input of a product is its weight.

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::OnnxError;
+use super::constants::list_constants;
+use super::order::sort;
 use super::parser::{Parser, open_externals};
 use super::tensor::{DataType, Tensor, TensorData};
 use super::wire::WireError;
+use crate::files::{FileError, refuse_pointer};
 
 /// A parsed ONNX model. The weights stay in the mapped file(s).
 #[derive(Debug)]
@@ -16,6 +19,10 @@ pub struct Model {
     path: PathBuf,
     buffer: Buffer,
     externals: Vec<ExternalFile>,
+    /// The place in the file of every node; empty where they are in the order of the file.
+    places: Vec<usize>,
+    /// The node at every place of the file; empty likewise.
+    nodes_at: Vec<usize>,
     /// `ModelProto.ir_version`.
     pub ir_version: i64,
     /// Name of the exporter and its version, as it wrote them.
@@ -67,9 +74,10 @@ impl ExternalFile {
 pub struct Graph {
     /// Its name.
     pub name: String,
-    /// Nodes in file order, which ONNX requires to be topological.
+    /// Nodes in topological order: that of the file, as far as that is one.
     pub nodes: Vec<Node>,
-    /// Constants of the graph (initializers).
+    /// Constants of the graph (initializers); in the main graph of a model also the tensors of `Constant` nodes that may be
+    /// weights.
     pub initializers: Vec<Tensor>,
     /// Inputs; old exports list the initializers here as well.
     pub inputs: Vec<ValueInfo>,
@@ -257,7 +265,13 @@ impl Model {
             metadata: parsed.metadata,
             functions: parsed.functions,
             graph: parsed.graph,
+            places: Vec::new(),
+            nodes_at: Vec::new(),
         };
+        model.places = sort(&mut model.graph.nodes).unwrap_or_default();
+        model.nodes_at = vec![0; model.places.len()];
+        model.places.iter().enumerate().for_each(|(node, place)| model.nodes_at[*place] = node);
+        list_constants(&mut model.graph);
         model.resolve_external_lengths();
         model.check_sizes()?;
         Ok(model)
@@ -314,6 +328,16 @@ impl Model {
     /// Version of the default operator set; 0 where the file names none.
     pub fn opset(&self) -> i64 {
         self.opsets.get("").copied().unwrap_or(0)
+    }
+
+    /// The place of a node among those of the file.
+    pub(crate) fn place_in_file(&self, node: usize) -> usize {
+        self.places.get(node).copied().unwrap_or(node)
+    }
+
+    /// The node that stands at a place of the file.
+    pub(crate) fn node_at(&self, place: usize) -> usize {
+        self.nodes_at.get(place).copied().unwrap_or(place)
     }
 
     /// The little-endian elements of a tensor of this model. Empty for string tensors.
@@ -377,5 +401,7 @@ pub(super) fn map_file(path: &Path) -> Result<Mmap, OnnxError> {
     let open = |source| OnnxError::Open { path: path.into(), source };
     let file = crate::files::open(path).map_err(open)?;
     // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
-    unsafe { Mmap::map(&file) }.map_err(open)
+    let map = unsafe { Mmap::map(&file) }.map_err(open)?;
+    refuse_pointer(&map).map_err(FileError::new("read", path))?;
+    Ok(map)
 }

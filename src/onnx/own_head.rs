@@ -9,7 +9,7 @@ use super::linear::LinearFinder;
 use super::splice::with_input;
 use super::{DataType, Edit, Head, LinearLayer, Model, OnnxError, Topology};
 
-/// Gives head tensor number `tensor` an initializer of its own with these float32 values: every node of the head that
+/// Gives head tensor number `tensor` an initializer of its own with these values, in the type of the shared one: every node of the head that
 /// reads the shared one reads the new one instead. Returns the name of the new initializer.
 ///
 /// # Errors
@@ -56,7 +56,8 @@ pub fn own_tensor(
     if !found {
         return Err(fail(format!("no node of its head reads `{}`", wanted.initializer)));
     }
-    edit.add_initializer(&name, DataType::Float, dims, &bytes(values));
+    let data_type = model.graph.initializers[wanted.index].data_type;
+    edit.add_initializer(&name, data_type, dims, &bytes(model, &wanted.name, data_type, values)?);
     Ok(name)
 }
 
@@ -75,12 +76,24 @@ pub fn own_bias(edit: &mut Edit, model: &Model, linear: &LinearLayer, values: &[
     let name = free_name(model, &format!("{module}.bias"));
     let encoding = with_input(model, linear.node, 2, Some(&name));
     edit.rewrite_node(linear.node, Some(encoding.ok_or_else(|| fail("a node cannot be rewritten".into()))?));
-    edit.add_initializer(&name, DataType::Float, &[linear.out_features], &bytes(values));
+    let data_type = model.graph.initializers[linear.weight_index].data_type;
+    edit.add_initializer(&name, data_type, &[linear.out_features], &bytes(model, &name, data_type, values)?);
     Ok(name)
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// The values in the type of the tensor whose place they take: ONNX Runtime refuses operations on several types.
+fn bytes(model: &Model, name: &str, data_type: DataType, values: &[f32]) -> Result<Vec<u8>, OnnxError> {
+    let values = values.iter();
+    Ok(match data_type {
+        DataType::Float => values.flat_map(|value| value.to_le_bytes()).collect(),
+        DataType::Float16 => values.flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect(),
+        DataType::BFloat16 => values.flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect(),
+        DataType::Double => values.flat_map(|value| f64::from(*value).to_le_bytes()).collect(),
+        other => {
+            let reason = format!("`{name}` would be stored as {}, which holds no trained values", other.name());
+            return Err(OnnxError::Edit { path: model.path().into(), reason });
+        }
+    })
 }
 
 /// The name itself, or with an ending that makes it new.

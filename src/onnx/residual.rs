@@ -10,6 +10,8 @@
 
 use std::collections::HashSet;
 
+use super::inputs::{TokenInput, is_ids, token_input};
+use super::lacking::{input_behind, no_embeddings};
 use super::linear::LinearFinder;
 use super::{Model, Node, Topology, node_inputs};
 
@@ -58,13 +60,12 @@ pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &Line
         };
         let (Some(indices), Some(table)) = (indices, table) else { continue };
         let Some(rows) = table_rows(topology, finder, table) else { continue };
-        let Some(input) = graph_input(model, topology, indices) else { continue };
-        found.push((input == "input_ids", rows, index));
+        let Some((input, false)) = input_behind(topology, indices) else { continue };
+        found.push((is_ids(input), rows, index));
     }
     // Of equal tables the first is the one that the stream begins with.
     let best = found.into_iter().max_by_key(|(named, rows, index)| (*named, *rows, std::cmp::Reverse(*index)));
-    best.map(|(_, _, index)| index)
-        .ok_or_else(|| "no node looks up embeddings of an integer input such as `input_ids`".to_owned())
+    best.map(|(_, _, index)| index).ok_or_else(|| no_embeddings(model, topology, finder))
 }
 
 /// Rows of a constant matrix, quantized or not.
@@ -78,20 +79,6 @@ fn table_rows(topology: &Topology, finder: &LinearFinder, value: &str) -> Option
         [rows, _] => Some(*rows),
         _ => None,
     }
-}
-
-/// The graph input that a value is, behind operations that change type or shape only.
-fn graph_input<'g>(model: &'g Model, topology: &Topology<'g>, value: &'g str) -> Option<&'g str> {
-    const PASSING: [&str; 6] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
-    let mut value = value;
-    while let Some(node) = topology.producer_node(value) {
-        if !PASSING.contains(&node.op_type.as_str()) {
-            return None;
-        }
-        value = node.inputs.first()?;
-    }
-    let is_input = topology.initializer(value).is_none() && model.graph.inputs.iter().any(|input| input.name == value);
-    is_input.then_some(value)
 }
 
 /// Whether the node passes on shapes and no values.
@@ -217,7 +204,8 @@ impl<'a, 'g> Stream<'a, 'g> {
             node_inputs(node).into_iter().all(|input| {
                 let on_stream =
                     self.topology.producer(input).is_some_and(|maker| maker == from || inside.contains(&maker));
-                on_stream || self.is_constant(input)
+                // A factor that is zero at padding (XLM) leaves tokens as they are.
+                on_stream || self.is_constant(input) || (node.is("Mul") && self.is_mask(input))
             })
         };
         match nodes().all(|node| is_token_wise(node) && alone(node)) {
@@ -270,6 +258,11 @@ impl<'a, 'g> Stream<'a, 'g> {
                 Some(sizes) => sizes.iter().any(|size| *size > 1),
                 None => kernel().is_some_and(|dims| dims.iter().skip(2).any(|size| *size > 1)),
             }
+    }
+
+    /// Whether a value is the attention mask, in another type or shape.
+    fn is_mask(&self, value: &str) -> bool {
+        input_behind(self.topology, value).is_some_and(|(input, _)| token_input(input) == Some(TokenInput::Mask))
     }
 
     fn is_constant(&self, value: &str) -> bool {

@@ -49,7 +49,7 @@ fn node_fields(bytes: &[u8], graph: Range<usize>) -> Vec<Range<usize>> {
 /// appended. `None` where the model has no such node or input.
 pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Option<&str>) -> Option<Vec<u8>> {
     let bytes = model.file_bytes();
-    let field = graph_fields(bytes).into_iter().flat_map(|field| field.nodes).nth(node)?;
+    let field = graph_fields(bytes).into_iter().flat_map(|field| field.nodes).nth(model.place_in_file(node))?;
     let Ok(Some(Field { value: Value::Bytes(payload), .. })) = Reader::new(bytes, field).next_field() else {
         return None;
     };
@@ -82,7 +82,7 @@ pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Opt
 /// The encoding of a node with an integer attribute appended. The node must not have it yet.
 pub(crate) fn with_int_attribute(model: &Model, node: usize, name: &str, value: i64) -> Option<Vec<u8>> {
     let bytes = model.file_bytes();
-    let field = graph_fields(bytes).into_iter().flat_map(|field| field.nodes).nth(node)?;
+    let field = graph_fields(bytes).into_iter().flat_map(|field| field.nodes).nth(model.place_in_file(node))?;
     let Ok(Some(Field { value: Value::Bytes(payload), .. })) = Reader::new(bytes, field).next_field() else {
         return None;
     };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::residual::{ResidualStream, residual_stream, skip_sum};
-use super::{Model, OnnxError, Topology};
+use super::{DataType, Model, Node, OnnxError, Topology};
 
 /// The hidden states of a model, embeddings first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,18 +68,19 @@ impl HiddenStates {
         self.values.len().saturating_sub(1)
     }
 
-    /// For every hidden state all names of the same tensor: the output itself, and what it is an `Identity` of. An
-    /// exporter may name a tensor for the outside and let the next block read the inner one.
+    /// For every hidden state all names of the same tensor: the output itself, and what it is a copy of (`Identity`, or a
+    /// `Cast` from one float type to another). An exporter may name a tensor for the outside and let the next block read the
+    /// inner one, and a converter to half precision shows a float32 copy of a float16 state.
     pub(crate) fn aliases<'g>(&'g self, topology: &Topology<'g>) -> Vec<Vec<&'g str>> {
         self.values.iter().map(|value| aliases(topology, value)).collect()
     }
 }
 
-/// The names of a tensor: its own, those it is an `Identity` of, and other `Identity` copies of these.
+/// The names of a tensor: its own, those it is a copy of, and other copies of these.
 fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
     let mut root = value;
     let mut seen = HashSet::from([root]);
-    while let Some(node) = topology.producer_node(root).filter(|node| node.is("Identity"))
+    while let Some(node) = topology.producer_node(root).filter(|node| is_copy(node))
         && let Some(input) = node.inputs.first().filter(|input| seen.insert(input.as_str()))
     {
         root = input;
@@ -90,7 +91,7 @@ fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
     while next < found.len() {
         for &index in topology.consumers(found[next]) {
             let node = &topology.graph.nodes[index];
-            if let (true, Some(output)) = (node.is("Identity"), node.outputs.first())
+            if let (true, Some(output)) = (is_copy(node), node.outputs.first())
                 && listed.insert(output.as_str())
             {
                 found.push(output);
@@ -103,6 +104,12 @@ fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
         found.extend(node.outputs.iter().map(String::as_str).filter(|output| !output.is_empty() && *output != root));
     }
     found
+}
+
+/// Whether the node passes a float value on, possibly in another precision.
+fn is_copy(node: &Node) -> bool {
+    let to = || i32::try_from(node.int("to", 0)).map(DataType::from_code);
+    node.is("Identity") || (node.is("Cast") && to().is_ok_and(DataType::is_float))
 }
 
 /// The number in the name of a hidden-state output.

@@ -45,11 +45,11 @@ pub fn causality(
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
     let mut run = |row: &Encoding| -> Result<Option<_>, RuntimeError> {
-        let batch = padded(std::slice::from_ref(row), row.len(), padding);
+        let batch = padded(std::slice::from_ref(row), row.len(), padding, feeder.sizes())?;
         let feed = feeder.feed(&Tokens::from(&batch));
         let array = session.run(&feed.tensors(), &[output])?.remove(0);
         let array = array.into_dimensionality::<Ix3>().ok();
-        let of_tokens = array.filter(|array| array.shape()[1] == row.len());
+        let of_tokens = array.filter(|array| array.shape()[1] == batch.length);
         Ok(of_tokens.map(|array| array.index_axis(Axis(0), 0).slice(s![..row.len() - 1, ..]).to_owned()))
     };
     let mut difference = None;

@@ -30,15 +30,22 @@ pub fn compare_outputs(
     settings: &SessionSettings,
 ) -> Result<Comparison, RuntimeError> {
     let settings = SessionSettings { unoptimized: true, ..settings.clone() };
-    let (ids, mask) = tokens(vocabulary);
-    let type_ids = [0; ROWS * LENGTH];
-    let positions = Positions::FromZero;
-    let tokens = Tokens { rows: ROWS, length: LENGTH, ids: &ids, mask: &mask, type_ids: &type_ids, positions };
     let run = |path: &Path, outputs: Option<&[String]>| -> Result<(Vec<String>, Vec<ArrayD<f32>>), RuntimeError> {
         let mut session = Session::from_file(library, path, &settings)?;
         let floats = session.outputs().iter().filter(|output| output.data_type.is_some_and(DataType::is_float));
         let names = outputs.map_or_else(|| floats.map(|output| output.name.clone()).collect(), <[String]>::to_vec);
-        let feed = Feeder::new(session.inputs(), &[])?.feed(&tokens);
+        let feeder = Feeder::new(session.inputs(), &[])?;
+        let (rows, length) = (feeder.sizes().rows.unwrap_or(ROWS), feeder.sizes().length.unwrap_or(LENGTH));
+        let (ids, mask) = tokens(vocabulary, rows * length);
+        let type_ids = vec![0; rows * length];
+        let feed = feeder.feed(&Tokens {
+            rows,
+            length,
+            ids: &ids,
+            mask: &mask,
+            type_ids: &type_ids,
+            positions: Positions::FromZero,
+        });
         let arrays = session.run(&feed.tensors(), &names.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok((names, arrays))
     };
@@ -63,9 +70,9 @@ pub fn compare_outputs(
 const ROWS: usize = 2;
 const LENGTH: usize = 8;
 
-/// Two rows, the second with padding.
-fn tokens(vocabulary: usize) -> (Vec<i64>, Vec<i64>) {
-    let ids = (0..ROWS * LENGTH).map(|place| ((place * 7919 + 11) % vocabulary.max(1)) as i64).collect();
-    let mask = (0..ROWS * LENGTH).map(|place| i64::from(place < ROWS * LENGTH - 3)).collect();
+/// Rows of tokens, the last with padding.
+fn tokens(vocabulary: usize, places: usize) -> (Vec<i64>, Vec<i64>) {
+    let ids = (0..places).map(|place| ((place * 7919 + 11) % vocabulary.max(1)) as i64).collect();
+    let mask = (0..places).map(|place| i64::from(place + 3 < places)).collect();
     (ids, mask)
 }

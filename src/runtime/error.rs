@@ -134,6 +134,14 @@ pub enum RuntimeError {
         /// Positions of the model.
         positions: i64,
     },
+    /// The export takes rows of one length, and a row is longer.
+    #[error("a row has {length} tokens, and the export takes exactly {fixed}; set --max-length {fixed}")]
+    FixedLength {
+        /// Tokens of the row.
+        length: usize,
+        /// Tokens that the export takes.
+        fixed: usize,
+    },
     /// Memory ran out while running.
     #[error("ONNX Runtime ran out of memory ({reason}); use a smaller --batch-tokens or fewer --threads")]
     OutOfMemory {

@@ -2,9 +2,9 @@
 
 use half::f16;
 
-use super::{InputTensor, RuntimeError};
+use super::{FixedSizes, InputTensor, RuntimeError};
 use crate::dataset::{Batch, Positions};
-use crate::onnx::{DataType, Dimension, ValueInfo};
+use crate::onnx::{DataType, Dimension, TokenInput, ValueInfo, token_input};
 
 /// A batch of padded token rows, borrowed. All three slices are row-major `[rows, length]`.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ enum Content {
 #[derive(Debug, Clone)]
 pub struct Feeder {
     inputs: Vec<(ValueInfo, DataType, Content)>,
+    sizes: FixedSizes,
 }
 
 /// The inputs of one batch, in the types that the model declares.
@@ -68,6 +69,7 @@ impl Feeder {
     /// Looks at the inputs of a model; those named in `others` are filled by the caller.
     pub fn new(inputs: &[ValueInfo], others: &[&str]) -> Result<Self, RuntimeError> {
         let mut known = Vec::new();
+        let sizes = FixedSizes::of(inputs);
         for input in inputs.iter().filter(|input| !others.contains(&input.name.as_str())) {
             let data_type = input.data_type.unwrap_or(DataType::Other(0));
             let unknown =
@@ -84,12 +86,24 @@ impl Feeder {
             if !fits {
                 return Err(unknown());
             }
+            if content == Content::EmptyPast && input.shape.as_deref().unwrap_or_default().is_empty() {
+                return Err(RuntimeError::InputShape {
+                    name: input.name.clone(),
+                    shape: "unknown".into(),
+                    expected: "[batch, heads, past, width] with heads and width given",
+                });
+            }
             if matches!(content, Content::Ids | Content::Mask | Content::TypeIds | Content::Positions) {
-                check_axes(input)?;
+                check_axes(input, sizes)?;
             }
             known.push((input.clone(), data_type, content));
         }
-        Ok(Self { inputs: known })
+        Ok(Self { inputs: known, sizes })
+    }
+
+    /// The sizes of batches that the model fixes.
+    pub fn sizes(&self) -> FixedSizes {
+        self.sizes
     }
 
     /// Makes the inputs of a batch.
@@ -136,27 +150,35 @@ impl Feed {
 }
 
 fn content(name: &str) -> Option<Content> {
+    if let Some(input) = token_input(name) {
+        return Some(match input {
+            TokenInput::Ids => Content::Ids,
+            TokenInput::Mask => Content::Mask,
+            TokenInput::TypeIds => Content::TypeIds,
+            TokenInput::Positions => Content::Positions,
+        });
+    }
     match name {
-        "input_ids" => Some(Content::Ids),
-        "attention_mask" => Some(Content::Mask),
-        "token_type_ids" => Some(Content::TypeIds),
-        "position_ids" => Some(Content::Positions),
         "use_cache_branch" => Some(Content::NoCache),
         _ if name.starts_with("past_key_values.") || name.starts_with("past.") => Some(Content::EmptyPast),
         _ => None,
     }
 }
 
-/// Batch and sequence must be free: gelora chooses them.
-fn check_axes(input: &ValueInfo) -> Result<(), RuntimeError> {
-    let free = |d: &Dimension| !matches!(d, Dimension::Fixed(_));
+/// Batch and sequence; where the export fixes one of them, all inputs must fix it alike.
+fn check_axes(input: &ValueInfo, sizes: FixedSizes) -> Result<(), RuntimeError> {
+    let fits = |dimension: &Dimension, fixed: Option<usize>| match dimension {
+        Dimension::Fixed(size) => Some(*size) == fixed,
+        _ => true,
+    };
     match input.shape.as_deref() {
-        None => Ok(()),
-        Some([batch, sequence]) if free(batch) && free(sequence) => Ok(()),
+        // ONNX Runtime says of an input without a shape that it has no axes: any shape will do.
+        None | Some([]) => Ok(()),
+        Some([batch, sequence]) if fits(batch, sizes.rows) && fits(sequence, sizes.length) => Ok(()),
         Some(shape) => Err(RuntimeError::InputShape {
             name: input.name.clone(),
             shape: shape_text(shape),
-            expected: "[batch, sequence] with both axes free",
+            expected: "[batch, sequence], free or fixed alike in all inputs",
         }),
     }
 }

@@ -11,6 +11,7 @@ mod library;
 mod placement;
 mod self_check;
 mod session;
+mod sizes;
 pub(crate) mod subgraph;
 #[cfg(test)]
 mod tests;
@@ -25,3 +26,4 @@ pub use placement::Placement;
 pub use self_check::{Difference, SelfCheck, self_check};
 pub(crate) use self_check::{RowStates, check_rows, has_training_dropout, padded, precision_of, type_of};
 pub use session::{InputTensor, Session, SessionSettings};
+pub use sizes::{FixedSizes, filled_batch, part_of};

@@ -5,8 +5,9 @@ use std::path::Path;
 use ndarray::{Array2, Axis, Ix3, s};
 use serde::{Deserialize, Serialize};
 
+use super::sizes::widened;
 use super::subgraph::{Additions, subgraph, value};
-use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use super::{Feeder, FixedSizes, Library, RuntimeError, Session, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding, pad};
 use crate::onnx::{DataType, HiddenStates, Model, Topology};
 
@@ -63,8 +64,8 @@ pub fn self_check(
     let mut session = Session::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
-    check_rows(encodings, precision, |rows, length| {
-        let batch = padded(rows, length, padding);
+    let mut run = |rows: &[Encoding], length: usize| {
+        let batch = padded(rows, length, padding, feeder.sizes())?;
         let feed = feeder.feed(&Tokens::from(&batch));
         let arrays = session.run(&feed.tensors(), &wanted)?;
         let mut result: Vec<RowStates> = vec![Vec::with_capacity(wanted.len()); rows.len()];
@@ -76,7 +77,14 @@ pub fn self_check(
                 result.push(row.slice(s![..encoding.len(), ..]).to_owned());
             }
         }
-        Ok(result)
+        Ok::<_, RuntimeError>(result)
+    };
+    check_rows(encodings, precision, |rows, length| {
+        let mut states = Vec::with_capacity(rows.len());
+        for part in feeder.sizes().parts(rows) {
+            states.extend(run(part, length)?);
+        }
+        Ok(states)
     })
 }
 
@@ -142,21 +150,22 @@ fn prefix(row: &Encoding, length: usize) -> Encoding {
     Encoding { ids: row.ids[..length].to_vec(), type_ids: row.type_ids[..length].to_vec() }
 }
 
-/// Rows padded to a given length.
-pub(crate) fn padded(rows: &[Encoding], length: usize, padding: Padding) -> crate::dataset::Batch {
+/// Rows padded to a given length. Where the export fixes the length, a longer one than that of the rows means another filler:
+/// what stands at padding must not matter either.
+pub(crate) fn padded(
+    rows: &[Encoding],
+    length: usize,
+    padding: Padding,
+    sizes: FixedSizes,
+) -> Result<crate::dataset::Batch, RuntimeError> {
     let all: Vec<usize> = (0..rows.len()).collect();
-    let mut batch = pad(rows, &all, padding);
-    if length > batch.length {
-        let widen = |values: &[i64], fill: i64| -> Vec<i64> {
-            let rows = values.chunks(batch.length.max(1));
-            rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, length - batch.length))).collect()
-        };
-        let ids = widen(&batch.ids, i64::from(padding.id));
-        let mask = widen(&batch.mask, 0);
-        let type_ids = widen(&batch.type_ids, i64::from(padding.type_id));
-        batch = crate::dataset::Batch { length, ids, mask, type_ids, ..batch };
+    if sizes.length.is_none() {
+        return Ok(widened(pad(rows, &all, padding), length, padding));
     }
-    batch
+    let longest = rows.iter().map(Encoding::len).max().unwrap_or(0);
+    let other = rows.iter().flat_map(|row| row.ids.iter().copied()).find(|id| *id != padding.id);
+    let id = if length > longest { other.unwrap_or(padding.id) } else { padding.id };
+    sizes.batch(rows, &all, Padding { id, ..padding })
 }
 
 impl Difference {
@@ -191,12 +200,14 @@ pub(crate) fn type_of(model: &Model, name: &str) -> Option<DataType> {
     crate::onnx::element_type(model, &Topology::new(&model.graph), name)
 }
 
-/// Machine epsilon of the coarsest element type among the hidden states.
+/// Machine epsilon of the coarsest element type among the hidden states and what they are copies of.
 pub(crate) fn precision_of(model: &Model, states: &HiddenStates) -> f32 {
-    let epsilon = |name: &String| match type_of(model, name) {
+    let topology = Topology::new(&model.graph);
+    let names = states.aliases(&topology);
+    let epsilon = |name: &&str| match crate::onnx::element_type(model, &topology, name) {
         Some(DataType::Float16) => half::f16::EPSILON.to_f32(),
         Some(DataType::BFloat16) => half::bf16::EPSILON.to_f32(),
         _ => f32::EPSILON,
     };
-    states.values.iter().map(epsilon).fold(f32::EPSILON, f32::max)
+    names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max)
 }

@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, SessionInputValue};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 
 use super::error::one_line;
 use super::placement::Placement;
+use super::sizes::{FixedSizes, filled};
 use super::{Device, Library, RuntimeError};
-use crate::onnx::{DataType, Dimension, ValueInfo};
+use crate::onnx::{DataType, Dimension, Model, ValueInfo};
 
 /// How a session is made.
 #[derive(Debug, Clone, Default)]
@@ -106,9 +108,15 @@ impl Session {
         settings: &SessionSettings,
     ) -> Result<Self, RuntimeError> {
         let load = |error: ort::Error| RuntimeError::from_load(name, error.message());
-        let builder = builder(library, source, settings).map_err(load)?;
-        let inner = commit(builder, source).map_err(load)?;
-        Self::finish(inner, Device::Cpu, name)
+        let builder = || builder(library, source, settings);
+        let inner = match commit(builder().map_err(load)?, source) {
+            Err(error) if lies_elsewhere(&error) => {
+                let builder = with_linked_data(builder().map_err(load)?, source)?;
+                commit(builder, source)
+            }
+            committed => committed,
+        };
+        Self::finish(inner.map_err(load)?, Device::Cpu, name)
     }
 
     fn on_cuda(
@@ -132,7 +140,11 @@ impl Session {
             builder(library, source, settings).map_err(|error| RuntimeError::from_load(name, error.message()))?;
         let builder =
             builder.with_execution_providers([provider]).map_err(|error| unusable(one_line(error.message())))?;
-        let inner = commit(builder, source).map_err(|error| {
+        let inner = match commit(builder.clone(), source) {
+            Err(error) if lies_elsewhere(&error) => commit(with_linked_data(builder, source)?, source),
+            committed => committed,
+        };
+        let inner = inner.map_err(|error| {
             let message = error.message();
             let of_cuda = ["CUDA", "cuda", "CUBLAS", "CUDNN"].iter().any(|word| message.contains(word));
             if of_cuda { unusable(one_line(message)) } else { RuntimeError::from_load(name, message) }
@@ -212,9 +224,13 @@ impl Session {
         }
         let tokens = extent_of_tokens(inputs);
         let failed = |error: ort::Error| RuntimeError::from_run(error.message(), tokens);
+        let fill = self.rows_to_fill(inputs);
+        // An input of as many points as the model takes rows: its outputs have as many, and all of them count.
+        let points = |fill: &Fill| inputs.iter().any(|(_, tensor)| tensor.shape().first() == Some(&fill.wanted));
+        let cut = fill.filter(|fill| !points(fill));
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
-            values.push((Cow::Borrowed(*name), tensor.value().map_err(failed)?));
+            values.push((Cow::Borrowed(*name), tensor.value(fill).map_err(failed)?));
         }
         let mut selected = OutputSelector::no_default();
         for name in outputs {
@@ -223,11 +239,31 @@ impl Session {
         let options = RunOptions::new().map_err(failed)?.with_outputs(selected);
         let results = self.inner.run_with_options(values, &options).map_err(failed)?;
         for (index, name) in outputs.iter().enumerate() {
-            let (shape, values) = floats(&results[index], name)?;
-            take(index, &shape, &values);
+            let (mut shape, values) = floats(&results[index], name)?;
+            let mut values = &*values;
+            if let Some(Fill { rows, wanted }) = cut.filter(|fill| shape.first() == Some(&fill.wanted)) {
+                shape[0] = rows;
+                values = &values[..values.len() / wanted * rows];
+            }
+            take(index, &shape, values);
         }
         Ok(())
     }
+
+    /// Where the model takes batches of more rows than are given: how many are missing.
+    fn rows_to_fill(&self, inputs: &[(&str, InputTensor<'_>)]) -> Option<Fill> {
+        let wanted = FixedSizes::of(&self.inputs).rows?;
+        let (_, tokens) = inputs.iter().find(|(name, _)| crate::onnx::token_input(name).is_some())?;
+        let rows = tokens.shape().first().copied().filter(|rows| *rows > 0 && *rows < wanted)?;
+        Some(Fill { rows, wanted })
+    }
+}
+
+/// Copies of the last row that make a batch as large as the model takes it.
+#[derive(Debug, Clone, Copy)]
+struct Fill {
+    rows: usize,
+    wanted: usize,
 }
 
 fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -> ort::Result<SessionBuilder> {
@@ -255,6 +291,23 @@ fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -
     Ok(builder)
 }
 
+/// Whether ONNX Runtime refused external data for where a link leads: it takes a model from memory to lie in the folder it was
+/// given, and the cache of Hugging Face keeps all files elsewhere, under links.
+fn lies_elsewhere(error: &ort::Error) -> bool {
+    error.message().contains("escapes model directory")
+}
+
+/// Hands over the external data of a model from memory: read where the links lead.
+fn with_linked_data(builder: SessionBuilder, source: &Source<'_>) -> Result<SessionBuilder, RuntimeError> {
+    let Source::Bytes(bytes, folder) = source else { return Ok(builder) };
+    let model = Model::from_bytes(folder.join("model.onnx"), bytes.to_vec())?;
+    let load = |message: &str| RuntimeError::from_load(&format!("the model of {}", folder.display()), message);
+    model.external_files().iter().try_fold(builder, |builder, file| {
+        let data: Arc<[u8]> = Arc::from(file.bytes());
+        builder.with_external_initializer_file_in_memory(&file.location, data).map_err(|error| load(error.message()))
+    })
+}
+
 fn commit(mut builder: SessionBuilder, source: &Source<'_>) -> ort::Result<ort::session::Session> {
     match source {
         Source::File(path) => builder.commit_from_file(path),
@@ -274,7 +327,10 @@ impl InputTensor<'_> {
         }
     }
 
-    fn value(&self) -> ort::Result<SessionInputValue<'_>> {
+    fn value(&self, fill: Option<Fill>) -> ort::Result<SessionInputValue<'_>> {
+        if let Some(fill) = fill.filter(|fill| self.shape().first() == Some(&fill.rows)) {
+            return self.filled(fill);
+        }
         Ok(match *self {
             Self::I64 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
             Self::I32 { shape, data } => TensorRef::from_array_view((shape, data))?.into(),
@@ -285,9 +341,24 @@ impl InputTensor<'_> {
     }
 }
 
+impl InputTensor<'_> {
+    /// With copies of the last row behind it.
+    fn filled(&self, Fill { rows, wanted }: Fill) -> ort::Result<SessionInputValue<'static>> {
+        let mut shape = self.shape().to_vec();
+        shape[0] = wanted;
+        Ok(match *self {
+            Self::I64 { data, .. } => Tensor::from_array((shape, filled(data, rows, wanted)))?.into(),
+            Self::I32 { data, .. } => Tensor::from_array((shape, filled(data, rows, wanted)))?.into(),
+            Self::F32 { data, .. } => Tensor::from_array((shape, filled(data, rows, wanted)))?.into(),
+            Self::F16 { data, .. } => Tensor::from_array((shape, filled(data, rows, wanted)))?.into(),
+            Self::Bool { data, .. } => Tensor::from_array((shape, filled(data, rows, wanted)))?.into(),
+        })
+    }
+}
+
 /// The largest token id and the length of the rows, to explain an index that lies outside a table.
 fn extent_of_tokens(inputs: &[(&str, InputTensor<'_>)]) -> Option<(i64, usize)> {
-    let (_, tensor) = inputs.iter().find(|(name, _)| *name == "input_ids")?;
+    let (_, tensor) = inputs.iter().find(|(name, _)| crate::onnx::is_ids(name))?;
     let largest = match tensor {
         InputTensor::I64 { data, .. } => data.iter().copied().max(),
         InputTensor::I32 { data, .. } => data.iter().copied().max().map(i64::from),

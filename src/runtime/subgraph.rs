@@ -35,7 +35,7 @@ pub fn subgraph(model: &Model, wanted: &[&str], additions: &Additions) -> Result
                 let mut inner = Reader::new(buffer, range);
                 while let Some(field) = inner.next_field().map_err(malformed)? {
                     if let Value::Bytes(range) = field.value
-                        && kept.keeps(&model.graph, field.number, &mut at)
+                        && kept.keeps(model, field.number, &mut at)
                     {
                         // Messages concatenate: every part of the graph may stand in a graph message of its own.
                         writer.message(GRAPH, |graph| drop_result(graph.bytes(field.number, &buffer[range])));
@@ -87,14 +87,15 @@ impl<'g> Kept<'g> {
     }
 
     /// Whether the next part of the graph, of this field number, is kept.
-    fn keeps(&self, graph: &Graph, number: u32, at: &mut Position) -> bool {
+    fn keeps(&self, model: &Model, number: u32, at: &mut Position) -> bool {
+        let graph = &model.graph;
         let next = |counter: &mut usize| {
             *counter += 1;
             *counter - 1
         };
         let used = |name: Option<&String>| name.is_some_and(|name| self.values.contains(name.as_str()));
         match number {
-            1 => self.nodes.contains(&next(&mut at.nodes)),
+            1 => self.nodes.contains(&model.node_at(next(&mut at.nodes))),
             5 => used(graph.initializers.get(next(&mut at.initializers)).map(|tensor| &tensor.name)),
             11 => used(graph.inputs.get(next(&mut at.inputs)).map(|input| &input.name)),
             12 => false,

@@ -218,7 +218,11 @@ fn inputs_that_cannot_be_filled_are_named() {
     assert!(error.to_string().contains("`pixel_values` (float32)"), "{error}");
     let error = Feeder::new(&[input("input_ids", DataType::Float, &axes)], &[]).unwrap_err();
     assert!(error.to_string().contains("`input_ids` (float32)"), "{error}");
-    let fixed = [Dimension::Fixed(1), free("sequence")];
-    let error = Feeder::new(&[input("input_ids", DataType::Int64, &fixed)], &[]).unwrap_err();
-    assert!(error.to_string().contains("[1, sequence]"), "{error}");
+    let fixed = |rows| [Dimension::Fixed(rows), free("sequence")];
+    let both = [input("input_ids", DataType::Int64, &fixed(1)), input("attention_mask", DataType::Int64, &fixed(2))];
+    let error = Feeder::new(&both, &[]).unwrap_err();
+    assert!(error.to_string().contains("[2, sequence]"), "{error}");
+    let three = [free("batch"), free("choices"), free("sequence")];
+    let error = Feeder::new(&[input("input_ids", DataType::Int64, &three)], &[]).unwrap_err();
+    assert!(error.to_string().contains("[batch, choices, sequence]"), "{error}");
 }

@@ -48,14 +48,15 @@ impl NewHead {
     }
 
     /// Logits `[rows, outputs]` from the last hidden state `[rows, length, hidden]` and the attention mask
-    /// `[rows, length]`.
+    /// `[rows, length]`. Computed in float32, as the head that is appended to an export.
     pub fn logits(&self, hidden: &Tensor, mask: &Tensor) -> Result<Tensor, TrainError> {
+        let hidden = hidden.f_to_kind(Kind::Float)?;
         let pooled = match self.pooling {
             HeadPooling::First => hidden.f_select(1, 0)?,
             HeadPooling::Mean => {
                 let weights = mask.f_to_kind(hidden.f_kind()?)?;
                 let weights = weights.f_div(&weights.f_sum_dim_intlist([1i64].as_slice(), true, None)?)?;
-                weights.f_unsqueeze(1)?.f_matmul(hidden)?.f_squeeze_dim(1)?
+                weights.f_unsqueeze(1)?.f_matmul(&hidden)?.f_squeeze_dim(1)?
             }
             HeadPooling::Last => {
                 let (rows, _, width) = hidden.size3()?;

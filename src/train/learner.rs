@@ -12,10 +12,10 @@ use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use super::settings::TrainSettings;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Batch, Encoding, Objective, Padding, pad};
+use crate::dataset::{Batch, Encoding, Objective, Padding};
 use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
-use crate::runtime::{Feeder, InputTensor, Tokens};
+use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
 
 /// What a parameter becomes in the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl Body {
     }
 
     fn hidden_width(&self, encodings: &[Encoding]) -> Result<usize, TrainError> {
-        let size = self.run(&pad(encodings, &[0], self.padding))?.size();
+        let size = self.run(&self.batch(encodings, &[0])?)?.size();
         match size.as_slice() {
             &[_, _, width] => Ok(width as usize),
             _ => Err(TrainError::Shape {
@@ -271,7 +271,7 @@ impl Body {
     }
 
     fn logits_in_order(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = pad(encodings, rows, self.padding);
+        let batch = self.batch(encodings, rows)?;
         let value = self.run(&batch)?;
         let logits = match &self.head {
             None => value,
@@ -293,7 +293,7 @@ impl Body {
 
     /// Logits of a language model, `[rows, tokens, vocabulary]`, in the order of the rows.
     fn token_logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = pad(encodings, rows, self.padding);
+        let batch = self.batch(encodings, rows)?;
         let logits = self.run(&batch)?;
         match *logits.size().as_slice() {
             [count, length, _] if (count, length) == (rows.len() as i64, batch.length as i64) => Ok(logits),
@@ -305,7 +305,24 @@ impl Body {
         }
     }
 
+    /// Rows side by side, in the length that the export takes.
+    fn batch(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Batch, TrainError> {
+        Ok(self.feeder.sizes().batch(encodings, rows, self.padding)?)
+    }
+
+    /// The output for every row, in as many batches as the export needs.
     fn run(&self, batch: &Batch) -> Result<Tensor, TrainError> {
+        let Some(most) = self.feeder.sizes().rows else { return self.run_once(batch) };
+        let mut parts = Vec::new();
+        for start in (0..batch.rows.len()).step_by(most.max(1)) {
+            let part = part_of(batch, start..batch.rows.len().min(start + most));
+            let output = self.run_once(&filled_batch(&part, most))?;
+            parts.push(output.f_narrow(0, 0, part.rows.len() as i64)?);
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    fn run_once(&self, batch: &Batch) -> Result<Tensor, TrainError> {
         let feed = self.feeder.feed(&Tokens::from(batch));
         let mut inputs = Vec::new();
         for (name, tensor) in feed.tensors() {

@@ -56,7 +56,7 @@ fn exports_of_many_families_are_understood() {
     assert!(wrong.is_empty(), "computed, but not rightly:\n{}", wrong.join("\n"));
 }
 
-/// Makes the fixtures of a family (once per version of the script) and examines them.
+/// Makes the fixtures of a family (once per version of the script, and for these forms) and examines them.
 fn family_outcomes(library: &Library, root: &Path, family: &str, forms: &[String]) -> Vec<(String, Outcome)> {
     let script = repository("scripts/make_fixtures.py");
     // Made of these forms only, the family is made again for others.

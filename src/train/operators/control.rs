@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    Building, Built, Call, Kernel, OpError, Outputs, because, find, full_name, load_attribute, scalar, scalar_int,
+    Building, Built, Call, Kernel, OpError, Outputs, because, build, find, full_name, load_attribute, scalar,
+    scalar_int,
 };
 use crate::onnx::{Attribute, Graph, Node, ValueInfo, node_inputs};
 
@@ -84,7 +85,7 @@ impl Body {
             let Some(operator) = find(&node.domain, &node.op_type) else {
                 return because(format!("{label} inside of it is an operator that cannot be trained here"));
             };
-            let kernel = (operator.build)(&Building { node, opset })
+            let kernel = build(operator, &Building { node, opset })
                 .map_err(|error| OpError::Because(format!("{label} inside of it: {error}")))?;
             let (inputs, outputs) = (node.inputs.clone(), node.outputs.clone());
             Ok(Step { kernel, host: operator.host, inputs, outputs, label })

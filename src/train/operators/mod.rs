@@ -14,12 +14,14 @@ mod index;
 mod layout;
 mod matrix;
 mod normalize;
+mod promotion;
 mod reduce;
 mod tokens;
 
 use tch::{Device, Kind, TchError, Tensor};
 
 pub(crate) use control::{captured_names, graph as subgraph, lift};
+pub(crate) use promotion::build;
 
 use super::error::first_line;
 use crate::onnx::{DataType, Node, TensorData};
@@ -149,8 +151,8 @@ impl Building<'_> {
 pub(crate) struct Operator {
     domain: &'static str,
     name: &'static str,
-    /// Makes the kernel of a node.
-    pub build: fn(&Building<'_>) -> Built,
+    /// Makes the kernel of a node for inputs of the types that the specification asks for; see [`build`].
+    make: fn(&Building<'_>) -> Built,
     /// Inputs that are read as numbers on the host: shapes, axes, bounds. The shape of the output depends on their values.
     pub host: &'static [usize],
     /// What decides the output.
@@ -173,11 +175,11 @@ pub(crate) enum Nature {
 }
 
 const fn values(domain: &'static str, name: &'static str, build: fn(&Building<'_>) -> Built) -> Operator {
-    Operator { domain, name, build, host: &[], nature: Nature::Values }
+    Operator { domain, name, make: build, host: &[], nature: Nature::Values }
 }
 
 const fn hosted(name: &'static str, build: fn(&Building<'_>) -> Built, host: &'static [usize]) -> Operator {
-    Operator { domain: "", name, build, host, nature: Nature::Values }
+    Operator { domain: "", name, make: build, host, nature: Nature::Values }
 }
 
 const fn op(name: &'static str, build: fn(&Building<'_>) -> Built) -> Operator {
@@ -185,7 +187,7 @@ const fn op(name: &'static str, build: fn(&Building<'_>) -> Built) -> Operator {
 }
 
 const fn natured(name: &'static str, build: fn(&Building<'_>) -> Built, nature: Nature) -> Operator {
-    Operator { domain: "", name, build, host: &[], nature }
+    Operator { domain: "", name, make: build, host: &[], nature }
 }
 
 /// Domain of the operations that fusion makes.

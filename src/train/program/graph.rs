@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use tch::{Device, Kind, Tensor};
 
 use super::super::error::{TrainError, out_of_memory};
-use super::super::operators::{Building, Call, OpError, find, full_name, kind_of, lift, load, load_attribute, scalar};
+use super::super::operators::{
+    Building, Call, OpError, build, find, full_name, kind_of, lift, load, load_attribute, scalar,
+};
 use super::inline::{branch, without_functions};
 use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
 
@@ -28,6 +30,9 @@ impl Source {
     pub fn read(model: &Model) -> Result<Self, TrainError> {
         let graph = &model.graph;
         let mut nodes = without_functions(model)?;
+        let listed: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
+        nodes
+            .retain(|node| !node.is("Constant") || node.outputs.iter().any(|output| !listed.contains(output.as_str())));
         nodes.iter_mut().for_each(lift);
         let used: HashSet<&str> =
             nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
@@ -45,8 +50,7 @@ impl Source {
                 constants.insert(tensor.name.clone(), loaded);
             }
         }
-        let initializers: HashSet<&str> = graph.initializers.iter().map(|t| t.name.as_str()).collect();
-        let inputs = graph.inputs.iter().filter(|i| !initializers.contains(i.name.as_str()));
+        let inputs = graph.inputs.iter().filter(|i| !listed.contains(i.name.as_str()));
         let input_types: Vec<ValueInfo> = inputs.cloned().collect();
         Ok(Source {
             nodes: nodes.iter().map(|node| with_own_bytes(node, model)).collect::<Result<_, _>>()?,
@@ -56,6 +60,20 @@ impl Source {
             outputs: graph.outputs.iter().map(|o| o.name.clone()).collect(),
             constants,
         })
+    }
+}
+
+impl Source {
+    /// How far two ways to compute the same output may be from each other where its largest value is this: what rounding in the
+    /// coarsest type of the weights explains.
+    pub fn rounding(&self, largest: f64) -> f64 {
+        let has = |kind: Kind| self.constants.values().any(|tensor| tensor.kind() == kind);
+        let half = |epsilon: f32| 16.0 * f64::from(epsilon) * largest.max(0.1);
+        match () {
+            () if has(Kind::BFloat16) => half(half::bf16::EPSILON.to_f32()),
+            () if has(Kind::Half) => half(half::f16::EPSILON.to_f32()),
+            () => 1e-3 * largest.max(1.0),
+        }
     }
 }
 
@@ -226,7 +244,7 @@ impl<'s> Graph<'s> {
                 .collect();
             let (Some(inputs), Some(operator)) = (inputs, find(&node.domain, &node.op_type)) else { continue };
             let building = Building { node, opset: self.opset() };
-            let outputs = (operator.build)(&building)
+            let outputs = build(operator, &building)
                 .and_then(|kernel| tch::no_grad(|| kernel(&Call { inputs: &inputs, training: false })))
                 .map_err(|error| node_error(node, &error))?;
             let names: Vec<String> = node.outputs.clone();

@@ -22,12 +22,11 @@ use self::execute::{Run, ShapeCache};
 use self::fusion::fuse;
 use self::graph::{Graph, Source, is_float, on_device};
 use self::linear::{Adapter, Linears, fuse_linear};
-use self::packing::MASK;
 use self::probe::probe;
 use self::schedule::{Context, Schedule, compile};
 use super::error::TrainError;
 use super::lora::AdapterSpec;
-use crate::onnx::{DataType, Model};
+use crate::onnx::{DataType, Model, mask_input};
 
 /// How linear layers are computed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -196,6 +195,10 @@ impl Program {
         let Some(weight) = self.source.constants.get(name) else {
             return problem("the graph has no such weight; make the plan for this export".into());
         };
+        if !is_float(weight) {
+            let reason = "it is quantized to integers; train the floating-point export that it was made of";
+            return problem(reason.into());
+        }
         let (Ok((rank, inner)), Ok((outer, columns)), Ok((first, second))) =
             (spec.a.size2(), spec.b.size2(), weight.size2())
         else {
@@ -323,8 +326,10 @@ impl Program {
     /// On the first batch with padding: the outputs with and without packing must agree, else packing is given up.
     fn verify_packing(&self, compiled: &mut Compiled, inputs: &[(&str, Tensor)]) -> Result<(), TrainError> {
         let Some(mut plain) = compiled.plain.take() else { return Ok(()) };
-        let is_padded = match inputs.iter().find(|(name, _)| *name == MASK) {
-            Some((_, mask)) => !mask.f_to_kind(Kind::Bool)?.f_all()?.f_to_device(Device::Cpu)?.f_is_nonzero()?,
+        let mask = mask_input(&self.source.input_types);
+        let mask = mask.and_then(|mask| inputs.iter().find(|(name, _)| *name == mask)).map(|(_, mask)| mask);
+        let is_padded = match mask {
+            Some(mask) => !mask.f_to_kind(Kind::Bool)?.f_all()?.f_to_device(Device::Cpu)?.f_is_nonzero()?,
             None => false,
         };
         if !is_padded {
@@ -335,15 +340,14 @@ impl Program {
         let expected = self.execute(&mut plain, inputs, false)?;
         let found = self.execute(compiled, inputs, false)?;
         let mut same = true;
-        let mask =
-            inputs.iter().find(|(name, _)| *name == MASK).map(|(_, mask)| mask).filter(|_| self.options.padding_unused);
+        let mask = mask.filter(|_| self.options.padding_unused);
         for (found, expected) in found.iter().zip(&expected) {
             same &= match mask {
                 Some(mask) if expected.size().starts_with(&mask.size()) => {
                     let real = |t: &Tensor| t.f_index(&[Some(mask.f_to_device(self.device)?.f_to_kind(Kind::Bool)?)]);
-                    agree(&real(found)?, &real(expected)?)?
+                    agree(&real(found)?, &real(expected)?, &self.source)?
                 }
-                _ => agree(found, expected)?,
+                _ => agree(found, expected, &self.source)?,
             };
         }
         if !same {
@@ -436,8 +440,8 @@ impl Program {
     }
 }
 
-/// Whether two outputs are equal up to the rounding of float32.
-fn agree(found: &Tensor, expected: &Tensor) -> Result<bool, TrainError> {
+/// Whether two outputs are equal up to the rounding of what computed them.
+fn agree(found: &Tensor, expected: &Tensor, source: &Source) -> Result<bool, TrainError> {
     if found.size() != expected.size() {
         return Ok(false);
     }
@@ -446,5 +450,5 @@ fn agree(found: &Tensor, expected: &Tensor) -> Result<bool, TrainError> {
     }
     let difference = found.f_sub(expected)?.f_abs()?.f_max()?.f_double_value(&[])?;
     let largest = expected.f_abs()?.f_max()?.f_double_value(&[])?;
-    Ok(difference <= 1e-3 * largest.max(1.0))
+    Ok(difference <= source.rounding(largest))
 }

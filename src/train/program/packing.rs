@@ -11,10 +11,7 @@ use super::super::operators::FUSED;
 use super::graph::Graph;
 use super::linear::LINEAR;
 use super::probe::{Dim, Shapes};
-use crate::onnx::{Node, ValueInfo};
-
-/// The input that tells tokens from padding.
-pub(super) const MASK: &str = "attention_mask";
+use crate::onnx::{Node, ValueInfo, mask_input};
 
 /// The fused attention, and how many inputs it has: Q, K, V and the mask that is added to the scores.
 const ATTENTION: &str = "Attention";
@@ -30,12 +27,15 @@ pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes,
     let shows_padding =
         |name: &String| shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]));
     // An output with a place for every token would show zeros where the export computes something.
-    let is_mask = |i: &ValueInfo| i.name == MASK && i.shape.as_ref().is_some_and(|shape| shape.len() == 2);
-    if !inputs.iter().any(is_mask) || (!padding_unused && graph.wanted.iter().any(shows_padding)) {
+    let is_matrix =
+        |name: &&str| inputs.iter().any(|i| i.name == **name && i.shape.as_ref().is_some_and(|shape| shape.len() == 2));
+    let Some(mask) = mask_input(inputs).filter(is_matrix) else { return false };
+    if !padding_unused && graph.wanted.iter().any(shows_padding) {
         return false;
     }
-    let mut packer = Packer { nodes: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
-    packer.add("RealTokens", vec![MASK.into()], TOKENS.into());
+    let mut packer =
+        Packer { mask: mask.to_owned(), nodes: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
+    packer.add("RealTokens", vec![mask.to_owned()], TOKENS.into());
     for node in &graph.nodes {
         packer.node(graph, node, &is_token_wise);
     }
@@ -49,6 +49,8 @@ pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes,
 }
 
 struct Packer {
+    /// The input that tells tokens from padding.
+    mask: String,
     nodes: Vec<Node>,
     /// Name of the packed form of a value.
     packed: HashMap<String, String>,
@@ -83,7 +85,7 @@ impl Packer {
             if node.domain == FUSED && node.op_type == ATTENTION {
                 // With the mask it can leave out what is padding.
                 node.inputs.resize(ATTENTION_INPUTS, String::new());
-                node.inputs.push(MASK.into());
+                node.inputs.push(self.mask.clone());
             }
         }
         self.nodes.push(node);
@@ -102,7 +104,7 @@ impl Packer {
     /// Makes a packed value available under its own name.
     fn unpack(&mut self, name: &str) {
         if self.unpacked.get(name) == Some(&false) {
-            self.add("Unpack", vec![packed_name(name), TOKENS.into(), MASK.into()], name.to_owned());
+            self.add("Unpack", vec![packed_name(name), TOKENS.into(), self.mask.clone()], name.to_owned());
             self.unpacked.insert(name.to_owned(), true);
         }
     }

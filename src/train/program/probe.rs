@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::super::operators::{Building, Call, FUSED, OpError, because, find, kind_of};
+use super::super::operators::{Building, Call, FUSED, OpError, because, build, find, kind_of};
 use super::graph::Graph;
 use super::linear::LINEAR;
-use crate::onnx::{DataType, Dimension, Node, ValueInfo};
+use crate::onnx::{DataType, Dimension, Node, TokenInput, ValueInfo, token_input};
 
 /// One dimension of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ fn run(
         let kind = kind_of(input.data_type.unwrap_or(DataType::Int64))?;
         let options = (kind, Device::Cpu);
         // Zeros are valid token ids, types and positions; the mask must let tokens through.
-        let is_mask = input.name == super::packing::MASK;
+        let is_mask = token_input(&input.name) == Some(TokenInput::Mask);
         let tensor = if is_mask { Tensor::f_ones(&shape, options)? } else { Tensor::f_zeros(&shape, options)? };
         values.insert(&input.name, tensor);
     }
@@ -101,16 +101,17 @@ fn execute(graph: &Graph<'_>, node: &Node, values: &HashMap<&str, Tensor>) -> Re
     if node.domain == FUSED && node.op_type == LINEAR {
         // Only the shape counts.
         let weight = value(&node.string("weight").unwrap_or_default().to_owned())?.size();
-        let mut shape = value(&node.inputs[0])?.size();
+        let input = value(&node.inputs[0])?;
+        let mut shape = input.size();
         let width = weight.get(if node.int("out_in", 0) != 0 { 0 } else { 1 }).copied();
         if let (Some(last), Some(width)) = (shape.last_mut(), width) {
             *last = width;
         }
-        return Ok(vec![Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu))?]);
+        return Ok(vec![Tensor::f_zeros(&shape, (input.f_kind()?, Device::Cpu))?]);
     }
     let Some(operator) = find(&node.domain, &node.op_type) else { return because("an unknown operator") };
     let inputs = node.inputs.iter().map(|name| if name.is_empty() { Ok(None) } else { value(name).map(Some) });
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-    let kernel = (operator.build)(&Building { node, opset: graph.opset() })?;
+    let kernel = build(operator, &Building { node, opset: graph.opset() })?;
     kernel(&Call { inputs: &inputs, training: false })
 }

@@ -6,10 +6,10 @@ use std::collections::{HashMap, HashSet};
 use tch::{Device, Tensor};
 
 use super::super::error::TrainError;
-use super::super::operators::{Building, FUSED, Kernel, Nature, find, full_name};
+use super::super::operators::{Building, FUSED, Kernel, Nature, build, find, full_name};
 use super::graph::{Graph, node_error, on_device};
 use super::linear::{Adapter, LINEAR, Linears};
-use crate::onnx::Node;
+use crate::onnx::{Node, is_quantized};
 
 /// Where a step finds an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Compiler<'_> {
         }
         let Some(operator) = find(&node.domain, &node.op_type) else { return Err(unsupported(node)) };
         let building = Building { node, opset: self.graph.opset() };
-        let kernel = (operator.build)(&building).map_err(|error| node_error(node, &error))?;
+        let kernel = build(operator, &building).map_err(|error| node_error(node, &error))?;
         Ok((kernel, operator.host, operator.nature))
     }
 
@@ -306,12 +306,8 @@ fn turns(steps: &[Step], order: &[usize], outputs: &[Place]) -> Vec<Turn> {
 }
 
 fn unsupported(node: &Node) -> TrainError {
-    const QUANTIZED: [&str; 5] =
-        ["DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul", "QuantizeLinear"];
     let cure = match node.domain.as_str() {
-        _ if QUANTIZED.contains(&node.op_type.as_str()) => {
-            "the export is quantized: train the floating-point export that it was made of"
-        }
+        _ if is_quantized(node) => "the export is quantized: train the floating-point export that it was made of",
         "com.microsoft" => "train from the export as it was before ONNX Runtime's optimizer",
         "" => "export the model with another opset or attention implementation (`eager`), or report the operator",
         _ => "export the model without custom operators",

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::support::{reseed, uniform};
 use crate::onnx::{Attribute, DataType, Graph, Node, ValueInfo};
-use crate::train::operators::{Building, Call, FUSED, Kernel, find, lift};
+use crate::train::operators::{Building, Call, FUSED, Kernel, build, find, lift};
 use crate::train::supported_operators;
 
 const STEP: f64 = 1e-6;
@@ -134,7 +134,7 @@ impl Checked {
         let name = format!("{op_type} {:?}", node.attributes);
         let operator = find(domain, op_type).unwrap_or_else(|| panic!("{op_type} is unknown"));
         let kernel: Kernel =
-            (operator.build)(&Building { node: &node, opset: 23 }).unwrap_or_else(|e| panic!("{name}: {e}"));
+            build(operator, &Building { node: &node, opset: 23 }).unwrap_or_else(|e| panic!("{name}: {e}"));
         let leaves: Vec<Tensor> = inputs
             .iter()
             .filter_map(|input| if let Leaf(tensor) = input { Some(tensor.shallow_clone()) } else { None })

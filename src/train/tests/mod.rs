@@ -1,6 +1,7 @@
 //! Tests of training at its edge. Expected numbers come from PyTorch 2.11 and transformers 5.23, computed once.
 
 pub(crate) mod gradients;
+mod mixed;
 mod numbers;
 mod order;
 mod reference;

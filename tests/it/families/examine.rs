@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use gelora::checkpoint::{ModelFolder, Parts, folded_products, match_weights, structure as structure_of};
+use gelora::checkpoint::{
+    ModelFolder, Parts, folded_products, match_head, match_weights, structure as structure_of, with_own_head,
+};
 use gelora::dataset::Positions;
 use gelora::merge::merge;
-use gelora::onnx::{HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, linear_layers};
+use gelora::onnx::{
+    HeadTensor, HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, head, linear_layers,
+};
 use gelora::progress::Silent;
 use gelora::rank::{BlockToAdapt, Layers, ModuleToAdapt};
 use gelora::runtime::{Device, Feeder, Library, Session, SessionSettings, Tokens};
@@ -45,7 +49,7 @@ impl Fixture {
 
     fn tolerance(&self) -> f64 {
         match self.form() {
-            "float16" | "bfloat16" => HALF,
+            "float16" | "float16-base" | "float16-inside" | "bfloat16" => HALF,
             "int8" => INTEGER,
             _ => FLOAT32,
         }
@@ -170,7 +174,7 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
         // The check that training begins with.
         trains: match folded {
             Some(folded) => refused(&folded),
-            None => Verdict::of(trains(&model, &blocks, &reference, tolerance), tolerance),
+            None => Verdict::of(trains(fixture, &model, &blocks, &reference, tolerance), tolerance),
         },
         merges,
         tolerance,
@@ -277,10 +281,18 @@ fn states_differ(
     Ok(largest)
 }
 
-/// Largest relative difference of the libtorch program from ONNX Runtime's outputs, and of gradients from PEFT's.
-fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, tolerance: f64) -> Result<f64, Verdict> {
+/// Largest relative difference of the libtorch program from ONNX Runtime's outputs, and of gradients from PEFT's: those of the
+/// adapters, and of the head that is trained with them.
+fn trains(
+    fixture: &Fixture,
+    model: &Model,
+    blocks: &[BlockToAdapt],
+    reference: &Reference,
+    tolerance: f64,
+) -> Result<f64, Verdict> {
     let device = tch::Device::Cpu;
-    let mut program = Program::new(model, device, ProgramOptions::default()).map_err(|error| refused(&error))?;
+    let (trained, head) = trained_head(fixture)?;
+    let mut program = Program::new(&trained, device, ProgramOptions::default()).map_err(|error| refused(&error))?;
     let mut largest = 0f64;
     // Where ONNX Runtime has no kernels the reference is transformers in float32, and twice what half precision loses there,
     // or in the ONNX project's interpreter, is allowed.
@@ -306,6 +318,8 @@ fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, toleran
         b: reference.tensors[&format!("value.{}.lora_B.weight", module.module)].shallow_clone(),
     });
     program.attach(adapters.collect()).map_err(|error| refused(&error))?;
+    let whole: Vec<&str> = head.iter().map(|tensor| tensor.initializer.as_str()).collect();
+    program.train_whole(&whole).map_err(|error| refused(&error))?;
     let output = if model.graph.outputs.iter().any(|o| o.name == "logits") { "logits" } else { "last_hidden_state" };
     let answers = program.run(&given(model, reference, "0"), &[output]).map_err(|error| refused(&error))?.remove(0);
     let answers = answers.to_kind(Kind::Float);
@@ -324,8 +338,16 @@ fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, toleran
     chosen.cross_entropy_for_logits(&reference.tensors["labels"]).backward();
     for trainable in program.trainables() {
         let factor = if trainable.kind == TrainableKind::LoraA { "A" } else { "B" };
-        let name = format!("gradient.{}.lora_{factor}.weight", modules[trainable.name.as_str()].module);
-        let gradient = trainable.tensor.grad();
+        let mut gradient = trainable.tensor.grad();
+        let name = match head.iter().find(|tensor| tensor.initializer == trainable.name) {
+            Some(tensor) if trainable.kind == TrainableKind::Whole => {
+                if tensor.transposed && gradient.defined() {
+                    gradient = gradient.transpose(0, 1);
+                }
+                format!("gradient.{}", tensor.name)
+            }
+            _ => format!("gradient.{}.lora_{factor}.weight", modules[trainable.name.as_str()].module),
+        };
         if !gradient.defined() {
             return Err(Verdict::Wrong(format!("{name}: there is none")));
         }
@@ -338,6 +360,27 @@ fn trains(model: &Model, blocks: &[BlockToAdapt], reference: &Reference, toleran
         }
     }
     Ok(largest)
+}
+
+/// The export as it is trained, with a place of its own for every tensor of the head, and these tensors under the names of the
+/// checkpoint.
+fn trained_head(fixture: &Fixture) -> Result<(Model, Vec<HeadTensor>), Verdict> {
+    let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
+    let model = Model::open(&folder.onnx).map_err(|error| refused(&error))?;
+    let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
+    let checkpoint = folder.checkpoint.expect("the script wrote one");
+    let model = with_own_head(model, &states, &checkpoint).map_err(|error| refused(&error))?;
+    let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
+    let Some(head) = head(&model, &states).map_err(|error| refused(&error))? else { return Ok((model, Vec::new())) };
+    let matches = match_head(&model, &checkpoint, &head).map_err(|error| refused(&error))?;
+    let mut tensors = head.tensors;
+    for (tensor, found) in tensors.iter_mut().zip(matches) {
+        let Some(found) = found else {
+            return Err(Verdict::Wrong(format!("`{}` of the head is no tensor of the checkpoint", tensor.name)));
+        };
+        (tensor.name, tensor.transposed) = (found.tensor, found.transposed);
+    }
+    Ok((model, tensors))
 }
 
 /// The inputs of a case, and keys and values of no earlier tokens where the export asks for them.

@@ -18,7 +18,7 @@ Made by the test `families` (`cargo test --test it families`) from tiny models w
   transformers: to 1e-4 of the largest value, in half precision to 2e-2. Where the export does not show its hidden states, the
   residual stream of its graph is taken (`gelora expose`).
 - **T**: the training program gives ONNX Runtime's outputs and PEFT's gradients, for an adapter on every linear layer of the
-  blocks, within the same bounds; where transformers, PEFT or the interpreter of the ONNX project lose more in half precision
+  blocks and for the classifier that is trained with them, within the same bounds; where transformers, PEFT or the interpreter of the ONNX project lose more in half precision
   (bfloat16), twice that is allowed.
 - **M**: PEFT's adapter, merged by gelora: the merged folder in transformers, the merged export in ONNX Runtime and PEFT's own
   model give the same outputs.
@@ -40,7 +40,8 @@ const FORMS: &str = "
 | `…-states` | with hidden states as outputs |
 | `base` | without a head |
 | `opset13` … `dynamo-opset23` | other operator sets |
-| `float16`, `bfloat16` | weights and computation in half precision |
+| `float16`, `float16-base`, `bfloat16` | weights and computation in half precision; adapters and head are trained in float32 beside them |
+| `float16-inside` | by ONNX Runtime's converter to float16, inputs and outputs in float32 (`keep_io_types`) |
 | `external` | weights in a file beside the `.onnx` |
 | `position-ids`, `past` | decoders that take positions, or keys and values of earlier tokens |
 | `optimized-0` … `-99` | through ONNX Runtime's transformer optimizer (`com.microsoft` nodes), at every level |

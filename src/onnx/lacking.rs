@@ -1,0 +1,193 @@
+//! Why a graph has no token embeddings, or no weights to adapt, in words that name the node and the cure.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::linear::LinearFinder;
+use super::model::Attribute;
+use super::{Block, DataType, Graph, Model, Node, Topology};
+
+/// Inputs of models that read something other than text, and what that is.
+const OTHER_INPUTS: [(&str, &str); 8] = [
+    ("pixel_values", "images"),
+    ("pixel_mask", "images"),
+    ("images", "images"),
+    ("input_values", "sound"),
+    ("input_features", "sound"),
+    ("audio_values", "sound"),
+    ("bbox", "places on a page"),
+    ("inputs_embeds", "embeddings in the place of tokens"),
+];
+
+/// Why no node looks up token embeddings, in words that follow "its hidden states cannot be found in the graph: ".
+pub(crate) fn no_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> String {
+    let found = [in_branches(model), turned_lookup(model, topology, finder), no_text(model)];
+    found.into_iter().flatten().next().unwrap_or_else(|| {
+        let mut said = "no node looks up embeddings of an integer input such as `input_ids`".to_owned();
+        if let Some(node) = computed_lookup(model, finder) {
+            said += &format!(" (node `{}` looks up what is computed from other values)", node.label());
+        }
+        said
+    })
+}
+
+/// The layers are inside of an `If`: a decoder with and without a cache in one file.
+fn in_branches(model: &Model) -> Option<String> {
+    let holds = |graph: &Graph| graph.nodes.iter().any(|node| node.is("Gather") || node.op_type.contains("MatMul"));
+    let branches = |node: &&Node| {
+        node.is("If")
+            && node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(graph) if holds(graph)))
+    };
+    let node = model.graph.nodes.iter().find(branches)?;
+    let condition = node.inputs.first().map_or("a condition", String::as_str);
+    let folder = model.path().parent();
+    let other = ["decoder_model.onnx", "model.onnx", "decoder_with_past_model.onnx"]
+        .iter()
+        .map(|name| folder.map_or_else(|| (*name).into(), |folder| folder.join(name)))
+        .find(|path| path.is_file() && path != model.path());
+    let instead = match other {
+        Some(path) => format!("take {} instead", path.display()),
+        None => {
+            "take decoder_model.onnx instead, the decoder without a cache (optimum keeps it where its post-processing is off)"
+            .into()
+        }
+    };
+    Some(format!(
+        "its layers are inside the two branches of node `{}` (If over `{condition}`: a merged decoder); {instead}",
+        node.label()
+    ))
+}
+
+/// The lookup of an input whose axes were exchanged.
+fn turned_lookup(model: &Model, topology: &Topology, finder: &LinearFinder) -> Option<String> {
+    let turned = lookups(model, finder).find_map(|(node, indices)| {
+        let (input, transposed) = input_behind(topology, indices)?;
+        transposed.then_some((node, input))
+    });
+    turned.map(|(node, input)| {
+        format!(
+            "node `{}` looks up `{input}` with its axes exchanged, so the hidden states are [sequence, batch, width]; export \
+             the model batch first",
+            node.label()
+        )
+    })
+}
+
+/// No integer input that could hold tokens, or one that says that something else is read.
+fn no_text(model: &Model) -> Option<String> {
+    let constants: HashSet<&str> = model.graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
+    let inputs: Vec<&super::ValueInfo> =
+        model.graph.inputs.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
+    let other = inputs.iter().find_map(|input| {
+        let known = OTHER_INPUTS.iter().find(|(name, _)| input.name == *name);
+        known.map(|(name, what)| (*name, *what))
+    });
+    if let Some((name, what)) = other {
+        let cure = match name {
+            "inputs_embeds" => "export the model with input_ids",
+            _ => "gelora plans for models that read text (input_ids)",
+        };
+        return Some(format!("it is no text model: its input `{name}` holds {what}; {cure}"));
+    }
+    let integer = |input: &&super::ValueInfo| matches!(input.data_type, Some(DataType::Int64 | DataType::Int32) | None);
+    if inputs.iter().any(integer) {
+        return None;
+    }
+    let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    Some(format!(
+        "it is no text model: none of its inputs ({}) holds token ids; gelora plans for models that read text (input_ids)",
+        names.join(", ")
+    ))
+}
+
+/// A lookup of embeddings by something that is no input.
+fn computed_lookup<'m>(model: &'m Model, finder: &LinearFinder) -> Option<&'m Node> {
+    lookups(model, finder).map(|(node, _)| node).next()
+}
+
+/// The nodes that look up rows of a constant matrix, with the values that say which rows.
+fn lookups<'m>(model: &'m Model, finder: &LinearFinder) -> impl Iterator<Item = (&'m Node, &'m str)> {
+    model.graph.nodes.iter().filter_map(move |node| {
+        let (table, indices) = (node.inputs.first()?, node.inputs.get(1)?);
+        let source = finder.source(table).filter(|_| node.is("Gather"))?;
+        let tensor = &model.graph.initializers[source.initializer];
+        (tensor.dims.len() == 2 && tensor.data_type.is_float()).then_some((node, indices.as_str()))
+    })
+}
+
+/// Operations that pass token ids on: they change their type or shape, or leave some out.
+const PASSING: [&str; 8] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Transpose"];
+
+/// The graph input that a value is, behind operations that change type, shape or order only, and whether its two axes have
+/// been exchanged on the way.
+pub(crate) fn input_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<(&'g str, bool)> {
+    let (mut value, mut turned) = (value, false);
+    while let Some(node) = topology.producer_node(value) {
+        if !PASSING.contains(&node.op_type.as_str()) {
+            return None;
+        }
+        turned ^= node.is("Transpose") && node.ints("perm").is_none_or(|perm| perm == [1, 0]);
+        value = node.inputs.first()?;
+    }
+    let is_input =
+        topology.initializer(value).is_none() && topology.graph.inputs.iter().any(|input| input.name == value);
+    is_input.then_some((value, turned))
+}
+
+/// Operators that multiply with weights stored as integers, of ONNX and of ONNX Runtime.
+const QUANTIZED: [&str; 12] = [
+    "DequantizeLinear",
+    "DynamicQuantizeMatMul",
+    "GatherBlockQuantized",
+    "MatMulBnb4",
+    "MatMulFpQ4",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QAttention",
+    "QEmbedLayerNormalization",
+    "QGemm",
+    "QLinearMatMul",
+];
+
+/// Whether a node computes with integers that stand for floating-point numbers.
+pub fn is_quantized(node: &Node) -> bool {
+    QUANTIZED.contains(&node.op_type.as_str())
+        || matches!(node.op_type.as_str(), "DynamicQuantizeLinear" | "QuantizeLinear" | "ConvInteger" | "QLinearConv")
+}
+
+/// Operators of the graph whose weights are stored as integers, with how many there are: `48 MatMulNBits`. Empty where
+/// there are none.
+pub fn quantized_operators(model: &Model) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in &model.graph.nodes {
+        if let Some(name) = QUANTIZED.iter().find(|name| node.op_type == **name) {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// What to say where the blocks hold no linear layer at all: there is nothing to adapt.
+pub fn no_linear_layers(model: &Model, blocks: &[Block]) -> Option<String> {
+    if blocks.iter().any(|block| !block.linears.is_empty()) {
+        return None;
+    }
+    let quantized = quantized_operators(model);
+    if !quantized.is_empty() {
+        return Some(format!(
+            "its weights are stored as integers ({quantized}), and none of them is a plain linear layer; take the \
+             floating-point export that it was made of"
+        ));
+    }
+    let mut products: BTreeMap<&str, usize> = BTreeMap::new();
+    let nodes = blocks.iter().flat_map(|block| &block.nodes).map(|node| &model.graph.nodes[*node]);
+    for node in nodes.filter(|node| super::residual::is_product(node) || node.op_type.contains("Attention")) {
+        *products.entry(node.op_type.as_str()).or_default() += 1;
+    }
+    let products: Vec<String> = products.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let found = if products.is_empty() { "no products at all".to_owned() } else { products.join(", ") };
+    Some(format!(
+        "its blocks hold no linear layer (a MatMul or Gemm with a constant weight), but {found}: there is nothing to adapt; \
+         export the model with its weights as constants, and without fused layers"
+    ))
+}
