@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use super::AdapterError;
+use super::{AdapterError, Naming};
 use crate::rank::{Plan, PlannedModule};
 
 /// How ranks are laid down in the files.
@@ -39,15 +39,15 @@ impl std::str::FromStr for Flavour {
 pub struct ConfigSettings {
     /// How ranks are laid down.
     pub flavour: Flavour,
-    /// Modules that are trained whole, by path: `classifier`, `pooler.dense` (see [`head_modules`]).
+    /// Modules that are trained whole, by path: `classifier`, `pooler.dense` (see [`head_modules`]), as PEFT calls them.
     pub head: Vec<String>,
     /// Where PEFT finds the base model.
     pub base_model: Option<String>,
     /// Whether the adapter is trained: PEFT freezes it then. Before training it must be false.
     pub trained: bool,
-    /// Whether the model predicts tokens: a language model, whose head is not trained.
-    pub predicts_tokens: bool,
-    /// Names of all modules of the base model, to check patterns against; empty where they are not known.
+    /// What PEFT calls the modules.
+    pub naming: Naming,
+    /// Names of all modules of the base model in its checkpoint, to check patterns against; empty where they are not known.
     pub modules: Vec<String>,
 }
 
@@ -77,21 +77,22 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
     if settings.flavour == Flavour::Native {
         for module in &modules {
             if module.rank != rank {
-                ranks.insert(module.module.clone(), json!(module.rank));
+                ranks.insert(settings.naming.module(&module.module), json!(module.rank));
             }
             if module.alpha != alpha {
-                alphas.insert(module.module.clone(), number(module.alpha));
+                alphas.insert(settings.naming.module(&module.module), number(module.alpha));
             }
         }
     }
-    let targets: BTreeSet<&str> = modules.iter().map(|module| module.module.as_str()).collect();
-    check_patterns(targets.iter().copied(), &with_converted(plan, &settings.modules))?;
+    let targets: BTreeSet<String> = modules.iter().map(|module| settings.naming.module(&module.module)).collect();
+    let known: Vec<String> = match settings.modules.is_empty() {
+        true => Vec::new(),
+        false => settings.modules.iter().chain(renamed(plan)).map(|module| settings.naming.module(module)).collect(),
+    };
+    check_patterns(targets.iter().map(String::as_str), &known)?;
     ranks.sort_keys();
     alphas.sort_keys();
-    let (task, saved) = match settings.predicts_tokens {
-        true if settings.head.is_empty() => (Some("CAUSAL_LM"), None),
-        _ => task(&settings.head),
-    };
+    let saved = if settings.naming.head_apart { None } else { modules_to_save(&settings.head) };
     let mut config = json!({
         "alpha_pattern": alphas,
         "auto_mapping": null,
@@ -113,7 +114,7 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
         "rank_pattern": ranks,
         "revision": null,
         "target_modules": targets,
-        "task_type": task,
+        "task_type": settings.naming.task_type,
         "use_dora": false,
         "use_rslora": false,
     });
@@ -126,6 +127,15 @@ pub(super) fn planned(plan: &Plan) -> impl Iterator<Item = &PlannedModule> {
     let mut seen = BTreeSet::new();
     let modules = plan.blocks.iter().flat_map(|block| &block.modules);
     modules.filter(move |module| module.rank > 0 && seen.insert(module.module.as_str()))
+}
+
+/// Planned modules that the checkpoint stores under another name, or as a part of a larger tensor.
+pub(super) fn renamed(plan: &Plan) -> impl Iterator<Item = &String> {
+    let other = |module: &&PlannedModule| {
+        let stored = module.checkpoint_tensor.as_ref().and_then(|tensor| tensor.strip_suffix(".weight"));
+        module.checkpoint_tensor.is_some() && stored != Some(module.module.as_str())
+    };
+    planned(plan).filter(other).map(|module| &module.module)
 }
 
 /// `alpha / rank` where it is the same everywhere.
@@ -144,29 +154,19 @@ fn number(value: f64) -> Value {
     if (value - rounded).abs() < 1e-9 && rounded.abs() < 1e15 { json!(rounded as i64) } else { json!(value) }
 }
 
-/// Task type and `modules_to_save`. For classifiers PEFT adds `classifier` and `score` by itself and matches them by the
-/// end of a path; what these do not reach is listed by its full path.
-fn task(head: &[String]) -> (Option<&'static str>, Option<Vec<String>>) {
+/// For classifiers PEFT adds `classifier` and `score` by itself and matches them by the end of a path; what these do not reach
+/// is listed by its full path.
+fn modules_to_save(head: &[String]) -> Option<Vec<String>> {
     if head.is_empty() {
-        return (None, None);
+        return None;
     }
     let part = |module: &str, names: &[&str]| module.split('.').any(|part| names.iter().any(|n| part.ends_with(n)));
-    let (task, usual): (_, &[&str]) = match head.iter().any(|module| part(module, &["qa_outputs"])) {
-        true => ("QUESTION_ANS", &["qa_outputs"]),
-        false => ("SEQ_CLS", &["classifier", "score"]),
+    let usual: &[&str] = match head.iter().any(|module| part(module, &["qa_outputs"])) {
+        true => &["qa_outputs"],
+        false => &["classifier", "score"],
     };
     let others = head.iter().filter(|module| !part(module, usual)).cloned();
-    (Some(task), Some(usual.iter().map(|name| (*name).to_owned()).chain(others).collect()))
-}
-
-/// The modules of a base model whose checkpoint is converted when it is loaded: it stores those of the plan under other names.
-fn with_converted(plan: &Plan, modules: &[String]) -> Vec<String> {
-    let converted = planned(plan).filter(|module| {
-        let stored = module.checkpoint_tensor.as_deref().and_then(|tensor| tensor.strip_suffix(".weight"));
-        stored.is_some_and(|stored| stored != module.module)
-    });
-    let converted = converted.map(|module| module.module.clone());
-    if modules.is_empty() { Vec::new() } else { modules.iter().cloned().chain(converted).collect() }
+    Some(usual.iter().map(|name| (*name).to_owned()).chain(others).collect())
 }
 
 /// Every key hits exactly one of the modules that are known, itself among them.

@@ -14,6 +14,29 @@ pub enum AdapterError {
         /// The file that is not there.
         missing: &'static str,
     },
+    /// The tensors are in the format of older versions of PEFT, which runs code when it is read.
+    #[error(
+        "{} is a pickle of an older PEFT, which gelora does not read; write it as safetensors once: python -c \"import torch; \
+         from safetensors.torch import save_file; save_file(torch.load('adapter_model.bin', map_location='cpu'), \
+         'adapter_model.safetensors', {{'format': 'pt'}})\" in that folder", path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A value is infinite or not a number.
+    #[error(
+        "{} cannot be used: tensor `{}` holds {value}; the training diverged, or the file was damaged: train again, or \
+         copy it again", path.display(), tensor.escape_debug()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// NaN or an infinity.
+        value: f32,
+    },
     /// A file of the folder is not what it should be.
     #[error("{} cannot be used: {reason}", path.display())]
     Malformed {

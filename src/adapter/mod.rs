@@ -2,6 +2,9 @@
 
 mod config;
 mod error;
+mod fields;
+mod lora_config;
+mod naming;
 mod provenance;
 mod read;
 #[cfg(test)]
@@ -12,14 +15,18 @@ use ndarray::{Array2, ArrayD};
 
 pub use config::{ConfigSettings, Flavour, adapter_config, head_modules};
 pub use error::AdapterError;
+pub use lora_config::{Initialization, LoraConfig};
+pub use naming::{Naming, TrainedHead};
 pub use provenance::{BaseFile, PROVENANCE_FILE, Provenance};
-pub use read::read;
+pub use read::{AdapterFolder, read, read_named};
 pub use write::{WriteSettings, write};
 
 /// The configuration file of an adapter folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The tensors of an adapter folder.
 pub const TENSOR_FILE: &str = "adapter_model.safetensors";
+/// The tensors of a head that no class of transformers has: PEFT does not read it; merging does.
+pub const HEAD_FILE: &str = "gelora_head.safetensors";
 /// What PEFT puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
 

@@ -4,104 +4,219 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{Array2, ArrayD};
-use regex::Regex;
-use serde_json::Value;
 
-use super::{Adapter, AdapterError, CONFIG_FILE, LoraFactors, PREFIX, SavedTensor, TENSOR_FILE};
-use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::files::read_file;
+use super::{
+    Adapter, AdapterError, CONFIG_FILE, HEAD_FILE, Initialization, LoraConfig, LoraFactors, PREFIX, Provenance,
+    SavedTensor, TENSOR_FILE,
+};
+use crate::checkpoint::Checkpoint;
 
-/// Reads a LoRA adapter folder.
+/// An adapter folder: the tensors, and what its files say about them.
+#[derive(Debug)]
+pub struct AdapterFolder {
+    /// The tensors, under the names that PEFT gives them, without `base_model.model.`.
+    pub adapter: Adapter,
+    /// `adapter_config.json`.
+    pub config: LoraConfig,
+    /// Whether the head lies in a file of its own, because no class of transformers has it.
+    pub head_apart: bool,
+    /// `gelora.json`, where gelora wrote the folder.
+    pub provenance: Option<Provenance>,
+}
+
+impl AdapterFolder {
+    /// Reads a folder.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, a value is not finite, or the adapter is of a kind that gelora cannot merge.
+    pub fn read(dir: &Path) -> Result<Self, AdapterError> {
+        if !dir.join(CONFIG_FILE).is_file() {
+            return Err(AdapterError::Missing { folder: dir.into(), missing: CONFIG_FILE });
+        }
+        let config = LoraConfig::read(&dir.join(CONFIG_FILE))?;
+        let path = dir.join(TENSOR_FILE);
+        if !path.is_file() {
+            return Err(match dir.join(PICKLED_FILE).is_file() {
+                true => AdapterError::Pickled { path: dir.join(PICKLED_FILE) },
+                false => AdapterError::Missing { folder: dir.into(), missing: TENSOR_FILE },
+            });
+        }
+        let mut adapter = tensors(&path, &config)?;
+        let head = dir.join(HEAD_FILE);
+        let head_apart = head.is_file();
+        if head_apart {
+            adapter.saved.extend(saved_tensors(&head)?);
+        }
+        Ok(AdapterFolder { adapter, config, head_apart, provenance: Provenance::read(dir)? })
+    }
+
+    /// The adapter under the names of the modules and tensors in `known` (those of a checkpoint or a plan), which may lack the
+    /// name of the base model in front (`bert.`) or have it where PEFT has not. What is not known keeps its name.
+    pub fn named_as<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Adapter {
+        let known: std::collections::HashSet<&str> = known.into_iter().collect();
+        let mut adapter = self.adapter.clone();
+        for factors in &mut adapter.factors {
+            factors.module = known_name(&factors.module, &known);
+        }
+        for saved in &mut adapter.saved {
+            saved.name = known_name(&saved.name, &known);
+        }
+        adapter
+    }
+}
+
+/// Reads the tensors of an adapter.
 ///
 /// # Errors
-/// When a file is missing or broken, or the adapter is of a kind that gelora cannot merge (not LoRA, DoRA, trained biases,
-/// adapted embeddings).
+/// As [`read_named`].
 pub fn read(dir: &Path) -> Result<Adapter, AdapterError> {
-    for missing in [CONFIG_FILE, TENSOR_FILE] {
-        if !dir.join(missing).is_file() {
-            return Err(AdapterError::Missing { folder: dir.into(), missing });
+    read_named(dir, [])
+}
+
+/// Reads the tensors of an adapter to go on training with, under the names of the plan and of the head.
+///
+/// # Errors
+/// As [`AdapterFolder::read`], and for an adapter that takes a part out of the base weights when PEFT loads it.
+pub fn read_named<'k>(dir: &Path, known: impl IntoIterator<Item = &'k str>) -> Result<Adapter, AdapterError> {
+    let folder = AdapterFolder::read(dir)?;
+    match folder.config.initialization {
+        Initialization::Plain => Ok(folder.named_as(known)),
+        other => {
+            let reason = format!(
+                "its `init_lora_weights` ({other:?}) goes with changed base weights, and training starts from those of the \
+                 model; save it with `path_initial_model_for_weight_conversion`"
+            );
+            Err(AdapterError::Malformed { path: dir.join(CONFIG_FILE), reason })
         }
     }
-    let config = Config::read(&dir.join(CONFIG_FILE))?;
-    let path = dir.join(TENSOR_FILE);
-    let malformed = |reason: String| AdapterError::Malformed { path: path.clone(), reason };
-    let tensors = Checkpoint::open_file(&path)?;
+}
+
+/// What older versions of PEFT wrote.
+const PICKLED_FILE: &str = "adapter_model.bin";
+
+/// Tensors that only training reads: the noise of Monteclora and the projection of VeLoRA.
+const OF_TRAINING: [&str; 2] = [".lora_monteclora_sampler.", ".lora_velora_embed"];
+
+/// Parts of names of tensors that gelora cannot merge, and what they are.
+const NOT_MERGED: [(&str, &str); 6] = [
+    (".lora_magnitude_vector", "the magnitudes of DoRA"),
+    (".lora_embedding_", "an adapter of an embedding table"),
+    (".lora_B.bias", "the bias of a factor"),
+    (".token_adapter.", "trained rows of an embedding table"),
+    (".base_layer.", "a trained bias of the base model, or an adapter of an expert"),
+    ("lora_", "a factor of another kind than LoRA's A and B"),
+];
+
+fn tensors(path: &Path, config: &LoraConfig) -> Result<Adapter, AdapterError> {
+    let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
+    let file = Checkpoint::open_file(path)?;
     let mut pairs: BTreeMap<String, [Option<Array2<f32>>; 2]> = BTreeMap::new();
     let mut saved = Vec::new();
-    for tensor in tensors.tensors() {
+    for tensor in file.tensors() {
         let Some(name) = tensor.name.strip_prefix(PREFIX) else {
-            return Err(malformed(format!("tensor `{}` is not named as PEFT does", tensor.name)));
+            return Err(malformed(format!(
+                "tensor `{}` is not named as PEFT does (`{PREFIX}…`); save the adapter with PEFT's `save_pretrained`",
+                tensor.name.escape_debug()
+            )));
         };
-        let values = ArrayD::from_shape_vec(tensor.shape.clone(), tensors.to_f32(&tensor.name)?)
-            .map_err(|error| malformed(error.to_string()))?;
+        if OF_TRAINING.iter().any(|part| name.contains(part)) {
+            continue;
+        }
         let factor = [".lora_A.weight", ".lora_B.weight"]
             .into_iter()
             .enumerate()
             .find_map(|(place, suffix)| Some((place, name.strip_suffix(suffix)?)));
-        if let Some((place, module)) = factor {
-            let matrix = values.into_dimensionality().map_err(|_| malformed(format!("`{name}` is no matrix")))?;
-            pairs.entry(module.to_owned()).or_default()[place] = Some(matrix);
-        } else if name.contains("lora_") {
-            return Err(malformed(format!("it holds `{name}`, which gelora cannot merge; merge it with PEFT")));
-        } else {
-            saved.push(SavedTensor { name: name.to_owned(), values });
+        let unusual = NOT_MERGED.iter().find(|(part, _)| match factor {
+            Some((_, module)) => format!("{module}.").contains(part),
+            None => name.contains(part),
+        });
+        if let Some((_, what)) = unusual {
+            let name = name.escape_debug();
+            return Err(malformed(format!("it holds `{name}`, {what}, which gelora cannot merge; merge it with PEFT")));
+        }
+        let values = finite(&file, &tensor.name, path)?;
+        let values =
+            ArrayD::from_shape_vec(tensor.shape.clone(), values).map_err(|error| malformed(error.to_string()))?;
+        match factor {
+            Some((place, module)) => {
+                let matrix = values
+                    .into_dimensionality()
+                    .map_err(|_| malformed(format!("`{}` is no matrix", name.escape_debug())))?;
+                pairs.entry(module.to_owned()).or_default()[place] = Some(matrix);
+            }
+            None => saved.push(SavedTensor { name: name.to_owned(), values }),
         }
     }
     let mut factors = Vec::with_capacity(pairs.len());
     for (module, pair) in pairs {
-        let [Some(a), Some(b)] = pair else {
-            return Err(malformed(format!("module `{module}` has only one of its two factors; copy the file again")));
-        };
-        if a.nrows() != b.ncols() || a.nrows() == 0 {
-            return Err(malformed(format!("the factors of `{module}` do not fit each other; copy the file again")));
-        }
-        let alpha = config.alpha(&module, a.nrows());
-        factors.push(LoraFactors { module, alpha, a, b });
+        factors.push(self::factors(module, pair, config).map_err(malformed)?);
     }
     Ok(Adapter { factors, saved })
 }
 
-/// What of the configuration decides the scaling.
-struct Config {
-    alpha: f64,
-    patterns: Vec<(Regex, f64)>,
-    rank_stabilised: bool,
+/// The factors of a module, at the rank and with the scaling that the configuration gives it.
+fn factors(module: String, pair: [Option<Array2<f32>>; 2], config: &LoraConfig) -> Result<LoraFactors, String> {
+    let [Some(a), Some(b)] = pair else {
+        return Err(format!("module `{module}` has only one of its two factors; copy the file again"));
+    };
+    if a.nrows() != b.ncols() || a.nrows() == 0 {
+        return Err(format!("the factors of `{module}` do not fit each other; copy the file again"));
+    }
+    if let Some(rank) = config.rank(&module)?.filter(|rank| *rank != a.nrows()) {
+        return Err(format!(
+            "the factors of `{module}` have rank {}, and {CONFIG_FILE} says {rank}: they are not of one adapter; copy the folder again",
+            a.nrows()
+        ));
+    }
+    if config.adapts(&module)? == Some(false) {
+        return Err(format!(
+            "it holds factors of `{module}`, which {CONFIG_FILE} does not adapt: PEFT would leave them out; copy the folder again"
+        ));
+    }
+    let alpha = config.alpha(&module, a.nrows())?;
+    if !alpha.is_finite() {
+        return Err(format!("the alpha of `{module}` is not a finite number; copy the folder again"));
+    }
+    Ok(LoraFactors { module, alpha, a, b })
 }
 
-impl Config {
-    fn read(path: &Path) -> Result<Self, AdapterError> {
-        let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
-        let bytes = read_file(path)?;
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| CheckpointError::Malformed { path: path.into(), reason: error.to_string() })?;
-        let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let kind = value.get("peft_type").and_then(Value::as_str).unwrap_or("nothing");
-        if kind != "LORA" {
-            return Err(malformed(format!("it describes {kind}, not LORA; train a LoRA adapter")));
-        }
-        if flag("use_dora")
-            || flag("lora_bias")
-            || value.get("bias").and_then(Value::as_str).unwrap_or("none") != "none"
-        {
-            return Err(malformed("it uses DoRA or trained biases; merge it with PEFT".into()));
-        }
-        let Some(alpha) = value.get("lora_alpha").and_then(Value::as_f64) else {
-            return Err(malformed("it has no `lora_alpha`; copy the folder again".into()));
-        };
-        let mut patterns = Vec::new();
-        for (key, alpha) in value.get("alpha_pattern").and_then(Value::as_object).into_iter().flatten() {
-            let pattern = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"));
-            match (pattern, alpha.as_f64()) {
-                (Ok(pattern), Some(alpha)) => patterns.push((pattern, alpha)),
-                _ => return Err(malformed(format!("`alpha_pattern` has an entry `{key}` that cannot be read"))),
-            }
-        }
-        Ok(Config { alpha, patterns, rank_stabilised: flag("use_rslora") })
-    }
+/// Tensors that are trained whole, under their names.
+fn saved_tensors(path: &Path) -> Result<Vec<SavedTensor>, AdapterError> {
+    let file = Checkpoint::open_file(path)?;
+    let read = |tensor: &crate::checkpoint::TensorInfo| {
+        let values = ArrayD::from_shape_vec(tensor.shape.clone(), finite(&file, &tensor.name, path)?);
+        let values =
+            values.map_err(|error| AdapterError::Malformed { path: path.into(), reason: error.to_string() })?;
+        Ok(SavedTensor { name: tensor.name.clone(), values })
+    };
+    file.tensors().iter().map(read).collect()
+}
 
-    /// Alpha such that `alpha / rank` is the scaling PEFT uses.
-    fn alpha(&self, module: &str, rank: usize) -> f64 {
-        let alpha = self.patterns.iter().find(|(pattern, _)| pattern.is_match(module)).map_or(self.alpha, |p| p.1);
-        if self.rank_stabilised { alpha * (rank as f64).sqrt() } else { alpha }
+/// The values of a tensor, which are all finite.
+fn finite(file: &Checkpoint, tensor: &str, path: &Path) -> Result<Vec<f32>, AdapterError> {
+    let values = file.to_f32(tensor)?;
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(AdapterError::NotFinite { path: path.into(), tensor: tensor.into(), value: *value }),
+        None => Ok(values),
+    }
+}
+
+/// The known name of a module or tensor: its own, without its first part, or with another part in front.
+fn known_name(name: &str, known: &std::collections::HashSet<&str>) -> String {
+    if known.contains(name) {
+        return name.to_owned();
+    }
+    if let Some((_, rest)) = name.split_once('.')
+        && known.contains(rest)
+    {
+        return rest.to_owned();
+    }
+    let longer = |known: &&&str| {
+        known.strip_suffix(name).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.contains('.'))
+    };
+    let mut found = known.iter().filter(longer);
+    match (found.next(), found.next()) {
+        (Some(one), None) => (*one).to_owned(),
+        _ => name.to_owned(),
     }
 }

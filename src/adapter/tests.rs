@@ -125,7 +125,9 @@ fn the_configuration_names_every_module_in_full() {
     let checkpoint = Checkpoint::open(&fixture()).unwrap().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let plan = plan([2, 3]);
-    let settings = WriteSettings { checkpoint: Some(&checkpoint), ..Default::default() };
+    let names = ["classifier.weight".to_owned()];
+    let naming = Naming::new(Some(&checkpoint), None, TrainedHead::Own(&names));
+    let settings = WriteSettings { checkpoint: Some(&checkpoint), naming, ..Default::default() };
     write(folder.path(), &plan, &trained(&plan), &settings).unwrap();
     insta::assert_snapshot!(std::fs::read_to_string(folder.path().join(CONFIG_FILE)).unwrap());
     // The export held no bias of the classifier; PEFT wants the whole module.
@@ -145,7 +147,8 @@ fn blocks_of_rank_zero_are_left_out() {
 #[test]
 fn heads_that_peft_does_not_know_are_listed() {
     let head = head_modules(["pooler.dense.weight", "pooler.dense.bias", "classifier.weight"]);
-    let config = adapter_config(&plan([1, 1]), &ConfigSettings { head, ..Default::default() }).unwrap();
+    let naming = Naming::new(None, None, TrainedHead::Own(&["pooler.dense.weight".to_owned()]));
+    let config = adapter_config(&plan([1, 1]), &ConfigSettings { head, naming, ..Default::default() }).unwrap();
     assert_eq!(config["modules_to_save"], serde_json::json!(["classifier", "score", "pooler.dense"]));
     assert_eq!(config["task_type"], "SEQ_CLS");
 }
@@ -190,5 +193,5 @@ fn broken_folders_are_one_line_with_a_cure() {
     std::fs::write(folder.path().join(CONFIG_FILE), r#"{"peft_type": "IA3"}"#).unwrap();
     assert!(error().contains("IA3, not LORA"));
     std::fs::write(folder.path().join(CONFIG_FILE), "{").unwrap();
-    assert!(error().contains("cannot be read"));
+    assert!(error().contains("adapter_config.json cannot be used: EOF"));
 }

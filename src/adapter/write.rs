@@ -6,14 +6,14 @@ use std::path::Path;
 
 use ndarray::{Array2, ArrayD, Axis, concatenate};
 
-use super::config::planned;
+use super::config::{planned, renamed};
 use super::provenance::FORMAT_VERSION;
 use super::{
-    Adapter, AdapterError, BaseFile, CONFIG_FILE, ConfigSettings, Flavour, LoraFactors, PREFIX, PROVENANCE_FILE,
-    Provenance, SavedTensor, TENSOR_FILE, adapter_config, head_modules,
+    Adapter, AdapterError, BaseFile, CONFIG_FILE, ConfigSettings, Flavour, HEAD_FILE, LoraConfig, LoraFactors, Naming,
+    PREFIX, PROVENANCE_FILE, Provenance, SavedTensor, TENSOR_FILE, adapter_config, head_modules,
 };
 use crate::checkpoint::{Checkpoint, ElementType, from_f32, write_safetensors};
-use crate::files::{sha256, write_json};
+use crate::files::{FileError, sha256, write_json};
 use crate::onnx::HeadPooling;
 use crate::rank::Plan;
 
@@ -29,51 +29,117 @@ pub struct WriteSettings<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// The pooling of a head that training added.
     pub added_head: Option<HeadPooling>,
-    /// Whether the model is trained to predict tokens.
-    pub predicts_tokens: bool,
+    /// What PEFT calls the modules.
+    pub naming: Naming,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
 }
 
-/// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last.
+/// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last. A head
+/// that no class of transformers has goes to `gelora_head.safetensors`.
 ///
 /// # Errors
-/// When the factors are not those of the plan, the plan cannot be expressed, or a file cannot be written.
+/// When the factors are not those of the plan, the plan cannot be expressed, PEFT would not find every tensor, or a file cannot
+/// be written.
 pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSettings) -> Result<(), AdapterError> {
     check(plan, adapter)?;
+    let naming = &settings.naming;
     let mut saved = adapter.saved.clone();
     complete_modules(&mut saved, settings.checkpoint)?;
+    if !naming.head_apart {
+        saved.iter_mut().for_each(|tensor| tensor.name = naming.tensor(&tensor.name));
+    }
+    let head = head_modules(saved.iter().map(|tensor| tensor.name.as_str()));
+    let modules = settings.checkpoint.map(modules).unwrap_or_default();
     let config = adapter_config(
         plan,
         &ConfigSettings {
             flavour: settings.flavour,
-            head: head_modules(saved.iter().map(|tensor| tensor.name.as_str())),
+            head: head.clone(),
             base_model: settings.base_model.clone(),
             trained: true,
-            predicts_tokens: settings.predicts_tokens,
-            modules: settings.checkpoint.map(modules).unwrap_or_default(),
+            naming: naming.clone(),
+            modules: modules.clone(),
         },
     )?;
     let largest = adapter.factors.iter().map(LoraFactors::rank).max().unwrap_or(0);
     let mut tensors: Vec<(String, ArrayD<f32>)> = Vec::new();
+    let mut adapted = Vec::new();
     for factors in &adapter.factors {
         let (a, b) = match settings.flavour {
             Flavour::Native => (factors.a.clone(), factors.b.clone()),
             Flavour::Uniform => padded(factors, largest),
         };
-        tensors.push((format!("{PREFIX}{}.lora_A.weight", factors.module), a.into_dyn()));
-        tensors.push((format!("{PREFIX}{}.lora_B.weight", factors.module), b.into_dyn()));
+        let module = naming.module(&factors.module);
+        tensors.push((format!("{PREFIX}{module}.lora_A.weight"), a.into_dyn()));
+        tensors.push((format!("{PREFIX}{module}.lora_B.weight"), b.into_dyn()));
+        adapted.push(module);
     }
-    tensors.extend(saved.into_iter().map(|tensor| (format!("{PREFIX}{}", tensor.name), tensor.values)));
+    let modules: Vec<String> = match modules.is_empty() {
+        true => modules,
+        false => modules.iter().chain(renamed(plan)).map(|module| naming.module(module)).collect(),
+    };
+    let saved_modules = if naming.head_apart { &[][..] } else { &head };
+    check_found(&config, &adapted, saved_modules, &modules)?;
+    let saved = saved.into_iter().map(|tensor| (tensor.name, tensor.values));
+    let head_file = dir.join(HEAD_FILE);
+    if naming.head_apart {
+        write_tensors(&head_file, saved.collect())?;
+    } else {
+        if head_file.exists() {
+            std::fs::remove_file(&head_file).map_err(FileError::new("remove", &head_file))?;
+        }
+        tensors.extend(saved.map(|(name, values)| (format!("{PREFIX}{name}"), values)));
+    }
+    write_tensors(&dir.join(TENSOR_FILE), tensors)?;
+    write_json(&dir.join(PROVENANCE_FILE), &provenance(plan, settings))?;
+    write_json(&dir.join(CONFIG_FILE), &config)?;
+    Ok(())
+}
+
+fn write_tensors(path: &Path, mut tensors: Vec<(String, ArrayD<f32>)>) -> Result<(), AdapterError> {
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let layout: Vec<_> =
         tensors.iter().map(|(name, values)| (name.clone(), ElementType::F32, values.shape().to_vec())).collect();
-    write_safetensors(&dir.join(TENSOR_FILE), &layout, |index| {
+    write_safetensors(path, &layout, |index| {
         let values: Vec<f32> = tensors[index].1.iter().copied().collect();
         from_f32(&values, &ElementType::F32).ok_or_else(|| io::Error::other("float32 is a float type"))
     })?;
-    write_json(&dir.join(PROVENANCE_FILE), &provenance(plan, settings))?;
-    write_json(&dir.join(CONFIG_FILE), &config)?;
+    Ok(())
+}
+
+/// PEFT finds a place for every tensor, and adapts no other module of the base model: what it does not find it leaves out
+/// without a word.
+fn check_found(
+    config: &serde_json::Value,
+    adapted: &[String],
+    saved: &[String],
+    modules: &[String],
+) -> Result<(), AdapterError> {
+    let fail = |reason: String| Err(AdapterError::Config { reason });
+    let config = LoraConfig::new(config).map_err(|reason| AdapterError::Config { reason })?;
+    let adapts = |module: &str| match config.adapts(module) {
+        Ok(found) => Ok(found == Some(true)),
+        Err(reason) => Err(AdapterError::Config { reason }),
+    };
+    for module in adapted {
+        if !adapts(module)? || !modules.is_empty() && !modules.contains(module) {
+            return fail(format!("PEFT would not find the factors of `{module}` in this base model"));
+        }
+    }
+    // A module is saved with all that lies in it.
+    let around = |module: &str| {
+        let ends = module.match_indices('.').map(|(at, _)| at).chain([module.len()]);
+        ends.map(|end| &module[..end]).any(|module| config.saves(module))
+    };
+    if let Some(module) = saved.iter().find(|module| !around(module)) {
+        return fail(format!("PEFT would not find the trained `{module}` in this base model"));
+    }
+    for module in modules {
+        if !adapted.contains(module) && adapts(module)? {
+            return fail(format!("PEFT would adapt `{module}` too, which was not trained"));
+        }
+    }
     Ok(())
 }
 

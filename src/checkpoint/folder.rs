@@ -133,7 +133,11 @@ fn deeper(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 
 /// The `.onnx` files of a folder, by name.
 fn exports(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let is_export = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "onnx") && path.is_file();
+    // `._model.onnx` is what macOS keeps beside a file on other file systems.
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"));
+    let is_export = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "onnx") && path.is_file() && !hidden(path)
+    };
     Ok(entries(folder)?.into_iter().filter(is_export).collect())
 }
 

@@ -45,6 +45,48 @@ pub(super) fn is_tensor(model: &Model, checkpoint: &Checkpoint, initializer: usi
     Ok(false)
 }
 
+/// The initializers that hold the values of a checkpoint tensor, and whether transposed.
+///
+/// # Errors
+/// When the export cannot be read, or there is no such tensor.
+pub fn initializers_of(
+    model: &Model,
+    checkpoint: &Checkpoint,
+    name: &str,
+) -> Result<Vec<(usize, bool)>, CheckpointError> {
+    let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for (index, initializer) in model.graph.initializers.iter().enumerate() {
+        let size: usize = initializer.dims.iter().product();
+        if element_type(initializer.data_type).is_none() || size != tensor.shape.iter().product::<usize>() {
+            continue;
+        }
+        let constant =
+            Constant { bytes: model.bytes(initializer)?, data_type: initializer.data_type, dims: &initializer.dims };
+        if let Some(transposed) = constant.is(checkpoint, tensor)? {
+            found.push((index, transposed));
+        }
+    }
+    Ok(found)
+}
+
+/// The other tensors of a checkpoint with the shape and the bytes of this one.
+///
+/// # Errors
+/// When there is no such tensor.
+pub fn equal_tensors(checkpoint: &Checkpoint, name: &str) -> Result<Vec<String>, CheckpointError> {
+    let bytes = checkpoint.bytes(name)?;
+    let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
+    let mut equal = Vec::new();
+    for other in checkpoint.tensors() {
+        let alike = other.name != name && (&other.shape, &other.element_type) == (&tensor.shape, &tensor.element_type);
+        if alike && checkpoint.bytes(&other.name)? == bytes {
+            equal.push(other.name.clone());
+        }
+    }
+    Ok(equal)
+}
+
 /// The checkpoint tensors of the head, one per entry of [`Head::tensors`].
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Hugging Face folders: safetensors, configuration, tokenizer files; which checkpoint tensor an ONNX weight is.
 
+mod class_names;
 mod error;
 mod folded;
 mod folder;
@@ -13,11 +14,12 @@ mod structure;
 mod tests;
 mod values;
 
+pub use class_names::{ModelClass, ModelTask, base_model_prefix, is_prefixed, model_class};
 pub use error::CheckpointError;
 pub use folded::{FoldedProduct, folded_products};
 pub use folder::ModelFolder;
 pub use found::{MatchedBy, WeightMatch};
-pub use matching::{match_head, match_weights};
+pub use matching::{equal_tensors, initializers_of, match_head, match_weights};
 pub use own_head::{own_head, with_own_head};
 pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};
 pub use structure::{Parts, Structure, structure};

@@ -243,6 +243,12 @@ impl Inspection {
             Check::Done(check, causality) => (check, causality),
             Check::Skipped(reason) => return self.notes.push(format!("the model was not run: {reason}")),
         };
+        if let Some(state) = check.not_finite {
+            self.obstacles.push(format!(
+                "hidden state {state} holds values that are infinite or not a number (NaN): the weights are damaged, or float16 is \
+                 too narrow for them; take another copy of the model, or export it in float32"
+            ));
+        }
         if !check.deterministic {
             self.obstacles.push(
                 "the same input gives different hidden states from run to run; export the model after `.eval()`".into(),
@@ -457,6 +463,7 @@ fn join(values: &[impl std::fmt::Display]) -> String {
 
 fn check_facts(check: &SelfCheck) -> Vec<(&'static str, String)> {
     let line = |holds: bool, difference: f32| match (holds, difference == 0.0) {
+        _ if check.not_finite.is_some() => "not known: hidden states are infinite or not a number".to_owned(),
         (true, true) => "yes, to the bit".to_owned(),
         (true, false) => format!("yes (largest relative difference {difference:.1e})"),
         (false, _) => format!("no (largest relative difference {difference:.1e})"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::ModelFolder;
-use crate::merge::{MergeReport, merge};
+use crate::merge::{MergeReport, MergeSettings, merge};
 use crate::progress::{Event, Observer};
 use crate::report;
 
@@ -13,7 +13,8 @@ const EXAMPLE: &str = "\
 Examples:
   gelora merge my-model out/adapter -o out/merged
 
-The folder has the files of the base, with the same names and types; only adapted weights and the head differ.";
+The folder has the files of the base, with the same names and types; only adapted weights and the head differ. It appears, or
+takes the place of an earlier merged folder, at once when it is whole.";
 
 /// Merge an adapter into its base: a checkpoint folder and an .onnx to deploy
 #[derive(Debug, clap::Args)]
@@ -28,12 +29,18 @@ pub(crate) struct Arguments {
     /// Folder for the merged model
     #[arg(short, long, value_name = "FOLDER")]
     out: PathBuf,
+
+    /// Merge although the base is not the one that the adapter was trained with: other weights, or another export of the same
+    /// (in float16, say)
+    #[arg(long)]
+    base_changed: bool,
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     context.take_folder(&arguments.out, &[])?;
     let base = ModelFolder::open(&arguments.model)?;
-    let merged = merge(&base, &arguments.adapter, &arguments.out, context.observer())?;
+    let settings = MergeSettings { base_changed: arguments.base_changed };
+    let merged = merge(&base, &arguments.adapter, &arguments.out, &settings, context.observer())?;
     for warning in &merged.warnings {
         context.observer().observe(Event::Warning(warning));
     }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::checkpoint::{ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, with_own_head};
+use crate::adapter::{Naming, TrainedHead};
+use crate::checkpoint::{
+    ModelFolder, Parts, Structure, WeightMatch, match_head, match_weights, structure, with_own_head,
+};
 use crate::dataset::{Dataset, LoadSettings, Tokenizer};
 use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
@@ -82,6 +85,30 @@ impl Opened {
             Some(checkpoint) => Ok(with_own_head(model, &self.states, checkpoint)?),
             None => Ok(model),
         }
+    }
+
+    /// The tensors of the export's head under the names of the checkpoint, where it knows them. `None` where there is no head.
+    pub(crate) fn head_names(&self) -> anyhow::Result<Option<Vec<String>>> {
+        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
+        let found = match &self.folder.checkpoint {
+            Some(checkpoint) => match_head(&self.model, checkpoint, &head)?,
+            None => vec![None; head.tensors.len()],
+        };
+        let tensors = head.tensors.iter().zip(found);
+        Ok(Some(
+            tensors.map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor)).collect(),
+        ))
+    }
+
+    /// What PEFT calls the modules of an adapter over this model.
+    pub(crate) fn naming(&self, head: TrainedHead<'_>) -> Naming {
+        Naming::new(self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), head)
+    }
+
+    /// Where PEFT finds the base model, from whatever folder it is asked.
+    pub(crate) fn base_model_path(&self) -> String {
+        let folder = &self.folder.folder;
+        folder.canonicalize().as_deref().unwrap_or(folder).display().to_string()
     }
 
     fn tokenizer_path(&self) -> anyhow::Result<PathBuf> {

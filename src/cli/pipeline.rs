@@ -11,7 +11,7 @@ use crate::checkpoint::ModelFolder;
 use crate::dataset::{Encoding, Metric, Objective, Tokenizer};
 use crate::evaluate::{EvaluateSettings, check_label_order, label_names};
 use crate::files::{sha256, sha256_file, write_json};
-use crate::merge::merge;
+use crate::merge::{MergeSettings, merge};
 use crate::onnx;
 use crate::progress::{Event, Observer};
 use crate::rank::Plan;
@@ -221,7 +221,8 @@ impl<'a> Pipeline<'a> {
             let settings = self.config.train.settings(self.context, earlier == Earlier::None);
             let facts = train_adapter(self.context, &self.model, plan, &data, &settings, flavour, &out)?;
             let names = [adapter::CONFIG_FILE, adapter::TENSOR_FILE, adapter::PROVENANCE_FILE];
-            Ok((facts, names.iter().map(|name| out.join(name)).collect()))
+            let head = Some(out.join(adapter::HEAD_FILE)).filter(|path| path.exists());
+            Ok((facts, names.iter().map(|name| out.join(name)).chain(head).collect()))
         })
     }
 
@@ -229,7 +230,8 @@ impl<'a> Pipeline<'a> {
         let inputs = json!({ "model": self.model_inputs()?, "adapter": journal.outputs("train") });
         let out = self.merged();
         journal.stage("merge", inputs, self.context.observer(), |_| {
-            let report = merge(&self.model.folder, &self.adapter(), &out, self.context.observer())?;
+            let settings = MergeSettings::default();
+            let report = merge(&self.model.folder, &self.adapter(), &out, &settings, self.context.observer())?;
             for warning in &report.warnings {
                 self.context.observer().observe(Event::Warning(warning));
             }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::activations::{ActivationsError, Manifest, Store};
-use crate::adapter::{CONFIG_FILE, ConfigSettings, adapter_config, head_modules};
-use crate::checkpoint::{Checkpoint, match_head};
+use crate::adapter::{CONFIG_FILE, ConfigSettings, TrainedHead, adapter_config, head_modules};
+use crate::checkpoint::Checkpoint;
 use crate::dataset::{ObjectiveKind, Tokenizer};
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
@@ -221,22 +221,20 @@ fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {
 
 /// What PEFT needs to train this plan itself.
 pub(crate) fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
-    let head = onnx::head(&model.model, &model.states)?;
-    let mut names = Vec::new();
-    if let Some(head) = &head {
-        let found = match &model.folder.checkpoint {
-            Some(checkpoint) => match_head(&model.model, checkpoint, head)?,
-            None => vec![None; head.tensors.len()],
-        };
-        let tensors = head.tensors.iter().zip(found);
-        names.extend(tensors.map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor)));
-    }
+    let names = model.head_names()?;
+    let predicts_tokens = onnx::head(&model.model, &model.states)?.is_some_and(|head| head.predicts_tokens);
+    let naming = model.naming(match &names {
+        _ if predicts_tokens => TrainedHead::Tokens,
+        Some(names) => TrainedHead::Own(names),
+        None => TrainedHead::Added,
+    });
+    let names: Vec<String> = names.unwrap_or_default().iter().map(|name| naming.tensor(name)).collect();
     let modules = model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.tensors());
     Ok(ConfigSettings {
         head: head_modules(names.iter().map(String::as_str)),
-        base_model: Some(model.folder.folder.display().to_string()),
+        base_model: Some(model.base_model_path()),
         modules: head_modules(modules.map(|tensor| tensor.name.as_str())),
-        predicts_tokens: head.is_some_and(|head| head.predicts_tokens),
+        naming,
         ..ConfigSettings::default()
     })
 }

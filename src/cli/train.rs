@@ -84,7 +84,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     use super::opened::Opened;
     use super::rows::{Purpose, Rows};
     use super::training::{TrainingData, objective_of, train_adapter};
+    use crate::adapter::read_named;
     use crate::progress::{Event, Observer};
+    use crate::train::{HEAD_BIAS, HEAD_WEIGHT};
 
     let mut section = arguments.columns.section(arguments.data);
     section.metrics = arguments.metrics;
@@ -114,7 +116,10 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let held_out = |path: PathBuf| Rows::load_held_out(context, &section, &path, &tokenizer, objective);
     let validation = arguments.validation.map(held_out).transpose()?;
     let sample = train.first(64, &tokenizer)?;
-    let initial = arguments.start.as_deref().map(crate::adapter::read).transpose()?;
+    let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.module.as_str());
+    let known: Vec<&str> = modules.chain(head.iter().map(String::as_str)).collect();
+    let initial = arguments.start.as_deref().map(|folder| read_named(folder, known)).transpose()?;
     let data = TrainingData {
         initial: initial.as_ref(),
         validation: validation.as_ref(),

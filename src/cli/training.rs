@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{self, Adapter, Flavour, WriteSettings};
+use crate::adapter::{self, Adapter, Flavour, TrainedHead, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
 use crate::files::sha256;
 use crate::progress::{Event, Observer};
@@ -88,17 +88,28 @@ pub(crate) fn train_adapter(
         initial: data.initial,
         folder: out,
     };
+    let names = model.head_names()?.unwrap_or_default();
+    let naming = model.naming(match objective {
+        Objective::CausalLm => TrainedHead::Tokens,
+        _ if settings.head.is_some() => TrainedHead::Added,
+        _ => TrainedHead::Own(&names),
+    });
+    if let Some(text) = &naming.notice {
+        // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.
+        let event = if settings.head.is_some() { Event::Notice(text) } else { Event::Warning(text) };
+        context.observer().observe(event);
+    }
     let outcome = train(&input, settings, context.observer())?;
     let settings = WriteSettings {
         flavour,
-        base_model: Some(model.folder.folder.display().to_string()),
+        base_model: Some(model.base_model_path()),
         checkpoint: model.folder.checkpoint.as_ref(),
         added_head: outcome.new_head,
         labels: match objective {
             Objective::Classification { labels } => Some(labels.clone()),
             Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
         },
-        predicts_tokens: *objective == Objective::CausalLm,
+        naming,
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))

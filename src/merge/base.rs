@@ -5,43 +5,38 @@ use std::path::Path;
 use super::MergeError;
 use crate::adapter::Provenance;
 use crate::checkpoint::ModelFolder;
-use crate::files::sha256_file;
+use crate::files::{sha256, sha256_file};
+use crate::onnx::Model;
 use crate::progress::Observer;
 
-/// Compares hashes. The checkpoint decides where there is one: the same weights may have been exported again.
-pub(super) fn check(base: &ModelFolder, provenance: &Provenance, observer: &dyn Observer) -> Result<(), MergeError> {
-    let mut compared = false;
-    for file in base.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
-        let name = file_name(&file.path);
-        if let Some(known) = provenance.files.iter().find(|known| file_name(Path::new(&known.name)) == name) {
-            observer.check()?;
-            compare(&file.path, &known.sha256)?;
-            compared = true;
+/// The files of the base that are not those the adapter was trained with: export, external data and checkpoint. An adapter
+/// fits the weights it was trained beside; where others than the adapted ones changed, its result is another too.
+pub(super) fn changed_files(
+    base: &ModelFolder,
+    model: &Model,
+    provenance: &Provenance,
+    observer: &dyn Observer,
+) -> Result<Vec<String>, MergeError> {
+    let mut changed = Vec::new();
+    if sha256(model.file_bytes()) != provenance.onnx_sha256 {
+        changed.push(base.onnx.display().to_string());
+    }
+    let known = |name: &str| provenance.files.iter().find(|known| file_name(Path::new(&known.name)) == name);
+    let external = model.external_files().iter().map(|file| file.path.clone());
+    let checkpoint = base.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()).map(|file| file.path.clone());
+    for path in external.chain(checkpoint) {
+        observer.check()?;
+        let same = match known(&file_name(&path)) {
+            Some(known) => sha256_file(&path)? == known.sha256,
+            None => false,
+        };
+        if !same {
+            changed.push(path.display().to_string());
         }
     }
-    if !compared {
-        compare(&base.onnx, &provenance.onnx_sha256)?;
-    }
-    Ok(())
-}
-
-fn compare(path: &Path, expected: &str) -> Result<(), MergeError> {
-    let found = sha256_file(path)?;
-    if found == expected {
-        return Ok(());
-    }
-    let short = |hash: &str| hash.chars().take(12).collect::<String>();
-    Err(MergeError::OtherBase { file: path.display().to_string(), expected: short(expected), found: short(&found) })
+    Ok(changed)
 }
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A merged model never replaces its base.
-pub(super) fn refuse_same_folder(base: &ModelFolder, out: &Path) -> Result<(), MergeError> {
-    match (base.folder.canonicalize(), out.canonicalize()) {
-        (Ok(a), Ok(b)) if a == b => Err(MergeError::SameFolder { out: out.into() }),
-        _ => Ok(()),
-    }
 }

@@ -1,5 +1,8 @@
-//! Writes the merged checkpoint: the same files with the same headers, only the bytes of changed tensors are new. A head
-//! that training added is appended to the last file.
+//! Writes the merged checkpoint: the same files with the same headers, only the bytes of changed tensors are new.
+//!
+//! Where the checkpoint lacks the head that was trained, its tensors are appended to the last file. The names of the others
+//! change then too: transformers finds the head of a class only where the base model lies under its prefix (`bert.encoder…`).
+//! A head that no class of transformers has goes to a file of its own.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,56 +12,93 @@ use serde_json::{Value, json};
 
 use super::report::Changes;
 use super::targets::{Change, Target, Targets};
-use super::weights::{add, delta, replace};
-use super::{MergeError, REPORT_FILE};
-use crate::checkpoint::{Checkpoint, CheckpointFile, ElementType, ModelFolder, TensorInfo, from_f32};
+use super::weights::{add, replace};
+use super::{MergeError, REPORT_FILE, Writing};
+use crate::adapter::HEAD_FILE;
+use crate::checkpoint::{
+    Checkpoint, CheckpointFile, ElementType, ModelFolder, ModelTask, TensorInfo, from_f32, model_class,
+    write_safetensors,
+};
 use crate::files::{FileError, read_file, write_atomically, write_json};
 
 /// Configuration and tokenizer files are small; anything larger is somebody's weights.
 const LARGEST_COMPANION: u64 = 100_000_000;
-
-type Step<'s> = &'s (dyn Fn(&str) -> io::Result<()> + Sync);
 
 /// Writes the checkpoint files and their index.
 pub(super) fn write(
     base: &ModelFolder,
     targets: &Targets,
     out: &Path,
-    step: Step,
+    writing: &Writing,
     files: &mut Vec<String>,
 ) -> Result<Changes, MergeError> {
     let Some(checkpoint) = &base.checkpoint else { return Ok(Changes::new()) };
     let changes = Mutex::new(Changes::new());
     let new: Vec<&Target> = targets.list.iter().filter(|target| checkpoint.tensor(&target.name).is_none()).collect();
+    let names = Names { prefix: targets.prefix.as_deref(), appended: if targets.head_apart { &[] } else { &new } };
     for (index, file) in checkpoint.files().iter().enumerate() {
         let name = file.path.file_name().unwrap_or_default();
         let tensors: Vec<&TensorInfo> = checkpoint.tensors().iter().filter(|tensor| tensor.file == index).collect();
-        let appended: &[&Target] = if index + 1 == checkpoint.files().len() { &new } else { &[] };
+        let last = index + 1 == checkpoint.files().len();
+        let names = Names { appended: if last { names.appended } else { &[] }, ..names };
         write_atomically(&out.join(name), |writer| {
-            write_header(writer, file, appended)?;
-            write_tensors(writer, file, &tensors, targets, step, &changes)?;
-            appended.iter().try_for_each(|target| {
-                step(&target.name)?;
+            write_header(writer, file, &names)?;
+            write_tensors(writer, file, &tensors, targets, writing, &changes)?;
+            names.appended.iter().try_for_each(|target| {
+                writing.step(&target.name)?;
                 writer.write_all(&new_bytes(target)?)
             })
         })?;
         files.push(name.to_string_lossy().into_owned());
     }
     if let Some(index) = checkpoint.index() {
-        files.push(write_index(index, checkpoint, &new, out)?);
+        files.push(write_index(index, checkpoint, &names, out)?);
+    }
+    if targets.head_apart && !new.is_empty() {
+        let entry = |target: &&Target| Some((target.name.clone(), ElementType::F32, shape(target)?));
+        let layout: Vec<_> = new.iter().filter_map(entry).collect();
+        write_safetensors(&out.join(HEAD_FILE), &layout, |index| {
+            writing.step(&new[index].name)?;
+            new_bytes(new[index])
+        })?;
+        files.push(HEAD_FILE.into());
     }
     Ok(changes.into_inner().unwrap_or_default())
 }
 
-/// The header as it was, with the new tensors behind the others.
-fn write_header(writer: &mut impl Write, file: &CheckpointFile, appended: &[&Target]) -> io::Result<()> {
+/// What changes about the names in a checkpoint.
+#[derive(Clone, Copy)]
+struct Names<'t> {
+    /// What comes in front of those that are there.
+    prefix: Option<&'t str>,
+    /// New tensors, behind the others.
+    appended: &'t [&'t Target<'t>],
+}
+
+impl Names<'_> {
+    fn of(&self, name: &str) -> String {
+        self.prefix.map_or_else(|| name.to_owned(), |prefix| format!("{prefix}.{name}"))
+    }
+
+    fn changes_nothing(&self) -> bool {
+        self.prefix.is_none() && self.appended.is_empty()
+    }
+}
+
+/// The header as it was, or with other names and the new tensors behind the others.
+fn write_header(writer: &mut impl Write, file: &CheckpointFile, names: &Names) -> io::Result<()> {
     let old = &file.bytes()[..file.data_start];
-    if appended.is_empty() {
+    if names.changes_nothing() {
         return writer.write_all(old);
     }
-    let mut header: serde_json::Map<String, Value> = serde_json::from_slice(&old[8..])?;
+    let before: serde_json::Map<String, Value> = serde_json::from_slice(&old[8..])?;
+    let rename = |(name, entry): (String, Value)| match name.as_str() {
+        "__metadata__" => (name, entry),
+        _ => (names.of(&name), entry),
+    };
+    let mut header: serde_json::Map<String, Value> = before.into_iter().map(rename).collect();
     let mut offset = file.bytes().len() - file.data_start;
-    for target in appended {
+    for target in names.appended {
         let Change::Values(saved) = target.change else { continue };
         let end = offset + 4 * saved.values.len();
         let entry = json!({"dtype": "F32", "shape": saved.values.shape(), "data_offsets": [offset, end]});
@@ -76,7 +116,7 @@ fn write_tensors(
     file: &CheckpointFile,
     tensors: &[&TensorInfo],
     targets: &Targets,
-    step: Step,
+    writing: &Writing,
     changes: &Mutex<Changes>,
 ) -> io::Result<()> {
     let bytes = file.bytes();
@@ -90,20 +130,20 @@ fn write_tensors(
         writer.write_all(&bytes[position..tensor.range.start])?;
         let mut merged = bytes[tensor.range.clone()].to_vec();
         for target in of_tensor {
-            step(&target.name)?;
+            writing.step(&target.name)?;
             let part = target.bytes_of(tensor);
             let stored = &merged[part.clone()];
             let new = match target.change {
                 Change::Factors(factors) => {
-                    add(stored, &tensor.element_type, delta(factors).view(), target.stored_in_out)
+                    add(stored, &tensor.element_type, factors, targets.initialization, target.stored_in_out)
                 }
                 Change::Values(saved) => {
                     let values: Vec<f32> = saved.values.iter().copied().collect();
                     replace(stored, &tensor.element_type, &values)
                 }
             };
-            let refused = || io::Error::other(format!("`{}` is not floating-point", tensor.name));
-            let (new, change) = new.ok_or_else(refused)?;
+            let refused = |refusal| writing.refuse(&file.path, "tensor", &tensor.name, refusal);
+            let (new, change) = new.map_err(refused)?;
             merged[part].copy_from_slice(&new);
             if let Ok(mut changes) = changes.lock() {
                 changes.insert(target.place(), change);
@@ -123,12 +163,12 @@ fn new_bytes(target: &Target) -> io::Result<Vec<u8>> {
     from_f32(&values, &ElementType::F32).ok_or_else(|| io::Error::other("float32 is a float type"))
 }
 
-/// The index as it was; new tensors are in the last shard.
-fn write_index(index: &Path, checkpoint: &Checkpoint, new: &[&Target], out: &Path) -> Result<String, MergeError> {
+/// The index as it was, or with other names; new tensors are in the last shard.
+fn write_index(index: &Path, checkpoint: &Checkpoint, names: &Names, out: &Path) -> Result<String, MergeError> {
     let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = read_file(index)?;
     let target = out.join(&name);
-    if new.is_empty() {
+    if names.changes_nothing() {
         write_atomically(&target, |writer| writer.write_all(&bytes))?;
         return Ok(name);
     }
@@ -136,10 +176,13 @@ fn write_index(index: &Path, checkpoint: &Checkpoint, new: &[&Target], out: &Pat
         crate::checkpoint::CheckpointError::Malformed { path: index.into(), reason: error.to_string() }
     })?;
     let shard = checkpoint.files().last().and_then(|file| file.path.file_name());
-    for tensor in new {
-        value["weight_map"][&tensor.name] = json!(shard.unwrap_or_default().to_string_lossy());
+    if let Some(map) = value.get_mut("weight_map").and_then(Value::as_object_mut) {
+        *map = std::mem::take(map).into_iter().map(|(name, shard)| (names.of(&name), shard)).collect();
+        for tensor in names.appended {
+            map.insert(tensor.name.clone(), json!(shard.unwrap_or_default().to_string_lossy()));
+        }
     }
-    let more: u64 = new.iter().filter_map(|target| Some(4 * values_of(target)? as u64)).sum();
+    let more: u64 = names.appended.iter().filter_map(|target| Some(4 * values_of(target)? as u64)).sum();
     if let Some(total) = value["metadata"]["total_size"].as_u64() {
         value["metadata"]["total_size"] = json!(total + more);
     }
@@ -148,8 +191,12 @@ fn write_index(index: &Path, checkpoint: &Checkpoint, new: &[&Target], out: &Pat
 }
 
 fn values_of(target: &Target) -> Option<usize> {
+    Some(shape(target)?.iter().product())
+}
+
+fn shape(target: &Target) -> Option<Vec<usize>> {
     match target.change {
-        Change::Values(saved) => Some(saved.values.len()),
+        Change::Values(saved) => Some(saved.values.shape().to_vec()),
         Change::Factors(_) => None,
     }
 }
@@ -171,13 +218,15 @@ pub(super) fn copy_companions(
         let known = ["json", "txt", "model", "jinja", "md", "py", "tiktoken"];
         let wanted = path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known));
         let small = std::fs::metadata(&path).is_ok_and(|data| data.is_file() && data.len() <= LARGEST_COMPANION);
-        if !wanted || !small || name.ends_with(".safetensors.index.json") || name == REPORT_FILE {
+        // `._*` is what macOS keeps beside a file on other file systems.
+        let other = name.ends_with(".safetensors.index.json") || name == REPORT_FILE || name.starts_with("._");
+        if !wanted || !small || other {
             continue;
         }
         let bytes = read_file(&path)?;
-        let changes = targets.added_head.is_some() || targets.labels.is_some();
+        let changes = targets.added_head.is_some() || targets.labels.is_some() || targets.prefix.is_some();
         match (name.as_str(), changes, &base.config) {
-            ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_labels(config, targets))?,
+            ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_head(config, targets))?,
             _ => write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?,
         }
         files.push(name);
@@ -185,18 +234,24 @@ pub(super) fn copy_companions(
     Ok(())
 }
 
-/// The configuration with the names of the classes, and for a model that got a head which vector it reads.
-fn with_labels(config: &Value, targets: &Targets) -> Value {
+/// The configuration with the names of the classes; for a checkpoint that got the head of a class, with that class; for an
+/// export that got a head, with the vector that it reads.
+fn with_head(config: &Value, targets: &Targets) -> Value {
     let mut config = config.clone();
+    let class = targets.prefix.as_ref().and_then(|_| model_class(&config, targets.task()));
     let Value::Object(fields) = &mut config else { return config };
-    let bias = targets.list.iter().find(|target| target.name == "classifier.bias").and_then(values_of);
+    let new = targets.added_head.is_some() || targets.prefix.is_some();
     let placeholders = |count| (0..count).map(|i| format!("LABEL_{i}")).collect();
-    let names: Option<Vec<String>> =
-        targets.labels.clone().or_else(|| bias.filter(|_| targets.added_head.is_some()).map(placeholders));
+    let of_head = targets.outputs.filter(|_| new && targets.task() == ModelTask::SequenceClassification);
+    let names: Option<Vec<String>> = targets.labels.clone().or_else(|| of_head.map(placeholders));
     if let Some(names) = names {
         let named = names.iter().enumerate();
         fields.insert("id2label".into(), named.clone().map(|(i, name)| (i.to_string(), json!(name))).collect());
         fields.insert("label2id".into(), named.map(|(i, name)| (name.clone(), json!(i))).collect());
+        fields.shift_remove("num_labels");
+    }
+    if let Some(class) = class {
+        fields.insert("architectures".into(), json!([class.name]));
     }
     if let Some(pooling) = targets.added_head {
         fields.insert("gelora_head".into(), json!({"pooling": pooling.as_str()}));

@@ -6,15 +6,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::MergeError;
 use super::report::Changes;
 use super::targets::{Change, Place, Targets, unchanged};
-use super::weights::{add, delta, replace};
+use super::weights::{add, replace};
+use super::{MergeError, Writing};
 use crate::adapter::SavedTensor;
 use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, own_head};
 use crate::onnx::{DataType, Edit, HiddenStates, Model, OnnxError, append_head};
-
-type Step<'s> = &'s (dyn Fn(&str) -> io::Result<()> + Sync);
 
 /// Writes the export to the same place relative to `out` as it has in the base folder.
 pub(super) fn write(
@@ -22,7 +20,7 @@ pub(super) fn write(
     model: &Model,
     targets: &Targets,
     out: &Path,
-    step: Step,
+    writing: &Writing,
     files: &mut Vec<String>,
 ) -> Result<Changes, MergeError> {
     let changes = Mutex::new(Changes::new());
@@ -33,15 +31,16 @@ pub(super) fn write(
             let change = target.change;
             let changes = &changes;
             let element_type = stored_type(model, place)?;
+            let initialization = targets.initialization;
             let produce = move || {
-                step(&place.initializer)?;
+                writing.step(&place.initializer)?;
                 let stored = model.bytes(tensor).map_err(io::Error::other)?;
                 let merged = match change {
-                    Change::Factors(factors) => add(stored, &element_type, delta(factors).view(), place.transposed),
+                    Change::Factors(factors) => add(stored, &element_type, factors, initialization, place.transposed),
                     Change::Values(saved) => replace(stored, &element_type, &values(saved, place.transposed)),
                 };
-                let refused = || io::Error::other(format!("`{}` is not floating-point", place.initializer));
-                let (bytes, change) = merged.ok_or_else(refused)?;
+                let refused = |refusal| writing.refuse(model.path(), "initializer", &place.initializer, refusal);
+                let (bytes, change) = merged.map_err(refused)?;
                 if let Ok(mut changes) = changes.lock() {
                     changes.insert(place.initializer.clone(), change);
                 }
@@ -111,8 +110,12 @@ fn add_head(base: &ModelFolder, model: &Model, targets: &Targets, edit: &mut Edi
         let Change::Values(saved) = target.change else { continue };
         let placed = !target.places.is_empty() || handled.borrow().contains(&target.name);
         if !placed && !unchanged(base.checkpoint.as_ref(), saved) {
-            let reason = format!("the export has no constant that is the trained `{}`", target.name);
-            return Err(MergeError::DoesNotFit { base: base.folder.clone(), reason });
+            let reason = format!(
+                "it has no constant that is `{}`, which was trained whole (modules_to_save); export the model with the outputs \
+                 that need it (logits), or merge with PEFT and export that model",
+                target.name
+            );
+            return Err(MergeError::Saved { onnx: model.path().into(), reason });
         }
     }
     Ok(())

@@ -7,14 +7,19 @@ mod base;
 mod checkpoint;
 mod error;
 mod export;
+mod folder;
 mod report;
+mod residual;
+mod saved;
 mod targets;
 mod weights;
 
+use std::io;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::adapter::{Provenance, read};
+use crate::adapter::{AdapterFolder, Initialization, Provenance};
 use crate::checkpoint::ModelFolder;
 use crate::files::write_json;
 use crate::onnx::{HiddenStates, Model};
@@ -22,62 +27,136 @@ use crate::progress::{Event, Observer};
 
 pub use error::MergeError;
 pub use report::{MergeReport, MergedTensor, TensorChange};
+pub use weights::NotFinite;
 
+use folder::NewFolder;
 use targets::Targets;
+use weights::Refusal;
 
 /// The report that stands in a merged folder.
 pub const REPORT_FILE: &str = "gelora_merge.json";
 
+/// How an adapter is merged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MergeSettings {
+    /// Whether the base may differ from the one the adapter was trained with.
+    pub base_changed: bool,
+}
+
 /// Merges the adapter folder `adapter` into `base` and writes the result to the folder `out`: checkpoint, configuration and
 /// tokenizer files, the merged export under its old name, and `gelora_merge.json`. Memory does not grow with the model.
 ///
+/// The folder is written beside `out` and takes its place at the end, at once. Files in an earlier merged folder that no merge
+/// wrote are taken over.
+///
 /// # Errors
-/// When the adapter belongs to another base, changes a weight that serves other purposes too, or a file cannot be read or
-/// written. Files that were complete in `out` stay.
+/// When the adapter belongs to another base, is not whole, changes a weight that serves other purposes too, `out` may not be
+/// replaced, or a file cannot be read or written. `out` is then as it was.
 pub fn merge(
     base: &ModelFolder,
     adapter: &Path,
     out: &Path,
+    settings: &MergeSettings,
     observer: &dyn Observer,
 ) -> Result<MergeReport, MergeError> {
-    base::refuse_same_folder(base, out)?;
-    let provenance = Provenance::read(adapter)?;
-    let changes = read(adapter)?;
+    let folder = AdapterFolder::read(adapter)?;
+    let new = NewFolder::new(base, adapter, out)?;
     observer.check()?;
-    if let Some(provenance) = &provenance {
-        base::check(base, provenance, observer)?;
-    }
     let model = Model::open(&base.onnx)?;
+    let mut warnings = warnings(base, &model, &folder, settings, observer)?;
     let states = HiddenStates::find(&model)?;
-    let pooling = provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
-    let names = provenance.and_then(|provenance| provenance.labels).filter(|names| !are_numbers(names));
-    let targets = Targets { labels: names, ..Targets::find(base, &model, &states, &changes, pooling)? };
+    let changes = targets::named_as_base(base, &model, &states, &folder)?;
+    let targets = Targets::find(base, &model, &states, adapter, &folder, &changes)?;
+    warnings.extend(targets.warnings.iter().cloned());
 
     let steps = targets.steps();
     observer.observe(Event::Begin { stage: "merging", total: Some(steps), done: 0, unit: "tensors" });
-    let done = AtomicU64::new(0);
-    let step = |name: &str| -> std::io::Result<()> {
-        observer.check().map_err(std::io::Error::other)?;
-        observer.observe(Event::Advance { done: done.fetch_add(1, Ordering::Relaxed) + 1, detail: name });
-        Ok(())
-    };
-    let written = write_all(base, &model, &targets, out, &step);
+    let writing = Writing { observer, done: AtomicU64::new(0), refusal: Mutex::new(None) };
+    let written = write_all(base, &model, &targets, new.path(), &writing);
     observer.observe(Event::End);
-    // A cancelled write comes back as an I/O error: say what it was.
+    // What stopped a write comes back as an I/O error: say what it was.
     observer.check()?;
+    if let Some(refusal) = writing.refusal.into_inner().unwrap_or_default() {
+        return Err(refusal);
+    }
     let (tensors, files) = written?;
     let report = MergeReport {
         format_version: report::FORMAT_VERSION,
         gelora_version: env!("CARGO_PKG_VERSION").into(),
         base: base.folder.display().to_string(),
         adapter: adapter.display().to_string(),
-        added_head: pooling.map(|pooling| pooling.as_str().to_owned()),
+        added_head: targets.added_head.map(|pooling| pooling.as_str().to_owned()),
         files,
         tensors,
-        warnings: targets.warnings.clone(),
+        warnings,
     };
-    write_json(&out.join(REPORT_FILE), &report)?;
+    write_json(&new.path().join(REPORT_FILE), &report)?;
+    let kept = new.finish()?;
+    if kept > 0 {
+        let text = format!("{kept} files in {} that no merge wrote stay there", out.display());
+        observer.observe(Event::Notice(&text));
+    }
     Ok(report)
+}
+
+/// What the user should know of base and adapter.
+fn warnings(
+    base: &ModelFolder,
+    model: &Model,
+    folder: &AdapterFolder,
+    settings: &MergeSettings,
+    observer: &dyn Observer,
+) -> Result<Vec<String>, MergeError> {
+    let mut warnings = Vec::new();
+    if let Some(provenance) = &folder.provenance {
+        let changed = base::changed_files(base, model, provenance, observer)?;
+        if !changed.is_empty() && !settings.base_changed {
+            return Err(MergeError::OtherBase { files: changed.join(", ") });
+        }
+        warnings.extend(changed.into_iter().map(|file| {
+            format!("{file} differs from what the adapter was trained with: the merged model is not the one that was trained")
+        }));
+    }
+    if folder.config.initialization == Initialization::LoraGa {
+        warnings.push(
+            "`init_lora_weights` is lora_ga, whose training starts from a changed base: this is what PEFT gives when it loads the \
+             adapter over this base; if it was saved without `path_initial_model_for_weight_conversion`, it is not the model that \
+             was trained"
+                .into(),
+        );
+    }
+    Ok(warnings)
+}
+
+/// A merge under way: who is told, and what it found that it cannot write.
+struct Writing<'a> {
+    observer: &'a dyn Observer,
+    done: AtomicU64,
+    refusal: Mutex<Option<MergeError>>,
+}
+
+impl Writing<'_> {
+    /// Another tensor is written.
+    fn step(&self, name: &str) -> io::Result<()> {
+        self.observer.check().map_err(io::Error::other)?;
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        self.observer.observe(Event::Advance { done, detail: name });
+        Ok(())
+    }
+
+    /// Keeps the reason, and gives an error that ends the write.
+    fn refuse(&self, file: &Path, what: &'static str, tensor: &str, refusal: Refusal) -> io::Error {
+        let error = io::Error::other(refusal.to_string());
+        let (file, tensor) = (file.to_owned(), tensor.to_owned());
+        let refusal = match refusal {
+            Refusal::NotFinite(found) => MergeError::NotFinite { file, what, tensor, found },
+            other => MergeError::NotMergeable { file, what, tensor, reason: other.to_string() },
+        };
+        if let Ok(mut kept) = self.refusal.lock() {
+            kept.get_or_insert(refusal);
+        }
+        error
+    }
 }
 
 /// Whether the classes are called 0, 1, 2 …: then the base may know better names.
@@ -85,17 +164,22 @@ fn are_numbers(names: &[String]) -> bool {
     names.iter().enumerate().all(|(class, name)| *name == class.to_string())
 }
 
-/// Writes everything; the export comes last, so that a folder with an export is a whole one.
+/// The labels that the adapter was trained on, where they say more than their numbers.
+fn labels(provenance: Option<&Provenance>) -> Option<Vec<String>> {
+    provenance.and_then(|provenance| provenance.labels.clone()).filter(|names| !are_numbers(names))
+}
+
+/// Writes everything.
 fn write_all(
     base: &ModelFolder,
     model: &Model,
     targets: &Targets,
     out: &Path,
-    step: &(dyn Fn(&str) -> std::io::Result<()> + Sync),
+    writing: &Writing,
 ) -> Result<(Vec<MergedTensor>, Vec<String>), MergeError> {
     let mut files = Vec::new();
-    let in_checkpoint = checkpoint::write(base, targets, out, step, &mut files)?;
+    let in_checkpoint = checkpoint::write(base, targets, out, writing, &mut files)?;
     checkpoint::copy_companions(base, targets, out, &mut files)?;
-    let in_export = export::write(base, model, targets, out, step, &mut files)?;
+    let in_export = export::write(base, model, targets, out, writing, &mut files)?;
     Ok((report::tensors(targets, in_checkpoint, in_export), files))
 }

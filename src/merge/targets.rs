@@ -2,13 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::path::Path;
 
-use super::MergeError;
-use crate::adapter::{Adapter, LoraFactors, SavedTensor};
+use super::{MergeError, saved};
+use crate::adapter::{Adapter, AdapterFolder, Initialization, LoraFactors, Provenance, SavedTensor};
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, TensorInfo, WeightMatch, folded_products, match_head, match_weights,
+    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, folded_products,
+    is_prefixed, match_head, match_weights,
 };
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, blocks, head, linear_layers};
+
+/// The tensors of a head that training adds.
+const ADDED_HEAD: [&str; 2] = ["classifier.weight", "classifier.bias"];
 
 /// All changes and their places.
 pub(super) struct Targets<'a> {
@@ -17,6 +22,14 @@ pub(super) struct Targets<'a> {
     pub added_head: Option<HeadPooling>,
     /// Names of the classes that the adapter was trained on, where they say more than their numbers.
     pub labels: Option<Vec<String>>,
+    /// What comes in front of the names of the checkpoint, so that a class with the trained head finds the base model.
+    pub prefix: Option<String>,
+    /// Whether the head goes to a file of its own where the checkpoint lacks it.
+    pub head_apart: bool,
+    /// How wide the logits of the export, or of the head that is added, are.
+    pub outputs: Option<usize>,
+    /// How the factors began.
+    pub initialization: Initialization,
     pub warnings: Vec<String>,
 }
 
@@ -69,14 +82,42 @@ pub(super) struct Place {
     pub transposed: bool,
 }
 
+/// The adapter under the names of the base: those of its checkpoint, or of the export where there is none.
+pub(super) fn named_as_base(
+    base: &ModelFolder,
+    model: &Model,
+    states: &HiddenStates,
+    folder: &AdapterFolder,
+) -> Result<Adapter, MergeError> {
+    let mut known: HashSet<String> = HashSet::new();
+    match &base.checkpoint {
+        Some(checkpoint) => {
+            known.extend(checkpoint.tensors().iter().map(|tensor| tensor.name.clone()));
+            known.extend(
+                checkpoint.tensors().iter().filter_map(|tensor| tensor.name.strip_suffix(".weight").map(str::to_owned)),
+            );
+        }
+        None => known.extend(linear_layers(model).into_iter().filter_map(|layer| layer.module)),
+    }
+    // A head that the checkpoint lacks keeps its name, whatever wrapper the export has in front of it.
+    if let Some(head) = head(model, states)? {
+        let tensors = head.tensors.iter().map(|tensor| &tensor.name);
+        let saved =
+            folder.adapter.saved.iter().filter(|saved| tensors.clone().any(|name| saved::is_called(name, &saved.name)));
+        known.extend(saved.map(|saved| saved.name.clone()));
+    }
+    Ok(folder.named_as(known.iter().map(String::as_str)))
+}
+
 impl<'a> Targets<'a> {
     /// Finds every place, and refuses what does not fit.
     pub fn find(
         base: &ModelFolder,
         model: &Model,
         states: &HiddenStates,
+        place: &Path,
+        folder: &AdapterFolder,
         adapter: &'a Adapter,
-        pooling: Option<HeadPooling>,
     ) -> Result<Self, MergeError> {
         let layers = linear_layers(model);
         let wanted: Vec<&LinearLayer> = layers.iter().collect();
@@ -85,18 +126,44 @@ impl<'a> Targets<'a> {
             None => vec![None; layers.len()],
         };
         let finder = Finder { base, model, layers: &layers, matches: &matches };
+        finder.refuse_incomplete(place, folder, adapter)?;
         finder.refuse_folded(states, adapter)?;
         let warnings = finder.warnings(adapter);
         let mut list = Vec::new();
         for factors in &adapter.factors {
-            list.push(finder.factors(factors)?);
+            list.push(finder.factors(factors, folder.config.initialization)?);
         }
         let places = finder.head_places(states)?;
+        let pooling = folder.provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
         for saved in &adapter.saved {
-            list.push(finder.saved(saved, &places)?);
+            let added = pooling.is_some() && ADDED_HEAD.contains(&saved.name.as_str());
+            list.push(finder.saved(saved, &places, added)?);
         }
-        let added_head = pooling.filter(|_| adapter.saved.iter().any(|saved| saved.name == "classifier.weight"));
-        Ok(Targets { list, added_head, labels: None, warnings })
+        let added = pooling.and(adapter.saved.iter().find(|saved| saved.name == ADDED_HEAD[0]));
+        let outputs = match added {
+            Some(weight) => weight.values.shape().first().copied(),
+            None => head(model, states)?.and_then(|head| Some(head.linears.last()?.out_features)),
+        };
+        let added_head = pooling.filter(|_| added.is_some());
+        let head_apart = added_head.is_some() || folder.head_apart;
+        Ok(Targets {
+            prefix: finder.new_prefix(&list).filter(|_| !head_apart),
+            list,
+            added_head,
+            labels: super::labels(folder.provenance.as_ref()),
+            head_apart,
+            outputs,
+            initialization: folder.config.initialization,
+            warnings,
+        })
+    }
+
+    /// What the head is for.
+    pub fn task(&self) -> ModelTask {
+        match self.list.iter().any(|target| target.name.split('.').any(|part| part == "qa_outputs")) {
+            true => ModelTask::QuestionAnswering,
+            false => ModelTask::SequenceClassification,
+        }
     }
 
     /// Tensors to write, in the checkpoint and in the export.
@@ -117,6 +184,48 @@ impl Finder<'_> {
         Err(MergeError::DoesNotFit { base: self.base.folder.clone(), reason })
     }
 
+    /// Every module that the configuration adapts or saves has its tensors in the file.
+    fn refuse_incomplete(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
+        let incomplete = |reason: String| MergeError::Incomplete { adapter: place.into(), reason };
+        let called = Called::new(folder, adapter);
+        for (layer, found) in self.layers.iter().zip(self.matches) {
+            let module = match found {
+                Some(found) if !found.tensor.ends_with(".weight") => continue,
+                Some(found) => found.module(),
+                None if self.base.checkpoint.is_some() => continue,
+                None => layer.module.as_deref().unwrap_or_default(),
+            };
+            let adapted = folder.config.adapts(&called.by_peft(module)).map_err(&incomplete)? == Some(true);
+            if adapted && !adapter.factors.iter().any(|factors| saved::is_called(module, &factors.module)) {
+                return Err(incomplete(format!(
+                    "its configuration adapts `{module}`, and its tensors are not in the file; copy the folder again"
+                )));
+            }
+        }
+        for tensor in self.base.checkpoint.iter().flat_map(|checkpoint| checkpoint.tensors()) {
+            let name = called.by_peft(&tensor.name);
+            let modules = name.match_indices('.').map(|(at, _)| &name[..at]);
+            let saves = modules.into_iter().any(|module| folder.config.saves(module));
+            let adapted =
+                adapter.factors.iter().any(|factors| tensor.name.starts_with(&format!("{}.", factors.module)));
+            if saves && !adapted && !adapter.saved.iter().any(|saved| saved.name == tensor.name) {
+                return Err(incomplete(format!(
+                    "its `modules_to_save` names the module of `{}`, which is not in the file; copy the folder again",
+                    tensor.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What has to come in front of the names of a checkpoint without a head, when tensors of one are appended.
+    fn new_prefix(&self, list: &[Target]) -> Option<String> {
+        let (checkpoint, config) = (self.base.checkpoint.as_ref()?, self.base.config.as_ref()?);
+        let appended = list.iter().any(|target| checkpoint.tensor(&target.name).is_none());
+        let alone = is_prefixed(checkpoint, config) == Some(false);
+        (appended && alone).then(|| base_model_prefix(config)).flatten().map(str::to_owned)
+    }
+
     /// The linear layers of a module, with the checkpoint's word on their names where there is one.
     fn layers_of<'s>(&'s self, module: &'s str) -> impl Iterator<Item = (&'s LinearLayer, Option<&'s WeightMatch>)> {
         let all = self.layers.iter().zip(self.matches).map(|(layer, found)| (layer, found.as_ref()));
@@ -126,7 +235,7 @@ impl Finder<'_> {
         })
     }
 
-    fn factors<'a>(&self, factors: &'a LoraFactors) -> Result<Target<'a>, MergeError> {
+    fn factors<'a>(&self, factors: &'a LoraFactors, initialization: Initialization) -> Result<Target<'a>, MergeError> {
         let module = &factors.module;
         let (inputs, outputs) = (factors.a.ncols(), factors.b.nrows());
         let mut places: Vec<Place> = Vec::new();
@@ -158,6 +267,11 @@ impl Finder<'_> {
             // For a square matrix only the comparison with the export tells which way it lies.
             let turned = known.map(|(layer, found)| (layer.layout == WeightLayout::InOut) != found.transposed);
             stored_in_out = turned.unwrap_or(false);
+            if stored_in_out && initialization == Initialization::Olora {
+                // PEFT decomposes the matrix as it lies in the checkpoint, which does not give factors of these shapes.
+                let reason = format!("`{name}` is stored as [in, out] (Conv1D), for which PEFT has no OLoRA");
+                return self.does_not_fit(reason);
+            }
             let expected = match &rows {
                 Some(rows) if rows.len() == outputs => [tensor.shape[0], inputs],
                 _ if stored_in_out => [inputs, outputs],
@@ -221,6 +335,7 @@ impl Finder<'_> {
         &self,
         saved: &'a SavedTensor,
         places: &HashMap<String, (Place, bool)>,
+        added: bool,
     ) -> Result<Target<'a>, MergeError> {
         let in_checkpoint = self.base.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tensor(&saved.name));
         if let Some(tensor) = in_checkpoint
@@ -232,13 +347,22 @@ impl Finder<'_> {
         }
         let change = Change::Values(saved);
         let mut target = Target { name: saved.name.clone(), change, stored_in_out: false, rows: None, places: vec![] };
-        // A tensor without a place here, or that shares one, gets its own when the export is written.
-        if let Some((place, false)) = places.get(&saved.name) {
+        // A tensor of the head without a place here, or that shares one, gets its own when the export is written.
+        let own = places.get(&saved.name).or_else(|| {
+            let mut found = places.iter().filter(|(name, _)| saved::is_called(name, &saved.name));
+            found.next().filter(|_| found.next().is_none()).map(|(_, place)| place)
+        });
+        match own {
+            Some((place, false)) => target.places.push(Place { initializer: place.initializer.clone(), ..*place }),
+            Some((_, true)) => {}
+            None if added => {}
+            None => target.places = saved::places(self.base, self.model, &saved.name)?,
+        }
+        for place in &target.places {
             let size: usize = self.model.graph.initializers[place.index].dims.iter().product();
             if size != saved.values.len() {
                 return self.does_not_fit(format!("`{}` has {size} values, not {}", saved.name, saved.values.len()));
             }
-            target.places.push(Place { initializer: place.initializer.clone(), ..*place });
         }
         Ok(target)
     }
@@ -253,6 +377,29 @@ impl Finder<'_> {
                 "{n} adapted weights of the export differ from the checkpoint's: both are merged, but they are not the same model"
             )],
         }
+    }
+}
+
+/// What PEFT calls the modules of the base: told by a module of the adapter whose name in the base is another.
+struct Called {
+    without: String,
+    within: String,
+}
+
+impl Called {
+    fn new(folder: &AdapterFolder, adapter: &Adapter) -> Self {
+        let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
+        let differs = pairs.map(|(peft, base)| (&peft.module, &base.module)).find(|(peft, base)| peft != base);
+        let (mut without, mut within) = (String::new(), String::new());
+        if let Some((peft, base)) = differs {
+            within.push_str(peft.strip_suffix(base.as_str()).unwrap_or_default());
+            without.push_str(base.strip_suffix(peft.as_str()).unwrap_or_default());
+        }
+        Called { without, within }
+    }
+
+    fn by_peft(&self, name: &str) -> String {
+        format!("{}{}", self.within, name.strip_prefix(self.without.as_str()).unwrap_or(name))
     }
 }
 

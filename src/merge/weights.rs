@@ -3,8 +3,41 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::report::TensorChange;
-use crate::adapter::LoraFactors;
+use super::residual::without_initial;
+use crate::adapter::{Initialization, LoraFactors};
 use crate::checkpoint::{ElementType, from_f32, to_f32};
+
+/// Why a tensor cannot take a change.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It is not floating-point, or of another size.
+    #[error("is not floating-point, or of another size than the change")]
+    Type,
+    /// See [`NotFinite`].
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// The part that PEFT takes out of the base cannot be told.
+    #[error("{0}")]
+    Residual(String),
+}
+
+/// A value that no weight may have.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum NotFinite {
+    /// In the base.
+    #[error("of the base holds {0}: the file was damaged, or its training diverged; take another copy of the base")]
+    Base(f32),
+    /// After the change.
+    #[error(
+        "would become infinite: {value:e} is more than {element_type} can hold; take the base in a type of a larger range (bfloat16 or float32)"
+    )]
+    Overflow {
+        /// The value before rounding.
+        value: f32,
+        /// The stored type.
+        element_type: &'static str,
+    },
+}
 
 /// `alpha / rank · B · A`, `[out, in]`, as PEFT computes it.
 pub(super) fn delta(factors: &LoraFactors) -> Array2<f32> {
@@ -14,32 +47,71 @@ pub(super) fn delta(factors: &LoraFactors) -> Array2<f32> {
     product
 }
 
-/// Adds a change to stored elements. `transposed` says that the stored matrix is `[in, out]`. `None` where the type is not
-/// a floating-point one or the sizes differ.
+/// Adds factors to stored elements. `transposed` says that the stored matrix is `[in, out]`.
 pub(super) fn add(
     stored: &[u8],
     element_type: &ElementType,
-    delta: ArrayView2<f32>,
+    factors: &LoraFactors,
+    initialization: Initialization,
     transposed: bool,
-) -> Option<(Vec<u8>, TensorChange)> {
-    let delta = if transposed { delta.reversed_axes() } else { delta };
-    let base = to_f32(stored, element_type)?;
+) -> Result<(Vec<u8>, TensorChange), Refusal> {
+    let delta = delta(factors);
+    let base = to_f32(stored, element_type).ok_or(Refusal::Type)?;
     if base.len() != delta.len() {
-        return None;
+        return Err(Refusal::Type);
     }
-    let exact: Vec<f32> = base.iter().zip(delta.iter()).map(|(weight, change)| weight + change).collect();
-    replace(stored, element_type, &exact)
+    refuse_base(&base)?;
+    let (outputs, inputs) = delta.dim();
+    let shape = if transposed { (inputs, outputs) } else { (outputs, inputs) };
+    let weight = ArrayView2::from_shape(shape, &base).map_err(|_| Refusal::Type)?;
+    let weight = if transposed { weight.reversed_axes() } else { weight };
+    let residual =
+        without_initial(weight, (factors.rank(), factors.scaling()), initialization).map_err(Refusal::Residual)?;
+    let sum = match residual {
+        Some(residual) => residual + &delta,
+        None => &weight + &delta,
+    };
+    let exact: Vec<f32> = match transposed {
+        true => sum.reversed_axes().iter().copied().collect(),
+        false => sum.iter().copied().collect(),
+    };
+    stored_as(&base, element_type, &exact)
 }
 
-/// Puts values in the place of stored elements. `None` as for [`add`].
-pub(super) fn replace(stored: &[u8], element_type: &ElementType, exact: &[f32]) -> Option<(Vec<u8>, TensorChange)> {
-    let base = to_f32(stored, element_type)?;
+/// Puts values in the place of stored elements.
+pub(super) fn replace(
+    stored: &[u8],
+    element_type: &ElementType,
+    exact: &[f32],
+) -> Result<(Vec<u8>, TensorChange), Refusal> {
+    let base = to_f32(stored, element_type).ok_or(Refusal::Type)?;
     if base.len() != exact.len() {
-        return None;
+        return Err(Refusal::Type);
     }
-    let bytes = from_f32(exact, element_type)?;
-    let change = measure(&base, exact, &to_f32(&bytes, element_type)?);
-    Some((bytes, change))
+    refuse_base(&base)?;
+    stored_as(&base, element_type, exact)
+}
+
+fn refuse_base(base: &[f32]) -> Result<(), NotFinite> {
+    match base.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(NotFinite::Base(*value)),
+        None => Ok(()),
+    }
+}
+
+fn stored_as(base: &[f32], element_type: &ElementType, exact: &[f32]) -> Result<(Vec<u8>, TensorChange), Refusal> {
+    let bytes = from_f32(exact, element_type).ok_or(Refusal::Type)?;
+    let rounded = to_f32(&bytes, element_type).ok_or(Refusal::Type)?;
+    if let Some((value, _)) = exact.iter().zip(&rounded).find(|(_, rounded)| !rounded.is_finite()) {
+        let element_type = match element_type {
+            ElementType::F16 => "float16",
+            ElementType::Bf16 => "bfloat16",
+            _ => "float32",
+        };
+        return Err(NotFinite::Overflow { value: *value, element_type }.into());
+    }
+    let change = measure(base, exact, &rounded);
+    Ok((bytes, change))
 }
 
 /// What was changed, and what rounding to the stored type took from it.

@@ -30,6 +30,10 @@ pub struct SelfCheck {
     pub tolerance: f32,
     /// How many rows were looked at.
     pub rows: usize,
+    /// The first hidden state with a value that is infinite or not a number. Such values compare with nothing: what is said of
+    /// this state and of those after it means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_finite: Option<usize>,
 }
 
 /// The largest difference between two vectors that should be equal.
@@ -98,8 +102,10 @@ pub(crate) fn check_rows<E>(
     let mut differences = [Difference::default(); 3];
     let rows = choose(encodings);
     let longest = rows.iter().map(Encoding::len).max().unwrap_or(0);
+    let mut not_finite = None;
     if longest > 0 {
         let first = run(&rows, longest)?;
+        not_finite = first.iter().filter_map(first_not_finite).min();
         let second = run(&rows, longest)?;
         first.iter().zip(&second).for_each(|(a, b)| differences[0].compare(a, b));
     }
@@ -124,7 +130,12 @@ pub(crate) fn check_rows<E>(
         between_paddings,
         tolerance,
         rows: rows.len(),
+        not_finite,
     })
+}
+
+fn first_not_finite(states: &RowStates) -> Option<usize> {
+    states.iter().position(|state| state.iter().any(|value| !value.is_finite()))
 }
 
 /// Up to four rows, from the shortest to the longest.

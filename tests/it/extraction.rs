@@ -334,6 +334,18 @@ fn rows_without_finite_activations_are_named() {
 }
 
 #[test]
+fn a_self_check_says_which_hidden_state_is_not_finite() {
+    let Some(library) = library() else { return };
+    let mut rows = rows(8);
+    let check = |model: &Tiny, rows: &[Encoding]| {
+        self_check(library, &model.model, &model.states, rows, Padding::default(), &cpu()).unwrap().not_finite
+    };
+    assert_eq!(check(&tiny_model(Kind::Good), &rows), None);
+    rows.iter_mut().for_each(|row| row.ids[0] = 7);
+    assert_eq!(check(&tiny_model(Kind::Infinite), &rows), Some(1));
+}
+
+#[test]
 fn wrong_rows_are_named() {
     if library().is_none() {
         return;

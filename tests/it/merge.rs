@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gelora::adapter::{
-    self, Adapter, ConfigSettings, Flavour, LoraFactors, SavedTensor, WriteSettings, adapter_config,
+    self, Adapter, ConfigSettings, Flavour, LoraFactors, Naming, SavedTensor, TrainedHead, WriteSettings,
+    adapter_config,
 };
 use gelora::checkpoint::{Checkpoint, ElementType, ModelFolder, from_f32, match_weights, write_safetensors};
 use gelora::files::{sha256_file, write_json};
-use gelora::merge::{MergeError, merge};
+use gelora::merge::{MergeError, MergeSettings, merge};
 use gelora::onnx::{
     DataType, Dimension, Edit, HeadPooling, HiddenStates, LinearLayer, Model, NodeSpec, Role, TensorData, blocks, head,
 };
@@ -53,11 +54,10 @@ pub fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
             "rank_probabilities": [], "reason": "", "modules": modules.collect::<Vec<_>>(),
         })
     });
-    let files: Vec<_> = checkpoint
-        .files()
-        .iter()
-        .map(|file| json!([file.path.file_name().unwrap().to_str().unwrap(), sha256_file(&file.path).unwrap()]))
-        .collect();
+    let paths = checkpoint.files().iter().map(|file| &file.path);
+    let paths = paths.chain(model.external_files().iter().map(|file| &file.path));
+    let files: Vec<_> =
+        paths.map(|path| json!([path.file_name().unwrap().to_str().unwrap(), sha256_file(path).unwrap()])).collect();
     serde_json::from_value(json!({
         "format_version": 1, "gelora_version": "0",
         "model": {
@@ -100,12 +100,14 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
     let folder = ModelFolder::open(base).unwrap();
     let plan = plan(&folder, &[1, 3]);
     let adapter = Adapter { factors: factors(&plan), saved };
+    let names: Vec<String> = adapter.saved.iter().map(|tensor| tensor.name.clone()).collect();
+    let head = if added.is_some() { TrainedHead::Added } else { TrainedHead::Own(&names) };
     let settings = WriteSettings {
         flavour,
         base_model: None,
         checkpoint: folder.checkpoint.as_ref(),
         added_head: added,
-        predicts_tokens: false,
+        naming: Naming::new(folder.checkpoint.as_ref(), folder.config.as_ref(), head),
         labels: None,
     };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();
@@ -121,7 +123,9 @@ fn four_ways_to_the_logits_agree() {
         let place = tempfile::tempdir().unwrap();
         let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
         write_adapter(&fixture(name), &adapter, trained_head(), flavour, None);
-        let report = merge(&ModelFolder::open(&fixture(name)).unwrap(), &adapter, &out, &Silent).unwrap();
+        let report =
+            merge(&ModelFolder::open(&fixture(name)).unwrap(), &adapter, &out, &MergeSettings::default(), &Silent)
+                .unwrap();
         assert_eq!(report.tensors.len(), 10, "eight weights and the head");
         let first = report.tensors[0].checkpoint.unwrap();
         assert!(first.change_norm > 0.1 && first.lost_by_rounding < 1e-5, "{first:?}");
@@ -137,7 +141,7 @@ fn the_export_differs_only_where_it_was_adapted() {
         let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
         let base = ModelFolder::open(&fixture(name)).unwrap();
         write_adapter(&fixture(name), &adapter, trained_head(), Flavour::Native, None);
-        merge(&base, &adapter, &out, &Silent).unwrap();
+        merge(&base, &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
         let model = Model::open(&base.onnx).unwrap();
         let states = HiddenStates::find(&model).unwrap();
         let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
@@ -177,7 +181,12 @@ fn peft_takes_the_configuration_of_a_plan() {
     let folder = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
     let plan = plan(&folder, &[2, 3]);
     let head = vec!["classifier".to_owned()];
-    let config = adapter_config(&plan, &ConfigSettings { head, ..Default::default() }).unwrap();
+    let naming = Naming::new(
+        folder.checkpoint.as_ref(),
+        folder.config.as_ref(),
+        TrainedHead::Own(&["classifier.weight".to_owned(), "classifier.bias".to_owned()]),
+    );
+    let config = adapter_config(&plan, &ConfigSettings { head, naming, ..Default::default() }).unwrap();
     let place = tempfile::tempdir().unwrap();
     write_json(&place.path().join("adapter_config.json"), &config).unwrap();
     let modules = plan.blocks.iter().flat_map(|block| &block.modules);
@@ -197,11 +206,11 @@ fn a_new_head_becomes_part_of_checkpoint_and_export() {
         SavedTensor { name: "classifier.bias".into(), values: wave(&[3], 4.0) },
     ];
     write_adapter(&base, &adapter, saved, Flavour::Native, Some(HeadPooling::Mean));
-    merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
-    let merged = Checkpoint::open(&out).unwrap().unwrap();
-    let original = Checkpoint::open(&base).unwrap().unwrap();
-    assert_eq!(merged.tensors().len(), original.tensors().len() + 2);
-    assert_eq!(merged.tensor("classifier.weight").unwrap().shape, [3, 16]);
+    merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
+    let [original, merged] = [&base, &out].map(|folder| Checkpoint::open(folder).unwrap().unwrap());
+    assert_eq!(merged.tensors(), original.tensors(), "no class of transformers has this head");
+    let head = Checkpoint::open_file(&out.join("gelora_head.safetensors")).unwrap();
+    assert_eq!(head.tensor("classifier.weight").unwrap().shape, [3, 16]);
     check("merge_checks.py", &["headless", text(&base), text(&out)]);
 }
 
@@ -241,7 +250,7 @@ fn shards_keep_their_layout_and_rounding_is_reported() {
     fs::create_dir(&base).unwrap();
     sharded(&base);
     write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
-    let report = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+    let report = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
     let index = "model.safetensors.index.json";
     assert_eq!(fs::read(base.join(index)).unwrap(), fs::read(out.join(index)).unwrap());
     let [old, new] = [&base, &out].map(|folder| Checkpoint::open(folder).unwrap().unwrap());
@@ -271,15 +280,16 @@ fn what_does_not_belong_together_is_refused() {
     };
 
     let other = ModelFolder::open(&fixture("tiny_encoder_base")).unwrap();
-    let error = line(merge(&other, &adapter, &out, &Silent).unwrap_err());
+    let error = line(merge(&other, &adapter, &out, &MergeSettings::default(), &Silent).unwrap_err());
     assert!(error.contains("trained on another base"), "{error}");
     fs::remove_file(adapter.join("gelora.json")).unwrap();
-    let error = line(merge(&other, &adapter, &out, &Silent).unwrap_err());
-    assert!(error.contains("does not fit"), "{error}");
+    let error = line(merge(&other, &adapter, &out, &MergeSettings::default(), &Silent).unwrap_err());
+    assert!(error.contains("neither the checkpoint nor the export's head has it"), "{error}");
 
-    let error = line(merge(&base, &adapter, &base.folder, &Silent).unwrap_err());
+    let error = line(merge(&base, &adapter, &base.folder, &MergeSettings::default(), &Silent).unwrap_err());
     assert!(error.contains("write the merged model to another one"), "{error}");
-    let error = line(merge(&base, &place.path().join("nothing"), &out, &Silent).unwrap_err());
+    let error =
+        line(merge(&base, &place.path().join("nothing"), &out, &MergeSettings::default(), &Silent).unwrap_err());
     assert!(error.contains("is no adapter folder"), "{error}");
     assert!(!out.exists(), "nothing was written");
 }
@@ -294,7 +304,7 @@ fn external_data_and_biases_left_out_are_merged_too() {
         let base = place.path().join(name);
         let [adapter, out] = ["adapter", "merged"].map(|kind| place.path().join(format!("{name}-{kind}")));
         write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
-        merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap();
+        merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
         check("merge_checks.py", &["merged", text(&base), text(&adapter), text(&out)]);
     }
     let [base, out] = ["external", "external-merged"].map(|name| place.path().join(name));
@@ -326,7 +336,9 @@ fn tied_weights_are_refused() {
     edit.add_output("looked_up", DataType::Float, &[Dimension::Fixed(16)]);
     edit.write(&model, &base.join("model.onnx")).unwrap();
     write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
-    let error = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &Silent).unwrap_err().to_string();
+    let error = merge(&ModelFolder::open(&base).unwrap(), &adapter, &out, &MergeSettings::default(), &Silent)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("shares its weight with node `looked_up` (Gather)"), "{error}");
     assert!(!out.exists(), "nothing was written");
 }
@@ -352,7 +364,7 @@ fn a_stopped_merge_leaves_the_earlier_result() {
     let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
     let base = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
     write_adapter(&base.folder, &adapter, trained_head(), Flavour::Native, None);
-    merge(&base, &adapter, &out, &Silent).unwrap();
+    merge(&base, &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
     let listing = || {
         let mut files: Vec<_> = fs::read_dir(&out)
             .unwrap()
@@ -363,10 +375,10 @@ fn a_stopped_merge_leaves_the_earlier_result() {
         files
     };
     let before = listing();
-    let error = merge(&base, &adapter, &out, &Stop(CancelFlag::default(), 3)).unwrap_err();
+    let error = merge(&base, &adapter, &out, &MergeSettings::default(), &Stop(CancelFlag::default(), 3)).unwrap_err();
     assert!(matches!(error, MergeError::Cancelled(_)), "{error}");
     assert_eq!(listing(), before);
-    let error = merge(&base, &adapter, &out, &Stop(CancelFlag::default(), 14)).unwrap_err();
+    let error = merge(&base, &adapter, &out, &MergeSettings::default(), &Stop(CancelFlag::default(), 14)).unwrap_err();
     assert!(matches!(error, MergeError::Cancelled(_)), "{error}");
     assert_eq!(listing(), before);
 }

@@ -96,7 +96,7 @@ def planned(base, folder, ranks):
 
 def headless(base, merged):
     feeds = batch(base)
-    tensors = load_file(Path(merged) / "model.safetensors")
+    tensors = load_file(Path(merged) / "gelora_head.safetensors")
     last, mask = AutoModel.from_pretrained(merged).eval(), feeds["attention_mask"]
     with torch.no_grad():
         states = last(**{name: torch.from_numpy(value) for name, value in feeds.items()}).last_hidden_state.numpy()

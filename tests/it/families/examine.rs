@@ -7,7 +7,7 @@ use gelora::checkpoint::{
     ModelFolder, Parts, folded_products, match_head, match_weights, structure as structure_of, with_own_head,
 };
 use gelora::dataset::Positions;
-use gelora::merge::merge;
+use gelora::merge::{MergeSettings, merge};
 use gelora::onnx::{
     HeadTensor, HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, head, linear_layers,
 };
@@ -162,7 +162,7 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
     let bare = onnx_blocks(&model, &states).expect("it was done before");
     let folded = folded_products(&model, &bare, folder.checkpoint.as_ref()).expect("readable").into_iter().next();
     let merges = if fixture.folder.join("adapter").exists() {
-        match merge(&folder, &fixture.folder.join("adapter"), out, &Silent) {
+        match merge(&folder, &fixture.folder.join("adapter"), out, &MergeSettings::default(), &Silent) {
             Ok(_) => Verdict::Wrong("the merged model was not checked".into()),
             Err(error) => refused(&error),
         }

@@ -1,0 +1,274 @@
+//! What an `adapter_config.json` says, as PEFT 0.21 understands it: ranks, scalings, and which modules are adapted or saved.
+
+use std::path::Path;
+
+use fancy_regex::Regex;
+use serde_json::{Map, Value};
+
+use super::{AdapterError, fields};
+use crate::files::read_file;
+
+/// How the factors began. Some ways take a part out of the base weight, which PEFT does again when it loads the adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Initialization {
+    /// The base weight is as it was.
+    #[default]
+    Plain,
+    /// PiSSA: the base weight without its `rank` largest singular values.
+    Pissa,
+    /// OLoRA: the base weight without the part that its first `rank` columns span.
+    Olora,
+    /// LoRA-GA: training began from a changed base, and PEFT loads the adapter over an unchanged one.
+    LoraGa,
+}
+
+/// Which modules a list or a pattern names.
+#[derive(Debug, Clone)]
+enum Names {
+    /// Paths or their ends at a dot.
+    List(Vec<String>),
+    /// A pattern for whole paths.
+    Pattern(Box<Regex>),
+    /// `all-linear`: PEFT writes out the names when it saves, so this is what somebody wrote by hand.
+    AllLinear,
+}
+
+/// `adapter_config.json` of a LoRA adapter.
+#[derive(Debug, Clone)]
+pub struct LoraConfig {
+    rank: Option<usize>,
+    alpha: f64,
+    ranks: Vec<(Regex, usize)>,
+    alphas: Vec<(Regex, f64)>,
+    rank_stabilised: bool,
+    targets: Option<Names>,
+    excluded: Option<Names>,
+    layers: Vec<u64>,
+    layer_patterns: Vec<Regex>,
+    saved: Vec<String>,
+    saved_patterns: Vec<Regex>,
+    /// How the factors began.
+    pub initialization: Initialization,
+}
+
+impl LoraConfig {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is of another kind than LoRA, or sets a field that changes what the adapter computes in a way
+    /// that gelora cannot merge.
+    pub fn read(path: &Path) -> Result<Self, AdapterError> {
+        let bytes = read_file(path)?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
+        let config = value.and_then(|value| Self::new(&value));
+        config.map_err(|reason| AdapterError::Malformed { path: path.into(), reason })
+    }
+
+    /// From the content of the file.
+    ///
+    /// # Errors
+    /// As [`LoraConfig::read`], as a sentence.
+    pub(super) fn new(value: &Value) -> Result<Self, String> {
+        let Some(config) = value.as_object() else { return Err("it is no JSON object; copy the folder again".into()) };
+        let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("nothing");
+        if kind != "LORA" {
+            return Err(format!("it describes {}, not LORA; train a LoRA adapter", kind.escape_debug()));
+        }
+        fields::check(config)?;
+        if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
+            return Err(format!(
+                "`bias` is {}: it trained biases of the base model too; merge it with PEFT (`merge_and_unload`), and export that model",
+                bias.escape_debug()
+            ));
+        }
+        let Some(alpha) = config.get("lora_alpha").and_then(Value::as_f64) else {
+            return Err("it has no `lora_alpha`; copy the folder again".into());
+        };
+        let saved = strings(config, "modules_to_save")?;
+        let saved_patterns = saved.iter().map(|name| pattern(&format!(r"\A(?:|.*\.)(?:{name})(?:\z|\..*)"), name));
+        let layers = match config.get("layers_to_transform") {
+            Some(Value::Array(layers)) => layers.iter().filter_map(Value::as_u64).collect(),
+            Some(Value::Number(layer)) => layer.as_u64().into_iter().collect(),
+            _ => Vec::new(),
+        };
+        let layer_patterns = strings(config, "layers_pattern")?;
+        let layer_patterns =
+            layer_patterns.iter().map(|name| pattern(&format!(r"\A(?:|.*?\.)(?:{name})\.(\d+)\."), name));
+        Ok(LoraConfig {
+            rank: config.get("r").and_then(Value::as_u64).and_then(|rank| usize::try_from(rank).ok()),
+            alpha,
+            ranks: by_pattern(config, "rank_pattern", |value| value.as_u64().and_then(|rank| rank.try_into().ok()))?,
+            alphas: by_pattern(config, "alpha_pattern", Value::as_f64)?,
+            rank_stabilised: config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            targets: names(config, "target_modules")?,
+            excluded: names(config, "exclude_modules")?,
+            layers,
+            layer_patterns: layer_patterns.collect::<Result<_, _>>()?,
+            saved_patterns: saved_patterns.collect::<Result<_, _>>()?,
+            saved,
+            initialization: initialization(config)?,
+        })
+    }
+
+    /// The rank of a module (PEFT: the first key of `rank_pattern` that fits); `None` where the file does not say.
+    ///
+    /// # Errors
+    /// When a pattern takes too long to try, as a sentence.
+    pub fn rank(&self, module: &str) -> Result<Option<usize>, String> {
+        Ok(first(&self.ranks, module)?.or(self.rank))
+    }
+
+    /// Alpha such that `alpha / rank` is the scaling PEFT uses.
+    ///
+    /// # Errors
+    /// As [`LoraConfig::rank`].
+    pub fn alpha(&self, module: &str, rank: usize) -> Result<f64, String> {
+        let alpha = first(&self.alphas, module)?.unwrap_or(self.alpha);
+        Ok(if self.rank_stabilised { alpha * (rank as f64).sqrt() } else { alpha })
+    }
+
+    /// Whether PEFT puts an adapter on this module, given that it is a linear layer of the model. `None` where the file does
+    /// not name its modules (`all-linear`).
+    ///
+    /// # Errors
+    /// As [`LoraConfig::rank`].
+    pub fn adapts(&self, module: &str) -> Result<Option<bool>, String> {
+        let Some(targets) = self.targets.as_ref().filter(|targets| !matches!(targets, Names::AllLinear)) else {
+            return Ok(None);
+        };
+        if let Some(excluded) = &self.excluded
+            && excluded.name(module)?
+        {
+            return Ok(Some(false));
+        }
+        // PEFT never adapts what is saved whole.
+        for pattern in &self.saved_patterns {
+            if is_match(pattern, module)? {
+                return Ok(Some(false));
+            }
+        }
+        let listed = matches!(targets, Names::List(list) if list.iter().any(|name| name == module));
+        Ok(Some(listed || targets.name(module)? && self.in_layers(module)))
+    }
+
+    /// Whether PEFT keeps a trained copy of this module.
+    pub fn saves(&self, module: &str) -> bool {
+        self.saved.iter().any(|name| module.ends_with(name.as_str()))
+    }
+
+    /// `layers_to_transform`: the first number in the path, behind `layers_pattern` where there is one.
+    fn in_layers(&self, module: &str) -> bool {
+        if self.layers.is_empty() || !matches!(self.targets, Some(Names::List(_))) {
+            return true;
+        }
+        let number = |pattern: &Regex| {
+            let captures = pattern.captures(module).ok()??;
+            captures.get(1)?.as_str().parse::<u64>().ok()
+        };
+        let found = match self.layer_patterns.as_slice() {
+            [] => pattern(r"\A.*?\.[^.]*\.(\d+)\.", "").ok().and_then(|pattern| number(&pattern)),
+            patterns => patterns.iter().find_map(number),
+        };
+        found.is_some_and(|layer| self.layers.contains(&layer))
+    }
+}
+
+impl Names {
+    fn name(&self, module: &str) -> Result<bool, String> {
+        Ok(match self {
+            Names::List(list) => list.iter().any(|name| {
+                module.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }),
+            Names::Pattern(pattern) => is_match(pattern, module)?,
+            Names::AllLinear => false,
+        })
+    }
+}
+
+/// An error is a pattern that goes back and forth more than a million times.
+fn is_match(pattern: &Regex, module: &str) -> Result<bool, String> {
+    let refused = |error| format!("the pattern `{}` cannot be tried on a module's name: {error}", pattern.as_str());
+    pattern.is_match(module).map_err(refused)
+}
+
+fn first<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>, String> {
+    for (pattern, value) in patterns {
+        if is_match(pattern, module)? {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
+}
+
+fn pattern(text: &str, shown: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|error| format!("gelora cannot read its pattern `{}`: {error}", shown.escape_debug()))
+}
+
+/// PEFT: `re.match(rf"(.*\.)?({key})$", module)`.
+fn by_pattern<T>(
+    config: &Map<String, Value>,
+    field: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Vec<(Regex, T)>, String> {
+    let entries = config.get(field).and_then(Value::as_object).into_iter().flatten();
+    let read = |(key, value): (&String, &Value)| {
+        let value =
+            read(value).ok_or_else(|| format!("`{field}` has an entry `{}` without a number", key.escape_debug()))?;
+        Ok((pattern(&format!(r"\A(?:.*\.)?(?:{key})\z"), key)?, value))
+    };
+    entries.map(read).collect()
+}
+
+/// A list of words, one word, or nothing.
+fn strings(config: &Map<String, Value>, field: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("`{field}` is no list of names; copy the folder again");
+    match config.get(field) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty()).into_iter().collect()),
+        Some(Value::Array(list)) => {
+            list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+        }
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// A list of names, or a pattern for whole paths.
+fn names(config: &Map<String, Value>, field: &str) -> Result<Option<Names>, String> {
+    Ok(match config.get(field) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("all-linear") => Some(Names::AllLinear),
+        Some(Value::String(text)) => Some(Names::Pattern(Box::new(pattern(&format!(r"\A(?:{text})\z"), text)?))),
+        Some(_) => Some(Names::List(strings(config, field)?)),
+    })
+}
+
+/// What `init_lora_weights` does to the base weight when PEFT loads the adapter.
+fn initialization(config: &Map<String, Value>) -> Result<Initialization, String> {
+    const CURE: &str = "save it once more in PEFT with `save_pretrained(…, path_initial_model_for_weight_conversion=…)`, \
+                        which makes a plain LoRA adapter of it";
+    let Some(Value::String(name)) = config.get("init_lora_weights") else { return Ok(Initialization::Plain) };
+    match name.to_lowercase().as_str() {
+        "gaussian" | "eva" | "orthogonal" | "mica" | "true" | "false" => Ok(Initialization::Plain),
+        "pissa" => Ok(Initialization::Pissa),
+        "olora" => Ok(Initialization::Olora),
+        "lora_ga" => Ok(Initialization::LoraGa),
+        other if other.starts_with("pissa_niter_") => Err(format!(
+            "`init_lora_weights` is {other}: training took a part out of the base weights that was estimated with random \
+             numbers, and PEFT itself takes another one when it loads the adapter; {CURE}"
+        )),
+        other if other.starts_with("corda") => Err(format!(
+            "`init_lora_weights` is {other}: training took a part out of the base weights that depends on its data, and PEFT \
+             cannot load the adapter without them; {CURE}"
+        )),
+        "loftq" => {
+            Err("`init_lora_weights` is loftq: it was trained over base weights that LoftQ quantised, which are not \
+                        those of this base; merge it with PEFT over that model, and export the result"
+                .into())
+        }
+        other => Err(format!(
+            "gelora does not know `init_lora_weights` = {}, which may change the base weights; update gelora, or merge it with PEFT",
+            other.escape_debug()
+        )),
+    }
+}

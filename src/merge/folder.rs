@@ -1,0 +1,295 @@
+//! The folder of a merged model, which changes at once or not at all.
+//!
+//! Everything is written to a folder beside it (`.NAME.merging.PID`), which takes its place at the end: by a rename where there
+//! was none, else by exchanging the two (`renameat2` with `RENAME_EXCHANGE`). Where the file system cannot exchange, the old
+//! folder is renamed to `.NAME.before` first; a kill between the two renames leaves the whole old folder under that name, and
+//! the next merge puts it back. What a killed merge left is removed by the next one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{MergeError, MergeReport, REPORT_FILE};
+use crate::adapter::CONFIG_FILE;
+use crate::checkpoint::ModelFolder;
+use crate::files::FileError;
+
+/// A folder that is being made. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub(super) struct NewFolder {
+    /// The folder that it becomes.
+    out: PathBuf,
+    /// Where it is written until then.
+    temporary: PathBuf,
+    /// The files in `out` that are not of its merge, relative to it.
+    foreign: Vec<PathBuf>,
+}
+
+impl NewFolder {
+    /// Checks that the result may stand in `out`, and makes the folder that is written meanwhile.
+    ///
+    /// # Errors
+    /// When `out` is the base's or the adapter's folder or holds one of them, holds files but no merged model, or cannot be
+    /// replaced.
+    pub fn new(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<Self, MergeError> {
+        // A link stays one: what it leads to is replaced.
+        let out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+        refuse_others(base, adapter, &out)?;
+        let (parent, name) = place(&out)?;
+        put_back(&parent, &name, &out)?;
+        let foreign = foreign_files(&out)?;
+        fs::create_dir_all(&parent).map_err(FileError::new("create", &parent))?;
+        remove_leftovers(&parent, &name);
+        let temporary = parent.join(format!(".{name}{MERGING}{}", std::process::id()));
+        fs::create_dir(&temporary).map_err(FileError::new("create", &temporary))?;
+        Ok(NewFolder { out, temporary, foreign })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Takes over what does not belong to the earlier merge, and puts the folder in its place. The number of files taken over.
+    pub fn finish(self) -> Result<usize, MergeError> {
+        let mut kept = 0;
+        for file in &self.foreign {
+            kept += usize::from(take_over(&self.out.join(file), &self.temporary.join(file))?);
+        }
+        let (parent, name) = place(&self.out)?;
+        sync(&self.temporary);
+        let before = parent.join(format!(".{name}{BEFORE}"));
+        exchange(&self.temporary, &self.out, &before).map_err(FileError::new("replace", &self.out))?;
+        sync(&parent);
+        Ok(kept)
+    }
+}
+
+impl Drop for NewFolder {
+    /// What is there under the temporary name: what was written and is not wanted, or the earlier result after the exchange.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.temporary)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(%error, folder = %self.temporary.display(), "a temporary folder stays");
+        }
+    }
+}
+
+const MERGING: &str = ".merging.";
+const BEFORE: &str = ".before";
+
+fn place(out: &Path) -> Result<(PathBuf, String), MergeError> {
+    let name = out.file_name().ok_or_else(|| MergeError::NotReplaceable {
+        out: out.into(),
+        reason: "it has no name; name the folder from outside of it".into(),
+    })?;
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    Ok((parent, name.to_string_lossy().into_owned()))
+}
+
+/// A merged model never replaces its base or its adapter: nobody could merge again, and transformers applies an adapter that
+/// lies beside a checkpoint once more.
+fn refuse_others(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<(), MergeError> {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folders = [(whole(&base.folder), "the base model"), (whole(adapter), "the adapter")];
+    for (folder, what) in &folders {
+        if folder == out {
+            return Err(MergeError::SameFolder { out: out.into(), what });
+        }
+        if folder.starts_with(out) {
+            let reason = format!("it holds the folder of {what}, which would be replaced with it; name another folder");
+            return Err(MergeError::NotReplaceable { out: out.into(), reason });
+        }
+    }
+    // `onnx/` in a model folder is where exports are looked for.
+    if out.parent() == Some(&folders[0].0) && out.file_name().is_some_and(|name| name == "onnx") {
+        return Err(MergeError::SameFolder { out: out.into(), what: "the base model" });
+    }
+    Ok(())
+}
+
+/// The files in `out` that no merge wrote. A folder with files and no merged model is not replaced at all.
+fn foreign_files(out: &Path) -> Result<Vec<PathBuf>, MergeError> {
+    let refused = |reason: String| MergeError::NotReplaceable { out: out.into(), reason };
+    if !out.exists() {
+        return Ok(Vec::new());
+    }
+    if !out.is_dir() {
+        return Err(refused("it is a file; name a folder".into()));
+    }
+    if is_mount_point(out) {
+        return Err(refused("a file system is mounted there; name a folder inside it".into()));
+    }
+    let mut files = Vec::new();
+    list(out, Path::new(""), &mut files)?;
+    if files.is_empty() {
+        return Ok(files);
+    }
+    if out.join(CONFIG_FILE).exists() {
+        return Err(refused(format!(
+            "it holds an {CONFIG_FILE}, and transformers would apply that adapter to the merged model once more; name another folder"
+        )));
+    }
+    let report = out.join(REPORT_FILE);
+    let Ok(bytes) = fs::read(&report) else {
+        let first = files[0].display();
+        return Err(refused(format!("it holds files ({first} …) and no merged model; name a new or an empty folder")));
+    };
+    let known =
+        |error: serde_json::Error| refused(format!("{REPORT_FILE} in it cannot be read ({error}); name a new folder"));
+    let report: MergeReport = serde_json::from_slice(&bytes).map_err(known)?;
+    files.retain(|file| file != Path::new(REPORT_FILE) && !report.files.iter().any(|known| Path::new(known) == file));
+    Ok(files)
+}
+
+/// Everything in a folder that is not a folder itself, relative to it.
+fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), MergeError> {
+    let here = folder.join(inside);
+    for entry in fs::read_dir(&here).map_err(FileError::new("read", &here))? {
+        let entry = entry.map_err(FileError::new("read", &here))?;
+        let path = inside.join(entry.file_name());
+        match entry.file_type().map_err(FileError::new("read", entry.path()))?.is_dir() {
+            true => list(folder, &path, files)?,
+            false => files.push(path),
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+/// Puts a file into the new folder as it is, unless the merge wrote one of its name.
+fn take_over(from: &Path, to: &Path) -> Result<bool, MergeError> {
+    if to.symlink_metadata().is_ok() {
+        return Ok(false);
+    }
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(FileError::new("create", parent))?;
+    }
+    #[cfg(unix)]
+    if from.is_symlink() {
+        let target = fs::read_link(from).map_err(FileError::new("read", from))?;
+        std::os::unix::fs::symlink(target, to).map_err(FileError::new("write", to))?;
+        return Ok(true);
+    }
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).map_err(FileError::new("write", to))?;
+    }
+    Ok(true)
+}
+
+#[cfg(unix)]
+fn is_mount_point(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).ok();
+    device(folder) != device(&folder.join(".."))
+}
+
+#[cfg(not(unix))]
+fn is_mount_point(_: &Path) -> bool {
+    false
+}
+
+/// After a kill between the two renames of a file system that cannot exchange.
+fn put_back(parent: &Path, name: &str, out: &Path) -> Result<(), MergeError> {
+    let before = parent.join(format!(".{name}{BEFORE}"));
+    if !before.is_dir() {
+        return Ok(());
+    }
+    if !out.exists() {
+        fs::rename(&before, out).map_err(FileError::new("put back", out))?;
+    } else if out.join(REPORT_FILE).exists() {
+        fs::remove_dir_all(&before).map_err(FileError::new("remove", &before))?;
+    }
+    Ok(())
+}
+
+/// Removes what killed merges left; a running one keeps its own.
+fn remove_leftovers(parent: &Path, name: &str) {
+    let prefix = format!(".{name}{MERGING}");
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let Some(process) = found.to_string_lossy().strip_prefix(&prefix).and_then(|rest| rest.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if process == std::process::id() || !is_running(process) {
+            // One that stays costs space, and nothing else.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_running(process: u32) -> bool {
+    let Ok(process) = i32::try_from(process) else { return false };
+    // SAFETY: signal 0 is not sent; the call only asks whether the process exists.
+    let answer = unsafe { libc::kill(process, 0) };
+    answer == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+#[cfg(not(unix))]
+fn is_running(_: u32) -> bool {
+    true
+}
+
+/// `new` takes the place of `old`; what was there, if anything, is at `new` or gone.
+fn exchange(new: &Path, old: &Path, before: &Path) -> io::Result<()> {
+    if !old.exists() {
+        return fs::rename(new, old);
+    }
+    match swap(new, old) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+        done => return done,
+    }
+    fs::rename(old, before)?;
+    if let Err(error) = fs::rename(new, old) {
+        fs::rename(before, old)?;
+        return Err(error);
+    }
+    fs::remove_dir_all(before)
+}
+
+/// Exchanges two folders at once; `Unsupported` where the system or the file system cannot.
+#[cfg(target_os = "linux")]
+fn swap(one: &Path, other: &Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let (one, other) = (text(one)?, text(other)?);
+    // SAFETY: both are strings that end in a zero and outlive the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if answer == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn swap(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Asks that a folder's entries reach the disk; a file system that cannot is no reason to fail.
+fn sync(folder: &Path) {
+    if let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+        tracing::debug!(%error, folder = %folder.display(), "a folder was not synced");
+    }
+}

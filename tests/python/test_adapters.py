@@ -1,0 +1,475 @@
+"""Adapters of every kind that PEFT makes, merged as PEFT merges them or refused; and the folders that gelora writes, which PEFT
+and transformers load whole."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+
+import numpy
+import onnx
+import peft
+import pytest
+import torch
+import transformers
+from adapters import IDS, MASK, config, difference, export, onnx_logits, opened, randomize, torch_output
+from conftest import GELORA, ROOT, run
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
+from safetensors.torch import load_file, save_file
+
+warnings.simplefilter("ignore")
+TOLERANCE = 2e-5
+
+
+def bert(task=transformers.AutoModelForSequenceClassification):
+    torch.manual_seed(0)
+    return randomize(task.from_config(config("bert")))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    model = bert()
+    model.save_pretrained(folder)
+    export(model, folder)
+    return folder
+
+
+def adapter(base, folder, task="SEQ_CLS", auto=transformers.AutoModelForSequenceClassification, change=None, **settings):
+    """An adapter that PEFT made, with random values where it is trained."""
+    torch.manual_seed(1)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": ["query"], **settings}
+    model = get_peft_model(opened(base, auto)[0], LoraConfig(task_type=task, **settings)).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter) * 0.1
+            if change:
+                change(name, parameter.data)
+    model.save_pretrained(folder)
+    return folder
+
+
+def merged_by_peft(base, folder, auto=transformers.AutoModelForSequenceClassification):
+    return torch_output(PeftModel.from_pretrained(opened(base, auto)[0], folder).merge_and_unload())
+
+
+def check_merge(base, folder, out, auto=transformers.AutoModelForSequenceClassification):
+    """What gelora merges has PEFT's logits, in both forms, and differs from the base's."""
+    run("merge", base, folder, "-o", out)
+    expected = merged_by_peft(base, folder, auto)
+    assert difference(expected, torch_output(opened(base, auto)[0])) > 1e-3, "the adapter changes nothing"
+    assert difference(onnx_logits(out), expected) < TOLERANCE
+    model, loading = opened(out, auto)
+    assert loading == {}
+    assert difference(torch_output(model), expected) < TOLERANCE
+
+
+MERGED = {
+    "plain": {},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "random": {"init_lora_weights": False},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "mica": {"init_lora_weights": "mica"},
+    "eva": {"init_lora_weights": "eva"},
+    "lora_ga": {"init_lora_weights": "lora_ga"},
+    "pissa": {"init_lora_weights": "pissa", "target_modules": ["query", "intermediate.dense", "output.dense"]},
+    "olora": {"init_lora_weights": "olora", "target_modules": ["query", "intermediate.dense", "output.dense"]},
+    "rank-stabilised": {"use_rslora": True},
+    "dropout": {"lora_dropout": 0.3},
+    "fan_in_fan_out": {"fan_in_fan_out": True},
+    "velora": {"velora_config": VeloraConfig(num_groups=4)},
+    "monteclora": {"monteclora_config": MontecloraConfig()},
+    "tying": {"ensure_weight_tying": True},
+    "layers": {"layers_to_transform": [1], "layers_pattern": "layer"},
+    "excluded": {"exclude_modules": ["layer.0.attention.self.query"]},
+    "excluded by a pattern": {"exclude_modules": r".*layer\.0\..*"},
+    "pattern": {"target_modules": r".*\.(query|value)"},
+    "look-ahead": {"target_modules": r".*layer\.(?!0\.).*query"},
+    "all-linear": {"target_modules": "all-linear"},
+    "ranks": {"rank_pattern": {"layer.1.attention.self.query": 2}, "alpha_pattern": {r"layer\.(?!1).*": 3}},
+    "first fit": {"alpha_pattern": {"query": 1, "0.attention.self.query": 64}},
+    "pooler saved": {"modules_to_save": ["classifier", "pooler"]},
+    "norms saved": {"modules_to_save": ["classifier", "LayerNorm"]},
+    "embeddings saved": {"modules_to_save": ["classifier", "word_embeddings"]},
+    "layer saved": {"modules_to_save": ["classifier", "layer.1.output.dense"]},
+}
+
+
+@pytest.mark.parametrize("kind", MERGED)
+def test_a_kind_that_peft_merges_is_merged_alike(kind, base, tmp_path):
+    check_merge(base, adapter(base, tmp_path / "adapter", **MERGED[kind]), tmp_path / "merged")
+
+
+REFUSED = {
+    "use_dora": {"use_dora": True},
+    "kasa_config": {"kasa_config": KasaConfig()},
+    "use_bdlora": {"use_bdlora": BdLoraConfig(target_modules_bd_b=["query"], nblocks=2)},
+    "alora_invocation_tokens": {"alora_invocation_tokens": [5]},
+    "use_qalora": {"use_qalora": True},
+    "lora_bias": {"lora_bias": True},
+    "bias": {"bias": "all"},
+    "`bias` is lora_only": {"bias": "lora_only"},
+    "layer_replication": {"layer_replication": [[0, 1], [0, 2]]},
+    "trainable_token_indices": {"trainable_token_indices": [5, 6]},
+    "target_parameters": {"target_parameters": ["encoder.layer.0.intermediate.dense.weight"]},
+    "an adapter of an embedding table": {"target_modules": ["query", "word_embeddings"]},
+    "pissa_niter_4": {"init_lora_weights": "pissa_niter_4"},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_kind_that_gelora_cannot_merge_is_refused_by_name(reason, base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter", **REFUSED[reason])
+    done = run("merge", base, folder, "-o", tmp_path / "merged", expect=1)
+    assert reason in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"], "a refused merge leaves nothing"
+
+
+WRITTEN = {
+    "corda": {"init_lora_weights": "corda"},
+    "loftq": {"init_lora_weights": "loftq"},
+    "gelora does not know `init_lora_weights`": {"init_lora_weights": "newer"},
+    "megatron_config": {"megatron_config": {"a": 1}},
+    "arrow_config": {"arrow_config": {"top_k": 3}},
+    "gelora does not know its field `newer_kind`": {"newer_kind": {"scale": 2}},
+    "modules_to_save": {"modules_to_save": ["classifier", "score", "pooler"]},
+    "have rank 4, and adapter_config.json says 5": {"r": 5},
+    "which adapter_config.json does not adapt": {"target_modules": ["value"]},
+    "its configuration adapts": {"target_modules": ["query", "value"]},
+    "IA3, not LORA": {"peft_type": "IA3"},
+    "gelora cannot read its pattern": {"rank_pattern": {"(": 4}},
+}
+
+
+@pytest.mark.parametrize("reason", WRITTEN)
+def test_a_configuration_that_does_not_go_with_the_tensors_is_refused(reason, base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | WRITTEN[reason]))
+    done = run("merge", base, folder, "-o", tmp_path / "merged", expect=1)
+    assert reason in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_unknown_fields_that_say_nothing_are_passed_over(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    path = folder / "adapter_config.json"
+    nothing = {"a": None, "b": False, "c": [], "d": {}, "e": "", "f": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | nothing))
+    check_merge(base, folder, tmp_path / "merged")
+
+
+def test_every_field_of_this_peft_is_in_the_table():
+    source = (ROOT / "src/adapter/fields.rs").read_text()
+    known = set(re.findall(r'^ +(?:\()?"(\w+)",', source, flags=re.MULTILINE))
+    assert {field.name for field in dataclasses.fields(LoraConfig)} - known == set()
+
+
+def test_the_table_of_names_is_that_of_this_transformers():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("transformers_names", ROOT / "scripts/transformers_names.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    stored = json.loads(script.TARGET.read_text())
+    for kind in ("bert", "roberta", "distilbert", "mpnet", "gpt2", "llama", "modernbert", "deberta-v2"):
+        assert stored[kind] == script.names(kind), kind
+
+
+@pytest.mark.parametrize("broken", ["factor", "head", "missing", "half"])
+def test_tensors_that_are_damaged_or_missing_are_named(broken, base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = "base_model.model.bert.encoder.layer.1.attention.self.query.lora_B.weight"
+    if broken == "factor":
+        tensors[name][3, 1] = float("nan")
+    elif broken == "head":
+        name = "base_model.model.classifier.bias"
+        tensors[name][1] = float("-inf")
+    else:
+        del tensors[name]
+        if broken == "missing":
+            del tensors[name.replace("lora_B", "lora_A")]
+    save_file(tensors, path, metadata={"format": "pt"})
+    done = run("merge", base, folder, "-o", tmp_path / "merged", expect=1)
+    assert (name if broken in ("factor", "head") else "encoder.layer.1.attention.self.query") in done.stderr, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "export", "overflow"])
+def test_a_base_that_cannot_hold_the_sum_is_refused_with_its_tensor(where, base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "base")
+    name = "bert.encoder.layer.1.attention.self.query.weight"
+    change = (lambda n, values: values.mul_(1e6) if "lora_B" in n else None) if where == "overflow" else None
+    made = adapter(base, tmp_path / "adapter", change=change)
+    tensors = load_file(folder / "model.safetensors")
+    if where == "checkpoint":
+        tensors[name][2, 5] = float("inf")
+    elif where == "export":
+        model = onnx.load(folder / "model.onnx")
+        for initializer in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(initializer)
+            if values.shape == tuple(tensors[name].shape) and numpy.array_equal(values, tensors[name].numpy().T):
+                changed = values.copy()
+                changed[1, 1] = numpy.nan
+                initializer.CopyFrom(onnx.numpy_helper.from_array(changed, initializer.name))
+        onnx.save(model, folder / "model.onnx")
+    else:
+        tensors = {key: value.half() for key, value in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    done = run("merge", folder, made, "-o", tmp_path / "merged", expect=1)
+    assert "query" in done.stderr or "onnx::MatMul" in done.stderr, done.stderr
+    assert {"checkpoint": "holds inf", "export": "holds NaN", "overflow": "float16"}[where] in done.stderr, done.stderr
+    assert not (tmp_path / "merged").exists() and not list(tmp_path.glob(".merged*"))
+
+
+def test_inspect_says_that_hidden_states_are_not_finite(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "base")
+    model = onnx.load(folder / "model.onnx")
+    norm = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("layer.0.output.LayerNorm.weight"))
+    norm.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(norm) * numpy.float32("nan"), norm.name))
+    onnx.save(model, folder / "model.onnx")
+    done = run("inspect", folder, expect=1)
+    assert "hidden state 1 holds values that are infinite or not a number" in done.stdout, done.stdout
+    assert "yes, to the bit" not in done.stdout
+
+
+def test_older_and_odd_files_are_told_by_what_they_are(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    done = run("merge", base, folder, "-o", tmp_path / "merged", expect=1)
+    command = re.search(r'python -c "(.*)" in that folder', done.stderr).group(1)
+    subprocess.run([os.environ.get("PYTHON", ROOT / ".venv/bin/python"), "-c", command], cwd=folder, check=True)
+    # What macOS leaves beside files on other file systems is nobody's model.
+    model = shutil.copytree(base, tmp_path / "base")
+    for name in ("._model.onnx", "._config.json", "._model.safetensors"):
+        (model / name).write_bytes(b"\x00\x05\x16\x07")
+    (model / "model.onnx").rename(model / "other.onnx")
+    run("merge", model, folder, "-o", tmp_path / "merged")
+    assert not list((tmp_path / "merged").glob("._*"))
+
+
+def language_model(folder, tied):
+    torch.manual_seed(0)
+    settings = config("llama", num_key_value_heads=2, bos_token_id=2, eos_token_id=3, tie_word_embeddings=tied)
+    model = randomize(transformers.AutoModelForCausalLM.from_config(settings))
+    folder.mkdir()
+    model.save_pretrained(folder)
+    export(model, folder)
+    return folder
+
+
+@pytest.mark.parametrize("saved", ["lm_head", "embed_tokens"])
+def test_output_layer_and_embeddings_of_a_language_model(saved, tmp_path):
+    settings = dict(task="CAUSAL_LM", auto=transformers.AutoModelForCausalLM, target_modules=["q_proj"], modules_to_save=[saved])
+    untied = language_model(tmp_path / "untied", False)
+    folder = adapter(untied, tmp_path / "adapter", **settings)
+    check_merge(untied, folder, tmp_path / "merged", auto=transformers.AutoModelForCausalLM)
+    tied = language_model(tmp_path / "tied", True)
+    folder = adapter(tied, tmp_path / "tied-adapter", **settings)
+    done = run("merge", tied, folder, "-o", tmp_path / "tied-merged", expect=1)
+    assert "tied" in done.stderr and "tie_word_embeddings" in done.stderr, done.stderr
+    assert not (tmp_path / "tied-merged").exists()
+
+
+# Names: what gelora trains over exports whose checkpoint has other names than the class that PEFT opens.
+
+HEAD = {"bert": "classifier", "roberta": "classifier.out_proj", "distilbert": "classifier", "mpnet": "classifier.out_proj",
+        "gpt2": "score"}
+
+
+def trained(model, out, tables, *more):
+    train, dev = tables
+    run("plan", model, "--data", train, "--text", "sentence", "-o", out / "plan")
+    run("train", model, "--plan", out / "plan", "--data", train, "--validation", dev, "--text", "sentence", "--label", "label",
+        "--epochs", "1", "--learning-rate", "2e-2", *more, "-o", out / "adapter")
+    run("merge", model, out / "adapter", "-o", out / "merged")
+    return out / "adapter", out / "merged"
+
+
+def loaded_whole(auto, folder):
+    """The adapter as PEFT opens it by its own configuration, from another folder; every tensor has its place."""
+    here = os.getcwd()
+    os.chdir("/")
+    try:
+        model = auto.from_pretrained(folder)
+        result = model.load_adapter(folder, adapter_name="again")
+    finally:
+        os.chdir(here)
+    assert [key for key in result.missing_keys if "again" in key] == [] and list(result.unexpected_keys) == []
+    stored = load_file(folder / "adapter_model.safetensors")
+    state = peft.get_peft_model_state_dict(model, adapter_name="default")
+    assert set(state) == set(stored)
+    assert all(torch.equal(state[name], stored[name]) for name in stored)
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", HEAD)
+def test_a_classifier_beside_a_checkpoint_without_its_prefix(kind, tmp_path, tables):
+    torch.manual_seed(0)
+    whole = randomize(transformers.AutoModelForSequenceClassification.from_config(config(kind)))
+    model = tmp_path / "model"
+    inside = getattr(whole, whole.base_model_prefix)
+    inside.save_pretrained(model)
+    assert not any(name.startswith(f"{whole.base_model_prefix}.") for name in load_file(model / "model.safetensors"))
+    export(whole, model)
+    folder, merged = trained(model, tmp_path, tables)
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+    by_peft = torch_output(loaded_whole(peft.AutoPeftModelForSequenceClassification, folder))
+    expected = onnx_logits(merged)
+    assert difference(expected, onnx_logits(model)) > 1e-3, "training changed nothing"
+    assert difference(by_peft, expected) < TOLERANCE
+    opened_again, loading = opened(merged)
+    assert loading.get("missing_keys", []) == [] and loading.get("mismatched_keys", []) == [], loading
+    assert difference(torch_output(opened_again), expected) < TOLERANCE
+    assert json.loads((merged / "config.json").read_text())["architectures"] == [type(whole).__name__]
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2"])
+@pytest.mark.parametrize("saved_as", ["the base model", "a model with a head"])
+def test_a_head_that_training_adds_makes_an_adapter_of_the_base_model(kind, saved_as, tmp_path, tables):
+    torch.manual_seed(0)
+    auto = transformers.AutoModelForCausalLM if kind == "gpt2" else transformers.AutoModelForMaskedLM
+    whole = randomize(auto.from_config(config(kind)))
+    inside = getattr(whole, whole.base_model_prefix)
+    model = tmp_path / "model"
+    (inside if saved_as == "the base model" else whole).save_pretrained(model)
+    export(inside, model, ("last_hidden_state",))
+    folder, merged = trained(model, tmp_path, tables, "--head", "mean")
+    written = json.loads((folder / "adapter_config.json").read_text())
+    assert written["task_type"] == "FEATURE_EXTRACTION" and written["modules_to_save"] is None
+    expected = onnx_logits(merged)
+    by_peft = loaded_whole(peft.AutoPeftModelForFeatureExtraction, folder)
+    alone = opened(merged, transformers.AutoModel)[0]
+    for encoder, place in ((by_peft, folder), (alone, merged)):
+        head = {name: values.numpy() for name, values in load_file(place / "gelora_head.safetensors").items()}
+        states, mask = torch_output(encoder, "last_hidden_state"), MASK.numpy()[:, :, None]
+        logits = (states * mask).sum(1) / mask.sum(1) @ head["classifier.weight"].T + head["classifier.bias"]
+        assert difference(logits, expected) < TOLERANCE
+    assert not any("classifier" in name for name in load_file(merged / "model.safetensors"))
+
+
+class MeanClassifier(torch.nn.Module):
+    """A head that transformers' BertForSequenceClassification has not."""
+
+    def __init__(self, bert):
+        super().__init__()
+        self.bert, self.config = bert, bert.config
+        self.dense, self.classifier = torch.nn.Linear(16, 8), torch.nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask):
+        states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return {"logits": self.classifier(torch.tanh(self.dense(states[:, 0])))}
+
+
+def test_a_head_that_transformers_cannot_represent_is_told_and_not_claimed(tmp_path, tables):
+    torch.manual_seed(0)
+    inside = bert(transformers.AutoModel)
+    model = tmp_path / "model"
+    inside.save_pretrained(model)
+    export(MeanClassifier(inside).eval(), model)
+    train, dev = tables
+    run("plan", model, "--data", train, "--text", "sentence", "-o", tmp_path / "plan")
+    done = run("train", model, "--plan", tmp_path / "plan", "--data", train, "--text", "sentence", "--label", "label", "--epochs",
+               "1", "--learning-rate", "2e-2", "-o", tmp_path / "adapter")
+    assert "BertForSequenceClassification has the head classifier.bias, classifier.weight" in done.stderr, done.stderr
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["task_type"] == "FEATURE_EXTRACTION"
+    loaded_whole(peft.AutoPeftModelForFeatureExtraction, tmp_path / "adapter")
+    run("merge", model, tmp_path / "adapter", "-o", tmp_path / "merged")
+    head = load_file(tmp_path / "merged/gelora_head.safetensors")
+    states = torch.from_numpy(torch_output(opened(tmp_path / "merged", transformers.AutoModel)[0], "last_hidden_state"))[:, 0]
+    named = {name.split(".", 1)[1] if name.startswith("model.") else name: values for name, values in head.items()}
+    again = tmp_path / "again"
+    run("train", model, "--plan", tmp_path / "plan", "--data", train, "--text", "sentence", "--label", "label", "--epochs", "1",
+        "--start", tmp_path / "adapter", "-o", again)
+    assert set(load_file(again / "gelora_head.safetensors")) == set(load_file(tmp_path / "adapter/gelora_head.safetensors"))
+    hidden = torch.tanh(states @ named["dense.weight"].T + named["dense.bias"])
+    logits = hidden @ named["classifier.weight"].T + named["classifier.bias"]
+    assert difference(logits.numpy(), onnx_logits(tmp_path / "merged")) < TOLERANCE
+
+
+# The folder of a merged model.
+
+
+@pytest.fixture(scope="module")
+def two(base, tmp_path_factory):
+    """Two adapters for the base, made by PEFT."""
+    place = tmp_path_factory.mktemp("two")
+    double = lambda name, values: values.mul_(2)
+    return adapter(base, place / "one"), adapter(base, place / "other", change=double, r=8)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_is_not_a_merged_model_stays(base, two, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    done = run("merge", base, two[0], "-o", other, expect=1)
+    assert "thesis.txt" in done.stderr and contents(other) == {"thesis.txt": b"years of work"}
+    for out in (base, two[0], two[0].parent):
+        before = contents(out)
+        run("merge", base, two[0], "-o", out, expect=1)
+        assert contents(out) == before
+    out = tmp_path / "merged"
+    out.mkdir()
+    run("merge", base, two[0], "-o", out)
+    (out / "notes").mkdir()
+    (out / "notes/mine.md").write_text("mine")
+    run("merge", base, two[1], "-o", out)
+    assert (out / "notes/mine.md").read_text() == "mine"
+    assert difference(onnx_logits(out), merged_by_peft(base, two[1])) < TOLERANCE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "other"]
+
+
+def test_a_killed_merge_leaves_the_earlier_model_or_the_new_one(base, two, tmp_path):
+    out, whole = tmp_path / "merged", []
+    for made in two:
+        run("merge", base, made, "-o", out)
+        whole.append(contents(out))
+    source, seen = random.Random(0), set()
+    for turn in range(24):
+        process = subprocess.Popen([str(GELORA), "-q", "merge", str(base), str(two[turn % 2]), "-o", str(out)],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(source.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert contents(out) in whole, f"turn {turn}"
+        seen.add(whole.index(contents(out)))
+    run("merge", base, two[0], "-o", out)
+    assert contents(out) == whole[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"], "what killed merges left is gone"
+
+
+@pytest.mark.parametrize("changed", ["norm of the export", "embedding of the checkpoint"])
+def test_another_base_is_named_and_merged_only_on_request(changed, tmp_path, tables, base):
+    model = shutil.copytree(base, tmp_path / "model")
+    folder, _ = trained(model, tmp_path, tables)
+    if changed == "norm of the export":
+        graph = onnx.load(model / "model.onnx")
+        (norm,) = (tensor for tensor in graph.graph.initializer if tensor.name.endswith("layer.0.output.LayerNorm.weight"))
+        norm.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(norm) * 5, norm.name))
+        onnx.save(graph, model / "model.onnx")
+        file = "model.onnx"
+    else:
+        file = "model.safetensors"
+        tensors = load_file(model / file)
+        tensors["bert.embeddings.word_embeddings.weight"] *= 1e6
+        save_file(tensors, model / file, metadata={"format": "pt"})
+    done = run("merge", model, folder, "-o", tmp_path / "again", expect=1)
+    assert str(model / file) in done.stderr and "--base-changed" in done.stderr, done.stderr
+    assert not (tmp_path / "again").exists()
+    done = run("merge", model, folder, "-o", tmp_path / "again", "--base-changed")
+    assert str(model / file) in done.stderr, "it is still said"
+    report = json.loads((tmp_path / "again/gelora_merge.json").read_text())
+    assert any(file in warning for warning in report["warnings"])
