@@ -1,7 +1,7 @@
 //! Makes a head trainable: every tensor that the checkpoint knows gets a place of its own in the graph.
 
-use super::{Checkpoint, CheckpointError, match_head, match_weights};
-use crate::onnx::{Edit, HiddenStates, LinearLayer, Model, head, own_bias, own_tensor};
+use super::{Checkpoint, CheckpointError, WeightMatch, match_head, match_weights};
+use crate::onnx::{Edit, HeadTensor, HiddenStates, LinearLayer, Model, head, own_bias, own_tensor};
 
 /// The edit that gives tensors of the head their own initializers: those the export shares with other parts of the model,
 /// and biases of zeros it left out. `value` says what to put there, by checkpoint name; where it gives `None` the tensor
@@ -48,4 +48,24 @@ pub fn with_own_head(model: Model, states: &HiddenStates, checkpoint: &Checkpoin
         return Ok(model);
     }
     Ok(Model::from_bytes(model.path(), edit.apply_to_bytes(&model)?)?)
+}
+
+/// Whether a tensor of the head is none of the model's: exporters write a bias of zeros for a norm that has none. `found` is its
+/// tensor in the checkpoint. It must not be trained: no checkpoint has a place for it.
+///
+/// # Errors
+/// When the export cannot be read.
+pub fn is_filler(
+    model: &Model,
+    checkpoint: &Checkpoint,
+    tensor: &HeadTensor,
+    found: Option<&WeightMatch>,
+) -> Result<bool, CheckpointError> {
+    let (None, Some(module)) = (found, tensor.name.strip_suffix(".bias")) else { return Ok(false) };
+    let weight = format!("{module}.weight");
+    let is_known = |name: &str| weight.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if !checkpoint.tensors().iter().any(|known| is_known(&known.name)) {
+        return Ok(false);
+    }
+    Ok(model.to_f32(&model.graph.initializers[tensor.index])?.iter().all(|value| *value == 0.0))
 }

@@ -9,7 +9,7 @@ use super::language;
 use super::spans::check_head;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
-use crate::checkpoint::{Checkpoint, folded_products, match_head};
+use crate::checkpoint::{Checkpoint, folded_products, is_filler, match_head};
 use crate::dataset::{Encoding, Label, Metric, Objective, Padding, SpanQuestions, TextRows};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
@@ -230,7 +230,21 @@ impl<'a> TrainInput<'a> {
 
     /// The trained tensors of the export's head, under the names of the checkpoint where they are known.
     fn head_tensors(&self, head: &Head) -> Result<Vec<SavedName>, TrainError> {
-        if let Some(tensor) = head.tensors.iter().find(|tensor| tensor.shared) {
+        let matches = match self.checkpoint {
+            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
+            None => vec![None; head.tensors.len()],
+        };
+        let mut known = Vec::with_capacity(matches.len());
+        for (tensor, found) in head.tensors.iter().zip(matches) {
+            let filler = match self.checkpoint {
+                Some(checkpoint) => is_filler(self.model, checkpoint, tensor, found.as_ref())?,
+                None => false,
+            };
+            if !filler {
+                known.push((tensor, found));
+            }
+        }
+        if let Some((tensor, _)) = known.iter().find(|(tensor, _)| tensor.shared) {
             return Err(TrainError::Weight {
                 weight: tensor.initializer.clone(),
                 reason: match self.checkpoint {
@@ -247,11 +261,7 @@ impl<'a> TrainInput<'a> {
                 .into(),
             });
         }
-        let matches = match self.checkpoint {
-            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
-            None => vec![None; head.tensors.len()],
-        };
-        let tensors = head.tensors.iter().zip(matches).map(|(tensor, known)| SavedName {
+        let tensors = known.into_iter().map(|(tensor, known)| SavedName {
             initializer: tensor.initializer.clone(),
             transposed: known.as_ref().map_or(tensor.transposed, |known| known.transposed),
             name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),

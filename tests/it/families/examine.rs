@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use gelora::checkpoint::{
-    ModelFolder, Parts, folded_products, match_head, match_weights, structure as structure_of, with_own_head,
+    ModelFolder, Parts, folded_products, is_filler, match_head, match_weights, structure as structure_of, with_own_head,
 };
 use gelora::dataset::Positions;
 use gelora::merge::{MergeSettings, merge};
@@ -303,7 +303,9 @@ fn trains(
             let Some(expected) = reference.tensors.get(&format!("{case}.out.{output}")) else { continue };
             let found = tch::no_grad(|| program.run(&given(model, reference, case), &[output]));
             let found = found.map_err(|error| refused(&error))?.remove(0).to_kind(Kind::Float);
-            largest = largest.max(within(relative_difference(&found, expected), lost("output.rounding")));
+            let difference =
+                relative_difference(&at_tokens(&found, reference, case), &at_tokens(expected, reference, case));
+            largest = largest.max(within(difference, lost("output.rounding")));
         }
     }
     // A weight that several blocks share is listed in each of them.
@@ -323,7 +325,8 @@ fn trains(
     let output = if model.graph.outputs.iter().any(|o| o.name == "logits") { "logits" } else { "last_hidden_state" };
     let answers = program.run(&given(model, reference, "0"), &[output]).map_err(|error| refused(&error))?.remove(0);
     let answers = answers.to_kind(Kind::Float);
-    let difference = relative_difference(&answers, &reference.tensors["peft.logits"]);
+    let expected = at_tokens(&reference.tensors["peft.logits"], reference, "0");
+    let difference = relative_difference(&at_tokens(&answers, reference, "0"), &expected);
     // They pass through the export as the outputs without an adapter did, and through PEFT's.
     largest = largest.max(within(difference, lost("peft.logits_rounding").max(lost("output.rounding"))));
     let chosen = if answers.dim() == 3 {
@@ -362,6 +365,16 @@ fn trains(
     Ok(largest)
 }
 
+/// Of outputs with a place for every token those at real tokens: what stands at padding is nobody's, and in half precision it
+/// may overflow.
+fn at_tokens(output: &Tensor, reference: &Reference, case: &str) -> Tensor {
+    let real = &reference.tensors[&format!("{case}.in.attention_mask")];
+    match output.dim() == 3 && output.size()[..2] == real.size()[..] {
+        true => output.index(&[Some(&real.to_kind(Kind::Bool))]),
+        false => output.shallow_clone(),
+    }
+}
+
 /// The export as it is trained, with a place of its own for every tensor of the head, and these tensors under the names of the
 /// checkpoint.
 fn trained_head(fixture: &Fixture) -> Result<(Model, Vec<HeadTensor>), Verdict> {
@@ -373,12 +386,16 @@ fn trained_head(fixture: &Fixture) -> Result<(Model, Vec<HeadTensor>), Verdict> 
     let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
     let Some(head) = head(&model, &states).map_err(|error| refused(&error))? else { return Ok((model, Vec::new())) };
     let matches = match_head(&model, &checkpoint, &head).map_err(|error| refused(&error))?;
-    let mut tensors = head.tensors;
-    for (tensor, found) in tensors.iter_mut().zip(matches) {
+    let mut tensors = Vec::new();
+    for (mut tensor, found) in head.tensors.into_iter().zip(matches) {
+        if is_filler(&model, &checkpoint, &tensor, found.as_ref()).map_err(|error| refused(&error))? {
+            continue;
+        }
         let Some(found) = found else {
             return Err(Verdict::Wrong(format!("`{}` of the head is no tensor of the checkpoint", tensor.name)));
         };
         (tensor.name, tensor.transposed) = (found.tensor, found.transposed);
+        tensors.push(tensor);
     }
     Ok((model, tensors))
 }

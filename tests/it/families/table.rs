@@ -17,7 +17,7 @@ Made by the test `families` (`cargo test --test it families`) from tiny models w
 - **P**: gelora finds the blocks, the weights with their checkpoint names, and the hidden states, and these equal those of
   transformers: to 1e-4 of the largest value, in half precision to 2e-2. Where the export does not show its hidden states, the
   residual stream of its graph is taken (`gelora expose`).
-- **T**: the training program gives ONNX Runtime's outputs and PEFT's gradients, for an adapter on every linear layer of the
+- **T**: the training program gives ONNX Runtime's outputs at real tokens and PEFT's gradients, for an adapter on every linear layer of the
   blocks and for the classifier that is trained with them, within the same bounds; where transformers, PEFT or the interpreter of the ONNX project lose more in half precision
   (bfloat16), twice that is allowed.
 - **M**: PEFT's adapter, merged by gelora: the merged folder in transformers, the merged export in ONNX Runtime and PEFT's own
