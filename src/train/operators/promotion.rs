@@ -9,13 +9,14 @@ use tch::{Kind, Tensor};
 use super::{Building, Built, Call, OpError, Operator};
 
 /// Operators whose float inputs may differ in type by their specification: they know themselves what to do.
-const OF_MANY_TYPES: [&str; 10] = [
+const OF_MANY_TYPES: [&str; 11] = [
     "Attention",
     "BatchNormalization",
     "CastLike",
     "Dropout",
     "If",
     "Loop",
+    "OneHot",
     "Pow",
     "RMSNormalization",
     "Range",

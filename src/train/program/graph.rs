@@ -31,8 +31,10 @@ impl Source {
         let graph = &model.graph;
         let mut nodes = without_functions(model)?;
         let listed: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
-        nodes
-            .retain(|node| !node.is("Constant") || node.outputs.iter().any(|output| !listed.contains(output.as_str())));
+        // What the model gives as it stands is computed like any other output.
+        let given = |output: &String| graph.outputs.iter().any(|info| info.name == *output);
+        let is_listed = |output: &String| listed.contains(output.as_str()) && !given(output);
+        nodes.retain(|node| !node.is("Constant") || !node.outputs.iter().all(is_listed));
         nodes.iter_mut().for_each(lift);
         let used: HashSet<&str> =
             nodes.iter().flat_map(node_inputs).chain(graph.outputs.iter().map(|o| o.name.as_str())).collect();
