@@ -53,7 +53,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 
 /// What was merged and what rounding took.
 fn describe(merged: &MergeReport, out: &str) -> String {
-    let lost = merged.tensors.iter().filter_map(|tensor| tensor.checkpoint.or(tensor.export));
+    // The export may be of a coarser type than the checkpoint.
+    let lost = merged.tensors.iter().flat_map(|tensor| tensor.checkpoint.into_iter().chain(tensor.export));
     let lost = lost.map(|change| change.lost_by_rounding).fold(0.0, f64::max);
     let trained_whole = merged.tensors.iter().filter(|tensor| tensor.rank.is_none()).count();
     report::facts(&[
