@@ -4,13 +4,14 @@
 #
 #   ./scripts/test.sh             all of it
 #   ./scripts/test.sh python      one part: format, clippy, rust, docs, python
+#   ./scripts/test.sh exports     all of docs/exports.md, of which the others examine a part (half an hour)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 part=${1:-all}
 case $part in
-    all | format | clippy | rust | docs | python) ;;
-    *) echo "test: no part is called \"$part\": name one of format, clippy, rust, docs, python" >&2; exit 1 ;;
+    all | format | clippy | rust | docs | python | exports) ;;
+    *) echo "test: no part is called \"$part\": name one of format, clippy, rust, docs, python, exports" >&2; exit 1 ;;
 esac
 
 wanted() { [ "$part" = all ] || [ "$part" = "$1" ]; }
@@ -54,5 +55,8 @@ fi
 if wanted python; then
     run cargo build --locked
     run .venv/bin/python -m pytest -q -rs tests/python
+fi
+if [ "$part" = exports ]; then
+    run cargo test --locked --test it -- --ignored families::
 fi
 printf '\nall of it passed (%s min)\n' "$((SECONDS / 60))"

@@ -53,14 +53,11 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 
 /// What was merged and what rounding took.
 fn describe(merged: &MergeReport, out: &str) -> String {
-    // The export may be of a coarser type than the checkpoint.
-    let lost = merged.tensors.iter().flat_map(|tensor| tensor.checkpoint.into_iter().chain(tensor.export));
-    let lost = lost.map(|change| change.lost_by_rounding).fold(0.0, f64::max);
     let trained_whole = merged.tensors.iter().filter(|tensor| tensor.rank.is_none()).count();
     report::facts(&[
         ("merged", out.to_owned()),
         ("tensors", format!("{} adapted, {trained_whole} replaced", merged.tensors.len() - trained_whole)),
-        ("rounding", format!("took at most {:.2e} of the change of a tensor", lost)),
+        ("rounding", format!("took at most {:.2e} of the change of a tensor", merged.lost_by_rounding())),
         ("files", merged.files.join(", ")),
     ])
 }

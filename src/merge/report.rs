@@ -30,6 +30,14 @@ pub struct MergeReport {
     pub warnings: Vec<String>,
 }
 
+impl MergeReport {
+    /// The largest share of a tensor's change that rounding took, in checkpoint and export: they may differ in type.
+    pub fn lost_by_rounding(&self) -> f64 {
+        let changes = self.tensors.iter().flat_map(|tensor| tensor.checkpoint.into_iter().chain(tensor.export));
+        changes.map(|change| change.lost_by_rounding).fold(0.0, f64::max)
+    }
+}
+
 /// One tensor that differs from the base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MergedTensor {
@@ -74,4 +82,36 @@ pub(super) fn tensors(targets: &Targets, in_checkpoint: Changes, in_export: Chan
         export: target.places.first().and_then(|place| in_export.get(&place.initializer)).copied(),
     };
     targets.list.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_of_a_float16_export_beside_a_float32_checkpoint_is_told() {
+        let change = |lost_by_rounding| {
+            Some(TensorChange { weight_norm: 1.0, change_norm: 0.1, lost_by_rounding, unchanged_by_rounding: 0.0 })
+        };
+        let tensor = |checkpoint, export| MergedTensor {
+            name: "query.weight".into(),
+            rank: Some(1),
+            initializers: vec!["query".into()],
+            checkpoint,
+            export,
+        };
+        let report = |tensors| MergeReport {
+            format_version: FORMAT_VERSION,
+            gelora_version: String::new(),
+            base: String::new(),
+            adapter: String::new(),
+            added_head: None,
+            files: Vec::new(),
+            tensors,
+            warnings: Vec::new(),
+        };
+        assert_eq!(report(vec![tensor(change(0.0), change(0.01)), tensor(change(0.002), None)]).lost_by_rounding(), 0.01);
+        assert_eq!(report(vec![tensor(None, change(0.01)), tensor(change(0.02), change(0.0))]).lost_by_rounding(), 0.02);
+        assert_eq!(report(Vec::new()).lost_by_rounding(), 0.0);
+    }
 }
