@@ -378,7 +378,8 @@ def quantize(path: pathlib.Path) -> None:
 
     whole = path.with_name("float.onnx")
     path.rename(whole)
-    quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8)
+    # With all 8 bits products overflow on processors without VNNI.
+    quantize_dynamic(str(whole), str(path), weight_type=QuantType.QInt8, reduce_range=True)
     whole.unlink()
 
 

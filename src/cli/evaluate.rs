@@ -11,6 +11,7 @@ use crate::evaluate::{
     write_predictions,
 };
 use crate::onnx::Model;
+use crate::runtime::saturating_products;
 
 use super::arguments::DataArguments;
 use super::causality::refuse_foresight;
@@ -108,6 +109,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     match section.spans() {
         Some(_) => check_span_outputs(&model)?,
         None => check_outputs(&model)?,
+    }
+    if let Some(text) = saturating_products(&model) {
+        context.observer().observe(Event::Warning(&text));
     }
     let Some(tokenizer) = &folder.tokenizer else {
         bail!("there is no tokenizer.json in {}; copy it from the model's folder", folder.folder.display());

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
-use crate::runtime::{Causality, FixedSizes, SelfCheck};
+use crate::runtime::{Causality, FixedSizes, SelfCheck, saturating_products};
 
 use super::expose::how_found;
 use super::opened::{Weights, fixed_sizes};
@@ -192,6 +192,7 @@ impl Inspection {
         }
         self.notes.extend(onnx::normalised_logits(model));
         self.notes.extend(fixed_sizes(model));
+        self.notes.extend(saturating_products(model));
         if let Some(folded) = folded_products(model, blocks, folder.checkpoint.as_ref())?.first() {
             self.notes.push(format!("it can be planned for, but not trained or merged into: {folded}"));
         }

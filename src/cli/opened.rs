@@ -11,7 +11,7 @@ use crate::checkpoint::{
 use crate::dataset::{Dataset, LoadSettings, Tokenizer};
 use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
-use crate::runtime::FixedSizes;
+use crate::runtime::{FixedSizes, saturating_products};
 
 use super::context::Context;
 use super::expose::how_found;
@@ -68,6 +68,9 @@ impl Opened {
         }
         if let Some(text) = fixed_sizes(&self.model) {
             context.observer().observe(Event::Notice(&text));
+        }
+        if let Some(text) = saturating_products(&self.model) {
+            context.observer().observe(Event::Warning(&text));
         }
     }
 

@@ -110,8 +110,14 @@ mod tests {
             tensors,
             warnings: Vec::new(),
         };
-        assert_eq!(report(vec![tensor(change(0.0), change(0.01)), tensor(change(0.002), None)]).lost_by_rounding(), 0.01);
-        assert_eq!(report(vec![tensor(None, change(0.01)), tensor(change(0.02), change(0.0))]).lost_by_rounding(), 0.02);
+        assert_eq!(
+            report(vec![tensor(change(0.0), change(0.01)), tensor(change(0.002), None)]).lost_by_rounding(),
+            0.01
+        );
+        assert_eq!(
+            report(vec![tensor(None, change(0.01)), tensor(change(0.02), change(0.0))]).lost_by_rounding(),
+            0.02
+        );
         assert_eq!(report(Vec::new()).lost_by_rounding(), 0.0);
     }
 }

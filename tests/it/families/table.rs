@@ -46,7 +46,7 @@ const FORMS: &str = "
 | `external` | weights in a file beside the `.onnx` |
 | `position-ids`, `past` | decoders that take positions, or keys and values of earlier tokens |
 | `optimized-0` … `-99` | through ONNX Runtime's transformer optimizer (`com.microsoft` nodes), at every level |
-| `int8` | weights quantized by `onnxruntime.quantization.quantize_dynamic` |
+| `int8` | weights quantized by `onnxruntime.quantization.quantize_dynamic` (`reduce_range`: with all 8 bits, products overflow on processors without VNNI) |
 | `optimum-O1` … `-O3` | what `optimum-cli export onnx --optimize` does, on attentions as it exports them |
 | `genai` | as the builder of onnxruntime-genai writes it in float32 |
 ";
