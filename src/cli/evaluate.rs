@@ -18,7 +18,7 @@ use super::causality::refuse_foresight;
 use super::config::DataSection;
 use super::context::Context;
 use super::evaluating::{EvaluationData, evaluate, evaluate_spans, padding_is_safe};
-use super::opened::{fitting_length, load, tokenizer as tokenizer_of, told};
+use super::opened::{load, tokenizer as tokenizer_of, told};
 use super::rows::{Purpose, SpanRows, refuse_misfits};
 use crate::progress::{Event, Observer as _};
 
@@ -116,7 +116,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let Some(tokenizer) = &folder.tokenizer else {
         bail!("there is no tokenizer.json in {}; copy it from the model's folder", folder.folder.display());
     };
-    let tokenizer = tokenizer_of(context, tokenizer, fitting_length(&model, section.max_length()))?;
+    let tokenizer = tokenizer_of(context, tokenizer, &model, section.max_length())?;
     if section.spans().is_some() {
         let settings = (arguments.batch_tokens, arguments.predictions.as_deref());
         return answer(context, &section, &folder, &model, &tokenizer, settings);

@@ -57,8 +57,10 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     }
 }
 
-/// Runs a few sentences of different lengths through the model.
+/// Runs a few sentences of different lengths through the model, cut to the length that it takes where that is fixed.
 fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Result<Check> {
+    /// No sentence is longer.
+    const LENGTH: usize = 32;
     const SENTENCES: [&str; 6] = [
         "The keys to the old cabinet were on the table.",
         "She left.",
@@ -74,7 +76,7 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
         return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
     };
     let library = context.library()?;
-    let tokenizer = tokenizer_of(context, tokenizer, 32)?;
+    let tokenizer = tokenizer_of(context, tokenizer, model, LENGTH)?;
     let examples: Vec<Example> = SENTENCES
         .iter()
         .enumerate()

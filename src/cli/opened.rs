@@ -8,7 +8,7 @@ use crate::adapter::{Naming, TrainedHead};
 use crate::checkpoint::{
     ModelFolder, Parts, Structure, WeightMatch, match_head, match_weights, structure, with_own_head,
 };
-use crate::dataset::{Dataset, LoadSettings, Tokenizer};
+use crate::dataset::{Dataset, DatasetError, LoadSettings, Tokenizer};
 use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
 use crate::runtime::{FixedSizes, saturating_products};
@@ -76,7 +76,7 @@ impl Opened {
 
     /// The tokenizer that belongs to the model. Texts are cut to the length that the export takes, where that is fixed.
     pub(crate) fn tokenizer(&self, context: &Context, maximum_length: usize) -> anyhow::Result<Tokenizer> {
-        tokenizer(context, &self.tokenizer_path()?, fitting_length(&self.model, maximum_length))
+        tokenizer(context, &self.tokenizer_path()?, &self.model, maximum_length)
     }
 
     /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
@@ -155,9 +155,22 @@ impl Weights {
     }
 }
 
-/// A tokenizer, after saying what is odd about it.
-pub(crate) fn tokenizer(context: &Context, path: &Path, maximum_length: usize) -> anyhow::Result<Tokenizer> {
-    let tokenizer = Tokenizer::open(path, maximum_length)?;
+/// A tokenizer that cuts texts to the length that the export takes, after saying what is odd about it.
+pub(crate) fn tokenizer(
+    context: &Context,
+    path: &Path,
+    model: &Model,
+    maximum_length: usize,
+) -> anyhow::Result<Tokenizer> {
+    let length = FixedSizes::of(&model.graph.inputs).length.map_or(maximum_length, |fixed| fixed.min(maximum_length));
+    let tokenizer = match Tokenizer::open(path, length) {
+        Err(DatasetError::MaximumLength { least, .. }) if length < maximum_length => bail!(
+            "{} takes exactly {length} tokens a row, and a text needs {least} with its special tokens; export it with a free \
+             or longer sequence axis",
+            model.path().display()
+        ),
+        opened => opened?,
+    };
     if let Some(warning) = tokenizer.warning() {
         context.observer().observe(Event::Warning(warning));
     }
@@ -172,11 +185,6 @@ pub(crate) fn fixed_sizes(model: &Model) -> Option<String> {
         .map(|length| format!("exactly {length} tokens a row, longer texts are cut and shorter ones padded to it"));
     let sizes: Vec<String> = rows.into_iter().chain(length).collect();
     (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
-}
-
-/// The longest row that the export takes.
-pub(crate) fn fitting_length(model: &Model, maximum_length: usize) -> usize {
-    FixedSizes::of(&model.graph.inputs).length.map_or(maximum_length, |fixed| fixed.min(maximum_length))
 }
 
 /// Reads rows and says what is odd about them.

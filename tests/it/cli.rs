@@ -113,6 +113,33 @@ fn inspect_shows_the_export() {
 }
 
 #[test]
+fn inspect_runs_an_export_of_a_short_fixed_length() {
+    if crate::runtime::library().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let whole = export("tiny_encoder");
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(whole.join(file), folder.path().join(file)).unwrap();
+    }
+    let inspected = |length: &str| -> serde_json::Value {
+        let bytes = std::fs::read(whole.join("model.onnx")).unwrap();
+        let bytes = crate::tiny::with_input_axes(&bytes, &["batch", length]);
+        std::fs::write(folder.path().join("model.onnx"), bytes).unwrap();
+        let output = gelora().arg("inspect").arg(folder.path()).args(["--json", "--device", "cpu"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for length in ["5", "8", "25"] {
+        let found = inspected(length);
+        assert_eq!(found["obstacles"], serde_json::json!([]), "{length}");
+        assert_eq!(found["self_check"]["deterministic"], true, "{length}");
+        assert_eq!(found["self_check"]["padding_invariant"], true, "{length}");
+    }
+    let told = inspected("3")["obstacles"][0].as_str().unwrap().to_owned();
+    assert!(told.contains("takes exactly 3 tokens a row, and a text needs 5 with its special tokens"), "{told}");
+}
+
+#[test]
 fn active_dropout_is_in_the_way_until_it_is_switched_off() {
     let model = export("tiny_encoder_dropout");
     gelora()

@@ -1,6 +1,7 @@
 //! Tiny encoders, built here byte by byte: two hidden states of width 4 over a vocabulary of 11, and a head.
 
-use gelora::onnx::wire::Writer;
+use gelora::onnx::Model;
+use gelora::onnx::wire::{Reader, Value, Writer};
 
 /// Width of the hidden states.
 pub const WIDTH: usize = 4;
@@ -22,6 +23,8 @@ pub enum Kind {
     Half,
     /// Its embedding table lies in the file `table.bin`.
     External,
+    /// Its hidden states are `[sequence, batch, width]`.
+    SequenceFirst,
 }
 
 /// What `table.bin` holds: four bytes of something else, then the table.
@@ -53,15 +56,21 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
     let weight: Vec<f32> = (0..WIDTH * WIDTH).map(|i| ((i * 5) % 9) as f32 / 4.0 - 1.0).collect();
     let mask = if kind == Kind::IgnoresMask { "ones" } else { "mask" };
     graph.string(2, "tiny");
-    node(graph, "Gather", &["table", "input_ids"], &["hidden_states.0"], &[]);
+    let sequence_first = kind == Kind::SequenceFirst;
+    let (embedded, stream) = if sequence_first { ("embedded", "back") } else { ("hidden_states.0", "hidden_states.0") };
+    node(graph, "Gather", &["table", "input_ids"], &[embedded], &[]);
+    if sequence_first {
+        turned(graph, "embedded", "hidden_states.0");
+        turned(graph, "hidden_states.0", "back");
+    }
     node(graph, "Cast", &["attention_mask"], &["mask"], &[("to", 1)]);
     node(graph, "Shape", &["attention_mask"], &["mask_shape"], &[]);
     node(graph, "Expand", &["one", "mask_shape"], &["ones"], &[]);
     node(graph, "ReduceSum", &[mask, "axis"], &["count"], &[("keepdims", 1)]);
     node(graph, "Div", &[mask, "count"], &["shares"], &[]);
     node(graph, "Unsqueeze", &["shares", "axis"], &["shares_3d"], &[]);
-    node(graph, "MatMul", &["shares_3d", "hidden_states.0"], &["mean"], &[]);
-    node(graph, "MatMul", &["hidden_states.0", "weight"], &["product"], &[]);
+    node(graph, "MatMul", &["shares_3d", stream], &["mean"], &[]);
+    node(graph, "MatMul", &[stream, "weight"], &["product"], &[]);
     node(graph, "Add", &["product", "mean"], &["sum"], &[]);
     match kind {
         Kind::Infinite => node(graph, "Mul", &["sum", "huge"], &["hidden_states.1"], &[]),
@@ -72,6 +81,10 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
         Kind::Half => {
             node(graph, "Tanh", &["sum"], &["tanh"], &[]);
             node(graph, "Cast", &["tanh"], &["hidden_states.1"], &[("to", 10)]);
+        }
+        Kind::SequenceFirst => {
+            node(graph, "Tanh", &["sum"], &["tanh"], &[]);
+            turned(graph, "tanh", "hidden_states.1");
         }
         _ => node(graph, "Tanh", &["sum"], &["hidden_states.1"], &[]),
     }
@@ -99,7 +112,46 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
     }
 }
 
-fn node(graph: &mut Writer, operator: &str, inputs: &[&str], outputs: &[&str], ints: &[(&str, i64)]) {
+/// Exchanges the first two of three axes.
+fn turned(graph: &mut Writer, input: &str, output: &str) {
+    graph.message(1, |node| {
+        node.string(1, input).string(2, output).string(3, output).string(4, "Transpose");
+        node.message(5, |attribute| {
+            attribute.string(1, "perm").int(8, 1).int(8, 0).int(8, 2).int(20, 7);
+        });
+    });
+}
+
+/// An export with other axes of all its inputs, which hold int64: a number is a size that it fixes.
+pub fn with_input_axes(export: &[u8], axes: &[&str]) -> Vec<u8> {
+    let inputs = Model::from_bytes("model.onnx", export.to_vec()).expect("a model").graph.inputs;
+    let fields = |range: std::ops::Range<usize>, each: &mut dyn FnMut(u32, &Value, &[u8])| {
+        let mut reader = Reader::new(export, range);
+        loop {
+            let start = reader.position();
+            let Some(field) = reader.next_field().expect("a model") else { return };
+            each(field.number, &field.value, &export[start..reader.position()]);
+        }
+    };
+    let mut copy = Writer::new();
+    fields(0..export.len(), &mut |number, content, bytes| {
+        let (7, Value::Bytes(range)) = (number, content) else {
+            copy.raw(bytes);
+            return;
+        };
+        copy.message(7, |graph| {
+            fields(range.clone(), &mut |number, _, bytes| {
+                if number != 11 {
+                    graph.raw(bytes);
+                }
+            });
+            inputs.iter().for_each(|input| value(graph, 11, &input.name, 7, axes));
+        });
+    });
+    copy.into_bytes()
+}
+
+pub fn node(graph: &mut Writer, operator: &str, inputs: &[&str], outputs: &[&str], ints: &[(&str, i64)]) {
     graph.message(1, |node| {
         for name in inputs {
             node.string(1, name);
@@ -116,7 +168,7 @@ fn node(graph: &mut Writer, operator: &str, inputs: &[&str], outputs: &[&str], i
     });
 }
 
-fn floats(graph: &mut Writer, name: &str, dims: &[usize], values: &[f32]) {
+pub fn floats(graph: &mut Writer, name: &str, dims: &[usize], values: &[f32]) {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     graph.message(5, |tensor| {
         for size in dims {
@@ -140,7 +192,7 @@ fn external(graph: &mut Writer, name: &str, dims: &[usize], location: &str, offs
     });
 }
 
-fn value(graph: &mut Writer, field: u32, name: &str, element: i64, axes: &[&str]) {
+pub fn value(graph: &mut Writer, field: u32, name: &str, element: i64, axes: &[&str]) {
     graph.message(field, |value| {
         value.string(1, name).message(2, |kind| {
             kind.message(1, |tensor| {
