@@ -49,7 +49,7 @@ pub fn causality(
         let feed = feeder.feed(&Tokens::from(&batch));
         let array = session.run(&feed.tensors(), &[output])?.remove(0);
         let array = array.into_dimensionality::<Ix3>().ok();
-        let of_tokens = array.filter(|array| array.shape()[1] == batch.length);
+        let of_tokens = array.filter(|array| array.shape()[..2] == [batch.rows.len(), batch.length]);
         Ok(of_tokens.map(|array| array.index_axis(Axis(0), 0).slice(s![..row.len() - 1, ..]).to_owned()))
     };
     let mut difference = None;

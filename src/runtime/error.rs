@@ -156,6 +156,20 @@ pub enum RuntimeError {
         /// What it is.
         found: String,
     },
+    /// A hidden state has its axes in another order, or none of tokens.
+    #[error(
+        "hidden state `{name}` has shape {found:?} for {rows} rows of {length} tokens, where gelora expects [batch, sequence, width]; export the model batch first, with hidden states of whole rows"
+    )]
+    HiddenStateShape {
+        /// Its name.
+        name: String,
+        /// As it came.
+        found: Vec<usize>,
+        /// Rows of the batch.
+        rows: usize,
+        /// Tokens of every row, padding included.
+        length: usize,
+    },
     /// Any other failure while running.
     #[error("ONNX Runtime failed: {reason}; check that the model runs by itself with `gelora inspect`")]
     Run {

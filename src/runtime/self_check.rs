@@ -74,9 +74,17 @@ pub fn self_check(
         let arrays = session.run(&feed.tensors(), &wanted)?;
         let mut result: Vec<RowStates> = vec![Vec::with_capacity(wanted.len()); rows.len()];
         for (array, name) in arrays.into_iter().zip(&wanted) {
-            let found = format!("of shape {:?} (not [batch, sequence, width])", array.shape());
-            let array =
-                array.into_dimensionality::<Ix3>().map_err(|_| RuntimeError::Output { name: (*name).into(), found })?;
+            let found = array.shape().to_vec();
+            let wrong = || RuntimeError::HiddenStateShape {
+                name: (*name).into(),
+                found: found.clone(),
+                rows: batch.rows.len(),
+                length: batch.length,
+            };
+            let array = array.into_dimensionality::<Ix3>().map_err(|_| wrong())?;
+            if found[..2] != [batch.rows.len(), batch.length] {
+                return Err(wrong());
+            }
             for ((row, result), encoding) in array.axis_iter(Axis(0)).zip(&mut result).zip(rows) {
                 result.push(row.slice(s![..encoding.len(), ..]).to_owned());
             }

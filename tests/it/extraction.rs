@@ -346,6 +346,16 @@ fn a_self_check_says_which_hidden_state_is_not_finite() {
 }
 
 #[test]
+fn hidden_states_that_are_not_batch_first_are_refused() {
+    let Some(library) = library() else { return };
+    let tiny = tiny_model(Kind::SequenceFirst);
+    let error = self_check(library, &tiny.model, &tiny.states, &rows(30), Padding::default(), &cpu()).unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with("hidden state `hidden_states.0` has shape ["), "{said}");
+    assert!(said.contains("gelora expects [batch, sequence, width]; export the model batch first"), "{said}");
+}
+
+#[test]
 fn wrong_rows_are_named() {
     if library().is_none() {
         return;
