@@ -119,7 +119,7 @@ impl Feeder {
                     let positions = tokens.positions.of(tokens.ids, tokens.length);
                     (name, shape.clone(), convert(&positions, *data_type))
                 }
-                Content::EmptyPast => (name, past_shape(input, tokens.rows), convert(&[], *data_type)),
+                Content::EmptyPast => (name, past_shape(input, tokens.rows, self.sizes), convert(&[], *data_type)),
                 Content::NoCache => (name, vec![1], Values::Bool(vec![false])),
             }
         });
@@ -192,10 +192,16 @@ fn shape_text(shape: &[Dimension]) -> String {
     format!("[{}]", axes.collect::<Vec<_>>().join(", "))
 }
 
-/// The first free axis is the batch, further free axes are the past: of length 0.
-fn past_shape(input: &ValueInfo, rows: usize) -> Vec<usize> {
-    let mut free = 0;
-    let axes = input.shape.iter().flatten().map(|dimension| match dimension {
+/// The first free axis is the batch, unless the export fixes the batch here too; further free axes are the past: of length 0.
+fn past_shape(input: &ValueInfo, rows: usize, sizes: FixedSizes) -> Vec<usize> {
+    let axes = input.shape.as_deref().unwrap_or_default();
+    let is_free = |dimension: &Dimension| !matches!(dimension, Dimension::Fixed(_));
+    let before = axes.iter().take_while(|dimension| !is_free(dimension));
+    let fixes_batch =
+        before.into_iter().any(|dimension| matches!(dimension, Dimension::Fixed(size) if Some(*size) == sizes.rows))
+            && axes.iter().filter(|dimension| is_free(dimension)).count() == 1;
+    let mut free = usize::from(fixes_batch);
+    let axes = axes.iter().map(|dimension| match dimension {
         Dimension::Fixed(size) => *size,
         _ => {
             free += 1;

@@ -225,11 +225,17 @@ impl Session {
         let tokens = extent_of_tokens(inputs);
         let failed = |error: ort::Error| RuntimeError::from_run(error.message(), tokens);
         let fill = self.rows_to_fill(inputs);
-        // An input of as many points as the model takes rows: its outputs have as many, and all of them count.
-        let points = |fill: &Fill| inputs.iter().any(|(_, tensor)| tensor.shape().first() == Some(&fill.wanted));
+        // An input of as many points as the model takes rows: its outputs have as many, and all of them count. One whose
+        // rows the model fixes (an empty past) holds no points.
+        let points = |fill: &Fill| {
+            let free = inputs.iter().filter(|(name, _)| self.fixed_rows(name).is_none());
+            free.into_iter().any(|(_, tensor)| tensor.shape().first() == Some(&fill.wanted))
+        };
         let cut = fill.filter(|fill| !points(fill));
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
+            // A flag of one element has no rows, though a batch may have one too.
+            let fill = fill.filter(|fill| self.fixed_rows(name).is_none_or(|rows| rows == fill.wanted));
             values.push((Cow::Borrowed(*name), tensor.value(fill).map_err(failed)?));
         }
         let mut selected = OutputSelector::no_default();
@@ -248,6 +254,15 @@ impl Session {
             take(index, &shape, values);
         }
         Ok(())
+    }
+
+    /// The length of the first axis of an input, where the model fixes it.
+    fn fixed_rows(&self, name: &str) -> Option<usize> {
+        let input = self.inputs.iter().find(|input| input.name == name)?;
+        match input.shape.as_deref()?.first()? {
+            Dimension::Fixed(rows) => Some(*rows),
+            _ => None,
+        }
     }
 
     /// Where the model takes batches of more rows than are given: how many are missing.

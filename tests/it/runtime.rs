@@ -4,6 +4,7 @@ use std::path::Path;
 
 use gelora::dataset::Positions;
 use gelora::onnx::DataType;
+use gelora::onnx::wire::Writer;
 use gelora::runtime::{Device, Library, RuntimeError, Session, SessionSettings, Tokens, feed};
 
 use crate::tiny::{self, Kind};
@@ -99,6 +100,45 @@ fn failures_name_the_cure_in_one_line() {
     assert!(error.contains("`nothing` of the model is missing"), "{error}");
     let error = session.run(&inputs.tensors()[..1], &["hidden_states.1"]).unwrap_err().to_string();
     assert!(error.contains("attention_mask") && !error.contains('\n'), "{error}");
+}
+
+/// Hidden states of two rows at a time, with a past that the export fixes to as many rows, and a flag of one element.
+fn two_rows_with_a_past() -> Vec<u8> {
+    let mut model = Writer::new();
+    model.int(1, 8).message(7, |graph| {
+        graph.string(2, "past");
+        tiny::node(graph, "Gather", &["table", "input_ids"], &["embedded"], &[]);
+        tiny::node(graph, "Size", &["past_key_values.0.key"], &["size"], &[]);
+        tiny::node(graph, "Cast", &["size"], &["none"], &[("to", 1)]);
+        tiny::node(graph, "Cast", &["use_cache_branch"], &["flag"], &[("to", 1)]);
+        tiny::node(graph, "Add", &["none", "flag"], &["nothing"], &[]);
+        tiny::node(graph, "Add", &["embedded", "nothing"], &["hidden"], &[]);
+        tiny::floats(graph, "table", &[7, 1], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        tiny::value(graph, 11, "input_ids", 7, &["2", "sequence"]);
+        tiny::value(graph, 11, "past_key_values.0.key", 1, &["2", "3", "past", "4"]);
+        tiny::value(graph, 11, "use_cache_branch", 9, &["1"]);
+        tiny::value(graph, 12, "hidden", 1, &["2", "sequence", "1"]);
+    });
+    model.message(8, |opset| {
+        opset.string(1, "").int(2, 17);
+    });
+    model.into_bytes()
+}
+
+#[test]
+fn a_batch_that_was_filled_up_is_cut_beside_an_empty_past() {
+    let Some(library) = library() else { return };
+    let mut session = Session::from_bytes(library, &two_rows_with_a_past(), Path::new("."), &cpu()).unwrap();
+    let mut run = |rows: usize, ids: &[i64]| {
+        let length = ids.len() / rows;
+        let (mask, type_ids) = (vec![1; ids.len()], vec![0; ids.len()]);
+        let tokens = Tokens { rows, length, ids, mask: &mask, type_ids: &type_ids, positions: Positions::FromZero };
+        let inputs = feed(session.inputs(), &tokens).unwrap();
+        let hidden = session.run(&inputs.tensors(), &["hidden"]).unwrap().remove(0);
+        (hidden.shape().to_vec(), hidden.into_iter().collect::<Vec<f32>>())
+    };
+    assert_eq!(run(1, &[3, 5, 6]), (vec![1, 3, 1], vec![3.0, 5.0, 6.0]));
+    assert_eq!(run(2, &[3, 5, 6, 1]), (vec![2, 2, 1], vec![3.0, 5.0, 6.0, 1.0]));
 }
 
 #[test]
