@@ -295,6 +295,7 @@ impl Extraction<'_> {
                 sample: sample.as_ref(),
                 batch_tokens: settings.batch_tokens.unwrap_or_else(|| batch_tokens(on_cpu, &manifest.widths)),
                 equal_lengths: manifest.equal_lengths,
+                sizes: FixedSizes::of(&self.model.graph.inputs),
                 vocabulary: vocabulary(self.model),
             },
             onnxruntime: library.version(),

@@ -11,8 +11,9 @@ use ndarray_npy::{WriteNpyError, WriteNpyExt};
 use super::pooling::TokenSample;
 use super::source::Seen;
 use super::{ActivationsError, ShardEntry, ShardFile};
-use crate::dataset::{Encoding, token_budget_batches};
+use crate::dataset::Encoding;
 use crate::files::FileError;
+use crate::runtime::FixedSizes;
 
 /// Folder of a shard in the store.
 pub(super) fn folder(store: &Path, index: usize) -> PathBuf {
@@ -60,6 +61,7 @@ pub(super) struct PlanSettings<'a> {
     pub sample: Option<&'a TokenSample>,
     pub batch_tokens: usize,
     pub equal_lengths: bool,
+    pub sizes: FixedSizes,
     pub vocabulary: Option<usize>,
 }
 
@@ -102,7 +104,7 @@ impl ShardPlan {
         }
         let lengths: Vec<usize> = plan.encodings.iter().map(Encoding::len).collect();
         let needed: Vec<usize> = (0..lengths.len()).filter(|k| plan.offsets[k + 1] > plan.offsets[*k]).collect();
-        plan.batches = token_budget_batches(&lengths, &needed, settings.batch_tokens, settings.equal_lengths);
+        plan.batches = settings.sizes.batches(&lengths, &needed, settings.batch_tokens, settings.equal_lengths);
         Ok(plan)
     }
 

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView1, Axis, Ix1, Ix2};
 
 use super::{EvaluateError, Metric, Score};
-use crate::dataset::{Batch, Encoding, Label, Objective, Padding, token_budget_batches};
+use crate::dataset::{Batch, Encoding, Label, Objective, Padding};
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, FixedSizes, Session, Tokens};
@@ -134,8 +134,7 @@ where
     observer.observe(Event::Begin { stage: "evaluating", total, done: 0, unit: "rows" });
     let mut logits = Array2::zeros((0, 0));
     let mut done = 0;
-    let batches = token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths);
-    for batch in sizes.split(batches) {
+    for batch in sizes.batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
         let batch = sizes.batch(encodings, &batch, settings.padding)?;
         let values = run(&batch)?;

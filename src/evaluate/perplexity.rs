@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::export::{LOGITS, has_logits};
 use super::{EvaluateError, EvaluateSettings};
-use crate::dataset::{Batch, Encoding, TextRows, token_budget_batches};
+use crate::dataset::{Batch, Encoding, TextRows};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, Session, Tokens};
 
@@ -45,8 +45,7 @@ pub fn token_loss(
     let mut total = TokenLoss::default();
     let mut done = 0;
     let sizes = feeder.sizes();
-    let batches = token_budget_batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths);
-    for batch in sizes.split(batches) {
+    for batch in sizes.batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
         let batch = sizes.batch(&rows.encodings, &batch, settings.padding)?;
         let feed = feeder.feed(&Tokens::from(&batch));

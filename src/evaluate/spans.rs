@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use serde_json::{Map, Value};
 
 use super::{EvaluateError, EvaluateSettings};
-use crate::dataset::{Batch, Encoding, SpanLogits, SquadFile, token_budget_batches};
+use crate::dataset::{Batch, Encoding, SpanLogits, SquadFile};
 use crate::files::write_atomically;
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
@@ -51,8 +51,7 @@ pub fn span_logits(
     let mut logits = vec![SpanLogits::default(); lengths.len()];
     let mut done = 0;
     let sizes = feeder.sizes();
-    let batches = token_budget_batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths);
-    for batch in sizes.split(batches) {
+    for batch in sizes.batches(&lengths, &rows, settings.batch_tokens, settings.equal_lengths) {
         observer.check()?;
         let batch = sizes.batch(encodings, &batch, settings.padding)?;
         let [starts, ends] = run(session, &feeder, &batch)?;

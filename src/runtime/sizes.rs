@@ -3,8 +3,10 @@
 //! Their graphs often hold the sizes in many places, so they are used as they are. Rows are padded to the length; a batch that
 //! has too few rows is filled with copies of its last one, and what comes of those is cut off again.
 
+use std::cmp::Reverse;
+
 use super::RuntimeError;
-use crate::dataset::{Batch, Encoding, Padding, pad};
+use crate::dataset::{Batch, Encoding, Padding, pad, token_budget_batches};
 use crate::onnx::{Dimension, ValueInfo, token_input};
 
 /// Sizes that an export fixes.
@@ -47,12 +49,30 @@ impl FixedSizes {
         rows.chunks(self.rows.unwrap_or(rows.len()).max(1))
     }
 
-    /// Batches of rows cut into ones that the export takes.
-    pub fn split(&self, batches: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
-        match self.rows {
-            Some(most) => batches.iter().flat_map(|rows| rows.chunks(most.max(1)).map(<[usize]>::to_vec)).collect(),
-            None => batches,
-        }
+    /// Tokens of a row of so many once it is padded to the length that the export takes.
+    pub fn padded_length(&self, length: usize) -> usize {
+        self.length.map_or(length, |fixed| fixed.max(length))
+    }
+
+    /// Groups rows into batches that the export takes, whose tokens stay within `budget_tokens`, all padding included: that of
+    /// a fixed length too ([`token_budget_batches`] knows only the longest row of a batch). An export that fixes the number of
+    /// rows computes as many in any case, so there a batch has that many, whatever the budget.
+    ///
+    /// Rows are sorted by length, longest first. With `equal_lengths`, those of a batch are of one length as the export sees
+    /// them: where it fixes the length, all are. `lengths` is indexed by row; `rows` says which rows to take.
+    pub fn batches(
+        &self,
+        lengths: &[usize],
+        rows: &[usize],
+        budget_tokens: usize,
+        equal_lengths: bool,
+    ) -> Vec<Vec<usize>> {
+        let lengths: Vec<usize> = lengths.iter().map(|length| self.padded_length(*length)).collect();
+        let Some(most) = self.rows else { return token_budget_batches(&lengths, rows, budget_tokens, equal_lengths) };
+        let mut sorted = rows.to_vec();
+        sorted.sort_by_key(|&row| Reverse(lengths[row]));
+        let groups = sorted.chunk_by(|&a, &b| !equal_lengths || lengths[a] == lengths[b]);
+        groups.flat_map(|group| group.chunks(most.max(1)).map(<[usize]>::to_vec)).collect()
     }
 
     /// As [`pad`], to the length that the export takes where that is fixed.
@@ -151,9 +171,30 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_cut_to_a_fixed_number_of_rows_and_filled_up() {
+    fn batches_stay_within_the_budget_with_the_padding_of_a_fixed_length() {
+        let lengths = [3, 8, 2, 5, 1, 8, 4];
+        let all: Vec<usize> = (0..lengths.len()).collect();
+        let free = FixedSizes::default();
+        assert_eq!(free.batches(&lengths, &all, 16, false), [vec![1, 5], vec![3, 6, 0], vec![2, 4]]);
+        // Every row costs 8 tokens, so two of them are 16; all have one length, so they may stand together.
+        let fixed = FixedSizes { rows: None, length: Some(8) };
+        for equal_lengths in [false, true] {
+            let batches = fixed.batches(&lengths, &all, 16, equal_lengths);
+            assert_eq!(batches, [vec![0, 1], vec![2, 3], vec![4, 5], vec![6]]);
+        }
+        assert_eq!(fixed.batches(&lengths, &[6, 2], 1, false), [[6], [2]], "one row is the least");
+        // Three rows are computed whatever the budget is, so a batch has three.
+        let three = FixedSizes { rows: Some(3), length: Some(8) };
+        assert_eq!(three.batches(&lengths, &all, 1, true), [vec![0, 1, 2], vec![3, 4, 5], vec![6]]);
+        let rows_only = FixedSizes { rows: Some(3), length: None };
+        assert_eq!(rows_only.batches(&lengths, &all, 1, false), [vec![1, 5, 3], vec![6, 0, 2], vec![4]]);
+        let apart = rows_only.batches(&lengths, &all, 1, true);
+        assert_eq!(apart, [vec![1, 5], vec![3], vec![6], vec![0], vec![2], vec![4]]);
+    }
+
+    #[test]
+    fn batches_are_filled_up_to_a_fixed_number_of_rows() {
         let fixed = sizes([Dimension::Fixed(2), Dimension::Unknown]);
-        assert_eq!(fixed.split(vec![vec![5, 3, 1], vec![0]]), [vec![5, 3], vec![1], vec![0]]);
         assert_eq!(fixed.parts(&[1, 2, 3]).map(<[i32]>::len).collect::<Vec<_>>(), [2, 1]);
         let batch = pad(&encodings(), &[0, 1], Padding::default());
         let last = part_of(&batch, 1..2);

@@ -9,7 +9,7 @@ use super::language;
 use super::learner::Learner;
 use super::objective::Targets;
 use super::{parameters, spans};
-use crate::dataset::{Label, Metric, Objective, token_budget_batches};
+use crate::dataset::{Label, Metric, Objective};
 use crate::progress::Observer;
 
 /// Loss, logits and metrics of the validation data.
@@ -56,11 +56,9 @@ pub(super) fn logits_and_loss(
 ) -> Result<(Array2<f32>, f64), TrainError> {
     learner.set_training(false);
     let _guard = tch::no_grad_guard();
-    let lengths: Vec<usize> = rows.encodings.iter().map(|encoding| encoding.len()).collect();
-    let all: Vec<usize> = (0..lengths.len()).collect();
     let mut loss = 0.0;
-    let mut logits = Array2::zeros((lengths.len(), 0));
-    for batch in token_budget_batches(&lengths, &all, budget_tokens, learner.equal_lengths()) {
+    let mut logits = Array2::zeros((rows.encodings.len(), 0));
+    for batch in learner.batches(rows.encodings, budget_tokens) {
         observer.check()?;
         let tensor = learner.logits(rows.encodings, &batch)?;
         if let Some(targets) = targets {
@@ -69,7 +67,7 @@ pub(super) fn logits_and_loss(
         let values = parameters::read(&tensor)?;
         let width = values.len() / batch.len().max(1);
         if logits.ncols() != width {
-            logits = Array2::zeros((lengths.len(), width));
+            logits = Array2::zeros((rows.encodings.len(), width));
         }
         for (row, values) in batch.iter().zip(values.chunks_exact(width.max(1))) {
             logits.row_mut(*row).iter_mut().zip(values).for_each(|(place, value)| *place = *value);

@@ -10,7 +10,7 @@ use super::evaluation::Measured;
 use super::input::Rows;
 use super::learner::Learner;
 use super::objective::Targets;
-use crate::dataset::{Metric, metric, token_budget_batches};
+use crate::dataset::{Metric, metric};
 use crate::onnx::{HeadPooling, HiddenStates, Model, head};
 use crate::progress::Observer;
 
@@ -123,10 +123,8 @@ pub(super) fn evaluate(
 ) -> Result<Measured, TrainError> {
     learner.set_training(false);
     let _guard = tch::no_grad_guard();
-    let lengths: Vec<usize> = rows.encodings.iter().map(|encoding| encoding.len()).collect();
-    let all: Vec<usize> = (0..lengths.len()).collect();
     let mut sum = 0.0;
-    for batch in token_budget_batches(&lengths, &all, budget_tokens, learner.equal_lengths()) {
+    for batch in learner.batches(rows.encodings, budget_tokens) {
         observer.check()?;
         sum += learner.loss(rows.encodings, &batch, targets)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
     }

@@ -109,14 +109,17 @@ impl<'a> Learner<'a> {
         if !self.body.equal_lengths {
             return vec![rows.to_vec()];
         }
+        let length = |row: usize| self.body.feeder.sizes().padded_length(encodings[row].len());
         let mut sorted = rows.to_vec();
-        sorted.sort_by_key(|&row| encodings[row].len());
-        sorted.chunk_by(|&a, &b| encodings[a].len() == encodings[b].len()).map(<[usize]>::to_vec).collect()
+        sorted.sort_by_key(|&row| length(row));
+        sorted.chunk_by(|&a, &b| length(a) == length(b)).map(<[usize]>::to_vec).collect()
     }
 
-    /// Whether all rows of a batch must have the same length.
-    pub fn equal_lengths(&self) -> bool {
-        self.body.equal_lengths
+    /// All rows in batches of at most so many tokens, padding included, for a pass without gradients.
+    pub fn batches(&self, encodings: &[Encoding], budget_tokens: usize) -> Vec<Vec<usize>> {
+        let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
+        let all: Vec<usize> = (0..lengths.len()).collect();
+        self.body.feeder.sizes().batches(&lengths, &all, budget_tokens, self.body.equal_lengths)
     }
 
     /// Whether the logits of a row were found to change with the padding of its batch. Known after the first padded batch.
@@ -227,9 +230,10 @@ impl Body {
     }
 
     fn hidden_width(&self, encodings: &[Encoding]) -> Result<usize, TrainError> {
-        let size = self.run(&self.batch(encodings, &[0])?)?.size();
+        let batch = self.batch(encodings, &[0])?;
+        let size = self.run(&batch)?.size();
         match size.as_slice() {
-            &[_, _, width] => Ok(width as usize),
+            &[1, length, width] if length == batch.length as i64 => Ok(width as usize),
             _ => Err(TrainError::Shape {
                 value: self.outputs.join(", "),
                 found: size,

@@ -8,7 +8,7 @@ use super::input::Rows;
 use super::learner::Learner;
 use super::objective::{Targets, select};
 use super::parameters;
-use crate::dataset::{Label, SpanLogits, SpanQuestions, token_budget_batches};
+use crate::dataset::{Label, SpanLogits, SpanQuestions};
 use crate::onnx::Head;
 use crate::progress::Observer;
 
@@ -94,11 +94,9 @@ pub(super) fn evaluate(
 ) -> Result<Measured, TrainError> {
     learner.set_training(false);
     let _guard = tch::no_grad_guard();
-    let lengths: Vec<usize> = rows.encodings.iter().map(|encoding| encoding.len()).collect();
-    let all: Vec<usize> = (0..lengths.len()).collect();
     let mut loss = 0.0;
-    let mut logits = vec![SpanLogits::default(); lengths.len()];
-    for batch in token_budget_batches(&lengths, &all, budget_tokens, learner.equal_lengths()) {
+    let mut logits = vec![SpanLogits::default(); rows.encodings.len()];
+    for batch in learner.batches(rows.encodings, budget_tokens) {
         observer.check()?;
         let tensor = learner.logits(rows.encodings, &batch)?;
         loss += targets.loss(&tensor, &batch)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
@@ -106,7 +104,7 @@ pub(super) fn evaluate(
         let width = values.len() / batch.len().max(1);
         for (&row, values) in batch.iter().zip(values.chunks_exact(width.max(1))) {
             let (start, end) = values.split_at(width / 2);
-            let real = lengths[row].min(start.len());
+            let real = rows.encodings[row].len().min(start.len());
             logits[row] = SpanLogits { start: start[..real].to_vec(), end: end[..real].to_vec() };
         }
     }

@@ -1,8 +1,11 @@
 //! Metrics against scikit-learn and SciPy; an export evaluated through ONNX Runtime against transformers, row by row.
 
-use gelora::dataset::{Dataset, Label, LoadSettings, Metric, Objective, Tokenizer};
+use std::path::Path;
+use std::sync::Mutex;
+
+use gelora::dataset::{Dataset, Encoding, Label, LoadSettings, Metric, Objective, Tokenizer};
 use gelora::evaluate::{EvaluateError, EvaluateSettings, Score, evaluate_export, write_predictions};
-use gelora::progress::Silent;
+use gelora::progress::{Event, Observer, Silent};
 use gelora::runtime::{Device, Session, SessionSettings};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -113,6 +116,48 @@ fn an_export_is_evaluated_as_transformers_does_it() {
     let refused =
         evaluate_export(&mut session, &encodings, None, &Objective::Regression, &[], &settings, &Silent).unwrap_err();
     assert!(matches!(refused, EvaluateError::Outputs { found: 2, expected: 1, .. }), "{refused}");
+}
+
+/// The numbers of rows of the batches, as they are told.
+#[derive(Default)]
+struct Batches(Mutex<Vec<u64>>);
+
+impl Observer for Batches {
+    fn observe(&self, event: Event<'_>) {
+        if let Event::Advance { done, .. } = event {
+            let mut rows = self.0.lock().unwrap();
+            let before: u64 = rows.iter().sum();
+            rows.push(done - before);
+        }
+    }
+}
+
+#[test]
+fn the_padding_of_a_fixed_length_counts_for_the_size_of_batches() {
+    let Some(library) = library() else { return };
+    let bytes = std::fs::read(repository("onnx/tiny_encoder").join("model.onnx")).unwrap();
+    let ids = |row: u32| -> Vec<u32> { (0..1 + row % 5).map(|token| 5 + (row + token) % 11).collect() };
+    let encodings: Vec<Encoding> = (0..20).map(ids).map(|ids| Encoding { type_ids: vec![0; ids.len()], ids }).collect();
+    let objective = Objective::Classification { labels: vec!["no".into(), "yes".into()] };
+    let settings = EvaluateSettings { batch_tokens: 64, ..EvaluateSettings::default() };
+    let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
+    let evaluate = |axes: [&str; 2]| {
+        let bytes = crate::tiny::with_input_axes(&bytes, &axes);
+        let mut session = Session::from_bytes(library, &bytes, Path::new("."), &cpu).unwrap();
+        let told = Batches::default();
+        let done = evaluate_export(&mut session, &encodings, None, &objective, &[], &settings, &told).unwrap();
+        (done.logits, told.0.into_inner().unwrap())
+    };
+    let (free, most) = evaluate(["batch", "sequence"]);
+    assert!(most[0] > 4, "{most:?}");
+    let (fixed, batches) = evaluate(["batch", "16"]);
+    assert_eq!(batches, [4; 5], "four rows of 16 tokens are 64");
+    let (both, batches) = evaluate(["7", "16"]);
+    assert_eq!(batches, [7, 7, 6], "seven rows are computed in any case");
+    for logits in [fixed, both] {
+        let worst = (&logits - &free).iter().fold(0.0_f32, |worst, value| worst.max(value.abs()));
+        assert!(worst < 1e-4, "{worst}");
+    }
 }
 
 #[test]
