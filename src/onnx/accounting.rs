@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::inputs::{TokenInput, token_input};
 use super::linear::LinearFinder;
 use super::residual::{is_fused_attention, is_product, token_embeddings};
 use super::{Block, HiddenStates, Model, Node, Topology, node_inputs};
@@ -11,7 +12,8 @@ use super::{Block, HiddenStates, Model, Node, Topology, node_inputs};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Accounts {
     /// Products in no block that the last hidden state, or the head beside it, is made of: those that lie before hidden
-    /// state 0 and are added to the stream, and those that pass hidden states by.
+    /// state 0, have looked-up tokens in them and are added to the stream, and those that pass hidden states by. What is made
+    /// of masks, types and positions alone is no part of a block.
     pub outside: Vec<usize>,
     /// Products that lie in several blocks.
     pub in_several: Vec<usize>,
@@ -39,7 +41,10 @@ pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accoun
     let wanted: Vec<&str> = last.iter().copied().chain(logits(model)).collect();
     let needed = topology.ancestors(&wanted, &none);
     let before = topology.ancestors(first, &none);
-    let of_tokens = made_of_inputs(&topology);
+    let of_tokens = made_of_tokens(&topology);
+    let looked_up = accounts.lookups.iter().flat_map(|node| &graph.nodes[*node].outputs);
+    let looked_up: Vec<&str> = looked_up.map(String::as_str).filter(|output| !output.is_empty()).collect();
+    let from_lookup = topology.descendants(&looked_up, &none);
     let mut holders: HashMap<usize, usize> = HashMap::new();
     for block in blocks {
         block.nodes.iter().for_each(|node| *holders.entry(*node).or_default() += 1);
@@ -56,8 +61,9 @@ pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accoun
             Some(_) => accounts.in_several.push(node),
             None if behind.contains(&node) => accounts.behind.push(node),
             None if !needed.contains(&node) || !of_tokens.contains(&node) => {}
-            // The projection of narrow embeddings: everything goes through it.
-            None if before.contains(&node) && !bypassed => {}
+            // The projection of narrow embeddings: everything goes through it. And embeddings by products (of segments as
+            // one-hot vectors, of positions counted from the ids) that are added to those of the tokens.
+            None if before.contains(&node) && (!bypassed || !from_lookup.contains(&node)) => {}
             None => accounts.outside.push(node),
         }
     }
@@ -70,9 +76,10 @@ fn logits(model: &Model) -> impl Iterator<Item = &str> {
     outputs.filter(|name| *name == "logits" || name.ends_with("_logits"))
 }
 
-/// Nodes that depend on the values of an input of the graph, not only on its shape.
-fn made_of_inputs(topology: &Topology) -> HashSet<usize> {
+/// Nodes that depend on the values of an input of the graph, not only on its shape, and not only on where tokens are.
+fn made_of_tokens(topology: &Topology) -> HashSet<usize> {
     let inputs = topology.graph.inputs.iter().map(|input| input.name.as_str());
+    let inputs = inputs.filter(|input| matches!(token_input(input), None | Some(TokenInput::Ids)));
     let mut values: HashSet<&str> = inputs.filter(|input| topology.initializer(input).is_none()).collect();
     let mut found = HashSet::new();
     // File order is topological.

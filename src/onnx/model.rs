@@ -268,7 +268,14 @@ impl Model {
             places: Vec::new(),
             nodes_at: Vec::new(),
         };
-        model.places = sort(&mut model.graph.nodes).unwrap_or_default();
+        let circle = |node: String| OnnxError::Malformed {
+            path: path.into(),
+            reason: format!(
+                "its nodes go round in a circle: `{}` reads what is made of its own output; export it again",
+                node.escape_debug()
+            ),
+        };
+        model.places = sort(&mut model.graph.nodes).map_err(circle)?.unwrap_or_default();
         model.nodes_at = vec![0; model.places.len()];
         model.places.iter().enumerate().for_each(|(node, place)| model.nodes_at[*place] = node);
         list_constants(&mut model.graph);

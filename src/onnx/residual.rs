@@ -51,6 +51,7 @@ pub(crate) fn residual_stream(model: &Model) -> Result<ResidualStream, Reason> {
 /// input `input_ids` where there is one, else the one with the largest table.
 pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> Result<usize, Reason> {
     let mut found: Vec<(bool, usize, usize)> = Vec::new();
+    let mut turned = false;
     for (index, node) in model.graph.nodes.iter().enumerate() {
         let (indices, table) = match node.op_type.as_str() {
             "Gather" if node.int("axis", 0) == 0 => (node.inputs.get(1), node.inputs.first()),
@@ -60,8 +61,15 @@ pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &Line
         };
         let (Some(indices), Some(table)) = (indices, table) else { continue };
         let Some(rows) = table_rows(topology, finder, table) else { continue };
-        let Some((input, false)) = input_behind(topology, indices) else { continue };
-        found.push((is_ids(input), rows, index));
+        match input_behind(topology, indices) {
+            Some((input, false)) => found.push((is_ids(input), rows, index)),
+            Some((input, true)) => turned |= is_ids(input),
+            None => {}
+        }
+    }
+    // Where the ids are looked up with their axes exchanged, no other table is that of the tokens.
+    if turned && !found.iter().any(|(named, ..)| *named) {
+        return Err(no_embeddings(model, topology, finder));
     }
     // Of equal tables the first is the one that the stream begins with.
     let best = found.into_iter().max_by_key(|(named, rows, index)| (*named, *rows, std::cmp::Reverse(*index)));

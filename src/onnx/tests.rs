@@ -162,6 +162,82 @@ fn copies_of_hidden_states_are_seen_through() {
     assert_eq!(weights(&after), weights(&before));
 }
 
+fn with_nodes(nodes: &[(&str, &[&str], &str)]) -> Vec<u8> {
+    let mut model = Writer::new();
+    model.int(1, 8).message(7, |graph| {
+        for (operator, inputs, output) in nodes {
+            graph.message(1, |node| {
+                inputs.iter().for_each(|input| _ = node.string(1, input));
+                node.string(2, output).string(3, &format!("/{output}")).string(4, operator);
+            });
+        }
+    });
+    model.into_bytes()
+}
+
+#[test]
+fn nodes_that_go_round_in_a_circle_are_refused() {
+    let nodes: [(&str, &[&str], &str); 3] =
+        [("Cast", &["c"], "a"), ("Softmax", &["a"], "logits"), ("Cast", &["a"], "c")];
+    let error = Model::from_bytes("model.onnx", with_nodes(&nodes)).unwrap_err().to_string();
+    assert!(error.contains("model.onnx is not a readable ONNX model: its nodes go round in a circle: `/"), "{error}");
+    assert!(error.ends_with("export it again"), "{error}");
+    let own: [(&str, &[&str], &str); 1] = [("Cast", &["a"], "a")];
+    assert!(Model::from_bytes("model.onnx", with_nodes(&own)).is_err());
+}
+
+fn computed(op_type: &str, inputs: &[&str], output: &str) -> Node {
+    let inputs = inputs.iter().map(|input| (*input).to_owned()).collect();
+    Node { op_type: op_type.into(), inputs, outputs: vec![output.into()], ..Node::default() }
+}
+
+#[test]
+fn ids_with_exchanged_axes_name_the_models_that_are_not_covered() {
+    let mut model = fixture("tiny_encoder_plain");
+    let graph = &mut model.graph;
+    for node in &mut graph.nodes {
+        node.inputs.iter_mut().filter(|input| *input == "input_ids").for_each(|input| *input = "turned".into());
+    }
+    graph.nodes.insert(0, computed("Transpose", &["input_ids"], "turned"));
+    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    assert!(
+        error.contains("export the model batch first; models that compute sequence first (XLNet) are not"),
+        "{error}"
+    );
+}
+
+/// Segments as one-hot vectors times their table, as in Google's BERT, and positions counted by a product over the mask.
+#[test]
+fn embeddings_by_products_are_no_lost_block() {
+    let mut model = fixture("tiny_encoder");
+    let table = |name: &str, model: &Model| {
+        let reads = |node: &&Node| node.is("Gather") && node.inputs[0].contains(name);
+        model.graph.nodes.iter().position(|node| reads(&node)).expect("a lookup")
+    };
+    let place = table("token_type_embeddings", &model);
+    let (weight, output) = (model.graph.nodes[place].inputs[0].clone(), model.graph.nodes[place].outputs[0].clone());
+    let counted = [
+        computed("OneHot", &["token_type_ids", "depth", "values"], "one_hot"),
+        computed("MatMul", &["one_hot", &weight], "segments"),
+        computed("Cast", &["attention_mask"], "mask"),
+        computed("MatMul", &["mask", &weight], "places"),
+        computed("Add", &["segments", "places"], &output),
+    ];
+    model.graph.nodes.splice(place..=place, counted);
+    let states = HiddenStates::find(&model).unwrap();
+    let account_of = |model: &Model, states: &HiddenStates| account(model, states, &blocks(model, states).unwrap());
+    let accounts = account_of(&model, &states);
+    assert_eq!((accounts.outside, accounts.in_several), (vec![], vec![]));
+    // The products of a block that is missed still count, beside these.
+    let missed = HiddenStates { values: states.values[1..].to_vec(), origin: Origin::Named };
+    assert_eq!(account_of(&model, &missed).outside.len(), 6);
+    // Behind hidden state 0 what is made of the mask alone passes the blocks by, and is none either.
+    let last = model.graph.nodes.iter().position(|node| node.outputs == ["hidden_states.2"]).expect("a node");
+    let stream = std::mem::replace(&mut model.graph.nodes[last].inputs[0], "shifted".into());
+    model.graph.nodes.insert(last, computed("Add", &[&stream, "places"], "shifted"));
+    assert_eq!(account_of(&model, &states).outside, Vec::<usize>::new());
+}
+
 #[test]
 fn missing_hidden_states_are_named() {
     let mut model = fixture("tiny_encoder");
