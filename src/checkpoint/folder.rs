@@ -1,6 +1,6 @@
 //! A model folder as Hugging Face lays it out, with the export in it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
@@ -76,22 +76,32 @@ fn places_of(onnx: &Path) -> Vec<PathBuf> {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    // `onnx/model.onnx`, or `onnx/fp16/model.onnx`; what was named as `.` has its name in its full path.
-    let full = own.canonicalize().unwrap_or_else(|_| own.clone());
-    let depth = full.iter().rev().take(2).position(|name| name == EXPORTS);
     // A folder with a model of its own belongs to no repository above it.
     let whole = ["config.json"].iter().chain(&WEIGHTS).any(|name| own.join(name).is_file());
-    let depth = depth.filter(|depth| *depth == 0 || !whole);
-    let above = depth.map(|depth| own.join(["..", "../.."][depth]));
-    let tidy = |path: PathBuf| match (depth, own.parent()) {
-        // In the words of whoever named it, where they suffice.
-        (Some(0), Some(parent)) if own.ends_with(EXPORTS) => match parent.as_os_str().is_empty() {
+    let depth = |path: &Path| depth_of_exports(path).filter(|depth| *depth == 0 || !whole);
+    // The name as given comes first: `onnx` may be a link to somewhere else. What was named as `.` has its name in its full path.
+    let above = match depth(&own) {
+        // Not `onnx/..`, which leads above the place that a link points to.
+        Some(depth) => own.ancestors().nth(depth + 1).map(|above| match above.as_os_str().is_empty() {
             true => PathBuf::from("."),
-            false => parent.to_owned(),
-        },
-        _ => path,
+            false => above.to_owned(),
+        }),
+        None => {
+            let full = own.canonicalize().unwrap_or_else(|_| own.clone());
+            depth(&full).map(|depth| own.join(["..", "../.."][depth]))
+        }
     };
-    std::iter::once(own.clone()).chain(above.map(tidy)).collect()
+    std::iter::once(own).chain(above).collect()
+}
+
+/// How far above the end of a path its folder `onnx` is: 0 for `onnx`, 1 for `onnx/fp16`. `None` where there is none, or where
+/// `..` leaves open which folder the end is.
+fn depth_of_exports(path: &Path) -> Option<usize> {
+    let names = path.components().rev().take(2).map_while(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    });
+    names.into_iter().position(|name| name == EXPORTS)
 }
 
 fn export_in(folder: &Path) -> Result<PathBuf, CheckpointError> {

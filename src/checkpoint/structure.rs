@@ -59,6 +59,7 @@ pub fn structure(parts: &Parts<'_>) -> Result<Structure, CheckpointError> {
     found.obstacles.extend(parts.lost_products(&accounts));
     found.obstacles.extend(parts.other_number());
     found.obstacles.extend(parts.unknown_weights()?);
+    found.obstacles.extend(parts.split_modules());
     found.notes.extend(parts.other_names());
     found.notes.extend(parts.differing_blocks(&accounts));
     if found.obstacles.is_empty() {
@@ -166,6 +167,23 @@ impl Parts<'_> {
              gives an .onnx only",
             listed(names)
         )))
+    }
+
+    /// Weights of the export that are rows of one tensor which the model holds whole: an adapter of the module cannot be put
+    /// together of theirs.
+    fn split_modules(&self) -> Option<String> {
+        let split = self.in_blocks().filter_map(|(linear, found)| Some((linear, found?)));
+        let split: Vec<(&LinearLayer, &WeightMatch)> =
+            split.filter(|(_, found)| found.rows.is_some() && found.renamed.is_none()).collect();
+        let modules: BTreeSet<&str> = split.iter().map(|(_, found)| found.module()).collect();
+        let (first, found) = split.first()?;
+        Some(format!(
+            "the export splits {} modules that the model has whole, `{}` for instance: its weight `{}` is {}; an adapter of such              a module has no place in it. Take an export that leaves them whole, as PyTorch's exporters do              (scripts/export_onnx.py; onnxruntime-genai's builder: without --extra_options disable_qkv_fusion=true)",
+            modules.len(),
+            found.module(),
+            first.weight,
+            found.place()
+        ))
     }
 
     /// Whether the checkpoint is one that the library converts when it is loaded.

@@ -58,13 +58,18 @@ fn names_serve_where_the_values_differ() {
     }
 }
 
-/// The tensors of the tiny encoder with `query`, `key` and `value` of every layer as one tensor, and other names for layers.
-fn fused(folder: &Path) -> Checkpoint {
+/// The tensors of the tiny encoder with `query`, `key` and `value` of every layer as one tensor, and other names for layers
+/// where wanted.
+fn fused(folder: &Path, other_names: bool) -> Checkpoint {
+    let renamed = |name: &str, pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().filter(|_| other_names);
+        pairs.fold(name.to_owned(), |name, (old, new)| name.replace(old, new))
+    };
     let original = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
     let mut tensors = Vec::new();
     let mut bytes = Vec::new();
     for tensor in original.tensors() {
-        let name = tensor.name.replace("encoder.layer.", "trunk.layers.").replace("intermediate.dense", "wide");
+        let name = renamed(&tensor.name, &[("encoder.layer.", "trunk.layers."), ("intermediate.dense", "wide")]);
         let own = original.bytes(&tensor.name).unwrap().to_vec();
         if name.contains("self.key.weight") || name.contains("self.value.weight") {
             continue;
@@ -77,13 +82,11 @@ fn fused(folder: &Path) -> Checkpoint {
             }
             None => (name, tensor.shape.clone(), own),
         };
-        tensors.push((name.replace("attention.output.dense", "attention.out"), tensor.element_type.clone(), shape));
+        let name = renamed(&name, &[("attention.output.dense", "attention.out"), (".output.dense", ".narrow")]);
+        tensors.push((name, tensor.element_type.clone(), shape));
         bytes.push(own);
     }
     let file = folder.join("model.safetensors");
-    for (name, ..) in &mut tensors {
-        *name = name.replace(".output.dense", ".narrow");
-    }
     write_safetensors(&file, &tensors, |index| Ok(bytes[index].clone())).unwrap();
     Checkpoint::open(folder).unwrap().unwrap()
 }
@@ -91,7 +94,7 @@ fn fused(folder: &Path) -> Checkpoint {
 #[test]
 fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoint = fused(folder.path());
+    let checkpoint = fused(folder.path(), true);
     let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
     let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
     for (layer, block) in blocks.iter().enumerate() {
@@ -111,6 +114,39 @@ fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
         let expected = expected.into_iter().chain(["intermediate.dense", "output.dense"]);
         assert_eq!(modules, expected.map(|module| format!("{encoder}.{module}")).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn an_export_that_splits_modules_of_the_model_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let states = HiddenStates::find(&model).unwrap();
+    let blocks = blocks(&model, &states).unwrap();
+    let linears = crate::onnx::linear_layers(&model);
+    let obstacles = |other_names: bool| {
+        let checkpoint = fused(folder.path(), other_names);
+        let matches = match_weights(&model, &checkpoint, &linears.iter().collect::<Vec<_>>()).unwrap();
+        let parts = Parts {
+            model: &model,
+            states: &states,
+            blocks: &blocks,
+            linears: &linears,
+            matches: &matches,
+            checkpoint: Some(&checkpoint),
+            config: None,
+        };
+        structure(&parts).unwrap().obstacles
+    };
+    // With names of its own for everything, the checkpoint is one that is converted when it is loaded.
+    assert_eq!(obstacles(true), Vec::<String>::new());
+    let [told] = obstacles(false).try_into().expect("one obstacle");
+    let module = "bert.encoder.layer.0.attention.self.Wqkv";
+    assert!(
+        told.starts_with(&format!("the export splits 2 modules that the model has whole, `{module}` for")),
+        "{told}"
+    );
+    assert!(told.contains(&format!("is {module}.weight [0..16]")), "{told}");
+    assert!(told.contains("Take an export that leaves them whole"), "{told}");
 }
 
 #[test]
@@ -156,6 +192,39 @@ fn folders_without_an_export_say_so() {
     assert!(error.contains("a.onnx, b.onnx"), "{error}");
     let error = ModelFolder::open(&folder.path().join("c.onnx")).unwrap_err().to_string();
     assert!(error.contains("does not exist"), "{error}");
+}
+
+/// `onnx` may be a link to where there is more space; what belongs to the model lies above the link.
+#[cfg(unix)]
+#[test]
+fn a_linked_folder_of_exports_belongs_to_the_model_that_links_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, elsewhere) = (folder.path().join("my-model"), folder.path().join("space/exports"));
+    std::fs::create_dir_all(elsewhere.join("fp16")).unwrap();
+    std::fs::create_dir(&model).unwrap();
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        std::fs::copy(fixture("tiny_encoder").join(file), model.join(file)).unwrap();
+    }
+    let export = fixture("tiny_encoder").join("model.onnx");
+    std::fs::copy(&export, elsewhere.join("model.onnx")).unwrap();
+    std::fs::copy(&export, elsewhere.join("fp16/model.onnx")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, model.join("onnx")).unwrap();
+    let whole = |named: &Path| {
+        let found = ModelFolder::open(named).unwrap();
+        assert_eq!(found.folder, model, "{}", named.display());
+        assert_eq!(found.tokenizer, Some(model.join("tokenizer.json")), "{}", named.display());
+        assert!(found.checkpoint.is_some() && found.config.is_some(), "{}", named.display());
+    };
+    for named in ["", "onnx", "onnx/model.onnx", "onnx/fp16", "onnx/fp16/model.onnx"] {
+        whole(&model.join(named));
+    }
+    // By another name the full path tells.
+    let short = folder.path().join("short");
+    std::fs::rename(&elsewhere, folder.path().join("space/onnx")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("space/onnx"), &short).unwrap();
+    std::fs::copy(fixture("tiny_encoder").join("config.json"), folder.path().join("space/config.json")).unwrap();
+    assert!(ModelFolder::open(&short).unwrap().config.is_some());
+    assert!(ModelFolder::open(&short.join("../onnx/fp16")).unwrap().config.is_some());
 }
 
 #[test]
