@@ -216,7 +216,7 @@ impl Manifest {
         self.points = self.shards.iter().map(|shard| shard.points).sum();
         self.duplicates = self.shards.iter().map(|shard| shard.duplicates).sum();
         self.non_finite = self.shards.iter().map(|shard| shard.non_finite).sum();
-        self.complete = self.shards.len() >= self.shards_wanted();
+        self.complete = self.has_all();
     }
 
     /// Forgets shards, so that they are made anew.
@@ -234,7 +234,13 @@ impl Manifest {
     /// Wants at least so many of the first rows, or all.
     pub(super) fn want(&mut self, rows: Option<usize>) {
         self.rows_wanted = rows.map(|rows| rows.max(self.rows_wanted.unwrap_or(0)));
-        self.complete = !self.shards.is_empty() && self.shards.len() >= self.shards_wanted();
+        self.complete = self.has_all();
+    }
+
+    /// Whether every shard of the rows that are wanted is done. Shards of more rows do not stand in for one that is missing.
+    fn has_all(&self) -> bool {
+        let wanted = self.shards_wanted();
+        wanted > 0 && (0..wanted).all(|index| self.has(index))
     }
 
     /// Whether this shard is done.

@@ -77,6 +77,26 @@ fn every_damage_is_noticed_and_only_its_shard_is_made_anew() {
     assert!(contents(&folder) == whole);
 }
 
+/// Shards of later rows are no substitute for a damaged one, where fewer rows are wanted than there were.
+#[test]
+fn a_damaged_shard_is_made_anew_where_fewer_rows_are_wanted() {
+    if library().is_none() {
+        return;
+    }
+    let tiny = tiny_model(Kind::Good);
+    let rows = rows(200);
+    let all = ExtractSettings { shard_rows: Some(50), ..settings(Pooling::Mean) };
+    let folder = tiny.extract(&rows, &all, "store").unwrap().path().to_path_buf();
+    let shard = || fs::read(folder.join("shard-00000/hidden_state.1.npy")).ok();
+    let before = shard();
+    fs::remove_dir_all(folder.join("shard-00000")).unwrap();
+    let some = ExtractSettings { first_rows: Some(100), ..all };
+    let store = tiny.extract(&rows, &some, "store").unwrap();
+    let there: Vec<usize> = store.manifest().shards.iter().map(|shard| shard.index).collect();
+    assert_eq!(there, [0, 1, 2, 3]);
+    assert!(shard() == before);
+}
+
 #[test]
 fn what_an_earlier_version_began_is_gone_on_with() {
     if library().is_none() {
