@@ -95,7 +95,13 @@ fn place(out: &Path) -> Result<(PathBuf, String), MergeError> {
 /// lies beside a checkpoint once more.
 fn refuse_others(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<(), MergeError> {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let folders = [(whole(&base.folder), "the base model"), (whole(adapter), "the adapter")];
+    // A folder `onnx` of the base may be a link to somewhere else.
+    let export = base.onnx.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(&base.folder);
+    let folders = [
+        (whole(&base.folder), "the base model"),
+        (whole(adapter), "the adapter"),
+        (whole(export), "the base model's export"),
+    ];
     for (folder, what) in &folders {
         if folder == out {
             return Err(MergeError::SameFolder { out: out.into(), what });

@@ -294,6 +294,30 @@ fn what_does_not_belong_together_is_refused() {
     assert!(!out.exists(), "nothing was written");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_linked_folder_of_exports_is_not_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let (model, exports, adapter) =
+        (place.path().join("model"), place.path().join("exports"), place.path().join("adapter"));
+    fs::create_dir_all(&model).unwrap();
+    fs::create_dir_all(&exports).unwrap();
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        fs::copy(fixture("tiny_encoder").join(file), model.join(file)).unwrap();
+    }
+    fs::copy(fixture("tiny_encoder").join("model.onnx"), exports.join("model.onnx")).unwrap();
+    std::os::unix::fs::symlink(&exports, model.join("onnx")).unwrap();
+    let base = ModelFolder::open(&model).unwrap();
+    write_adapter(&fixture("tiny_encoder"), &adapter, trained_head(), Flavour::Native, None);
+    for out in [model.join("onnx"), exports] {
+        let error = merge(&base, &adapter, &out, &MergeSettings::default(), &Silent).unwrap_err().to_string();
+        assert!(
+            error.contains("is the folder of the base model's export; write the merged model to another"),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn external_data_and_biases_left_out_are_merged_too() {
     let place = tempfile::tempdir().unwrap();

@@ -103,7 +103,7 @@ fn failures_name_the_cure_in_one_line() {
 }
 
 /// Hidden states of two rows at a time, with a past that the export fixes to as many rows, and a flag of one element.
-fn two_rows_with_a_past() -> Vec<u8> {
+fn two_rows_with_a_past(past: &str) -> Vec<u8> {
     let mut model = Writer::new();
     model.int(1, 8).message(7, |graph| {
         graph.string(2, "past");
@@ -115,7 +115,7 @@ fn two_rows_with_a_past() -> Vec<u8> {
         tiny::node(graph, "Add", &["embedded", "nothing"], &["hidden"], &[]);
         tiny::floats(graph, "table", &[7, 1], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         tiny::value(graph, 11, "input_ids", 7, &["2", "sequence"]);
-        tiny::value(graph, 11, "past_key_values.0.key", 1, &["2", "3", "past", "4"]);
+        tiny::value(graph, 11, "past_key_values.0.key", 1, &["2", "3", past, "4"]);
         tiny::value(graph, 11, "use_cache_branch", 9, &["1"]);
         tiny::value(graph, 12, "hidden", 1, &["2", "sequence", "1"]);
     });
@@ -128,8 +128,8 @@ fn two_rows_with_a_past() -> Vec<u8> {
 #[test]
 fn a_batch_that_was_filled_up_is_cut_beside_an_empty_past() {
     let Some(library) = library() else { return };
-    let mut session = Session::from_bytes(library, &two_rows_with_a_past(), Path::new("."), &cpu()).unwrap();
-    let mut run = |rows: usize, ids: &[i64]| {
+    let run = |past: &str, rows: usize, ids: &[i64]| {
+        let mut session = Session::from_bytes(library, &two_rows_with_a_past(past), Path::new("."), &cpu()).unwrap();
         let length = ids.len() / rows;
         let (mask, type_ids) = (vec![1; ids.len()], vec![0; ids.len()]);
         let tokens = Tokens { rows, length, ids, mask: &mask, type_ids: &type_ids, positions: Positions::FromZero };
@@ -137,8 +137,10 @@ fn a_batch_that_was_filled_up_is_cut_beside_an_empty_past() {
         let hidden = session.run(&inputs.tensors(), &["hidden"]).unwrap().remove(0);
         (hidden.shape().to_vec(), hidden.into_iter().collect::<Vec<f32>>())
     };
-    assert_eq!(run(1, &[3, 5, 6]), (vec![1, 3, 1], vec![3.0, 5.0, 6.0]));
-    assert_eq!(run(2, &[3, 5, 6, 1]), (vec![2, 2, 1], vec![3.0, 5.0, 6.0, 1.0]));
+    for past in ["past", "0"] {
+        assert_eq!(run(past, 1, &[3, 5, 6]), (vec![1, 3, 1], vec![3.0, 5.0, 6.0]), "{past}");
+        assert_eq!(run(past, 2, &[3, 5, 6, 1]), (vec![2, 2, 1], vec![3.0, 5.0, 6.0, 1.0]), "{past}");
+    }
 }
 
 #[test]
