@@ -66,7 +66,7 @@ fn turned_lookup(model: &Model, topology: &Topology, finder: &LinearFinder) -> O
     turned.map(|(node, input)| {
         format!(
             "node `{}` looks up `{input}` with its axes exchanged, so the hidden states are [sequence, batch, width]; export \
-             the model batch first; models that compute sequence first (XLNet) are not covered",
+             the model batch first (models that compute sequence first, such as XLNet, are not covered)",
             node.label()
         )
     })

@@ -201,7 +201,7 @@ fn ids_with_exchanged_axes_name_the_models_that_are_not_covered() {
     graph.nodes.insert(0, computed("Transpose", &["input_ids"], "turned"));
     let error = HiddenStates::find(&model).unwrap_err().to_string();
     assert!(
-        error.contains("export the model batch first; models that compute sequence first (XLNet) are not"),
+        error.contains("export the model batch first (models that compute sequence first, such as XLNet, are not"),
         "{error}"
     );
 }
