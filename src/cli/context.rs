@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::files::OutputLock;
+use crate::progress::{Event, Observer};
 use crate::runtime::{Device, Library, SessionSettings};
 
 use super::arguments::GlobalArguments;
@@ -100,6 +101,14 @@ impl Context {
             ort_lib: self.ort_lib.clone().or_else(|| section.ort_lib.clone()),
             terminal: Arc::clone(&self.terminal),
             outputs: Arc::clone(&self.outputs),
+        }
+    }
+
+    /// Says it unless the same was said of an earlier output.
+    pub(crate) fn warn_once_of_locks(&self, text: &str) {
+        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        if outputs.iter().all(|output| output.lacks().is_none()) {
+            self.observer().observe(Event::Warning(text));
         }
     }
 

@@ -44,6 +44,12 @@ impl Context {
     pub(crate) fn lock(&self, out: &Path) -> anyhow::Result<()> {
         let command: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
         let lock = OutputLock::take(out, &format!("gelora {}", command.join(" ")))?;
+        if let Some(reason) = lock.lacks() {
+            self.warn_once_of_locks(&format!(
+                "the file system of {} has no locks ({reason}): see to it that no other gelora writes there meanwhile",
+                out.display()
+            ));
+        }
         self.keep(lock);
         Ok(())
     }

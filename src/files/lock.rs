@@ -15,13 +15,20 @@ use super::FileError;
 ///
 /// The output `out/adapter` is locked by the file `out/.adapter.lock`, or by `out/adapter/.gelora.lock` where the folder
 /// above cannot be written. The file goes when the lock is given back. One that a killed process left binds nobody.
+///
+/// Some file systems have no locks. There nothing keeps another process away, and [`OutputLock::lacks`] says why.
 #[derive(Debug)]
 pub struct OutputLock {
     file: File,
     path: PathBuf,
+    /// Why the file is not locked.
+    lacks: Option<io::Error>,
     /// Folders that were made for the lock file, the innermost first.
     made: Vec<PathBuf>,
 }
+
+/// The lock file of an output within it, where it cannot lie beside.
+pub const LOCK_INSIDE: &str = ".gelora.lock";
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,23 +79,28 @@ impl OutputLock {
         let mut lock_name = OsString::from(".");
         lock_name.push(&name);
         lock_name.push(".lock");
-        let (beside, within) = (above.join(lock_name), above.join(&name).join(".gelora.lock"));
+        let (beside, within) = (above.join(lock_name), above.join(&name).join(LOCK_INSIDE));
         let opened = match open_and_lock(&beside, output) {
             Err(LockError::File(error)) if is_closed(&error.source) && above.join(&name).is_dir() => {
-                open_and_lock(&within, output).map(|file| (file, within))
+                open_and_lock(&within, output).map(|opened| (opened, within))
             }
-            other => other.map(|file| (file, beside)),
+            other => other.map(|opened| (opened, beside)),
         };
-        let (file, path) = match opened {
+        let ((file, lacks), path) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 remove_empty(&made);
                 return Err(error);
             }
         };
-        let mut lock = Self { file, path, made };
+        let mut lock = Self { file, path, lacks, made };
         lock.sign(command);
         Ok(lock)
+    }
+
+    /// Why there is no lock, where the file system has none.
+    pub fn lacks(&self) -> Option<&io::Error> {
+        self.lacks.as_ref()
     }
 
     /// Says who holds the lock. That it cannot be said is no reason not to hold it.
@@ -137,7 +149,8 @@ fn place(output: &Path) -> Result<(PathBuf, OsString, Vec<PathBuf>), FileError> 
     Ok((above, name, made))
 }
 
-fn open_and_lock(path: &Path, output: &Path) -> Result<File, LockError> {
+/// The lock file, and why it is not locked where the file system has no locks.
+fn open_and_lock(path: &Path, output: &Path) -> Result<(File, Option<io::Error>), LockError> {
     loop {
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).create(true).truncate(false).open(path);
@@ -154,12 +167,23 @@ fn open_and_lock(path: &Path, output: &Path) -> Result<File, LockError> {
                 let _ = file.read_to_string(&mut text);
                 return Err(LockError::Held { path: output.to_owned(), holder: serde_json::from_str(&text).ok() });
             }
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok((file, Some(error))),
             Err(TryLockError::Error(error)) => return Err(FileError::new("lock", path)(error).into()),
         }
         if is_still(&file, path) {
-            return Ok(file);
+            return Ok((file, None));
         }
     }
+}
+
+/// Whether this is what a file system without locks says: Lustre without `-o flock`, NFS without its lock service, some of FUSE.
+fn has_no_locks(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOLCK) {
+        return true;
+    }
+    // ENOSYS and EOPNOTSUPP.
+    error.kind() == io::ErrorKind::Unsupported
 }
 
 /// Whether the name still stands for this file: who held the lock before may just have removed it.
@@ -175,7 +199,8 @@ fn is_still(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-fn is_closed(error: &io::Error) -> bool {
+/// Whether a place cannot be written.
+pub fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 

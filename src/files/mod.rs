@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-pub use lock::{Holder, LockError, OutputLock};
+pub use lock::{Holder, LOCK_INSIDE, LockError, OutputLock, is_closed};
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]

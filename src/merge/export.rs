@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use super::report::Changes;
@@ -53,9 +53,17 @@ pub(super) fn write(
     let relative = base.onnx.strip_prefix(&base.folder).unwrap_or(Path::new("model.onnx"));
     edit.write(model, &out.join(relative))?;
     files.push(relative.display().to_string());
-    files.extend(model.external_files().iter().map(|external| external.location.clone()));
+    // External data lies relative to the export; the list is relative to the folder.
+    let beside = relative.parent().unwrap_or(Path::new(""));
+    let external = model.external_files().iter().map(|external| relative_path(&beside.join(&external.location)));
+    files.extend(external.map(|path| path.display().to_string()));
     drop(edit);
     Ok(changes.into_inner().unwrap_or_default())
+}
+
+/// A relative path without `.`, as the files of a folder are listed.
+fn relative_path(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 fn stored_type(model: &Model, place: &Place) -> Result<ElementType, MergeError> {

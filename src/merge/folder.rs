@@ -4,7 +4,11 @@
 //! was none, else by exchanging the two (`renameat2` with `RENAME_EXCHANGE`). Where the file system cannot exchange, the old
 //! folder is renamed to `.NAME.before` first; a kill between the two renames leaves the whole old folder under that name, and
 //! the next merge puts it back. What a killed merge left is removed by the next one.
+//!
+//! Files that no merge wrote stay, also those that appear while a merge is under way: what is there before the exchange is linked
+//! into the new folder, and what is in the old one afterwards is moved over before that goes.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +16,7 @@ use std::path::{Path, PathBuf};
 use super::{MergeError, MergeReport, REPORT_FILE};
 use crate::adapter::CONFIG_FILE;
 use crate::checkpoint::ModelFolder;
-use crate::files::FileError;
+use crate::files::{FileError, LOCK_INSIDE, is_closed};
 
 /// A folder that is being made. Dropped, it leaves nothing.
 #[derive(Debug)]
@@ -21,8 +25,6 @@ pub(super) struct NewFolder {
     out: PathBuf,
     /// Where it is written until then.
     temporary: PathBuf,
-    /// The files in `out` that are not of its merge, relative to it.
-    foreign: Vec<PathBuf>,
 }
 
 impl NewFolder {
@@ -37,12 +39,19 @@ impl NewFolder {
         refuse_others(base, adapter, &out)?;
         let (parent, name) = place(&out)?;
         put_back(&parent, &name, &out)?;
-        let foreign = foreign_files(&out)?;
+        foreign_files(&out)?;
         fs::create_dir_all(&parent).map_err(FileError::new("create", &parent))?;
         remove_leftovers(&parent, &name);
         let temporary = parent.join(format!(".{name}{MERGING}{}", std::process::id()));
-        fs::create_dir(&temporary).map_err(FileError::new("create", &temporary))?;
-        Ok(NewFolder { out, temporary, foreign })
+        fs::create_dir(&temporary).map_err(|error| match is_closed(&error) && out.is_dir() {
+            true => MergeError::NotReplaceable {
+                out: out.clone(),
+                reason: "the folder above cannot be written, and a merged model takes its place as a whole; name a folder inside it"
+                    .into(),
+            },
+            false => FileError::new("create", &temporary)(error).into(),
+        })?;
+        Ok(NewFolder { out, temporary })
     }
 
     /// Where to write.
@@ -51,22 +60,30 @@ impl NewFolder {
     }
 
     /// Takes over what does not belong to the earlier merge, and puts the folder in its place. The number of files taken over.
+    ///
+    /// # Errors
+    /// When something that is no merged model has appeared there meanwhile, or a file cannot be written. After the exchange, files
+    /// that cannot be moved stay in `.NAME.before`, and the next merge moves them.
     pub fn finish(self) -> Result<usize, MergeError> {
-        let mut kept = 0;
-        for file in &self.foreign {
-            kept += usize::from(take_over(&self.out.join(file), &self.temporary.join(file))?);
+        // Once more: a merge takes its time, and others may have written there.
+        for file in foreign_files(&self.out)? {
+            take_over(&self.out.join(&file), &self.temporary.join(&file))?;
         }
         let (parent, name) = place(&self.out)?;
         sync(&self.temporary);
         let before = parent.join(format!(".{name}{BEFORE}"));
-        exchange(&self.temporary, &self.out, &before).map_err(FileError::new("replace", &self.out))?;
+        let replaced =
+            exchange(&self.temporary, &self.out, &before).map_err(FileError::new("replace", &self.out))?;
+        if replaced {
+            carry_over(&before, &self.out)?;
+        }
         sync(&parent);
-        Ok(kept)
+        Ok(foreign_files(&self.out)?.len())
     }
 }
 
 impl Drop for NewFolder {
-    /// What is there under the temporary name: what was written and is not wanted, or the earlier result after the exchange.
+    /// What was written and is not wanted.
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.temporary)
             && error.kind() != io::ErrorKind::NotFound
@@ -140,16 +157,23 @@ fn foreign_files(out: &Path) -> Result<Vec<PathBuf>, MergeError> {
             "it holds an {CONFIG_FILE}, and transformers would apply that adapter to the merged model once more; name another folder"
         )));
     }
-    let report = out.join(REPORT_FILE);
-    let Ok(bytes) = fs::read(&report) else {
+    let Some(written) = written_files(out)? else {
         let first = files[0].display();
         return Err(refused(format!("it holds files ({first} …) and no merged model; name a new or an empty folder")));
     };
-    let known =
-        |error: serde_json::Error| refused(format!("{REPORT_FILE} in it cannot be read ({error}); name a new folder"));
-    let report: MergeReport = serde_json::from_slice(&bytes).map_err(known)?;
-    files.retain(|file| file != Path::new(REPORT_FILE) && !report.files.iter().any(|known| Path::new(known) == file));
+    files.retain(|file| !written.contains(file));
     Ok(files)
+}
+
+/// The files that a merge wrote to a folder; `None` where there is no merged model.
+fn written_files(folder: &Path) -> Result<Option<HashSet<PathBuf>>, MergeError> {
+    let Ok(bytes) = fs::read(folder.join(REPORT_FILE)) else { return Ok(None) };
+    let report: MergeReport = serde_json::from_slice(&bytes).map_err(|error| MergeError::NotReplaceable {
+        out: folder.into(),
+        reason: format!("{REPORT_FILE} in it cannot be read ({error}); name a new folder"),
+    })?;
+    let files = report.files.into_iter().chain([REPORT_FILE.to_owned()]);
+    Ok(Some(files.map(PathBuf::from).collect()))
 }
 
 /// Everything in a folder that is not a folder itself, relative to it.
@@ -160,6 +184,8 @@ fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), Me
         let path = inside.join(entry.file_name());
         match entry.file_type().map_err(FileError::new("read", entry.path()))?.is_dir() {
             true => list(folder, &path, files)?,
+            // Our own lock is nobody's file.
+            false if path == Path::new(LOCK_INSIDE) => {}
             false => files.push(path),
         }
     }
@@ -168,9 +194,14 @@ fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), Me
 }
 
 /// Puts a file into the new folder as it is, unless the merge wrote one of its name.
-fn take_over(from: &Path, to: &Path) -> Result<bool, MergeError> {
-    if to.symlink_metadata().is_ok() {
-        return Ok(false);
+fn take_over(from: &Path, to: &Path) -> Result<(), MergeError> {
+    match to.symlink_metadata() {
+        Ok(data) if data.is_dir() => {
+            let reason = "the merged model has a folder in its place; move it away".into();
+            return Err(MergeError::NotReplaceable { out: from.into(), reason });
+        }
+        Ok(_) => return Ok(()),
+        Err(_) => {}
     }
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(FileError::new("create", parent))?;
@@ -179,12 +210,75 @@ fn take_over(from: &Path, to: &Path) -> Result<bool, MergeError> {
     if from.is_symlink() {
         let target = fs::read_link(from).map_err(FileError::new("read", from))?;
         std::os::unix::fs::symlink(target, to).map_err(FileError::new("write", to))?;
-        return Ok(true);
+        return Ok(());
     }
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).map_err(FileError::new("write", to))?;
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
     }
-    Ok(true)
+    match fs::copy(from, to) {
+        // Whoever put it there has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        copied => copied.map(|_| ()).map_err(|error| FileError::new("write", to)(error).into()),
+    }
+}
+
+/// How often what still appears in a folder that was replaced is moved over, before it stays there for the next merge.
+const ROUNDS: usize = 100;
+
+/// Removes the folder that was replaced, after moving the files that no merge wrote to the one in its place: those that were
+/// written, or written anew, while that was made.
+fn carry_over(before: &Path, out: &Path) -> Result<(), MergeError> {
+    let old = written_files(before)?.unwrap_or_default();
+    let new = written_files(out)?.unwrap_or_default();
+    for _ in 0..ROUNDS {
+        let mut files = Vec::new();
+        list(before, Path::new(""), &mut files)?;
+        for file in files {
+            let (from, to) = (before.join(&file), out.join(&file));
+            if old.contains(&file) || new.contains(&file) {
+                fs::remove_file(&from).map_err(FileError::new("remove", &from))?;
+                continue;
+            }
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).map_err(FileError::new("create", parent))?;
+            }
+            // Linked before the exchange, or written anew under the same path since: the later one counts.
+            if is_later(&from, &to) {
+                fs::rename(&from, &to).map_err(FileError::new("move", &from))?;
+            } else {
+                fs::remove_file(&from).map_err(FileError::new("remove", &from))?;
+            }
+        }
+        let _ = fs::remove_file(before.join(LOCK_INSIDE));
+        match remove_empty(before) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return removed.map_err(|error| FileError::new("remove", before)(error).into()),
+        }
+    }
+    Err(MergeError::NotReplaceable {
+        out: out.into(),
+        reason: format!(
+            "something goes on writing to the folder that was there, which is {} now; end it and merge again",
+            before.display()
+        ),
+    })
+}
+
+/// Whether a file is not there yet, or was written earlier.
+fn is_later(from: &Path, to: &Path) -> bool {
+    let written = |path: &Path| path.symlink_metadata().and_then(|data| data.modified()).ok();
+    to.symlink_metadata().is_err() || written(from) > written(to)
+}
+
+/// Removes a folder in which there is nothing but folders.
+fn remove_empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 #[cfg(unix)]
@@ -199,16 +293,17 @@ fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// After a kill between the two renames of a file system that cannot exchange.
+/// After a kill before the folder that was replaced was gone, or between the two renames of a file system that cannot exchange.
 fn put_back(parent: &Path, name: &str, out: &Path) -> Result<(), MergeError> {
     let before = parent.join(format!(".{name}{BEFORE}"));
     if !before.is_dir() {
         return Ok(());
     }
-    if !out.exists() {
+    if out.join(REPORT_FILE).exists() {
+        return carry_over(&before, out);
+    }
+    if !out.exists() || fs::remove_dir(out).is_ok() {
         fs::rename(&before, out).map_err(FileError::new("put back", out))?;
-    } else if out.join(REPORT_FILE).exists() {
-        fs::remove_dir_all(&before).map_err(FileError::new("remove", &before))?;
     }
     Ok(())
 }
@@ -243,21 +338,28 @@ fn is_running(_: u32) -> bool {
     true
 }
 
-/// `new` takes the place of `old`; what was there, if anything, is at `new` or gone.
-fn exchange(new: &Path, old: &Path, before: &Path) -> io::Result<()> {
+/// `new` takes the place of `old`; whether there was one, which is `before` then.
+fn exchange(new: &Path, old: &Path, before: &Path) -> io::Result<bool> {
     if !old.exists() {
-        return fs::rename(new, old);
+        return fs::rename(new, old).map(|()| false);
     }
     match swap(new, old) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
-        done => return done,
+        Err(error) => return Err(error),
+        Ok(()) => {
+            if let Err(error) = fs::rename(new, before) {
+                swap(new, old)?;
+                return Err(error);
+            }
+            return Ok(true);
+        }
     }
     fs::rename(old, before)?;
     if let Err(error) = fs::rename(new, old) {
         fs::rename(before, old)?;
         return Err(error);
     }
-    fs::remove_dir_all(before)
+    Ok(true)
 }
 
 /// Exchanges two folders at once; `Unsupported` where the system or the file system cannot.

@@ -344,6 +344,45 @@ fn external_data_and_biases_left_out_are_merged_too() {
     assert!(error.contains("copy that file beside the model"), "{error}");
 }
 
+/// The files of a folder, relative to it.
+fn listed(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(inside) = open.pop() {
+        for path in fs::read_dir(inside).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.is_dir() {
+                true => open.push(path),
+                false => files.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned()),
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn the_report_names_the_files_of_an_export_in_a_folder_of_its_own() {
+    let place = tempfile::tempdir().unwrap();
+    if !check("merge_checks.py", &["variants", text(&fixture("tiny_encoder")), text(place.path())]) {
+        return;
+    }
+    let [base, adapter, out] = ["external", "adapter", "merged"].map(|name| place.path().join(name));
+    fs::create_dir(base.join("onnx")).unwrap();
+    for name in ["model.onnx", "model.data"] {
+        fs::rename(base.join(name), base.join("onnx").join(name)).unwrap();
+    }
+    write_adapter(&base, &adapter, trained_head(), Flavour::Native, None);
+    let folder = ModelFolder::open(&base).unwrap();
+    for _ in 0..2 {
+        let report = merge(&folder, &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
+        let mut named = report.files;
+        assert!(named.contains(&"onnx/model.data".to_owned()), "{named:?}");
+        named.push("gelora_merge.json".into());
+        named.sort();
+        assert_eq!(listed(&out), named);
+    }
+}
+
 #[test]
 fn tied_weights_are_refused() {
     let place = tempfile::tempdir().unwrap();
@@ -405,4 +444,62 @@ fn a_stopped_merge_leaves_the_earlier_result() {
     let error = merge(&base, &adapter, &out, &MergeSettings::default(), &Stop(CancelFlag::default(), 14)).unwrap_err();
     assert!(matches!(error, MergeError::Cancelled(_)), "{error}");
     assert_eq!(listing(), before);
+}
+
+/// Writes files into a folder when a merge is half-way, one of them by its path as programs do that keep it open.
+struct Meanwhile<'a>(&'a Path);
+
+impl Observer for Meanwhile<'_> {
+    fn observe(&self, event: Event<'_>) {
+        if matches!(event, Event::Advance { done: 3, .. }) {
+            fs::create_dir_all(self.0.join("notes")).unwrap();
+            fs::write(self.0.join("notes/late.md"), "late").unwrap();
+            fs::write(self.0.join("earlier.txt"), "written anew").unwrap();
+        }
+    }
+}
+
+#[test]
+fn files_that_appear_during_a_merge_stay() {
+    let place = tempfile::tempdir().unwrap();
+    let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+    let base = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
+    write_adapter(&base.folder, &adapter, trained_head(), Flavour::Native, None);
+    let again = |observer: &dyn Observer| merge(&base, &adapter, &out, &MergeSettings::default(), observer);
+    again(&Silent).unwrap();
+    fs::write(out.join("earlier.txt"), "earlier").unwrap();
+    again(&Meanwhile(&out)).unwrap();
+    assert_eq!(fs::read_to_string(out.join("notes/late.md")).unwrap(), "late");
+    assert_eq!(fs::read_to_string(out.join("earlier.txt")).unwrap(), "written anew");
+    assert_eq!(listed(place.path()).iter().filter(|file| !file.starts_with("adapter")).count(), listed(&out).len());
+
+    // Without a pause: whatever is there when the two folders change places, and after.
+    let stop = CancelFlag::default();
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = Vec::new();
+            while !stop.is_raised() {
+                let name = format!("log.{}", written.len());
+                fs::write(out.join(&name), &name).unwrap();
+                written.push(name);
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+            written
+        });
+        for _ in 0..4 {
+            again(&Silent).unwrap();
+        }
+        stop.raise();
+        writer.join().unwrap()
+    });
+    assert!(written.len() > 10, "{}", written.len());
+    for name in &written {
+        assert_eq!(&fs::read_to_string(out.join(name)).unwrap(), name);
+    }
+
+    // Something else than a merged model that appears there is not replaced.
+    let other = place.path().join("other");
+    let error = merge(&base, &adapter, &other, &MergeSettings::default(), &Meanwhile(&other)).unwrap_err().to_string();
+    assert!(error.contains("no merged model"), "{error}");
+    assert_eq!(listed(&other), ["earlier.txt", "notes/late.md"]);
 }
