@@ -20,6 +20,7 @@ pub use folded::{FoldedProduct, folded_products};
 pub use folder::ModelFolder;
 pub use found::{MatchedBy, WeightMatch};
 pub use matching::{equal_tensors, initializers_of, match_head, match_weights};
-pub use own_head::{is_filler, own_head, with_own_head};
+pub use own_head::{own_head, trained_head, with_own_head};
 pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};
 pub use structure::{Parts, Structure, structure};
+pub use values::same_values;

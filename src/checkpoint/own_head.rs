@@ -1,7 +1,9 @@
 //! Makes a head trainable: every tensor that the checkpoint knows gets a place of its own in the graph.
 
-use super::{Checkpoint, CheckpointError, WeightMatch, match_head, match_weights};
-use crate::onnx::{Edit, HeadTensor, HiddenStates, LinearLayer, Model, head, own_bias, own_tensor};
+use serde_json::Value;
+
+use super::{Checkpoint, CheckpointError, ModelTask, WeightMatch, match_head, match_weights, model_class};
+use crate::onnx::{Edit, Head, HeadTensor, HiddenStates, LinearLayer, Model, head, own_bias, own_tensor};
 
 /// The edit that gives tensors of the head their own initializers: those the export shares with other parts of the model,
 /// and biases of zeros it left out. `value` says what to put there, by checkpoint name; where it gives `None` the tensor
@@ -50,21 +52,47 @@ pub fn with_own_head(model: Model, states: &HiddenStates, checkpoint: &Checkpoin
     Ok(Model::from_bytes(model.path(), edit.apply_to_bytes(&model)?)?)
 }
 
-/// Whether a tensor of the head is none of the model's: exporters write a bias of zeros for a norm that has none. `found` is its
-/// tensor in the checkpoint. It must not be trained: no checkpoint has a place for it.
+/// The tensors of a head that are trained, each with its tensor in the checkpoint where that is known: all of [`Head::tensors`]
+/// but what exporters filled in, a bias of zeros for a norm that has none.
 ///
 /// # Errors
 /// When the export cannot be read.
-pub fn is_filler(
+pub fn trained_head<'h>(
+    model: &Model,
+    checkpoint: Option<&Checkpoint>,
+    config: Option<&Value>,
+    head: &'h Head,
+) -> Result<Vec<(&'h HeadTensor, Option<WeightMatch>)>, CheckpointError> {
+    let Some(checkpoint) = checkpoint else { return Ok(head.tensors.iter().map(|tensor| (tensor, None)).collect()) };
+    let mut trained = Vec::with_capacity(head.tensors.len());
+    for (tensor, found) in head.tensors.iter().zip(match_head(model, checkpoint, head)?) {
+        if found.is_some() || !is_filler(model, checkpoint, config, tensor)? {
+            trained.push((tensor, found));
+        }
+    }
+    Ok(trained)
+}
+
+/// Whether a tensor of the head that the checkpoint lacks is none of the model's: exporters write a bias of zeros for a norm
+/// that has none. It must not be trained: no checkpoint has a place for it. The checkpoint tells where it has the weight of that
+/// norm; where it lacks the head, the class of transformers does.
+fn is_filler(
     model: &Model,
     checkpoint: &Checkpoint,
+    config: Option<&Value>,
     tensor: &HeadTensor,
-    found: Option<&WeightMatch>,
 ) -> Result<bool, CheckpointError> {
-    let (None, Some(module)) = (found, tensor.name.strip_suffix(".bias")) else { return Ok(false) };
+    let Some(module) = tensor.name.strip_suffix(".bias") else { return Ok(false) };
+    let ends = |path: &str, name: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let weight = format!("{module}.weight");
-    let is_known = |name: &str| weight.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if !checkpoint.tensors().iter().any(|known| is_known(&known.name)) {
+    let in_checkpoint = || checkpoint.tensors().iter().any(|known| ends(&weight, &known.name));
+    let in_class = |task| {
+        let head = config.and_then(|config| model_class(config, task)).map(|class| class.head).unwrap_or_default();
+        let has = |path: &str| head.iter().any(|known| ends(path, known));
+        has(&weight) && !has(&tensor.name)
+    };
+    let lacks_it = in_checkpoint() || in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering);
+    if !lacks_it {
         return Ok(false);
     }
     Ok(model.to_f32(&model.graph.initializers[tensor.index])?.iter().all(|value| *value == 0.0))

@@ -23,6 +23,12 @@ pub(super) struct Equality<'a> {
     pub b_type: &'a ElementType,
 }
 
+/// Whether two arrays, given by their bytes and types, hold the same values in the same order, but for rounding to the coarser of
+/// the two types.
+pub fn same_values(one: (&[u8], &ElementType), other: (&[u8], &ElementType)) -> bool {
+    Equality { a: one.0, a_type: one.1, b: other.0, b_type: other.1 }.straight()
+}
+
 impl Equality<'_> {
     pub fn straight(&self) -> bool {
         if self.a_type == self.b_type {

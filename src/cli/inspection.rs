@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, match_head};
+use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, trained_head};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
 use crate::runtime::{Causality, FixedSizes, SelfCheck, saturating_products};
@@ -201,12 +201,8 @@ impl Inspection {
             self.blocks.push(BlockFacts { block: block.index, nodes: block.nodes.len(), weights: weights.collect() });
         }
         if let Some(head) = onnx::head(model, states)? {
-            let named = match &folder.checkpoint {
-                Some(checkpoint) => match_head(model, checkpoint, &head)?,
-                None => vec![None; head.tensors.len()],
-            };
-            let names = head.tensors.iter().zip(named);
-            let tensors = names.map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor));
+            let trained = trained_head(model, folder.checkpoint.as_ref(), folder.config.as_ref(), &head)?;
+            let tensors = trained.into_iter().map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor));
             self.head = Some(HeadFacts { outputs: head.outputs.clone(), tensors: tensors.collect() });
         }
         Ok(())

@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 
 use crate::adapter::{Naming, TrainedHead};
 use crate::checkpoint::{
-    ModelFolder, Parts, Structure, WeightMatch, match_head, match_weights, structure, with_own_head,
+    ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
 };
 use crate::dataset::{Dataset, DatasetError, LoadSettings, Tokenizer};
-use crate::onnx::{self, Block, HiddenStates, LinearLayer, Model, Origin};
+use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::{Event, Observer};
 use crate::runtime::{FixedSizes, saturating_products};
 
@@ -90,17 +90,12 @@ impl Opened {
         }
     }
 
-    /// The tensors of the export's head under the names of the checkpoint, where it knows them. `None` where there is no head.
+    /// The tensors of the export's head that are trained, under the names of the checkpoint, where it knows them. `None` where there is no head.
     pub(crate) fn head_names(&self) -> anyhow::Result<Option<Vec<String>>> {
         let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
-        let found = match &self.folder.checkpoint {
-            Some(checkpoint) => match_head(&self.model, checkpoint, &head)?,
-            None => vec![None; head.tensors.len()],
-        };
-        let tensors = head.tensors.iter().zip(found);
-        Ok(Some(
-            tensors.map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor)).collect(),
-        ))
+        let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), &head)?;
+        let name = |(tensor, found): (&HeadTensor, Option<WeightMatch>)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor);
+        Ok(Some(tensors.into_iter().map(name).collect()))
     }
 
     /// What PEFT calls the modules of an adapter over this model.

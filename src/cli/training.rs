@@ -74,6 +74,7 @@ pub(crate) fn train_adapter(
         model: &trained,
         model_sha256: &model_sha256,
         checkpoint: model.folder.checkpoint.as_ref(),
+        config: model.folder.config.as_ref(),
         plan,
         objective,
         train: train_rows.rows(),

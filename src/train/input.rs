@@ -9,7 +9,7 @@ use super::language;
 use super::spans::check_head;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
-use crate::checkpoint::{Checkpoint, folded_products, is_filler, match_head};
+use crate::checkpoint::{Checkpoint, folded_products, trained_head};
 use crate::dataset::{Encoding, Label, Metric, Objective, Padding, SpanQuestions, TextRows};
 use crate::files::sha256;
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
@@ -72,6 +72,8 @@ pub struct TrainInput<'a> {
     pub model_sha256: &'a str,
     /// Its checkpoint, if there is one: a trained head gets the names it has there.
     pub checkpoint: Option<&'a Checkpoint>,
+    /// `config.json`, if there is one: its class tells what of a head that the checkpoint lacks is trained.
+    pub config: Option<&'a serde_json::Value>,
     /// Which weights get adapters of which rank.
     pub plan: &'a Plan,
     /// What is learnt.
@@ -230,20 +232,7 @@ impl<'a> TrainInput<'a> {
 
     /// The trained tensors of the export's head, under the names of the checkpoint where they are known.
     fn head_tensors(&self, head: &Head) -> Result<Vec<SavedName>, TrainError> {
-        let matches = match self.checkpoint {
-            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
-            None => vec![None; head.tensors.len()],
-        };
-        let mut known = Vec::with_capacity(matches.len());
-        for (tensor, found) in head.tensors.iter().zip(matches) {
-            let filler = match self.checkpoint {
-                Some(checkpoint) => is_filler(self.model, checkpoint, tensor, found.as_ref())?,
-                None => false,
-            };
-            if !filler {
-                known.push((tensor, found));
-            }
-        }
+        let known = trained_head(self.model, self.checkpoint, self.config, head)?;
         if let Some((tensor, _)) = known.iter().find(|(tensor, _)| tensor.shared) {
             return Err(TrainError::Weight {
                 weight: tensor.initializer.clone(),

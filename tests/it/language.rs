@@ -68,6 +68,7 @@ fn compare(folder: &Path) {
         model: &model,
         model_sha256: &sha256_file(&base.onnx).unwrap(),
         checkpoint: base.checkpoint.as_ref(),
+        config: base.config.as_ref(),
         plan: &plan,
         objective: &Objective::CausalLm,
         train: Rows::of_texts(&rows),

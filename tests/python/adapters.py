@@ -51,12 +51,23 @@ class Outputs(torch.nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def export(model, folder, outputs=("logits",)):
+@contextlib.contextmanager
+def giving(model, outputs):
+    """The model itself, giving these outputs only: its export has no name of a wrapper in front (`/classifier/…`)."""
+    forward = model.forward
+    model.forward = lambda input_ids, attention_mask: tuple(
+        forward(input_ids=input_ids, attention_mask=attention_mask)[name] for name in outputs)
+    yield model
+    model.forward = forward
+
+
+def export(model, folder, outputs=("logits",), wrapped=True):
     """model.onnx with the tiny tokenizer beside it."""
     names, axes = ["input_ids", "attention_mask"], {0: "batch", 1: "sequence"}
     dynamic = {name: axes for name in names} | {name: axes if name == "last_hidden_state" else {0: "batch"} for name in outputs}
-    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        torch.onnx.export(Outputs(model, outputs), (IDS[:2, :7], MASK[:2, :7]), str(pathlib.Path(folder) / "model.onnx"),
+    exported = contextlib.nullcontext(Outputs(model, outputs)) if wrapped else giving(model, outputs)
+    with exported as module, torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        torch.onnx.export(module, (IDS[:2, :7], MASK[:2, :7]), str(pathlib.Path(folder) / "model.onnx"),
                           input_names=names, output_names=list(outputs), dynamic_axes=dynamic, opset_version=17, dynamo=False)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (TINY / name).exists():

@@ -63,6 +63,7 @@ impl Bench {
             model: &self.model,
             model_sha256: &self.sha256,
             checkpoint: self.folder.checkpoint.as_ref(),
+            config: self.folder.config.as_ref(),
             plan: &self.plan,
             objective: &self.objective,
             train: Rows::labelled(&self.encodings, &self.labels),

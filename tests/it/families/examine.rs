@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use gelora::checkpoint::{
-    ModelFolder, Parts, folded_products, is_filler, match_head, match_weights, structure as structure_of, with_own_head,
+    self, ModelFolder, Parts, folded_products, match_weights, structure as structure_of, with_own_head,
 };
 use gelora::dataset::Positions;
 use gelora::merge::{MergeSettings, merge};
@@ -385,12 +385,10 @@ fn trained_head(fixture: &Fixture) -> Result<(Model, Vec<HeadTensor>), Verdict> 
     let model = with_own_head(model, &states, &checkpoint).map_err(|error| refused(&error))?;
     let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
     let Some(head) = head(&model, &states).map_err(|error| refused(&error))? else { return Ok((model, Vec::new())) };
-    let matches = match_head(&model, &checkpoint, &head).map_err(|error| refused(&error))?;
+    let trained = checkpoint::trained_head(&model, Some(&checkpoint), folder.config.as_ref(), &head);
     let mut tensors = Vec::new();
-    for (mut tensor, found) in head.tensors.into_iter().zip(matches) {
-        if is_filler(&model, &checkpoint, &tensor, found.as_ref()).map_err(|error| refused(&error))? {
-            continue;
-        }
+    for (tensor, found) in trained.map_err(|error| refused(&error))? {
+        let mut tensor = tensor.clone();
         let Some(found) = found else {
             return Err(Verdict::Wrong(format!("`{}` of the head is no tensor of the checkpoint", tensor.name)));
         };
