@@ -156,6 +156,11 @@ impl LoraConfig {
         self.saved.iter().any(|name| module.ends_with(name.as_str()))
     }
 
+    /// `modules_to_save`: PEFT keeps a trained copy of every module whose path ends with one of these.
+    pub fn saved(&self) -> &[String] {
+        &self.saved
+    }
+
     /// `layers_to_transform`: the first number in the path, behind `layers_pattern` where there is one.
     fn in_layers(&self, module: &str) -> bool {
         if self.layers.is_empty() || !matches!(self.targets, Some(Names::List(_))) {

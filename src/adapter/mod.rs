@@ -18,7 +18,7 @@ pub use error::AdapterError;
 pub use lora_config::{Initialization, LoraConfig};
 pub use naming::{Naming, TrainedHead};
 pub use provenance::{BaseFile, PROVENANCE_FILE, Provenance};
-pub use read::{AdapterFolder, read, read_named};
+pub use read::{AdapterFolder, FrozenWeight, read, read_named};
 pub use write::{WriteSettings, write};
 
 /// The configuration file of an adapter folder.

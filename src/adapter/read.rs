@@ -18,10 +18,21 @@ pub struct AdapterFolder {
     pub adapter: Adapter,
     /// `adapter_config.json`.
     pub config: LoraConfig,
+    /// Weights of the base that PEFT saved as they were, beside the factors of their module: that of an output layer.
+    pub frozen: Vec<FrozenWeight>,
     /// Whether the head lies in a file of its own, because no class of transformers has it.
     pub head_apart: bool,
     /// `gelora.json`, where gelora wrote the folder.
     pub provenance: Option<Provenance>,
+}
+
+/// A weight of the base that PEFT saved beside the factors over it. It changes nothing where the base still has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrozenWeight {
+    /// The adapted module, as PEFT calls it.
+    pub module: String,
+    /// The tensor in `adapter_model.safetensors`.
+    pub tensor: String,
 }
 
 impl AdapterFolder {
@@ -41,13 +52,13 @@ impl AdapterFolder {
                 false => AdapterError::Missing { folder: dir.into(), missing: TENSOR_FILE },
             });
         }
-        let mut adapter = tensors(&path, &config)?;
+        let (mut adapter, frozen) = tensors(&path, &config)?;
         let head = dir.join(HEAD_FILE);
         let head_apart = head.is_file();
         if head_apart {
             adapter.saved.extend(saved_tensors(&head)?);
         }
-        Ok(AdapterFolder { adapter, config, head_apart, provenance: Provenance::read(dir)? })
+        Ok(AdapterFolder { adapter, config, frozen, head_apart, provenance: Provenance::read(dir)? })
     }
 
     /// The adapter under the names of the modules and tensors in `known` (those of a checkpoint or a plan), which may lack the
@@ -107,11 +118,13 @@ const NOT_MERGED: [(&str, &str); 6] = [
     ("lora_", "a factor of another kind than LoRA's A and B"),
 ];
 
-fn tensors(path: &Path, config: &LoraConfig) -> Result<Adapter, AdapterError> {
+/// The tensors of `adapter_model.safetensors`, and which of them are weights of the base.
+fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeight>), AdapterError> {
     let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
     let file = Checkpoint::open_file(path)?;
     let mut pairs: BTreeMap<String, [Option<Array2<f32>>; 2]> = BTreeMap::new();
     let mut saved = Vec::new();
+    let mut frozen = Vec::new();
     for tensor in file.tensors() {
         let Some(name) = tensor.name.strip_prefix(PREFIX) else {
             return Err(malformed(format!(
@@ -120,6 +133,14 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<Adapter, AdapterError> {
             )));
         };
         if OF_TRAINING.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        let frozen_module = tensor.name.strip_suffix(".base_layer.weight").filter(|module| {
+            // Where PEFT adapts parameters instead of modules, what is inside is another layer.
+            file.tensor(&format!("{module}.lora_A.weight")).is_some()
+        });
+        if let Some(module) = frozen_module.and_then(|module| module.strip_prefix(PREFIX)) {
+            frozen.push(FrozenWeight { module: module.to_owned(), tensor: tensor.name.clone() });
             continue;
         }
         let factor = [".lora_A.weight", ".lora_B.weight"]
@@ -151,7 +172,7 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<Adapter, AdapterError> {
     for (module, pair) in pairs {
         factors.push(self::factors(module, pair, config).map_err(malformed)?);
     }
-    Ok(Adapter { factors, saved })
+    Ok((Adapter { factors, saved }, frozen))
 }
 
 /// The factors of a module, at the rank and with the scaling that the configuration gives it.

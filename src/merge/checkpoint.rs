@@ -224,7 +224,7 @@ pub(super) fn copy_companions(
             continue;
         }
         let bytes = read_file(&path)?;
-        let changes = targets.added_head.is_some() || targets.labels.is_some() || targets.prefix.is_some();
+        let changes = targets.added_head.is_some() || targets.labels.is_some() || targets.appended;
         match (name.as_str(), changes, &base.config) {
             ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_head(config, targets))?,
             _ => write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?,
@@ -234,21 +234,28 @@ pub(super) fn copy_companions(
     Ok(())
 }
 
-/// The configuration with the names of the classes; for a checkpoint that got the head of a class, with that class; for an
-/// export that got a head, with the vector that it reads.
+/// How many labels a configuration of transformers has that says nothing of them.
+const DEFAULT_LABELS: usize = 2;
+
+/// The configuration with the names of the classes; for a checkpoint that got a head, with its class, its width and what it is
+/// for; for an export that got a head, with the vector that it reads.
 fn with_head(config: &Value, targets: &Targets) -> Value {
     let mut config = config.clone();
-    let class = targets.prefix.as_ref().and_then(|_| model_class(&config, targets.task()));
+    let class = model_class(&config, targets.task()).filter(|_| targets.appended);
     let Value::Object(fields) = &mut config else { return config };
-    let new = targets.added_head.is_some() || targets.prefix.is_some();
-    let placeholders = |count| (0..count).map(|i| format!("LABEL_{i}")).collect();
-    let of_head = targets.outputs.filter(|_| new && targets.task() == ModelTask::SequenceClassification);
-    let names: Option<Vec<String>> = targets.labels.clone().or_else(|| of_head.map(placeholders));
-    if let Some(names) = names {
+    let labels = labels(fields, targets);
+    if let Some(names) = labels {
         let named = names.iter().enumerate();
         fields.insert("id2label".into(), named.clone().map(|(i, name)| (i.to_string(), json!(name))).collect());
         fields.insert("label2id".into(), named.map(|(i, name)| (name.clone(), json!(i))).collect());
         fields.shift_remove("num_labels");
+    }
+    let of_one = (targets.outputs == Some(1)).then_some("regression");
+    if let Some(problem) = targets.problem.or(of_one)
+        && targets.appended
+        && targets.task() == ModelTask::SequenceClassification
+    {
+        fields.insert("problem_type".into(), json!(problem));
     }
     if let Some(class) = class {
         fields.insert("architectures".into(), json!([class.name]));
@@ -257,4 +264,24 @@ fn with_head(config: &Value, targets: &Targets) -> Value {
         fields.insert("gelora_head".into(), json!({"pooling": pooling.as_str()}));
     }
     config
+}
+
+/// The names of the classes to write; `None` where those of the base are right. For a new head there are as many as it has
+/// outputs: transformers makes the head as wide as there are names.
+fn labels(fields: &serde_json::Map<String, Value>, targets: &Targets) -> Option<Vec<String>> {
+    if targets.labels.is_some() {
+        return targets.labels.clone();
+    }
+    let outputs = targets.outputs.filter(|_| targets.added_head.is_some() || targets.appended)?;
+    let named = fields.get("id2label").and_then(Value::as_object).map(serde_json::Map::len);
+    let known = match targets.task() {
+        // Those of another head say nothing of the one that was added.
+        _ if targets.added_head.is_some() => None,
+        ModelTask::SequenceClassification => named,
+        ModelTask::QuestionAnswering => {
+            let counted = fields.get("num_labels").and_then(Value::as_u64).and_then(|count| count.try_into().ok());
+            Some(named.or(counted).unwrap_or(DEFAULT_LABELS))
+        }
+    };
+    (known != Some(outputs)).then(|| (0..outputs).map(|i| format!("LABEL_{i}")).collect())
 }

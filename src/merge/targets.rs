@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::{MergeError, saved};
-use crate::adapter::{Adapter, AdapterFolder, Initialization, LoraFactors, Provenance, SavedTensor};
+use crate::adapter::{Adapter, AdapterFolder, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE};
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, folded_products,
-    is_prefixed, match_head, match_weights,
+    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, equal_tensors,
+    folded_products, initializers_of, is_prefixed, match_head, match_weights, model_class, same_values, to_f32,
 };
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, blocks, head, linear_layers};
 
@@ -26,6 +26,10 @@ pub(super) struct Targets<'a> {
     pub prefix: Option<String>,
     /// Whether the head goes to a file of its own where the checkpoint lacks it.
     pub head_apart: bool,
+    /// Whether tensors of the head are appended to the checkpoint, which lacks them.
+    pub appended: bool,
+    /// What the logits are for (transformers' `problem_type`), where the adapter says so.
+    pub problem: Option<&'static str>,
     /// How wide the logits of the export, or of the head that is added, are.
     pub outputs: Option<usize>,
     /// How the factors began.
@@ -99,6 +103,10 @@ pub(super) fn named_as_base(
         }
         None => known.extend(linear_layers(model).into_iter().filter_map(|layer| layer.module)),
     }
+    // An added head has these names, whatever the checkpoint calls another (`mask_predictions.classifier`).
+    if folder.provenance.as_ref().is_some_and(|provenance| provenance.added_head.is_some()) {
+        known.extend(ADDED_HEAD.map(str::to_owned));
+    }
     // A head that the checkpoint lacks keeps its name, whatever wrapper the export has in front of it.
     if let Some(head) = head(model, states)? {
         let tensors = head.tensors.iter().map(|tensor| &tensor.name);
@@ -127,6 +135,7 @@ impl<'a> Targets<'a> {
         };
         let finder = Finder { base, model, layers: &layers, matches: &matches };
         finder.refuse_incomplete(place, folder, adapter)?;
+        finder.refuse_changed(place, folder, adapter)?;
         finder.refuse_folded(states, adapter)?;
         let warnings = finder.warnings(adapter);
         let mut list = Vec::new();
@@ -146,10 +155,15 @@ impl<'a> Targets<'a> {
         };
         let added_head = pooling.filter(|_| added.is_some());
         let head_apart = added_head.is_some() || folder.head_apart;
+        let lacks = |checkpoint: &Checkpoint| list.iter().any(|target| checkpoint.tensor(&target.name).is_none());
+        let appended = !head_apart && base.checkpoint.as_ref().is_some_and(lacks);
+        let classes = folder.provenance.as_ref().is_some_and(|provenance| provenance.labels.is_some());
         Ok(Targets {
-            prefix: finder.new_prefix(&list).filter(|_| !head_apart),
+            prefix: finder.new_prefix().filter(|_| appended),
             list,
             added_head,
+            appended,
+            problem: classes.then_some("single_label_classification"),
             labels: super::labels(folder.provenance.as_ref()),
             head_apart,
             outputs,
@@ -204,11 +218,17 @@ impl Finder<'_> {
         }
         for tensor in self.base.checkpoint.iter().flat_map(|checkpoint| checkpoint.tensors()) {
             let name = called.by_peft(&tensor.name);
-            let modules = name.match_indices('.').map(|(at, _)| &name[..at]);
-            let saves = modules.into_iter().any(|module| folder.config.saves(module));
             let adapted =
                 adapter.factors.iter().any(|factors| tensor.name.starts_with(&format!("{}.", factors.module)));
-            if saves && !adapted && !adapter.saved.iter().any(|saved| saved.name == tensor.name) {
+            if adapted || adapter.saved.iter().any(|saved| saved.name == tensor.name) {
+                continue;
+            }
+            // Checkpoints keep heads of pre-training that no class but that one has (`mask_predictions.classifier`): where the
+            // file has a module that a name means, others that end alike count only if the model has them.
+            let elsewhere = |name: &str| folder.adapter.saved.iter().any(|saved| is_under(&saved.name, name));
+            let mut names = folder.config.saved().iter().filter(|wanted| is_under(&name, wanted));
+            let saves = names.clone().any(|name| !elsewhere(name));
+            if saves || names.next().is_some() && self.has_tensor(&tensor.name, &name)? {
                 return Err(incomplete(format!(
                     "its `modules_to_save` names the module of `{}`, which is not in the file; copy the folder again",
                     tensor.name
@@ -218,12 +238,85 @@ impl Finder<'_> {
         Ok(())
     }
 
+    /// A weight of the base that came with the adapter is that of this base.
+    fn refuse_changed(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
+        if folder.frozen.is_empty() {
+            return Ok(());
+        }
+        let path = place.join(TENSOR_FILE);
+        let file = Checkpoint::open_file(&path)?;
+        for frozen in &folder.frozen {
+            let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
+            let module = pairs.filter(|(peft, _)| peft.module == frozen.module).map(|(_, base)| &base.module).next();
+            let (Some(module), Some(tensor)) = (module, file.tensor(&frozen.tensor)) else { continue };
+            if !self.is_base_weight(module, tensor, file.bytes(&frozen.tensor)?)? {
+                return Err(MergeError::NotMergeable {
+                    file: path,
+                    what: "tensor",
+                    tensor: frozen.tensor.clone(),
+                    reason: format!(
+                        "is a base weight {:?} that PEFT saved with the adapter, and {} has another one: the adapter was trained over \
+                         changed weights (a resized vocabulary?); merge it with PEFT (`merge_and_unload`) and export that model",
+                        tensor.shape,
+                        self.base.folder.display()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is the weight of a module: of the checkpoint, or of the export where there is none.
+    fn is_base_weight(&self, module: &str, tensor: &TensorInfo, bytes: &[u8]) -> Result<bool, MergeError> {
+        if let Some(checkpoint) = &self.base.checkpoint {
+            let known = self.layers_of(module).find_map(|(_, found)| found);
+            let name = known.map_or_else(|| format!("{module}.weight"), |found| found.tensor.clone());
+            let Some(stored) = checkpoint.tensor(&name) else { return Ok(false) };
+            return Ok(stored.shape == tensor.shape
+                && same_values((bytes, &tensor.element_type), (checkpoint.bytes(&name)?, &stored.element_type)));
+        }
+        let Some((layer, _)) = self.layers_of(module).next() else { return Ok(false) };
+        let stored = self.model.to_f32(&self.model.graph.initializers[layer.weight_index])?;
+        let shape = [layer.out_features, layer.in_features];
+        let at = |row: usize, column: usize| match layer.layout {
+            WeightLayout::InOut => stored[column * shape[0] + row],
+            WeightLayout::OutIn => stored[row * shape[1] + column],
+        };
+        let own = to_f32(bytes, &tensor.element_type).unwrap_or_default();
+        Ok(tensor.shape == shape && own.iter().enumerate().all(|(i, value)| *value == at(i / shape[1], i % shape[1])))
+    }
+
+    /// Whether the export, or the class of the model, has the module of a tensor of the checkpoint. `by_peft` is its name there.
+    fn has_tensor(&self, tensor: &str, by_peft: &str) -> Result<bool, MergeError> {
+        let Some(checkpoint) = &self.base.checkpoint else { return Ok(false) };
+        let in_class = |task| {
+            let class = self.base.config.as_ref().and_then(|config| model_class(config, task));
+            class.is_some_and(|class| class.head.iter().any(|known| known == by_peft))
+        };
+        if in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering) {
+            return Ok(true);
+        }
+        // The weight tells modules apart: biases are often zeros.
+        let module = tensor.rsplit_once('.').map_or(tensor, |(module, _)| module);
+        let weight = format!("{module}.weight");
+        let judged = if checkpoint.tensor(&weight).is_some() { weight.as_str() } else { tensor };
+        let called = |path: &str, name: &str| saved::is_called(path, name);
+        let in_layers = self.layers.iter().zip(self.matches).any(|(layer, found)| {
+            let same = |found: &WeightMatch| found.tensor == judged && found.how == MatchedBy::Content;
+            found.as_ref().is_some_and(same) || layer.module.as_deref().is_some_and(|path| called(path, module))
+        });
+        if in_layers || self.model.graph.initializers.iter().any(|constant| called(&constant.name, judged)) {
+            return Ok(true);
+        }
+        Ok(equal_tensors(checkpoint, judged)?.is_empty()
+            && !initializers_of(self.model, checkpoint, judged)?.is_empty())
+    }
+
     /// What has to come in front of the names of a checkpoint without a head, when tensors of one are appended.
-    fn new_prefix(&self, list: &[Target]) -> Option<String> {
+    fn new_prefix(&self) -> Option<String> {
         let (checkpoint, config) = (self.base.checkpoint.as_ref()?, self.base.config.as_ref()?);
-        let appended = list.iter().any(|target| checkpoint.tensor(&target.name).is_none());
         let alone = is_prefixed(checkpoint, config) == Some(false);
-        (appended && alone).then(|| base_model_prefix(config)).flatten().map(str::to_owned)
+        alone.then(|| base_model_prefix(config)).flatten().map(str::to_owned)
     }
 
     /// The linear layers of a module, with the checkpoint's word on their names where there is one.
@@ -378,6 +471,11 @@ impl Finder<'_> {
             )],
         }
     }
+}
+
+/// Whether a tensor lies in a module that this name in `modules_to_save` means.
+fn is_under(tensor: &str, name: &str) -> bool {
+    tensor.match_indices('.').any(|(at, _)| tensor[..at].ends_with(name))
 }
 
 /// What PEFT calls the modules of the base: told by a module of the adapter whose name in the base is another.

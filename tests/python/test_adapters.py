@@ -19,7 +19,7 @@ import pytest
 import torch
 import transformers
 from adapters import IDS, MASK, config, difference, export, onnx_logits, opened, randomize, torch_output
-from conftest import GELORA, ROOT, run
+from conftest import GELORA, ROOT, run, write_table
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from safetensors.torch import load_file, save_file
@@ -280,10 +280,30 @@ def test_output_layer_and_embeddings_of_a_language_model(saved, tmp_path):
     assert not (tmp_path / "tied-merged").exists()
 
 
+def test_an_adapter_of_an_output_layer_that_peft_saved_with_its_base_weight(tmp_path):
+    auto = transformers.AutoModelForCausalLM
+    untied = language_model(tmp_path / "untied", False)
+    folder = adapter(untied, tmp_path / "adapter", task="CAUSAL_LM", auto=auto, target_modules=["q_proj", "lm_head"])
+    path = folder / "adapter_model.safetensors"
+    name, tensors = "base_model.model.lm_head.base_layer.weight", load_file(path)
+    assert name in tensors, "this PEFT no longer saves it"
+    check_merge(untied, folder, tmp_path / "merged", auto=auto)
+    alone = shutil.copytree(untied, tmp_path / "alone")
+    (alone / "model.safetensors").unlink()
+    run("merge", alone, folder, "-o", tmp_path / "alone-merged")
+    assert difference(onnx_logits(tmp_path / "alone-merged"), merged_by_peft(untied, folder, auto)) < TOLERANCE
+    larger = torch.cat([tensors[name], tensors[name][:8]])
+    for changed, base in ((tensors[name] + 0.5, untied), (tensors[name] + 0.5, alone), (larger, untied)):
+        save_file(tensors | {name: changed}, path, metadata={"format": "pt"})
+        done = run("merge", base, folder, "-o", tmp_path / "refused", expect=1)
+        assert name in done.stderr and "a resized vocabulary?" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert not (tmp_path / "refused").exists()
+
+
 # Names: what gelora trains over exports whose checkpoint has other names than the class that PEFT opens.
 
 HEAD = {"bert": "classifier", "roberta": "classifier.out_proj", "distilbert": "classifier", "mpnet": "classifier.out_proj",
-        "gpt2": "score"}
+        "gpt2": "score", "modernbert": "classifier"}
 
 
 def trained(model, out, tables, *more):
@@ -333,6 +353,26 @@ def test_a_classifier_beside_a_checkpoint_without_its_prefix(kind, tmp_path, tab
     assert json.loads((merged / "config.json").read_text())["architectures"] == [type(whole).__name__]
 
 
+@pytest.mark.parametrize("saved_as", ["the base model", "a model with a head"])
+def test_a_bias_that_the_exporter_filled_in_is_none_of_the_head(saved_as, tmp_path, tables):
+    torch.manual_seed(0)
+    whole = randomize(transformers.AutoModelForSequenceClassification.from_config(config("modernbert")))
+    model = tmp_path / "model"
+    (whole.model if saved_as == "the base model" else whole).save_pretrained(model)
+    export(whole, model, wrapped=False)
+    shown = json.loads(run("inspect", model, "--json", "--no-self-check").stdout)
+    assert sorted(shown["head"]["tensors"]) == ["classifier.bias", "classifier.weight", "head.dense.weight", "head.norm.weight"]
+    folder, merged = trained(model, tmp_path, tables)
+    assert not (folder / "gelora_head.safetensors").exists()
+    by_peft = torch_output(loaded_whole(peft.AutoPeftModelForSequenceClassification, folder))
+    expected = onnx_logits(merged)
+    assert difference(expected, onnx_logits(model)) > 1e-3, "training changed nothing"
+    assert difference(by_peft, expected) < TOLERANCE
+    again, loading = opened(merged)
+    assert loading == {}
+    assert difference(torch_output(again), expected) < TOLERANCE
+
+
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2"])
 @pytest.mark.parametrize("saved_as", ["the base model", "a model with a head"])
 def test_a_head_that_training_adds_makes_an_adapter_of_the_base_model(kind, saved_as, tmp_path, tables):
@@ -355,6 +395,119 @@ def test_a_head_that_training_adds_makes_an_adapter_of_the_base_model(kind, save
         logits = (states * mask).sum(1) / mask.sum(1) @ head["classifier.weight"].T + head["classifier.bias"]
         assert difference(logits, expected) < TOLERANCE
     assert not any("classifier" in name for name in load_file(merged / "model.safetensors"))
+
+
+def typed_tables(folder, labels):
+    """A training and a validation table whose labels are made of the number of words."""
+    paths = []
+    for name, rows, seed in (("train", 200, 1), ("dev", 60, 2)):
+        paths.append(write_table(folder / f"{name}.tsv", rows, seed))
+        lines = [line.rsplit("\t", 1)[0] for line in paths[-1].read_text().splitlines()[1:]]
+        text = "".join(f"{line}\t{labels(len(line.split()))}\n" for line in lines)
+        paths[-1].write_text("sentence\tlabel\n" + text)
+    return paths
+
+
+HEADS = {
+    "three classes": (3, lambda words: words % 3, "single_label_classification"),
+    "numbers": (1, lambda words: words / 10 + 0.05, "regression"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_transformers_opens_a_raw_checkpoint_with_the_head_that_it_got(kind, tmp_path):
+    count, labels, problem = HEADS[kind]
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    raw = randomize(transformers.AutoModelForPreTraining.from_config(config("bert")))
+    raw.save_pretrained(model)
+    raw.config.to_json_file(model / "config.json")
+    assert not {"id2label", "problem_type"} & set(json.loads((model / "config.json").read_text()))
+    whole = randomize(transformers.BertForSequenceClassification(config("bert", num_labels=count)), seed=2)
+    whole.bert.load_state_dict(raw.bert.state_dict())
+    export(whole, model)
+    tables = typed_tables(tmp_path, labels)
+    folder, merged = trained(model, tmp_path, tables, *([] if count > 1 else ["--objective", "regression"]))
+    again, loading = opened(merged)
+    assert loading.get("missing_keys", []) == [] and loading.get("mismatched_keys", []) == [], loading
+    assert difference(torch_output(again), onnx_logits(merged)) < TOLERANCE
+    assert (again.config.num_labels, again.config.problem_type) == (count, problem)
+    assert again.config.architectures == ["BertForSequenceClassification"]
+
+
+def deberta(folder, labels=2):
+    """A checkpoint as microsoft/deberta-v3's: no prefix is missing, and the heads of pre-training are there, unused."""
+    torch.manual_seed(0)
+    settings = config("deberta-v2", relative_attention=True, position_buckets=8, pos_att_type=["p2c", "c2p"], share_att_key=True,
+                      norm_rel_ebd="layer_norm", type_vocab_size=0, pooler_hidden_size=16, max_relative_positions=-1, num_labels=labels)
+    whole = randomize(transformers.DebertaV2ForSequenceClassification(settings))
+    folder.mkdir()
+    whole.deberta.save_pretrained(folder)
+    source = torch.Generator().manual_seed(5)
+    made = {"dense.weight": (16, 16), "dense.bias": (16,), "LayerNorm.weight": (16,), "LayerNorm.bias": (16,),
+            "classifier.weight": (1, 16), "classifier.bias": (1,)}
+    unused = {f"mask_predictions.{name}": torch.randn(shape, generator=source) for name, shape in made.items()}
+    unused["mask_predictions.classifier.bias"].zero_()
+    inside = {f"deberta.{name}": values for name, values in load_file(folder / "model.safetensors").items()}
+    save_file(inside | unused, folder / "model.safetensors", metadata={"format": "pt"})
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["its own head", "its own head without a wrapper", "numbers", "an added head"])
+def test_heads_of_pre_training_that_nobody_uses_are_not_the_one_that_is_trained(kind, tmp_path, tables):
+    model = tmp_path / "model"
+    whole = deberta(model, 1 if kind == "numbers" else 2)
+    if kind == "an added head":
+        export(whole.deberta, model, ("last_hidden_state",))
+    else:
+        export(whole, model, wrapped=kind == "its own head")
+    if kind == "numbers":
+        tables = typed_tables(tmp_path, HEADS[kind][1])
+    more = {"an added head": ["--head", "mean"], "numbers": ["--objective", "regression"]}.get(kind, [])
+    folder, merged = trained(model, tmp_path, tables, *more)
+    before, after = (load_file(place / "model.safetensors") for place in (model, merged))
+    unused = [name for name in before if name.startswith("mask_predictions.")]
+    assert len(unused) == 6 and all(torch.equal(before[name], after[name]) for name in unused)
+    expected = onnx_logits(merged)
+    assert difference(expected, onnx_logits(model)) > 1e-3 if more[:1] != ["--head"] else expected.shape == (4, 2)
+    if kind == "an added head":
+        assert set(load_file(merged / "gelora_head.safetensors")) == {"classifier.weight", "classifier.bias"}
+        assert set(before) == set(after)
+        return
+    by_peft = torch_output(loaded_whole(peft.AutoPeftModelForSequenceClassification, folder))
+    assert difference(by_peft, expected) < TOLERANCE
+    again, loading = opened(merged)
+    assert loading.get("missing_keys", []) == [] and loading.get("mismatched_keys", []) == [], loading
+    assert difference(torch_output(again), expected) < TOLERANCE
+
+
+def test_what_an_adapter_of_peft_saves_beside_an_unused_head(tmp_path):
+    model = tmp_path / "model"
+    whole = deberta(model)
+    export(whole, model)
+    # PEFT makes the head that the checkpoint lacks; here it begins as that of the export.
+    state = {name: values for name, values in whole.state_dict().items() if name.startswith(("classifier", "pooler"))}
+
+    def change(name, values):
+        for known, begin in state.items():
+            if known.replace("classifier", "classifier.modules_to_save.default") in name:
+                values.copy_(begin * 1.5)
+
+    folder = adapter(model, tmp_path / "adapter", target_modules=["query_proj"], change=change)
+    assert set(json.loads((folder / "adapter_config.json").read_text())["modules_to_save"]) == {"classifier", "score"}
+    run("merge", model, folder, "-o", tmp_path / "merged")
+    after = load_file(tmp_path / "merged/model.safetensors")
+    assert torch.equal(after["classifier.weight"], state["classifier.weight"] * 1.5)
+    # A norm that the export has is missed, that of the unused head is not.
+    folder = adapter(model, tmp_path / "norms", target_modules=["query_proj"], change=change, modules_to_save=["classifier", "LayerNorm"])
+    run("merge", model, folder, "-o", tmp_path / "merged-norms")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "deberta.encoder.layer.1.output.LayerNorm"
+    kept = {key: values for key, values in tensors.items() if name not in key}
+    assert len(kept) == len(tensors) - 2
+    save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    done = run("merge", model, folder, "-o", tmp_path / "again", expect=1)
+    assert f"its `modules_to_save` names the module of `{name}" in done.stderr, done.stderr
 
 
 class MeanClassifier(torch.nn.Module):
@@ -430,6 +583,40 @@ def test_a_folder_that_is_not_a_merged_model_stays(base, two, tmp_path):
     assert (out / "notes/mine.md").read_text() == "mine"
     assert difference(onnx_logits(out), merged_by_peft(base, two[1])) < TOLERANCE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "other"]
+
+
+def test_a_folder_whose_parent_cannot_be_written_is_told_so(base, two, tmp_path):
+    parent = tmp_path / "closed"
+    out = parent / "out"
+    out.mkdir(parents=True)
+    parent.chmod(0o555)
+    # Root may write everywhere unless it gives that up.
+    command = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    if command and (not shutil.which("setpriv") or subprocess.run([*command, "true"], capture_output=True).returncode != 0):
+        pytest.skip("setpriv is not here, or may not give up a capability")
+    try:
+        merge = lambda place: subprocess.run([*command, GELORA, "-q", "merge", base, two[0], "-o", place], capture_output=True, text=True)
+        done = merge(out)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "the folder above cannot be written" in done.stderr and "name a folder inside it" in done.stderr, done.stderr
+        assert list(out.iterdir()) == []
+        assert merge(out / "merged").returncode == 0
+        assert [path.name for path in out.iterdir()] == ["merged"]
+    finally:
+        parent.chmod(0o755)
+
+
+@pytest.mark.parametrize("reason", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_written_to_with_a_warning(reason, base, two, tmp_path):
+    source, library = tmp_path / "flock.c", tmp_path / "flock.so"
+    source.write_text(f"#include <errno.h>\nint flock(int file, int operation) {{ errno = {reason}; return -1; }}\n")
+    compiled = subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, source], capture_output=True)
+    if compiled.returncode != 0:
+        pytest.skip("there is no C compiler here")
+    done = run("merge", base, two[0], "-o", tmp_path / "merged", environment={"LD_PRELOAD": str(library)})
+    assert done.stderr.count("\n") == 1 and "has no locks" in done.stderr, done.stderr
+    assert difference(onnx_logits(tmp_path / "merged"), merged_by_peft(base, two[0])) < TOLERANCE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flock.c", "flock.so", "merged"]
 
 
 def test_a_killed_merge_leaves_the_earlier_model_or_the_new_one(base, two, tmp_path):
