@@ -42,6 +42,57 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         config.output.folder = out;
     }
     let context = context.under(&config.device);
-    let finished = super::pipeline::Pipeline::open(&context, &config)?.run()?;
+    let finished = super::pipeline::Pipeline::open(&context, &config).and_then(super::pipeline::Pipeline::run);
+    let finished = finished.map_err(|error| with_keys(error, &config))?;
     context.print(&finished, || finished.describe())
+}
+
+/// The cure of an error may be an option of the single commands (`--batch-size`): here it is a key of the configuration.
+#[cfg(feature = "train")]
+fn with_keys(error: anyhow::Error, config: &super::config::Config) -> anyhow::Error {
+    let line = super::exit::in_one_line(&error);
+    let named = |word: &str| word.strip_prefix("--").map(|option| option.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned());
+    // The options of the script that exports are its own.
+    let ours = line.replace("export_onnx.py --", "");
+    let options: Vec<String> = ours.split([' ', '`', '(']).filter_map(named).collect();
+    let key = |option: &String| match option.as_str() {
+        "restart" => Some(format!("without {}, training starts anew", config.output.folder.join("adapter").display())),
+        option => section_of(&option.replace('-', "_"), config),
+    };
+    let keys: Vec<String> = options.iter().filter_map(key).collect();
+    if keys.is_empty() { error } else { anyhow::anyhow!("{line} (for a run: {})", keys.join(", ")) }
+}
+
+/// A key and the section that it is in. Those of `[device]` are options of this command too.
+#[cfg(feature = "train")]
+fn section_of(key: &str, config: &super::config::Config) -> Option<String> {
+    let sections = serde_json::to_value(config).ok()?;
+    let has = |(_, section): &(&String, &serde_json::Value)| section.get(key).is_some();
+    let (section, _) = sections.as_object()?.iter().filter(|(name, _)| *name != "device").find(has)?;
+    Some(format!("{key} in [{section}]"))
+}
+
+#[cfg(all(test, feature = "train"))]
+mod tests {
+    use super::*;
+    use crate::cli::config::Config;
+
+    #[test]
+    fn options_that_a_cure_names_are_keys_of_a_configuration() {
+        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t.tsv\"\n[output]\nfolder = \"out\"\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let line = |text: &str| with_keys(anyhow::anyhow!(text.to_owned()), &config).to_string();
+        assert_eq!(
+            line("no memory; use a smaller --batch-size or --max-length, or another device"),
+            "no memory; use a smaller --batch-size or --max-length, or another device (for a run: batch_size in [train], max_length in [data])"
+        );
+        assert_eq!(
+            line("it is damaged; start anew with --restart"),
+            "it is damaged; start anew with --restart (for a run: without out/adapter, training starts anew)"
+        );
+        assert_eq!(line("it has a head; leave out --head"), "it has a head; leave out --head (for a run: head in [train])");
+        for text in ["take --device cpu", "name it with --ort-lib", "export it (scripts/export_onnx.py --head lm)"] {
+            assert_eq!(line(text), text, "this command has it too, or it is of another program");
+        }
+    }
 }

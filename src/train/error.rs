@@ -292,7 +292,7 @@ pub enum TrainError {
     },
     /// Memory ran out, that of the machine or that of the GPU.
     #[error(
-        "libtorch ran out of memory ({reason}); use a smaller batch size (--batch-size; batch_size in the configuration of a run) or maximum length (--max-length; max_length), or free memory of the device"
+        "libtorch ran out of memory ({reason}); use a smaller --batch-size or --max-length, or free memory of the device"
     )]
     OutOfMemory {
         /// What libtorch said, in one line.
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "libtorch ran out of memory (Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 15.56 MiB is \
-             free); use a smaller batch size (--batch-size; batch_size in the configuration of a run) or maximum length (--max-length; max_length), or free memory of the device"
+             free); use a smaller --batch-size or --max-length, or free memory of the device"
         );
         assert!(std::error::Error::source(&error).is_none());
         let cpu = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes. \
