@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use ndarray::ArrayView2;
 use serde_json::{Value, json};
 
 use super::report::Changes;
@@ -135,7 +136,8 @@ fn write_tensors(
             let stored = &merged[part.clone()];
             let new = match target.change {
                 Change::Factors(factors) => {
-                    add(stored, &tensor.element_type, factors, targets.initialization, target.stored_in_out)
+                    let part = |weight: ArrayView2<f32>| writing.part_of_checkpoint(target, weight);
+                    add(stored, &tensor.element_type, factors, target.stored_in_out, part)
                 }
                 Change::Values(saved) => {
                     let values: Vec<f32> = saved.values.iter().copied().collect();

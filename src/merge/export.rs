@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
+use ndarray::ArrayView2;
+
 use super::report::Changes;
 use super::targets::{Change, Place, Targets, unchanged};
 use super::weights::{add, replace};
@@ -31,12 +33,14 @@ pub(super) fn write(
             let change = target.change;
             let changes = &changes;
             let element_type = stored_type(model, place)?;
-            let initialization = targets.initialization;
             let produce = move || {
                 writing.step(&place.initializer)?;
                 let stored = model.bytes(tensor).map_err(io::Error::other)?;
                 let merged = match change {
-                    Change::Factors(factors) => add(stored, &element_type, factors, initialization, place.transposed),
+                    Change::Factors(factors) => {
+                        let part = |weight: ArrayView2<f32>| writing.part_of_export(target, place, weight);
+                        add(stored, &element_type, factors, place.transposed, part)
+                    }
                     Change::Values(saved) => replace(stored, &element_type, &values(saved, place.transposed)),
                 };
                 let refused = |refusal| writing.refuse(model.path(), "initializer", &place.initializer, refusal);

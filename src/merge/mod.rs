@@ -8,16 +8,20 @@ mod checkpoint;
 mod error;
 mod export;
 mod folder;
+mod leading;
 mod report;
 mod residual;
 mod saved;
 mod targets;
 mod weights;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ndarray::ArrayView2;
 
 use crate::adapter::{AdapterFolder, Initialization, Provenance};
 use crate::checkpoint::ModelFolder;
@@ -30,7 +34,8 @@ pub use report::{MergeReport, MergedTensor, TensorChange};
 pub use weights::NotFinite;
 
 use folder::NewFolder;
-use targets::Targets;
+use residual::{NoPart, Part};
+use targets::{Change, Place, Target, Targets};
 use weights::Refusal;
 
 /// The report that stands in a merged folder.
@@ -71,7 +76,7 @@ pub fn merge(
 
     let steps = targets.steps();
     observer.observe(Event::Begin { stage: "merging", total: Some(steps), done: 0, unit: "tensors" });
-    let writing = Writing { observer, done: AtomicU64::new(0), refusal: Mutex::new(None) };
+    let writing = Writing { observer, done: AtomicU64::new(0), refusal: Mutex::new(None), parts: Mutex::default() };
     let written = write_all(base, &model, &targets, new.path(), &writing);
     observer.observe(Event::End);
     // What stopped a write comes back as an I/O error: say what it was.
@@ -133,6 +138,8 @@ struct Writing<'a> {
     observer: &'a dyn Observer,
     done: AtomicU64,
     refusal: Mutex<Option<MergeError>>,
+    /// What was taken out of the weights of the checkpoint, by [`Target::place`].
+    parts: Mutex<HashMap<String, Arc<Part>>>,
 }
 
 impl Writing<'_> {
@@ -142,6 +149,36 @@ impl Writing<'_> {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         self.observer.observe(Event::Advance { done, detail: name });
         Ok(())
+    }
+
+    /// What is taken out of a weight.
+    fn part(&self, target: &Target, weight: ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart> {
+        let Change::Factors(factors) = target.change else { return Ok(None) };
+        let scale = (factors.rank(), factors.scaling());
+        Ok(Part::of(weight, scale, target.initialization, self.observer)?.map(Arc::new))
+    }
+
+    /// What is taken out of a weight of the checkpoint, kept for the export.
+    fn part_of_checkpoint(&self, target: &Target, weight: ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart> {
+        let part = self.part(target, weight)?;
+        if let (Some(part), Ok(mut parts)) = (&part, self.parts.lock()) {
+            parts.insert(target.place(), Arc::clone(part));
+        }
+        Ok(part)
+    }
+
+    /// What is taken out of a weight of the export: the same, where that is the checkpoint's. Decomposing takes its time.
+    fn part_of_export(
+        &self,
+        target: &Target,
+        place: &Place,
+        weight: ArrayView2<f32>,
+    ) -> Result<Option<Arc<Part>>, NoPart> {
+        let known = self.parts.lock().ok().and_then(|parts| parts.get(&target.place()).cloned());
+        match known.filter(|_| place.of_checkpoint) {
+            Some(part) => Ok(Some(part)),
+            None => self.part(target, weight),
+        }
     }
 
     /// Keeps the reason, and gives an error that ends the write.

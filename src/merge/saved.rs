@@ -40,6 +40,7 @@ pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Ve
         index,
         initializer: model.graph.initializers[index].name.clone(),
         transposed,
+        of_checkpoint: true,
     };
     Ok(found.into_iter().map(place).collect())
 }
@@ -79,7 +80,7 @@ fn users(model: &Model, index: usize) -> Vec<usize> {
 fn by_name(model: &Model, name: &str) -> Option<Place> {
     let mut found = model.graph.initializers.iter().enumerate().filter(|(_, tensor)| is_called(&tensor.name, name));
     let (index, tensor) = found.next()?;
-    found.next().is_none().then(|| Place { index, initializer: tensor.name.clone(), transposed: false })
+    found.next().is_none().then(|| Place { index, initializer: tensor.name.clone(), transposed: false, of_checkpoint: false })
 }
 
 /// Whether a constant has this name, possibly behind that of a wrapper.

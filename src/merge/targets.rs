@@ -32,8 +32,6 @@ pub(super) struct Targets<'a> {
     pub problem: Option<&'static str>,
     /// How wide the logits of the export, or of the head that is added, are.
     pub outputs: Option<usize>,
-    /// How the factors began.
-    pub initialization: Initialization,
     pub warnings: Vec<String>,
 }
 
@@ -42,6 +40,8 @@ pub(super) struct Target<'a> {
     /// The tensor in the checkpoint, or by the module where there is none.
     pub name: String,
     pub change: Change<'a>,
+    /// How the factors began.
+    pub initialization: Initialization,
     /// Whether the checkpoint keeps the matrix as `[in, out]` (GPT-2's `Conv1D`).
     pub stored_in_out: bool,
     /// The rows of the tensor that change, where the checkpoint stores several matrices as one.
@@ -84,6 +84,8 @@ pub(super) struct Place {
     pub initializer: String,
     /// Factors: whether it is stored as `[in, out]`. Values: whether it is the transposed checkpoint tensor.
     pub transposed: bool,
+    /// Whether its values are those of the checkpoint, perhaps in another type.
+    pub of_checkpoint: bool,
 }
 
 /// The adapter under the names of the base: those of its checkpoint, or of the export where there is none.
@@ -167,7 +169,6 @@ impl<'a> Targets<'a> {
             labels: super::labels(folder.provenance.as_ref()),
             head_apart,
             outputs,
-            initialization: folder.config.initialization,
             warnings,
         })
     }
@@ -332,7 +333,7 @@ impl Finder<'_> {
         let module = &factors.module;
         let (inputs, outputs) = (factors.a.ncols(), factors.b.nrows());
         let mut places: Vec<Place> = Vec::new();
-        for (layer, _) in self.layers_of(module) {
+        for (layer, found) in self.layers_of(module) {
             if (layer.in_features, layer.out_features) != (inputs, outputs) {
                 let found = (layer.in_features, layer.out_features);
                 return self.does_not_fit(format!("`{module}` is {found:?} wide, its factors ({inputs}, {outputs})"));
@@ -343,6 +344,7 @@ impl Finder<'_> {
                     index: layer.weight_index,
                     initializer: layer.weight.clone(),
                     transposed: layer.layout == WeightLayout::InOut,
+                    of_checkpoint: found.is_some_and(|found| found.how == MatchedBy::Content),
                 });
             }
         }
@@ -374,7 +376,7 @@ impl Finder<'_> {
                 return self.does_not_fit(format!("`{name}` has shape {:?}, not {expected:?}", tensor.shape));
             }
         }
-        Ok(Target { name, change: Change::Factors(factors), stored_in_out, rows, places })
+        Ok(Target { name, change: Change::Factors(factors), initialization, stored_in_out, rows, places })
     }
 
     /// A weight that was multiplied into a constant would be merged into half of its places.
@@ -418,7 +420,7 @@ impl Finder<'_> {
         for (tensor, found) in head.tensors.iter().zip(matches) {
             let transposed = found.as_ref().map_or(tensor.transposed, |found| found.transposed);
             let name = found.map_or_else(|| tensor.name.clone(), |found| found.tensor);
-            let place = Place { index: tensor.index, initializer: tensor.initializer.clone(), transposed };
+            let place = Place { index: tensor.index, initializer: tensor.initializer.clone(), transposed, of_checkpoint: false };
             places.insert(name, (place, tensor.shared));
         }
         Ok(places)
@@ -439,7 +441,14 @@ impl Finder<'_> {
                 .does_not_fit(format!("`{}` has shape {:?}, the adapter's {found:?}", saved.name, tensor.shape));
         }
         let change = Change::Values(saved);
-        let mut target = Target { name: saved.name.clone(), change, stored_in_out: false, rows: None, places: vec![] };
+        let mut target = Target {
+            name: saved.name.clone(),
+            change,
+            initialization: Initialization::Plain,
+            stored_in_out: false,
+            rows: None,
+            places: vec![],
+        };
         // A tensor of the head without a place here, or that shares one, gets its own when the export is written.
         let own = places.get(&saved.name).or_else(|| {
             let mut found = places.iter().filter(|(name, _)| saved::is_called(name, &saved.name));

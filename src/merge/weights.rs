@@ -1,10 +1,12 @@
 //! The arithmetic of merging: `W + alpha / rank · B · A` in float32, rounded once.
 
+use std::sync::Arc;
+
 use ndarray::{Array2, ArrayView2};
 
 use super::report::TensorChange;
-use super::residual::without_initial;
-use crate::adapter::{Initialization, LoraFactors};
+use super::residual::{NoPart, Part};
+use crate::adapter::LoraFactors;
 use crate::checkpoint::{ElementType, from_f32, to_f32};
 
 /// Why a tensor cannot take a change.
@@ -17,8 +19,8 @@ pub(super) enum Refusal {
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
     /// The part that PEFT takes out of the base cannot be told.
-    #[error("{0}")]
-    Residual(String),
+    #[error(transparent)]
+    Part(#[from] NoPart),
 }
 
 /// A value that no weight may have.
@@ -47,13 +49,14 @@ pub(super) fn delta(factors: &LoraFactors) -> Array2<f32> {
     product
 }
 
-/// Adds factors to stored elements. `transposed` says that the stored matrix is `[in, out]`.
+/// Adds factors to stored elements, in the place of what their initialization takes out of the weight `[out, in]`.
+/// `transposed` says that the stored matrix is `[in, out]`.
 pub(super) fn add(
     stored: &[u8],
     element_type: &ElementType,
     factors: &LoraFactors,
-    initialization: Initialization,
     transposed: bool,
+    part: impl FnOnce(ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart>,
 ) -> Result<(Vec<u8>, TensorChange), Refusal> {
     let delta = delta(factors);
     let base = to_f32(stored, element_type).ok_or(Refusal::Type)?;
@@ -65,10 +68,8 @@ pub(super) fn add(
     let shape = if transposed { (inputs, outputs) } else { (outputs, inputs) };
     let weight = ArrayView2::from_shape(shape, &base).map_err(|_| Refusal::Type)?;
     let weight = if transposed { weight.reversed_axes() } else { weight };
-    let residual =
-        without_initial(weight, (factors.rank(), factors.scaling()), initialization).map_err(Refusal::Residual)?;
-    let sum = match residual {
-        Some(residual) => residual + &delta,
+    let sum = match part(weight)? {
+        Some(part) => part.taken_out_of(weight) + &delta,
         None => &weight + &delta,
     };
     let exact: Vec<f32> = match transposed {

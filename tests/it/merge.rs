@@ -503,3 +503,43 @@ fn files_that_appear_during_a_merge_stay() {
     assert!(error.contains("no merged model"), "{error}");
     assert_eq!(listed(&other), ["earlier.txt", "notes/late.md"]);
 }
+
+/// How often a merge asks whether to stop, after each tensor that it begins.
+#[derive(Default)]
+struct Asked(std::sync::Mutex<Vec<(String, usize)>>);
+
+impl Observer for Asked {
+    fn observe(&self, event: Event<'_>) {
+        if let Event::Advance { detail, .. } = event {
+            self.0.lock().unwrap().push((detail.to_owned(), 0));
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        if let Some((_, asked)) = self.0.lock().unwrap().last_mut() {
+            *asked += 1;
+        }
+        false
+    }
+}
+
+#[test]
+fn a_weight_is_decomposed_once_and_can_be_stopped_within() {
+    let place = tempfile::tempdir().unwrap();
+    let (adapter, out) = (place.path().join("adapter"), place.path().join("merged"));
+    let base = ModelFolder::open(&fixture("tiny_encoder")).unwrap();
+    write_adapter(&base.folder, &adapter, trained_head(), Flavour::Native, None);
+    let path = adapter.join("adapter_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["init_lora_weights"] = json!("pissa");
+    write_json(&path, &config).unwrap();
+    let asked = Asked::default();
+    merge(&base, &adapter, &out, &MergeSettings::default(), &asked).unwrap();
+    let asked = asked.0.into_inner().unwrap();
+    let factors: Vec<&(String, usize)> = asked.iter().filter(|(name, _)| !name.contains("classifier")).collect();
+    assert_eq!(factors.len(), 16, "eight weights in the checkpoint and in the export");
+    let (checkpoint, export) = factors.split_at(8);
+    // The last one is followed by the end of the file.
+    assert!(checkpoint.iter().all(|(_, asked)| *asked >= 15), "once for every column of 16: {checkpoint:?}");
+    assert!(export.iter().all(|(_, asked)| *asked <= 3), "known from the checkpoint: {export:?}");
+}
