@@ -83,7 +83,8 @@ fn is_filler(
     tensor: &HeadTensor,
 ) -> Result<bool, CheckpointError> {
     let Some(module) = tensor.name.strip_suffix(".bias") else { return Ok(false) };
-    let ends = |path: &str, name: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let ends =
+        |path: &str, name: &str| path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let weight = format!("{module}.weight");
     let in_checkpoint = || checkpoint.tensors().iter().any(|known| ends(&weight, &known.name));
     let in_class = |task| {
@@ -91,7 +92,8 @@ fn is_filler(
         let has = |path: &str| head.iter().any(|known| ends(path, known));
         has(&weight) && !has(&tensor.name)
     };
-    let lacks_it = in_checkpoint() || in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering);
+    let lacks_it =
+        in_checkpoint() || in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering);
     if !lacks_it {
         return Ok(false);
     }

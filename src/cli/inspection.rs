@@ -202,7 +202,9 @@ impl Inspection {
         }
         if let Some(head) = onnx::head(model, states)? {
             let trained = trained_head(model, folder.checkpoint.as_ref(), folder.config.as_ref(), &head)?;
-            let tensors = trained.into_iter().map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor));
+            let tensors = trained
+                .into_iter()
+                .map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor));
             self.head = Some(HeadFacts { outputs: head.outputs.clone(), tensors: tensors.collect() });
         }
         Ok(())

@@ -94,7 +94,9 @@ impl Opened {
     pub(crate) fn head_names(&self) -> anyhow::Result<Option<Vec<String>>> {
         let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
         let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), &head)?;
-        let name = |(tensor, found): (&HeadTensor, Option<WeightMatch>)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor);
+        let name = |(tensor, found): (&HeadTensor, Option<WeightMatch>)| {
+            found.map_or_else(|| tensor.name.clone(), |found| found.tensor)
+        };
         Ok(Some(tensors.into_iter().map(name).collect()))
     }
 

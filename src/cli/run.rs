@@ -51,7 +51,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 #[cfg(feature = "train")]
 fn with_keys(error: anyhow::Error, config: &super::config::Config) -> anyhow::Error {
     let line = super::exit::in_one_line(&error);
-    let named = |word: &str| word.strip_prefix("--").map(|option| option.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned());
+    let named = |word: &str| {
+        word.strip_prefix("--").map(|option| option.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
+    };
     // The options of the script that exports are its own.
     let ours = line.replace("export_onnx.py --", "");
     let options: Vec<String> = ours.split([' ', '`', '(']).filter_map(named).collect();
@@ -90,7 +92,10 @@ mod tests {
             line("it is damaged; start anew with --restart"),
             "it is damaged; start anew with --restart (for a run: without out/adapter, training starts anew)"
         );
-        assert_eq!(line("it has a head; leave out --head"), "it has a head; leave out --head (for a run: head in [train])");
+        assert_eq!(
+            line("it has a head; leave out --head"),
+            "it has a head; leave out --head (for a run: head in [train])"
+        );
         for text in ["take --device cpu", "name it with --ort-lib", "export it (scripts/export_onnx.py --head lm)"] {
             assert_eq!(line(text), text, "this command has it too, or it is of another program");
         }

@@ -72,8 +72,7 @@ impl NewFolder {
         let (parent, name) = place(&self.out)?;
         sync(&self.temporary);
         let before = parent.join(format!(".{name}{BEFORE}"));
-        let replaced =
-            exchange(&self.temporary, &self.out, &before).map_err(FileError::new("replace", &self.out))?;
+        let replaced = exchange(&self.temporary, &self.out, &before).map_err(FileError::new("replace", &self.out))?;
         if replaced {
             carry_over(&before, &self.out)?;
         }

@@ -80,7 +80,12 @@ fn users(model: &Model, index: usize) -> Vec<usize> {
 fn by_name(model: &Model, name: &str) -> Option<Place> {
     let mut found = model.graph.initializers.iter().enumerate().filter(|(_, tensor)| is_called(&tensor.name, name));
     let (index, tensor) = found.next()?;
-    found.next().is_none().then(|| Place { index, initializer: tensor.name.clone(), transposed: false, of_checkpoint: false })
+    found.next().is_none().then(|| Place {
+        index,
+        initializer: tensor.name.clone(),
+        transposed: false,
+        of_checkpoint: false,
+    })
 }
 
 /// Whether a constant has this name, possibly behind that of a wrapper.

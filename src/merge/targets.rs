@@ -420,7 +420,12 @@ impl Finder<'_> {
         for (tensor, found) in head.tensors.iter().zip(matches) {
             let transposed = found.as_ref().map_or(tensor.transposed, |found| found.transposed);
             let name = found.map_or_else(|| tensor.name.clone(), |found| found.tensor);
-            let place = Place { index: tensor.index, initializer: tensor.initializer.clone(), transposed, of_checkpoint: false };
+            let place = Place {
+                index: tensor.index,
+                initializer: tensor.initializer.clone(),
+                transposed,
+                of_checkpoint: false,
+            };
             places.insert(name, (place, tensor.shared));
         }
         Ok(places)

@@ -607,7 +607,7 @@ def test_a_folder_whose_parent_cannot_be_written_is_told_so(base, two, tmp_path)
 
 
 @pytest.mark.parametrize("reason", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
-def test_a_file_system_without_locks_is_written_to_with_a_warning(reason, base, two, tmp_path):
+def test_a_file_system_without_locks_is_written_to_with_a_warning(reason, base, two, tables, tmp_path):
     source, library = tmp_path / "flock.c", tmp_path / "flock.so"
     source.write_text(f"#include <errno.h>\nint flock(int file, int operation) {{ errno = {reason}; return -1; }}\n")
     compiled = subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, source], capture_output=True)
@@ -617,6 +617,9 @@ def test_a_file_system_without_locks_is_written_to_with_a_warning(reason, base, 
     assert done.stderr.count("\n") == 1 and "has no locks" in done.stderr, done.stderr
     assert difference(onnx_logits(tmp_path / "merged"), merged_by_peft(base, two[0])) < TOLERANCE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flock.c", "flock.so", "merged"]
+    if reason == "ENOLCK":
+        done = run("plan", base, "--data", tables[0], "--text", "sentence", "-o", tmp_path / "plan", environment={"LD_PRELOAD": str(library)})
+        assert done.stderr.count("has no locks") == 1, "once, of two outputs"
 
 
 def test_a_killed_merge_leaves_the_earlier_model_or_the_new_one(base, two, tmp_path):
