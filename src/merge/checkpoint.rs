@@ -35,7 +35,7 @@ pub(super) fn write(
 ) -> Result<Changes, MergeError> {
     let Some(checkpoint) = &base.checkpoint else { return Ok(Changes::new()) };
     let changes = Mutex::new(Changes::new());
-    let new: Vec<&Target> = targets.list.iter().filter(|target| checkpoint.tensor(&target.name).is_none()).collect();
+    let new: Vec<&Target> = targets.list.iter().filter(|target| !target.is_in(checkpoint)).collect();
     let names = Names { prefix: targets.prefix.as_deref(), appended: if targets.head_apart { &[] } else { &new } };
     for (index, file) in checkpoint.files().iter().enumerate() {
         let name = file.path.file_name().unwrap_or_default();
@@ -124,7 +124,7 @@ fn write_tensors(
     let mut position = file.data_start;
     for tensor in tensors {
         // Several, where the checkpoint stores several matrices as one.
-        let mut of_tensor = targets.list.iter().filter(|target| target.name == tensor.name).peekable();
+        let mut of_tensor = targets.list.iter().filter(|target| target.name == tensor.name && !target.added).peekable();
         if of_tensor.peek().is_none() {
             continue;
         }

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::{MergeError, saved};
-use crate::adapter::{Adapter, AdapterFolder, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE};
+use crate::adapter::{
+    Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
+};
 use crate::checkpoint::{
     Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, equal_tensors,
     folded_products, initializers_of, is_prefixed, match_head, match_weights, model_class, same_values, to_f32,
@@ -48,9 +50,16 @@ pub(super) struct Target<'a> {
     pub rows: Option<Range<usize>>,
     /// The initializers of the export that hold it.
     pub places: Vec<Place>,
+    /// Whether it belongs to a head that training added: what the checkpoint calls the same is another head.
+    pub added: bool,
 }
 
 impl Target<'_> {
+    /// Whether the checkpoint has a tensor in whose place it comes.
+    pub fn is_in(&self, checkpoint: &Checkpoint) -> bool {
+        !self.added && checkpoint.tensor(&self.name).is_some()
+    }
+
     /// The tensor, and which rows of it.
     pub fn place(&self) -> String {
         match &self.rows {
@@ -139,7 +148,7 @@ impl<'a> Targets<'a> {
         finder.refuse_incomplete(place, folder, adapter)?;
         finder.refuse_changed(place, folder, adapter)?;
         finder.refuse_folded(states, adapter)?;
-        let warnings = finder.warnings(adapter);
+        let mut warnings = finder.warnings(adapter);
         let mut list = Vec::new();
         for factors in &adapter.factors {
             list.push(finder.factors(factors, folder.config.initialization)?);
@@ -155,9 +164,16 @@ impl<'a> Targets<'a> {
             Some(weight) => weight.values.shape().first().copied(),
             None => head(model, states)?.and_then(|head| Some(head.linears.last()?.out_features)),
         };
+        warnings.extend(finder.lacking(states, adapter)?);
         let added_head = pooling.filter(|_| added.is_some());
         let head_apart = added_head.is_some() || folder.head_apart;
-        let lacks = |checkpoint: &Checkpoint| list.iter().any(|target| checkpoint.tensor(&target.name).is_none());
+        if let Some(target) = list.iter().find(|target| finder.has_another(target)) {
+            warnings.push(format!(
+                "the checkpoint keeps a head of its own (`{}`), which is not the one that was trained: that lies in {HEAD_FILE}",
+                target.name
+            ));
+        }
+        let lacks = |checkpoint: &Checkpoint| list.iter().any(|target| !target.is_in(checkpoint));
         let appended = !head_apart && base.checkpoint.as_ref().is_some_and(lacks);
         let classes = folder.provenance.as_ref().is_some_and(|provenance| provenance.labels.is_some());
         Ok(Targets {
@@ -376,7 +392,7 @@ impl Finder<'_> {
                 return self.does_not_fit(format!("`{name}` has shape {:?}, not {expected:?}", tensor.shape));
             }
         }
-        Ok(Target { name, change: Change::Factors(factors), initialization, stored_in_out, rows, places })
+        Ok(Target { name, change: Change::Factors(factors), initialization, stored_in_out, rows, places, added: false })
     }
 
     /// A weight that was multiplied into a constant would be merged into half of its places.
@@ -438,7 +454,7 @@ impl Finder<'_> {
         added: bool,
     ) -> Result<Target<'a>, MergeError> {
         let in_checkpoint = self.base.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tensor(&saved.name));
-        if let Some(tensor) = in_checkpoint
+        if let Some(tensor) = in_checkpoint.filter(|_| !added)
             && tensor.shape != saved.values.shape()
         {
             let found = saved.values.shape();
@@ -453,6 +469,7 @@ impl Finder<'_> {
             stored_in_out: false,
             rows: None,
             places: vec![],
+            added,
         };
         // A tensor of the head without a place here, or that shares one, gets its own when the export is written.
         let own = places.get(&saved.name).or_else(|| {
@@ -472,6 +489,31 @@ impl Finder<'_> {
             }
         }
         Ok(target)
+    }
+
+    /// Whether the checkpoint calls a tensor of another head by the name of one that was added.
+    fn has_another(&self, target: &Target) -> bool {
+        target.added && self.base.checkpoint.as_ref().is_some_and(|known| known.tensor(&target.name).is_some())
+    }
+
+    /// Says what of the head is in the export alone: a pooler that the exported model made anew, say.
+    fn lacking(&self, states: &HiddenStates, adapter: &Adapter) -> Result<Option<String>, MergeError> {
+        let (Some(checkpoint), Some(head)) = (&self.base.checkpoint, head(self.model, states)?) else {
+            return Ok(None);
+        };
+        let linears: Vec<&LinearLayer> = head.linears.iter().filter(|layer| !layer.quantized).collect();
+        let found = match_weights(self.model, checkpoint, &linears)?;
+        let unknown = linears.iter().zip(found).filter(|(_, found)| found.is_none()).map(|(layer, _)| layer);
+        let trained =
+            |path: &str| adapter.saved.iter().any(|saved| saved::is_called(&format!("{path}.weight"), &saved.name));
+        let mut lacking = unknown.filter_map(|layer| layer.module.as_deref()).filter(|path| !trained(path));
+        Ok(lacking.next().map(|path| {
+            format!(
+                "the export has `{path}`, which the checkpoint lacks and training left as it is: the merged checkpoint lacks it too, \
+                 and transformers fills it with random values; deploy the merged export, or begin with a folder that has the \
+                 exported model's own checkpoint (`save_pretrained`)"
+            )
+        }))
     }
 
     fn warnings(&self, adapter: &Adapter) -> Vec<String> {

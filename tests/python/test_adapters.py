@@ -435,6 +435,38 @@ def test_transformers_opens_a_raw_checkpoint_with_the_head_that_it_got(kind, tmp
     assert again.config.architectures == ["BertForSequenceClassification"]
 
 
+def test_a_pooler_that_the_checkpoint_lacks_is_told(tmp_path, tables):
+    model = tmp_path / "model"
+    torch.manual_seed(0)
+    raw = randomize(transformers.AutoModelForMaskedLM.from_config(config("bert")))
+    raw.save_pretrained(model)
+    whole = bert()
+    whole.bert.load_state_dict(raw.bert.state_dict(), strict=False)
+    export(whole, model)
+    folder, _ = trained(model, tmp_path, tables)
+    done = run("merge", model, folder, "-o", tmp_path / "again")
+    assert "bert.pooler.dense" in done.stderr and "which the checkpoint lacks" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_head_that_training_adds_is_not_the_one_that_the_checkpoint_has(kind, base, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    export(opened(base)[0].bert, model, ("last_hidden_state",))
+    count, labels, _ = HEADS[kind]
+    folder, merged = trained(model, tmp_path, typed_tables(tmp_path, labels), "--head", "mean",
+                             *([] if count > 1 else ["--objective", "regression"]))
+    done = run("merge", model, folder, "-o", tmp_path / "again")
+    assert "keeps a head of its own (`classifier." in done.stderr, done.stderr
+    before, after = (load_file(place / "model.safetensors") for place in (model, merged))
+    assert torch.equal(before["classifier.weight"], after["classifier.weight"])
+    head = {name: values.numpy() for name, values in load_file(merged / "gelora_head.safetensors").items()}
+    assert head["classifier.weight"].shape == (count, 16)
+    states, mask = torch_output(opened(merged, transformers.AutoModel)[0], "last_hidden_state"), MASK.numpy()[:, :, None]
+    logits = (states * mask).sum(1) / mask.sum(1) @ head["classifier.weight"].T + head["classifier.bias"]
+    assert difference(logits, onnx_logits(merged)) < TOLERANCE
+
+
 def deberta(folder, labels=2):
     """A checkpoint as microsoft/deberta-v3's: no prefix is missing, and the heads of pre-training are there, unused."""
     torch.manual_seed(0)
