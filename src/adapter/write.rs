@@ -33,6 +33,8 @@ pub struct WriteSettings<'a> {
     pub naming: Naming,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
+    /// The other files of the base that it was trained on, by name and SHA-256; those of the plan where it is not given.
+    pub base_files: Option<Vec<(String, String)>>,
 }
 
 /// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last. A head
@@ -144,7 +146,7 @@ fn check_found(
 }
 
 fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
-    let files = plan.model.other_files.iter();
+    let files = settings.base_files.as_ref().unwrap_or(&plan.model.other_files).iter();
     Provenance {
         format_version: FORMAT_VERSION,
         gelora_version: env!("CARGO_PKG_VERSION").into(),

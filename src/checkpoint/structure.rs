@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde_json::Value;
 
 use super::slices::parts;
-use super::values::Equality;
-use super::{Checkpoint, CheckpointError, ElementType, TensorInfo, WeightMatch};
+use super::values::{Equality, same_values};
+use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, TensorInfo, WeightMatch};
 use crate::onnx::{Accounts, Block, HiddenStates, LinearLayer, Model, Topology, WeightLayout, account};
 
 /// Names listed before "and more".
@@ -18,6 +18,8 @@ const LISTED: usize = 4;
 pub struct Structure {
     /// What a plan would be wrong with, each with its cure.
     pub obstacles: Vec<String>,
+    /// What makes the checkpoint another model than the export.
+    pub warnings: Vec<String>,
     /// What should be known.
     pub notes: Vec<String>,
 }
@@ -60,6 +62,7 @@ pub fn structure(parts: &Parts<'_>) -> Result<Structure, CheckpointError> {
     found.obstacles.extend(parts.other_number());
     found.obstacles.extend(parts.unknown_weights()?);
     found.obstacles.extend(parts.split_modules());
+    found.warnings.extend(parts.other_values()?);
     found.notes.extend(parts.other_names());
     found.notes.extend(parts.differing_blocks(&accounts));
     if found.obstacles.is_empty() {
@@ -178,7 +181,9 @@ impl Parts<'_> {
         let modules: BTreeSet<&str> = split.iter().map(|(_, found)| found.module()).collect();
         let (first, found) = split.first()?;
         Some(format!(
-            "the export splits {} modules that the model has whole, `{}` for instance: its weight `{}` is {}; an adapter of such              a module has no place in it. Take an export that leaves them whole, as PyTorch's exporters do              (scripts/export_onnx.py; onnxruntime-genai's builder: without --extra_options disable_qkv_fusion=true)",
+            "the export splits {} modules that the model has whole, `{}` for instance: its weight `{}` is {}; an adapter of such \
+             a module has no place in it. Take an export that leaves them whole, as PyTorch's exporters do \
+             (scripts/export_onnx.py; onnxruntime-genai's builder: without --extra_options disable_qkv_fusion=true)",
             modules.len(),
             found.module(),
             first.weight,
@@ -199,6 +204,38 @@ impl Parts<'_> {
             first.module(),
             first.place()
         ))
+    }
+
+    /// Tensors that have other values in the export: what is merged into both would not be the same model.
+    fn other_values(&self) -> Result<Option<String>, CheckpointError> {
+        let Some(checkpoint) = self.checkpoint else { return Ok(None) };
+        // Nothing at all is the same in the checkpoint of another model, which is an obstacle of its own.
+        if self.in_blocks().all(|(_, found)| found.is_none()) {
+            return Ok(None);
+        }
+        let matched: HashSet<&str> = self.matches.iter().flatten().map(|found| found.tensor.as_str()).collect();
+        let by_name = self.matches.iter().flatten().filter(|found| found.how == MatchedBy::Name);
+        let mut names: BTreeSet<&str> = by_name.map(|found| found.tensor.as_str()).collect();
+        for constant in &self.model.graph.initializers {
+            let Some(own) = super::values::element_type(constant.data_type) else { continue };
+            let Some(tensor) = tensor_called(checkpoint, &constant.name) else { continue };
+            let is_float = !matches!(tensor.element_type, ElementType::Other(_));
+            if matched.contains(tensor.name.as_str()) || !is_float || tensor.shape != constant.dims {
+                continue;
+            }
+            let bytes = (self.model.bytes(constant)?, checkpoint.bytes(&tensor.name)?);
+            if !same_values((bytes.0, &own), (bytes.1, &tensor.element_type)) {
+                names.insert(&tensor.name);
+            }
+        }
+        Ok((!names.is_empty()).then(|| {
+            format!(
+                "{} of the checkpoint's tensors differ from the export's, {}: the two are of different states of training, and what is \
+                 merged into both is not the same model; put the checkpoint beside the export that was made of it",
+                names.len(),
+                listed(names.iter().map(|name| format!("`{name}`")))
+            )
+        }))
     }
 
     /// Groups of blocks that differ in their products.
@@ -294,6 +331,14 @@ impl Parts<'_> {
         }
         Ok(None)
     }
+}
+
+/// The tensor of the checkpoint that has the name of a constant of the export, which may have more in front: what wraps the
+/// model when it is exported.
+fn tensor_called<'a>(checkpoint: &'a Checkpoint, constant: &str) -> Option<&'a TensorInfo> {
+    let ends = constant.match_indices('.').map(|(at, _)| &constant[at + 1..]);
+    let mut names = std::iter::once(constant).chain(ends).filter(|name| name.contains('.'));
+    names.find_map(|name| checkpoint.tensor(name))
 }
 
 /// Which layers the names of weights say that they belong to.

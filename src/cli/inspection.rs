@@ -176,6 +176,7 @@ impl Inspection {
         }
         let structure = weights.structure(folder, model, states)?;
         self.obstacles.extend(structure.obstacles);
+        self.notes.extend(structure.warnings);
         self.notes.extend(structure.notes);
         let quantized = in_blocks().filter(|linear| linear.quantized).count();
         match (onnx::no_linear_layers(model, blocks), onnx::quantized_operators(model)) {
@@ -222,11 +223,6 @@ impl Inspection {
                 "there is no checkpoint (safetensors): names come from the export, and merging gives an .onnx only"
                     .into(),
             ),
-            Some(facts) if facts.matched_by_name > 0 => self.notes.push(format!(
-                "{} weights agree with the checkpoint by name but not by value: export and checkpoint are of different \
-                 states of training",
-                facts.matched_by_name
-            )),
             _ => {}
         }
         if !self.hidden_states.is_empty() && self.head.is_none() {

@@ -52,6 +52,7 @@ impl Opened {
         if let Some(obstacle) = found.obstacles.first() {
             bail!("{}: {obstacle}", self.folder.onnx.display());
         }
+        found.warnings.iter().for_each(|warning| context.observer().observe(Event::Warning(warning)));
         found.notes.iter().for_each(|note| context.observer().observe(Event::Notice(note)));
         Ok(())
     }

@@ -239,13 +239,19 @@ pub(crate) fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> 
     })
 }
 
-fn model_provenance(model: &Opened, manifest: &Manifest) -> anyhow::Result<ModelProvenance> {
-    let identity = &manifest.model;
-    let mut other_files = identity.external.clone();
+/// The files of a model beside its `.onnx`, with their hashes: external data, which is given, and the checkpoint.
+pub(crate) fn other_files(model: &Opened, external: Vec<(String, String)>) -> anyhow::Result<Vec<(String, String)>> {
+    let mut other_files = external;
     for file in model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
         let name = file.path.file_name().context("a checkpoint file without a name")?.to_string_lossy();
         other_files.push((name.into_owned(), sha256_file(&file.path)?));
     }
+    Ok(other_files)
+}
+
+fn model_provenance(model: &Opened, manifest: &Manifest) -> anyhow::Result<ModelProvenance> {
+    let identity = &manifest.model;
+    let other_files = other_files(model, identity.external.clone())?;
     Ok(ModelProvenance {
         onnx: model.folder.onnx.display().to_string(),
         onnx_sha256: identity.sha256.clone(),

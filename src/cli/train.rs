@@ -119,6 +119,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
     let modules = plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.module.as_str());
     let known: Vec<&str> = modules.chain(head.iter().map(String::as_str)).collect();
+    if let Some(start) = arguments.start.as_deref() {
+        check_start(start, &plan, arguments.training.head.map(|head| head.as_str()))?;
+    }
     let initial = arguments.start.as_deref().map(|folder| read_named(folder, known)).transpose()?;
     let data = TrainingData {
         initial: initial.as_ref(),
@@ -162,5 +165,28 @@ fn check_edited_plan(
             file.display()
         )));
     }
+    Ok(())
+}
+
+/// Refuses an adapter to start from that belongs to another export, or whose head reads another vector: its values would be
+/// taken for something else. One that PEFT wrote says nothing of either.
+#[cfg(feature = "train")]
+fn check_start(folder: &std::path::Path, plan: &crate::rank::Plan, head: Option<&str>) -> anyhow::Result<()> {
+    let Some(known) = crate::adapter::Provenance::read(folder)? else { return Ok(()) };
+    anyhow::ensure!(
+        known.onnx_sha256 == plan.model.onnx_sha256,
+        "the adapter in {} was trained on another export than {}; start from one of this export, or leave --start out",
+        folder.display(),
+        plan.model.onnx
+    );
+    let in_words =
+        |head: Option<&str>| head.map_or("the export's own".to_owned(), |head| format!("one that reads the {head}"));
+    anyhow::ensure!(
+        known.added_head.as_deref() == head,
+        "the head of the adapter in {} is {}, and {} is wanted; give the same --head, or leave --start out",
+        folder.display(),
+        in_words(known.added_head.as_deref()),
+        in_words(head)
+    );
     Ok(())
 }

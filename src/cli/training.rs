@@ -15,6 +15,7 @@ use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
 use super::causality::refuse_foresight;
 use super::context::Context;
 use super::opened::Opened;
+use super::planning::other_files;
 use super::rows::{Rows, SpanRows};
 
 /// What there is to train with.
@@ -89,6 +90,15 @@ pub(crate) fn train_adapter(
         initial: data.initial,
         folder: out,
     };
+    let external = model.model.external_files().iter().map(|file| (file.location.clone(), sha256(file.bytes())));
+    let base_files = other_files(model, external.collect())?;
+    for (name, hash) in &base_files {
+        if plan.model.other_files.iter().any(|(planned, other)| planned == name && other != hash) {
+            context.observer().observe(Event::Warning(&format!(
+                "{name} is not the file that was there when the plan was made: its ranks are those of another model"
+            )));
+        }
+    }
     let names = model.head_names()?.unwrap_or_default();
     let naming = model.naming(match objective {
         Objective::CausalLm => TrainedHead::Tokens,
@@ -111,6 +121,7 @@ pub(crate) fn train_adapter(
             Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
         },
         naming,
+        base_files: Some(base_files),
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))

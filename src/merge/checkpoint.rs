@@ -233,6 +233,12 @@ pub(super) fn copy_companions(
         }
         files.push(name);
     }
+    if base.config.is_none() && targets.labels.is_some() {
+        // The export alone would not say what its classes are called.
+        let name = "config.json".to_owned();
+        write_json(&out.join(&name), &with_head(&json!({}), targets))?;
+        files.push(name);
+    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 """Exports whose blocks, weights or tokens are not what they seem: refused before anything is computed, or understood."""
 
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 import transformers
-from conftest import ROOT, run
+from conftest import ROOT, TINY, run, write_table
+from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(ROOT / "onnx"))
 from make_tiny_encoder import make_tokenizer  # noqa: E402
@@ -143,3 +146,56 @@ def test_a_model_that_sees_the_future_is_no_language_model(tables, tmp_path):
     export(Logits(llama()), tmp_path / "llama")
     shown = json.loads(run("inspect", tmp_path / "llama", "--json").stdout)
     assert shown["is_causal"] is True and shown["notes"] == []
+
+
+def tiny(tmp_path, name):
+    return pathlib.Path(shutil.copytree(TINY, tmp_path / name))
+
+
+def test_a_checkpoint_of_another_state_is_told(tmp_path):
+    data = write_table(tmp_path / "train.tsv", 100, 1)
+    base, other = tiny(tmp_path, "base"), tiny(tmp_path, "other")
+    tensors = load_file(other / "model.safetensors")
+    norm = "bert.encoder.layer.0.output.LayerNorm.weight"
+    tensors[norm] = tensors[norm] * 1.1
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    columns = ("--data", data, "--text", "sentence", "--max-length", 32)
+    run("plan", base, *columns, "--subsamples", 0, "-o", tmp_path / "plan")
+    told = run("plan", other, *columns, "--subsamples", 0, "-o", tmp_path / "plan-2").stderr
+    assert f"1 of the checkpoint's tensors differ from the export's, `{norm}`" in told
+    assert norm in run("inspect", other, "--no-self-check").stdout
+    assert "differ from the export's" not in run("inspect", base, "--no-self-check").stdout
+    told = run("train", other, "--plan", tmp_path / "plan", *columns, "--maximum-steps", 1, "-o", tmp_path / "adapter").stderr
+    assert "model.safetensors is not the file that was there when the plan was made" in told
+    # What it was trained on is what lies there, whatever the plan was made of.
+    run("merge", other, tmp_path / "adapter", "-o", tmp_path / "merged")
+    assert "trained on another base" in run("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged-2", expect=1).stderr
+
+
+def test_names_of_classes_outlive_a_base_without_configuration(tmp_path):
+    rows = write_table(tmp_path / "rows.tsv", 100, 1).read_text().splitlines()
+    data = tmp_path / "train.tsv"
+    data.write_text("\n".join([rows[0]] + [row[:-1] + ("yes" if row[-1] == "1" else "no") for row in rows[1:]]) + "\n")
+    base = tiny(tmp_path, "base")
+    (base / "config.json").unlink()
+    columns = ("--data", data, "--text", "sentence", "--max-length", 32)
+    run("plan", base, *columns, "--subsamples", 0, "-o", tmp_path / "plan")
+    run("train", base, "--plan", tmp_path / "plan", *columns, "--labels", "yes,no", "--maximum-steps", 1, "-o", tmp_path / "adapter")
+    run("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged")
+    assert json.loads((tmp_path / "merged/config.json").read_text())["id2label"] == {"0": "yes", "1": "no"}
+    found, told = (json.loads(run("evaluate", tmp_path / "merged", *columns, *labels, "--json").stdout)
+                   for labels in ([], ["--labels", "yes,no"]))
+    assert found["metrics"] == told["metrics"] and found["objective"] == told["objective"]
+
+
+def test_an_adapter_to_start_from_belongs_to_the_export(tmp_path):
+    data = write_table(tmp_path / "train.tsv", 100, 1)
+    base, other = tiny(tmp_path, "base"), TINY.with_name("tiny_encoder_dynamo")
+    columns = ("--data", data, "--text", "sentence", "--max-length", 32)
+    for name, model in [("base", base), ("other", other)]:
+        run("plan", model, *columns, "--subsamples", 0, "-o", tmp_path / f"plan-{name}")
+        run("train", model, "--plan", tmp_path / f"plan-{name}", *columns, "--maximum-steps", 1, "-o", tmp_path / f"adapter-{name}")
+    start = lambda name: ("--start", tmp_path / f"adapter-{name}", "--maximum-steps", 1, "-o", tmp_path / "again")
+    error = run("train", base, "--plan", tmp_path / "plan-base", *columns, *start("other"), expect=1).stderr
+    assert "was trained on another export" in error and error.count("\n") == 1
+    run("train", base, "--plan", tmp_path / "plan-base", *columns, *start("base"))
