@@ -109,6 +109,7 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
         added_head: added,
         naming: Naming::new(folder.checkpoint.as_ref(), folder.config.as_ref(), head),
         labels: None,
+        base_files: None,
     };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();
 }

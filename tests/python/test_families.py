@@ -51,7 +51,8 @@ def folder_logits(folder, batch):
         result = model(**{name: torch.from_numpy(values) for name, values in batch.items() if name in accepted})
     if "logits" in result:
         return result.logits.numpy()
-    weights = load_file(folder / "model.safetensors")
+    # No class of transformers has a head that reads the mean.
+    weights = load_file(folder / "gelora_head.safetensors")
     mask = torch.from_numpy(batch["attention_mask"]).float()[:, :, None]
     pooled = (result.last_hidden_state * mask).sum(1) / mask.sum(1)
     return (pooled @ weights["classifier.weight"].T + weights["classifier.bias"]).numpy()
