@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::activations::ModelIdentity;
 use crate::adapter::{self, Adapter, Flavour, TrainedHead, WriteSettings};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
-use crate::files::sha256;
 use crate::progress::{Event, Observer};
 use crate::rank::Plan;
 use crate::train::{TrainInput, TrainOutcome, TrainSettings, train};
@@ -69,11 +69,11 @@ pub(crate) fn train_adapter(
     let train_rows = Learnt::new(context, data, data.train)?;
     let validation = data.validation.map(|rows| Learnt::new(context, data, rows)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
-    let model_sha256 = sha256(model.model.file_bytes());
+    let identity = ModelIdentity::of(&model.model);
     let trained = model.with_own_head()?;
     let input = TrainInput {
         model: &trained,
-        model_sha256: &model_sha256,
+        model_sha256: &identity.sha256,
         checkpoint: model.folder.checkpoint.as_ref(),
         config: model.folder.config.as_ref(),
         plan,
@@ -90,8 +90,7 @@ pub(crate) fn train_adapter(
         initial: data.initial,
         folder: out,
     };
-    let external = model.model.external_files().iter().map(|file| (file.location.clone(), sha256(file.bytes())));
-    let base_files = other_files(model, external.collect())?;
+    let base_files = other_files(model, identity.external.clone())?;
     for (name, hash) in &base_files {
         if plan.model.other_files.iter().any(|(planned, other)| planned == name && other != hash) {
             context.observer().observe(Event::Warning(&format!(

@@ -6,6 +6,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use gelora::files::sha256_file;
 use gelora::runtime::Library;
@@ -32,8 +33,10 @@ fn exports_of_all_families_in_all_forms_are_understood() {
     examine_all(|_, _| true);
 }
 
-/// Examines the exports that are wanted, and compares with the page.
+/// Examines the exports that are wanted, and compares with the page. Both tests write the same folder, so one waits.
 fn examine_all(wanted: fn(&str, &str) -> bool) {
+    static FOLDER: Mutex<()> = Mutex::new(());
+    let _alone = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(library) = library() else { return };
     let Some(list) = output_of("scripts/make_fixtures.py", &["--list"]) else { return };
     let names = |what: &str| -> Vec<String> {

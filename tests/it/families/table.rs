@@ -13,7 +13,7 @@ const HEAD: &str = "\
 
 Made by `./scripts/test.sh exports` from tiny models with random weights, exported by `scripts/make_fixtures.py`;
 `GELORA_UPDATE_DOCS=1` writes this page anew. Every test run examines a part of the table anew: `classic`, `dynamo` and
-`float16` of all families, and all forms of `bert`, `llama` and of the families after `xlm`.
+`float16` of all families, and all forms of `bert`, `llama` and of the families from `xlm` on.
 
 - **P**: gelora finds the blocks, the weights with their checkpoint names, and the hidden states, and these equal those of
   transformers: to 1e-4 of the largest value, in half precision to 2e-2. Where the export does not show its hidden states, the
