@@ -1,7 +1,8 @@
 """Writes src/checkpoint/transformers_names.json: what transformers calls the modules of each model type.
 
 For every type with a class for sequence classification, span answers or causal language modelling: the attribute under
-which a class with a head keeps the base model (`bert`), and the tensors of the head outside of it. Models are made without
+which a class with a head keeps the base model (`bert`), the tensors of the head outside of it, and the weights of the pooler
+inside of it that the head reads through. Models are made without
 memory (device meta).
 """
 
@@ -21,9 +22,12 @@ TASKS = {
     "QUESTION_ANS": (modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES, transformers.AutoModelForQuestionAnswering),
 }
 
+# Poolers that a class has and does not use: its head reads the last hidden state.
+UNUSED_POOLERS = {("SEQ_CLS", "big_bird"), ("QUESTION_ANS", "canine"), ("QUESTION_ANS", "fnet"), ("QUESTION_ANS", "squeezebert")}
+
 
 def names(model_type):
-    """{"prefix": …, "SEQ_CLS": {"class": …, "head": […]}, …}, or None where no class can be made of the type's defaults."""
+    """{"prefix": …, "SEQ_CLS": {"class": …, "head": […], "pooler": […]}, …}, or None where no class can be made of the type's defaults."""
     found = {}
     for task, (classes, auto) in TASKS.items():
         if model_type not in classes:
@@ -45,6 +49,9 @@ def names(model_type):
         if task != "CAUSAL_LM":  # the head of a language model is not trained
             head = [name for name in model.state_dict() if not name.startswith(f"{prefix}.")]
             found[task] = {"class": type(model).__name__, "head": sorted(head)}
+            pooler = [name for name in inside if ".pooler." in name and name.endswith(".weight")]
+            if pooler and (task, model_type) not in UNUSED_POOLERS:
+                found[task]["pooler"] = sorted(pooler)
     return found or None
 
 

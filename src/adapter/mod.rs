@@ -3,6 +3,7 @@
 mod config;
 mod error;
 mod fields;
+mod head_path;
 mod lora_config;
 mod naming;
 mod provenance;
@@ -15,6 +16,7 @@ use ndarray::{Array2, ArrayD};
 
 pub use config::{ConfigSettings, Flavour, adapter_config, head_modules};
 pub use error::AdapterError;
+pub use head_path::HeadPath;
 pub use lora_config::{Initialization, LoraConfig};
 pub use naming::{Naming, TrainedHead};
 pub use provenance::{BaseFile, PROVENANCE_FILE, Provenance};

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::HeadPath;
 use crate::checkpoint::{Checkpoint, ModelClass, ModelTask, base_model_prefix, is_prefixed, model_class};
 
 /// What is trained beside the factors.
@@ -18,7 +19,8 @@ pub enum TrainedHead<'a> {
     /// A head that training adds to an export without one, or none at all.
     Added,
     /// The head of the export: its tensors under the names of the checkpoint, or of the export where the checkpoint lacks them.
-    Own(&'a [String]),
+    /// With what the graph does on the way to the logits, where there is a graph.
+    Own(&'a [String], Option<&'a HeadPath>),
 }
 
 /// The names of one adapter.
@@ -72,14 +74,19 @@ impl Naming {
             ..Naming::default()
         };
         match head {
-            TrainedHead::Own([]) => Naming { base: with_head, ..Naming::default() },
+            TrainedHead::Own([], _) => Naming { base: with_head, ..Naming::default() },
             TrainedHead::Tokens => Naming { base: with_head, task_type: Some("CAUSAL_LM"), ..Naming::default() },
             TrainedHead::Added => bare(
                 "no class of transformers has a head that training adds: the adapter is one of the base model (AutoModel), \
                  and the head lies beside it in gelora_head.safetensors, where gelora finds it"
                     .into(),
             ),
-            TrainedHead::Own(tensors) => match own_head(checkpoint, config, prefix, tensors) {
+            TrainedHead::Own(_, Some(path)) if path.added => bare(
+                "no class of transformers has the head of the export, which an earlier training added: the adapter is one of the \
+                 base model (AutoModel), and the head lies beside it in gelora_head.safetensors, where gelora finds it"
+                    .into(),
+            ),
+            TrainedHead::Own(tensors, path) => match own_head(checkpoint, config, prefix, tensors, path) {
                 Ok((task, saved)) => {
                     let head = config.and_then(|config| model_class(config, task)).map(|class| class.head);
                     let (head, task_type) = (head.unwrap_or_default(), Some(task.task_type()));
@@ -130,6 +137,7 @@ fn own_head(
     config: Option<&Value>,
     prefix: Option<&str>,
     tensors: &[String],
+    path: Option<&HeadPath>,
 ) -> Result<(ModelTask, BTreeMap<String, String>), String> {
     let answers = tensors.iter().any(|name| name.split('.').any(|part| part.ends_with("qa_outputs")));
     let task = if answers { ModelTask::QuestionAnswering } else { ModelTask::SequenceClassification };
@@ -153,7 +161,11 @@ fn own_head(
         class.head.iter().all(|name| saved.values().any(|known| known == name) || in_checkpoint(name))
     };
     match saved.filter(complete) {
-        Some(saved) => Ok((task, saved)),
+        // Names alone say nothing of what the head reads.
+        Some(saved) => match path.and_then(|path| path.differs_from(&class, prefix, checkpoint)) {
+            Some(reason) => Err(reason),
+            None => Ok((task, saved)),
+        },
         None if tensors.iter().all(|name| in_checkpoint(name)) => Ok((task, kept())),
         None => Err(format!(
             "{} has the head {}, and that of the export is another ({})",

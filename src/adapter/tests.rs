@@ -126,7 +126,7 @@ fn the_configuration_names_every_module_in_full() {
     let folder = tempfile::tempdir().unwrap();
     let plan = plan([2, 3]);
     let names = ["classifier.weight".to_owned()];
-    let naming = Naming::new(Some(&checkpoint), None, TrainedHead::Own(&names));
+    let naming = Naming::new(Some(&checkpoint), None, TrainedHead::Own(&names, None));
     let settings = WriteSettings { checkpoint: Some(&checkpoint), naming, ..Default::default() };
     write(folder.path(), &plan, &trained(&plan), &settings).unwrap();
     insta::assert_snapshot!(std::fs::read_to_string(folder.path().join(CONFIG_FILE)).unwrap());
@@ -147,7 +147,7 @@ fn blocks_of_rank_zero_are_left_out() {
 #[test]
 fn heads_that_peft_does_not_know_are_listed() {
     let head = head_modules(["pooler.dense.weight", "pooler.dense.bias", "classifier.weight"]);
-    let naming = Naming::new(None, None, TrainedHead::Own(&["pooler.dense.weight".to_owned()]));
+    let naming = Naming::new(None, None, TrainedHead::Own(&["pooler.dense.weight".to_owned()], None));
     let config = adapter_config(&plan([1, 1]), &ConfigSettings { head, naming, ..Default::default() }).unwrap();
     assert_eq!(config["modules_to_save"], serde_json::json!(["classifier", "score", "pooler.dense"]));
     assert_eq!(config["task_type"], "SEQ_CLS");

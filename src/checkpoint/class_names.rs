@@ -33,16 +33,38 @@ pub struct ModelClass {
     pub name: String,
     /// The tensors of its head, e.g. `classifier.weight`.
     pub head: Vec<String>,
+    /// The weights of the base model that its head reads through, e.g. `bert.pooler.dense.weight`.
+    pub pooler: Vec<String>,
+    /// Whether its head joins the vectors of all tokens; `None` where that is not known.
+    pub pools: Option<bool>,
 }
 
 /// The class of a model type for a task; `None` where transformers 5.23 has none.
 pub fn model_class(config: &Value, task: ModelTask) -> Option<ModelClass> {
     let class = entry(config)?.get(task.task_type())?;
-    let head = class.get("head")?.as_array()?.iter();
+    let names = |key: &str| class.get(key).and_then(Value::as_array).into_iter().flatten();
+    let names = |key: &str| names(key).filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    // A MobileBERT whose configuration says so has a pooler without weights.
+    let bare = config.get("classifier_activation") == Some(&Value::Bool(false));
     Some(ModelClass {
         name: class.get("class")?.as_str()?.to_owned(),
-        head: head.filter_map(Value::as_str).map(str::to_owned).collect(),
+        head: names("head"),
+        pooler: if bare { Vec::new() } else { names("pooler") },
+        pools: (task == ModelTask::SequenceClassification).then(|| pools(config)).flatten(),
     })
+}
+
+/// Whether a class for sequence classification joins the vectors of all tokens: few do, where their configuration says so.
+fn pools(config: &Value) -> Option<bool> {
+    let field = |name: &str| config.get(name).and_then(Value::as_str);
+    match config.get("model_type")?.as_str()? {
+        "eurobert" => field("classifier_pooling").map(|pooling| pooling != "bos"),
+        "modernbert" | "modernvbert" | "ultrabert" | "ultravbert" => Some(field("classifier_pooling") == Some("mean")),
+        "xlnet" | "xlm" | "flaubert" => Some(field("summary_type") == Some("mean")),
+        // These read no token by its place, or what lies behind their last hidden state is not known.
+        "canine" | "funnel" | "perceiver" | "layoutlmv3" => None,
+        _ => Some(false),
+    }
 }
 
 /// Where a class with a head keeps the base model (`bert`); `None` for types that are not known.

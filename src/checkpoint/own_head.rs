@@ -63,7 +63,10 @@ pub fn trained_head<'h>(
     config: Option<&Value>,
     head: &'h Head,
 ) -> Result<Vec<(&'h HeadTensor, Option<WeightMatch>)>, CheckpointError> {
-    let Some(checkpoint) = checkpoint else { return Ok(head.tensors.iter().map(|tensor| (tensor, None)).collect()) };
+    // What the checkpoint calls as a head that training added is another head.
+    let Some(checkpoint) = checkpoint.filter(|_| !head.added) else {
+        return Ok(head.tensors.iter().map(|tensor| (tensor, None)).collect());
+    };
     let mut trained = Vec::with_capacity(head.tensors.len());
     for (tensor, found) in head.tensors.iter().zip(match_head(model, checkpoint, head)?) {
         if found.is_some() || !is_filler(model, checkpoint, config, tensor)? {

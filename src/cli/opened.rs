@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::adapter::{Naming, TrainedHead};
+use crate::adapter::{HeadPath, Naming, TrainedHead};
 use crate::checkpoint::{
     ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
 };
@@ -99,6 +99,12 @@ impl Opened {
             found.map_or_else(|| tensor.name.clone(), |found| found.tensor)
         };
         Ok(Some(tensors.into_iter().map(name).collect()))
+    }
+
+    /// What the graph does between the last hidden state and the logits. `None` where there is no head.
+    pub(crate) fn head_path(&self) -> anyhow::Result<Option<HeadPath>> {
+        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
+        Ok(Some(HeadPath::new(&self.model, self.folder.checkpoint.as_ref(), &head)?))
     }
 
     /// What PEFT calls the modules of an adapter over this model.

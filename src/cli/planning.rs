@@ -221,11 +221,11 @@ fn write(model: &Opened, plan: &Plan, files: &PlanFiles) -> anyhow::Result<()> {
 
 /// What PEFT needs to train this plan itself.
 pub(crate) fn config_settings(model: &Opened) -> anyhow::Result<ConfigSettings> {
-    let names = model.head_names()?;
+    let (names, path) = (model.head_names()?, model.head_path()?);
     let predicts_tokens = onnx::head(&model.model, &model.states)?.is_some_and(|head| head.predicts_tokens);
     let naming = model.naming(match &names {
         _ if predicts_tokens => TrainedHead::Tokens,
-        Some(names) => TrainedHead::Own(names),
+        Some(names) => TrainedHead::Own(names, path.as_ref()),
         None => TrainedHead::Added,
     });
     let names: Vec<String> = names.unwrap_or_default().iter().map(|name| naming.tensor(name)).collect();

@@ -98,11 +98,11 @@ pub(crate) fn train_adapter(
             )));
         }
     }
-    let names = model.head_names()?.unwrap_or_default();
+    let (names, path) = (model.head_names()?.unwrap_or_default(), model.head_path()?);
     let naming = model.naming(match objective {
         Objective::CausalLm => TrainedHead::Tokens,
         _ if settings.head.is_some() => TrainedHead::Added,
-        _ => TrainedHead::Own(&names),
+        _ => TrainedHead::Own(&names, path.as_ref()),
     });
     if let Some(text) = &naming.notice {
         // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.

@@ -266,6 +266,8 @@ fn with_head(config: &Value, targets: &Targets) -> Value {
         fields.insert("problem_type".into(), json!(problem));
     }
     if let Some(class) = class {
+        // The head is that of the class, whatever an earlier export had.
+        fields.shift_remove("gelora_head");
         fields.insert("architectures".into(), json!([class.name]));
     }
     if let Some(pooling) = targets.added_head {

@@ -153,16 +153,24 @@ impl<'a> Targets<'a> {
         for factors in &adapter.factors {
             list.push(finder.factors(factors, folder.config.initialization)?);
         }
+        let known = head(model, states)?;
+        let again = known.as_ref().is_some_and(|head| head.added);
+        if again && !folder.head_apart && adapter.saved.iter().any(|saved| ADDED_HEAD.contains(&saved.name.as_str())) {
+            return finder.does_not_fit(format!(
+                "the export has a head that gelora added, and the adapter claims another as its own ({TENSOR_FILE}): train it again"
+            ));
+        }
         let places = finder.head_places(states)?;
         let pooling = folder.provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
         for saved in &adapter.saved {
-            let added = pooling.is_some() && ADDED_HEAD.contains(&saved.name.as_str());
+            let named = (pooling.is_some() || again) && ADDED_HEAD.contains(&saved.name.as_str());
+            let added = named || folder.head_apart && finder.claims_a_head();
             list.push(finder.saved(saved, &places, added)?);
         }
         let added = pooling.and(adapter.saved.iter().find(|saved| saved.name == ADDED_HEAD[0]));
         let outputs = match added {
             Some(weight) => weight.values.shape().first().copied(),
-            None => head(model, states)?.and_then(|head| Some(head.linears.last()?.out_features)),
+            None => known.and_then(|head| Some(head.linears.last()?.out_features)),
         };
         warnings.extend(finder.lacking(states, adapter)?);
         let added_head = pooling.filter(|_| added.is_some());
@@ -213,6 +221,15 @@ struct Finder<'b> {
 impl Finder<'_> {
     fn does_not_fit<T>(&self, reason: String) -> Result<T, MergeError> {
         Err(MergeError::DoesNotFit { base: self.base.folder.clone(), reason })
+    }
+
+    /// Whether the base says that its head is that of a class of transformers: what was trained as another must not take its place.
+    fn claims_a_head(&self) -> bool {
+        let Some(config) = &self.base.config else { return false };
+        let claimed = config.get("architectures").and_then(|names| names.get(0)).and_then(|name| name.as_str());
+        let tasks = [ModelTask::SequenceClassification, ModelTask::QuestionAnswering];
+        claimed
+            .is_some_and(|name| tasks.into_iter().filter_map(|task| model_class(config, task)).any(|c| c.name == name))
     }
 
     /// Every module that the configuration adapts or saves has its tensors in the file.
@@ -429,6 +446,8 @@ impl Finder<'_> {
     fn head_places(&self, states: &HiddenStates) -> Result<HashMap<String, (Place, bool)>, MergeError> {
         let Some(head) = head(self.model, states)? else { return Ok(HashMap::new()) };
         let matches = match &self.base.checkpoint {
+            // What the checkpoint calls as a head that training added is another head.
+            _ if head.added => vec![None; head.tensors.len()],
             Some(checkpoint) => match_head(self.model, checkpoint, &head)?,
             None => vec![None; head.tensors.len()],
         };

@@ -8,6 +8,9 @@ use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
 /// The extra graph input of [`append_pooling`].
 pub const POOL_WEIGHTS: &str = "pool_weights";
 
+/// The vector that a head of [`append_head`] reads.
+pub(super) const POOLED: &str = "gelora.head.pooled";
+
 /// Appends one small product per hidden state: `pooled.N = pool_weights · hidden_states.N`, float32
 /// `[batch, 1, hidden]`, where `pool_weights` is a new float32 input `[batch, 1, sequence]`. With `1/n` at the n real
 /// tokens of a row this is their mean, with a single one it is that token.
@@ -98,8 +101,8 @@ pub fn append_head(
     let pooled = match pooling {
         HeadPooling::First => {
             edit.add_initializer("gelora.head.zero", DataType::Int64, &[], &0i64.to_le_bytes());
-            edit.add_node(NodeSpec::new("Gather", &[&hidden, "gelora.head.zero"], "gelora.head.pooled").int("axis", 1));
-            "gelora.head.pooled"
+            edit.add_node(NodeSpec::new("Gather", &[&hidden, "gelora.head.zero"], POOLED).int("axis", 1));
+            POOLED
         }
         HeadPooling::Mean | HeadPooling::Last => {
             let Some(mask) = mask_input(&model.graph.inputs) else {
@@ -146,8 +149,8 @@ fn pool_by_mask(edit: &mut Edit, model: &Model, mask: &str, hidden: &str, poolin
     }
     edit.add_node(NodeSpec::new("Reshape", &["gelora.head.weights", "gelora.head.row"], "gelora.head.weight_row"));
     edit.add_node(NodeSpec::new("MatMul", &["gelora.head.weight_row", hidden], "gelora.head.product"));
-    edit.add_node(NodeSpec::new("Reshape", &["gelora.head.product", "gelora.head.flat"], "gelora.head.pooled"));
-    "gelora.head.pooled"
+    edit.add_node(NodeSpec::new("Reshape", &["gelora.head.product", "gelora.head.flat"], POOLED));
+    POOLED
 }
 
 /// What the model says of a value's type and shape.

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::append::POOLED;
 use super::blocks::{between, linears};
+use super::head_pooling::pools;
 use super::inputs::is_ids;
 use super::linear::{LinearFinder, LinearLayer, module_of};
 use super::{Block, HiddenStates, Model, OnnxError, Topology};
@@ -23,6 +25,10 @@ pub struct Head {
     /// Whether it predicts tokens: its last layer is as wide as the vocabulary. Such a head was trained with the model, often
     /// as the same weights as the embeddings, and stays as it is.
     pub predicts_tokens: bool,
+    /// Whether it joins the vectors of all tokens (their mean, say); one that reads a single token does not.
+    pub pools: bool,
+    /// Whether training added it to the export ([`super::append_head`]): no class of transformers has it.
+    pub added: bool,
     /// The output it makes, for instance `logits`.
     pub output: String,
     /// All outputs it makes (`start_logits` and `end_logits` for span answers).
@@ -73,7 +79,11 @@ pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxEr
         true => Vec::new(),
         false => trained_tensors(&finder, &nodes, &linears, &blocks),
     };
+    let pools = pools(&finder, model, last, &nodes);
+    let added = linears.last().is_some_and(|last| last.input == POOLED);
     Ok(Some(Head {
+        pools,
+        added,
         nodes,
         linears,
         tensors,

@@ -15,6 +15,7 @@ mod expose;
 mod final_norm;
 mod folded;
 mod head;
+mod head_pooling;
 mod inputs;
 mod lacking;
 mod linear;

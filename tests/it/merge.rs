@@ -101,7 +101,7 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
     let plan = plan(&folder, &[1, 3]);
     let adapter = Adapter { factors: factors(&plan), saved };
     let names: Vec<String> = adapter.saved.iter().map(|tensor| tensor.name.clone()).collect();
-    let head = if added.is_some() { TrainedHead::Added } else { TrainedHead::Own(&names) };
+    let head = if added.is_some() { TrainedHead::Added } else { TrainedHead::Own(&names, None) };
     let settings = WriteSettings {
         flavour,
         base_model: None,
@@ -185,7 +185,7 @@ fn peft_takes_the_configuration_of_a_plan() {
     let naming = Naming::new(
         folder.checkpoint.as_ref(),
         folder.config.as_ref(),
-        TrainedHead::Own(&["classifier.weight".to_owned(), "classifier.bias".to_owned()]),
+        TrainedHead::Own(&["classifier.weight".to_owned(), "classifier.bias".to_owned()], None),
     );
     let config = adapter_config(&plan, &ConfigSettings { head, naming, ..Default::default() }).unwrap();
     let place = tempfile::tempdir().unwrap();

@@ -581,6 +581,107 @@ def test_a_head_that_transformers_cannot_represent_is_told_and_not_claimed(tmp_p
     assert difference(logits.numpy(), onnx_logits(tmp_path / "merged")) < TOLERANCE
 
 
+
+class OtherPooling(torch.nn.Module):
+    """Heads with the names of a class of transformers that read something else."""
+
+    def __init__(self, whole, reads):
+        super().__init__()
+        self.inside, self.classifier, self.config = getattr(whole, whole.base_model_prefix), whole.classifier, whole.config
+        self.reads = reads
+
+    def forward(self, input_ids, attention_mask):
+        states = self.inside(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.reads == "first":
+            return {"logits": self.classifier(states[:, 0])}
+        if self.reads == "masked mean":
+            mask = attention_mask[:, :, None].to(states.dtype)
+            states = (states * mask).sum(1) / mask.sum(1)
+        elif self.reads == "mean":
+            states = states.mean(1)
+        else:
+            states = states.max(1).values
+        # RoBERTa's head takes the first of its tokens itself.
+        return {"logits": self.classifier(states[:, None] if self.config.model_type == "roberta" else states)}
+
+
+@pytest.mark.parametrize("saved_as", ["the base model", "a model with a head"])
+@pytest.mark.parametrize("kind, reads", [("bert", "masked mean"), ("bert", "mean"), ("bert", "first"), ("roberta", "masked mean"),
+                                         ("roberta", "max"), ("distilbert", "first")])
+def test_a_head_with_the_names_of_a_class_that_reads_something_else_is_not_claimed(kind, reads, saved_as, tmp_path, tables):
+    torch.manual_seed(0)
+    whole = randomize(transformers.AutoModelForSequenceClassification.from_config(config(kind)))
+    model = tmp_path / "model"
+    (getattr(whole, whole.base_model_prefix) if saved_as == "the base model" else whole).save_pretrained(model)
+    export(OtherPooling(whole, reads).eval(), model)
+    before = load_file(model / "model.safetensors")
+    folder, merged = trained(model, tmp_path, tables)
+    done = run("train", model, "--plan", tmp_path / "plan", "--data", tables[0], "--text", "sentence", "--label", "label", "--epochs",
+               "1", "-o", tmp_path / "again")
+    assert f"{type(whole).__name__} " in done.stderr and "gelora_head.safetensors" in done.stderr, done.stderr
+    written = json.loads((folder / "adapter_config.json").read_text())
+    assert (written["task_type"], written["modules_to_save"]) == ("FEATURE_EXTRACTION", None)
+    planned = json.loads((tmp_path / "plan/adapter_config.json").read_text())
+    assert planned["task_type"] == "FEATURE_EXTRACTION"
+    loaded_whole(peft.AutoPeftModelForFeatureExtraction, folder)
+    # The merged folder holds the trained head apart, and says nothing that the base did not say.
+    assert json.loads((merged / "config.json").read_text())["architectures"] == json.loads((model / "config.json").read_text())["architectures"]
+    after = load_file(merged / "model.safetensors")
+    assert set(after) == set(before) and all(torch.equal(before[name], after[name]) for name in before if "classifier" in name)
+    head = {name.removeprefix("model."): values for name, values in load_file(merged / "gelora_head.safetensors").items()}
+    again = OtherPooling(whole, reads)
+    again.inside = opened(merged, transformers.AutoModel)[0]
+    own = {name.removeprefix("classifier."): values for name, values in head.items()}
+    assert set(own) == set(again.classifier.state_dict())
+    again.classifier.load_state_dict(own)
+    assert difference(torch_output(again), onnx_logits(merged)) < TOLERANCE
+
+
+@pytest.mark.parametrize("head", ["mean", "first"])
+@pytest.mark.parametrize("saved_as", ["the base model", "a model with a head"])
+def test_a_head_that_training_added_stays_apart_when_it_is_trained_again(saved_as, head, tmp_path, tables):
+    whole = bert()
+    model = tmp_path / "model"
+    (whole.bert if saved_as == "the base model" else whole).save_pretrained(model)
+    export(whole.bert, model, ("last_hidden_state",))
+    _, once = trained(model, tmp_path / "once", tables, "--head", head)
+    folder, twice = trained(once, tmp_path / "twice", tables)
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "FEATURE_EXTRACTION"
+    loaded_whole(peft.AutoPeftModelForFeatureExtraction, folder)
+    written = json.loads((twice / "config.json").read_text())
+    assert written["gelora_head"] == {"pooling": head}
+    assert written["architectures"] == json.loads((model / "config.json").read_text())["architectures"]
+    before, after = (load_file(place / "model.safetensors") for place in (model, twice))
+    assert set(before) == set(after) and all(torch.equal(before[name], after[name]) for name in before if "classifier" in name)
+    own = load_file(twice / "gelora_head.safetensors")
+    assert not torch.equal(own["classifier.weight"], load_file(once / "gelora_head.safetensors")["classifier.weight"])
+    states, mask = torch.from_numpy(torch_output(opened(twice, transformers.AutoModel)[0], "last_hidden_state")), MASK[:, :, None]
+    pooled = (states * mask).sum(1) / mask.sum(1) if head == "mean" else states[:, 0]
+    logits = pooled @ own["classifier.weight"].T + own["classifier.bias"]
+    assert difference(logits.numpy(), onnx_logits(twice)) < TOLERANCE
+    assert difference(onnx_logits(once), onnx_logits(twice)) > 1e-3, "training changed nothing"
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_class_that_pools_as_its_configuration_says_is_claimed(pooling, tmp_path, tables):
+    torch.manual_seed(0)
+    settings = config("modernbert", classifier_pooling=pooling)
+    whole = randomize(transformers.AutoModelForSequenceClassification.from_config(settings))
+    model = tmp_path / "model"
+    whole.model.save_pretrained(model)
+    export(whole, model)
+    folder, merged = trained(model, tmp_path, tables)
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+    again, loading = opened(merged)
+    assert loading == {} and difference(torch_output(again), onnx_logits(merged)) < TOLERANCE
+    # The graph pools, and the configuration says that the class does not, or the other way round.
+    settings = json.loads((model / "config.json").read_text()) | {"classifier_pooling": "cls" if pooling == "mean" else "mean"}
+    (model / "config.json").write_text(json.dumps(settings))
+    folder, merged = trained(model, tmp_path / "other", tables)
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "FEATURE_EXTRACTION"
+    assert (merged / "gelora_head.safetensors").exists()
+
+
 # The folder of a merged model.
 
 
