@@ -208,6 +208,10 @@ impl<'a, 'g> Stream<'a, 'g> {
         {
             return Stretch::Layout;
         }
+        // What a norm is made of is followed by something; a reduction alone joins the tokens of a row (a head's mean).
+        if graph.nodes[to].op_type.starts_with("Reduce") {
+            return Stretch::Other;
+        }
         let alone = |node: &Node| {
             node_inputs(node).into_iter().all(|input| {
                 let on_stream =
