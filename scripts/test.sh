@@ -14,6 +14,11 @@ case $part in
     *) echo "test: no part is called \"$part\": name one of format, clippy, rust, docs, python, exports" >&2; exit 1 ;;
 esac
 
+# Where everything that a test could need is here, none may be skipped for want of it.
+if [ -d ../shared/data ] && [ -d ../shared/models ] && [ -d ../shared/golden ]; then
+    export GELORA_REQUIRE_ALL=${GELORA_REQUIRE_ALL:-1}
+fi
+
 wanted() { [ "$part" = all ] || [ "$part" = "$1" ]; }
 
 run() {

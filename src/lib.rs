@@ -18,5 +18,9 @@ pub mod progress;
 pub mod rank;
 pub mod report;
 pub mod runtime;
+pub mod settings;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod workflow;

@@ -139,6 +139,6 @@ pub enum ActivationsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }

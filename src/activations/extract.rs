@@ -23,7 +23,8 @@ use crate::files::FileError;
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::{Event, Observer};
 use crate::runtime::{
-    Device, FixedSizes, Library, SelfCheck, Session, SessionSettings, check_rows, has_training_dropout, precision_of,
+    Device, FixedSizes, InferenceSession, Library, SelfCheck, SessionSettings, check_rows, has_training_dropout,
+    precision_of,
 };
 
 /// Rows of the data per piece in passes that only count.
@@ -365,12 +366,12 @@ impl Extraction<'_> {
 
     fn engine(&self, library: &Library, bytes: &[u8], session: &SessionSettings) -> Result<Engine, ActivationsError> {
         let folder = self.model.path().parent().unwrap_or(Path::new("."));
-        let session = Session::from_bytes(library, bytes, folder, session)?;
+        let session = InferenceSession::from_bytes(library, bytes, folder, session)?;
         let padding = self.settings.padding;
         Ok(Engine::new(session, self.states.values.len(), self.settings.pooling, padding)?)
     }
 
-    fn say_where(&self, library: &Library, session: &Session, engines: usize, settings: &SessionSettings) {
+    fn say_where(&self, library: &Library, session: &InferenceSession, engines: usize, settings: &SessionSettings) {
         let device = session.device();
         let threads = match device {
             Device::Cpu => format!(", {engines} × {} threads", settings.threads.unwrap_or(1)),

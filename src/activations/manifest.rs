@@ -128,6 +128,16 @@ impl ModelIdentity {
 }
 
 impl Manifest {
+    /// The versions of ONNX Runtime that made the shards.
+    pub fn onnxruntime(&self) -> String {
+        distinct(self.shards.iter().map(|shard| shard.onnxruntime.as_str()))
+    }
+
+    /// The execution providers that ran the matrix products of the shards.
+    pub fn matrix_products(&self) -> String {
+        distinct(self.shards.iter().map(|shard| shard.matrix_products.as_str()))
+    }
+
     /// Reads the manifest of a store; `None` where there is none.
     pub(super) fn read(store: &Path) -> Result<Option<Self>, ActivationsError> {
         let path = store.join(MANIFEST);
@@ -265,4 +275,15 @@ impl Manifest {
         }
         Err(ActivationsError::NonFinite { count: self.non_finite, rows: rows.join(", ") })
     }
+}
+
+/// The different values in their order: shards of a resumed run may have been computed elsewhere.
+fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    for value in values {
+        if !seen.contains(&value) {
+            seen.push(value);
+        }
+    }
+    seen.join("; ")
 }

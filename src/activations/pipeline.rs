@@ -17,14 +17,14 @@ use super::source::Source;
 use super::{ActivationsError, Manifest, MiniBatch, Pooling, ShardEntry};
 use crate::dataset::{Batch, Encoding, Padding};
 use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, InputTensor, RowStates, RuntimeError, Session, Tokens, padded};
+use crate::runtime::{Feeder, InferenceSession, InputTensor, RowStates, RuntimeError, Tokens, padded};
 
 /// Batches that wait for a session: enough to plan the next shard meanwhile.
 const WAITING: usize = 64;
 
 /// A session of the pooled model and what it takes to fill its inputs.
 pub(super) struct Engine {
-    session: Session,
+    session: InferenceSession,
     feeder: Feeder,
     outputs: Vec<String>,
     pooling: Pooling,
@@ -33,7 +33,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn new(
-        session: Session,
+        session: InferenceSession,
         states: usize,
         pooling: Pooling,
         padding: Padding,
@@ -42,7 +42,7 @@ impl Engine {
         Ok(Self { session, feeder, outputs: (0..states).map(output).collect(), pooling, padding })
     }
 
-    pub(super) fn session(&self) -> &Session {
+    pub(super) fn session(&self) -> &InferenceSession {
         &self.session
     }
 

@@ -9,6 +9,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Batch;
 
+/// The kinds of [`Pooling`] by the word for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolingKind {
+    /// The mean over the tokens.
+    #[default]
+    Mean,
+    /// The first token.
+    First,
+    /// The last token.
+    Last,
+    /// Several token vectors of each row.
+    Tokens,
+}
+
+impl fmt::Display for PoolingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mean => "mean",
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Tokens => "tokens",
+        })
+    }
+}
+
 /// Which vectors of a hidden state stand for a row. Padding never counts; special tokens do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -14,6 +14,8 @@ mod write;
 
 use ndarray::{Array2, ArrayD};
 
+use crate::files::sha256;
+
 pub use config::{ConfigSettings, Flavour, adapter_config, head_modules};
 pub use error::AdapterError;
 pub use head_path::HeadPath;
@@ -73,4 +75,26 @@ pub struct Adapter {
     pub factors: Vec<LoraFactors>,
     /// Trained heads.
     pub saved: Vec<SavedTensor>,
+}
+
+impl Adapter {
+    /// SHA-256 over names, scalings, shapes and all values.
+    pub fn sha256(&self) -> String {
+        let mut bytes = Vec::new();
+        let mut enter = |name: &str, shape: &[usize], values: &mut dyn Iterator<Item = f32>| {
+            for number in [name.len(), shape.len()].iter().chain(shape) {
+                bytes.extend((*number as u64).to_le_bytes());
+            }
+            bytes.extend(name.as_bytes());
+            values.for_each(|value| bytes.extend(value.to_le_bytes()));
+        };
+        for LoraFactors { module, alpha, a, b } in &self.factors {
+            enter(&format!("{module} {:016x}", alpha.to_bits()), a.shape(), &mut a.iter().copied());
+            enter("", b.shape(), &mut b.iter().copied());
+        }
+        for SavedTensor { name, values } in &self.saved {
+            enter(name, values.shape(), &mut values.iter().copied());
+        }
+        sha256(&bytes)
+    }
 }

@@ -318,12 +318,27 @@ fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<Te
         return Err(CheckpointError::Truncated { path: path.into(), expected: end as u64, found });
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
-    if let Some(pair) = tensors.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
-        return Err(malformed(format!(
-            "tensors `{}` and `{}` overlap",
-            pair[0].name.escape_debug(),
-            pair[1].name.escape_debug()
-        )));
+    // The format leaves no byte without a tensor: one that is shows that the header is of another file.
+    let mut reached = data_start;
+    for (number, tensor) in tensors.iter().enumerate() {
+        let name = tensor.name.escape_debug();
+        if tensor.range.start < reached {
+            return Err(malformed(format!(
+                "tensors `{}` and `{name}` overlap",
+                tensors[number - 1].name.escape_debug()
+            )));
+        }
+        if tensor.range.start > reached {
+            let gap = tensor.range.start - reached;
+            return Err(malformed(format!(
+                "{gap} bytes before tensor `{name}` belong to no tensor; fetch the file again"
+            )));
+        }
+        reached = tensor.range.end;
+    }
+    if reached < bytes.len() {
+        let rest = bytes.len() - reached;
+        return Err(malformed(format!("its last {rest} bytes belong to no tensor; fetch the file again")));
     }
     Ok((data_start, tensors))
 }

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use itertools::Itertools;
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +20,7 @@ fn weights_of_both_exporters_are_found_by_content() {
         let blocks = blocks(&model, &states).unwrap();
         let wanted: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
         let found = match_weights(&model, &checkpoint, &wanted).unwrap();
-        for (linear, found) in wanted.iter().zip(&found) {
+        for (linear, found) in wanted.iter().zip_eq(&found) {
             let found = found.as_ref().expect("found");
             assert_eq!(found.how, MatchedBy::Content);
             assert!(found.transposed, "the exporters turn 2-D weights of matrix products");

@@ -2,19 +2,16 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::files::OutputLock;
-use crate::progress::{Event, Observer};
-use crate::runtime::{Device, Library, SessionSettings};
+use crate::runtime::Device;
+use crate::settings::DeviceSettings;
+use crate::workflow::Session;
 
 use super::arguments::GlobalArguments;
-#[cfg(feature = "train")]
-use super::config::DeviceSection;
 use super::memory::watch_libraries;
 use super::plain::{plain_json, plain_text};
 use super::progress::Terminal;
@@ -22,17 +19,11 @@ use super::progress::Terminal;
 /// The checked global options and the terminal.
 pub(crate) struct Context {
     json: bool,
-    inference: Device,
     /// As the command line says, if it does.
-    #[cfg(feature = "train")]
     device: Option<Device>,
-    #[cfg(feature = "train")]
-    training: Device,
     threads: Option<usize>,
     ort_lib: Option<PathBuf>,
-    terminal: Arc<Terminal>,
-    /// What this process alone writes, until it ends.
-    outputs: Arc<Mutex<Vec<OutputLock>>>,
+    terminal: Terminal,
 }
 
 /// A signal that comes so soon after the first is the same one: Slurm and a closing terminal send several.
@@ -53,7 +44,7 @@ impl Context {
                 }
                 // SAFETY: no condition. Unlike `exit` it runs no destructors, which would take libtorch's kernels away from
                 // under the threads that are still in them.
-                unsafe { libc::_exit(super::exit::PARTIAL.into()) };
+                unsafe { libc::_exit(super::exit_code::PARTIAL.into()) };
             }
             stopped = Some(Instant::now());
             flag.raise();
@@ -72,15 +63,10 @@ impl Context {
     fn with_terminal(global: &GlobalArguments, terminal: Terminal) -> Self {
         Self {
             json: global.json,
-            inference: global.device.unwrap_or_default(),
-            #[cfg(feature = "train")]
             device: global.device,
-            #[cfg(feature = "train")]
-            training: global.device.unwrap_or_default(),
             threads: global.threads,
             ort_lib: global.ort_lib.clone(),
-            terminal: Arc::new(terminal),
-            outputs: Arc::default(),
+            terminal,
         }
     }
 
@@ -89,56 +75,28 @@ impl Context {
         Self::with_terminal(&GlobalArguments::default(), Terminal::new(true, false))
     }
 
+    /// What the steps need.
+    pub(crate) fn session(&self) -> Session<'_> {
+        self.session_under(&DeviceSettings::default())
+    }
+
     /// The same under `[device]` of a configuration: options of the command line go before it.
-    #[cfg(feature = "train")]
-    pub(crate) fn under(&self, section: &DeviceSection) -> Self {
-        Self {
-            json: self.json,
-            device: self.device,
+    pub(crate) fn session_under(&self, section: &DeviceSettings) -> Session<'_> {
+        let device = DeviceSettings {
             inference: self.device.unwrap_or(section.inference),
             training: self.device.unwrap_or(section.training),
             threads: self.threads.or(section.threads),
             ort_lib: self.ort_lib.clone().or_else(|| section.ort_lib.clone()),
-            terminal: Arc::clone(&self.terminal),
-            outputs: Arc::clone(&self.outputs),
-        }
-    }
-
-    /// Says it unless the same was said of an earlier output.
-    pub(crate) fn warn_once_of_locks(&self, text: &str) {
-        let outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        if outputs.iter().all(|output| output.lacks().is_none()) {
-            self.observer().observe(Event::Warning(text));
-        }
-    }
-
-    /// Keeps a lock until the program ends.
-    pub(crate) fn keep(&self, lock: OutputLock) {
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+        };
+        let words: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+        Session::new(self.observer(), device)
+            .called(format!("gelora {}", words.join(" ")))
+            .after_loading(watch_libraries)
     }
 
     /// The library that was named, if one was.
     pub(crate) fn ort_lib(&self) -> Option<&Path> {
         self.ort_lib.as_deref()
-    }
-
-    /// ONNX Runtime.
-    pub(crate) fn library(&self) -> anyhow::Result<&'static Library> {
-        let library = Library::load(self.ort_lib())?;
-        watch_libraries();
-        tracing::info!("ONNX Runtime {} from {}", library.version(), library.path().display());
-        Ok(library)
-    }
-
-    /// Device and threads of a session of ONNX Runtime.
-    pub(crate) fn session_settings(&self) -> SessionSettings {
-        SessionSettings { device: self.inference, threads: self.threads, ..SessionSettings::default() }
-    }
-
-    /// Device and threads of libtorch.
-    #[cfg(feature = "train")]
-    pub(crate) fn training(&self) -> (Device, Option<usize>) {
-        (self.training, self.threads)
     }
 
     /// Where long computations report to.

@@ -13,14 +13,14 @@ use crate::dimension::{
     Cloud, FEWEST_BATCHES, GRIDE_NEIGHBOURS, LayerDimension, MeasureSettings, Measurement, MiniBatches,
     PersistentHomology, Prepared, Representation, gride_scan, levina_bickel, measure_cloud, prepare,
 };
-use crate::neighbours::Real;
+use crate::neighbours::Scalar;
 use crate::progress::{Event, Observer};
 
-use super::arguments::{DimensionArguments, above_zero, subsamples};
 use super::context::Context;
 use super::dimensions::{Dimensions, Found, Layer, Origin};
-use super::drawing::{Growth, widest};
 use super::points::{Points, Source};
+use crate::settings::{DimensionOptions, above_zero, subsamples};
+use crate::workflow::{Growth, widest};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     drawing: Drawing,
 
     #[command(flatten)]
-    dimension: DimensionArguments,
+    dimension: DimensionOptions,
 
     /// Random halves of the points that tell how certain a dimension is; 0 for an interval as if points shared no neighbours
     #[arg(long, value_name = "N", default_value_t = 40, help_heading = "Dimension", value_parser = subsamples())]
@@ -132,13 +132,13 @@ struct Estimators {
 impl Estimators {
     fn of(arguments: &Arguments) -> Self {
         let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
-        let section = arguments.dimension.section();
+        let section = arguments.dimension.clone().section();
         Self {
             mini_batch: arguments.drawing.mini_batch,
             representation: section.representation(),
             measuring: MeasureSettings {
                 estimator: section.two_nn(),
-                scale: section.scale(),
+                scale: section.scale.0,
                 subsamples: arguments.subsamples,
                 seed: arguments.seed,
             },
@@ -157,7 +157,7 @@ impl Estimators {
     }
 
     /// The average over mini-batches of so many points, drawn at random.
-    fn averaged<T: Real>(
+    fn averaged<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
         rows: usize,
@@ -202,7 +202,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         Some(width) => measure_until(context, &source, &estimators, &arguments.drawing, width)?,
         None => measure_layers(context, &source, &estimators, arguments.drawing.sample)?,
     };
-    let dimensions = Dimensions::new(origin, &arguments.dimension.section(), found)?;
+    let dimensions = Dimensions::new(origin, &arguments.dimension.clone().section(), found)?;
     context.print(&dimensions, || dimensions.describe())
 }
 
@@ -279,7 +279,7 @@ impl Observer for Watched<'_> {
     }
 }
 
-fn estimate<T: Real>(
+fn estimate<T: Scalar>(
     observer: &dyn Observer,
     name: String,
     points: ArrayView2<'_, T>,
@@ -299,7 +299,7 @@ fn estimate<T: Real>(
 }
 
 /// Estimates from all of these points.
-fn estimate_all<T: Real>(
+fn estimate_all<T: Scalar>(
     observer: &dyn Observer,
     name: String,
     points: ArrayView2<'_, T>,
@@ -362,7 +362,7 @@ fn estimate_all<T: Real>(
     Ok(Found { all, layer, measurement })
 }
 
-fn further<T: Real>(
+fn further<T: Scalar>(
     observer: &dyn Observer,
     cloud: &Cloud<'_, T>,
     estimators: &Estimators,

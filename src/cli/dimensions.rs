@@ -9,7 +9,7 @@ use crate::dimension::{
 use crate::rank::{PlanScale, choose_scale};
 use crate::report::{self, DimensionRow};
 
-use super::config::PlanSection;
+use crate::settings::PlanSettings;
 
 /// With fewer points, noise is worth a word.
 const FEW_POINTS: usize = 500;
@@ -85,8 +85,8 @@ pub(crate) struct Found {
 
 impl Dimensions {
     /// Chooses the scale, one for all layers, and reads the dimensions there.
-    pub(crate) fn new(origin: Origin, settings: &PlanSection, found: Vec<Found>) -> anyhow::Result<Self> {
-        let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), settings.scale());
+    pub(crate) fn new(origin: Origin, settings: &PlanSettings, found: Vec<Found>) -> anyhow::Result<Self> {
+        let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), settings.scale.0);
         let layers = found.into_iter().map(|Found { mut layer, measurement, .. }| {
             if let Some(reading) = measurement.at(scale) {
                 let (dimension, error) = (reading.dimension, reading.standard_error());

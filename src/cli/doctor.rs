@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::report;
-use crate::runtime::{Device, InputTensor, Library, RECOMMENDED, RuntimeError, Session, SessionSettings};
+use crate::runtime::{Device, InferenceSession, InputTensor, Library, RECOMMENDED, RuntimeError, SessionSettings};
 
 use super::context::Context;
 
@@ -110,7 +110,7 @@ fn onnxruntime(context: &Context, missing: &mut Vec<String>, notes: &mut Vec<Str
     if library.version() != RECOMMENDED {
         notes.push(format!("gelora is tested with ONNX Runtime {RECOMMENDED}, this is {}", library.version()));
     }
-    let wished = context.session_settings().device;
+    let wished = context.session().inference().device;
     let mut devices = vec![Device::Cpu];
     match wished {
         Device::Cuda(_) => devices.push(wished),
@@ -120,7 +120,7 @@ fn onnxruntime(context: &Context, missing: &mut Vec<String>, notes: &mut Vec<Str
         })),
     }
     let trials: Vec<Trial> =
-        devices.iter().map(|device| try_device(library, *device, context.session_settings())).collect();
+        devices.iter().map(|device| try_device(library, *device, context.session().inference())).collect();
     for (device, trial) in devices.iter().zip(&trials) {
         if let Some(error) = &trial.error {
             let needed = *device == wished || *device == Device::Cpu;
@@ -149,7 +149,7 @@ fn try_device(library: &Library, device: Device, settings: SessionSettings) -> T
 fn product(library: &Library, settings: SessionSettings) -> anyhow::Result<(String, f64)> {
     const SIZE: usize = 512;
     let model = include_bytes!("../../onnx/product.onnx");
-    let mut session = Session::from_bytes(library, model, Path::new("."), &settings)?;
+    let mut session = InferenceSession::from_bytes(library, model, Path::new("."), &settings)?;
     // Small whole numbers: their products and sums are exact in any order.
     let a: Vec<f32> = (0..SIZE * SIZE).map(|index| (index % 7) as f32 - 3.0).collect();
     let b: Vec<f32> = (0..SIZE * SIZE).map(|index| (index % 5) as f32 - 2.0).collect();

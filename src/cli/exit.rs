@@ -7,18 +7,16 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use crate::progress::Cancelled;
+use crate::settings::SettingError;
+#[cfg(feature = "train")]
+use crate::train::TrainError;
+use crate::workflow::WorkflowError;
 
 use super::context::Context;
+use super::exit_code::{BUG, FAILED, PARTIAL};
 use super::memory::too_little;
 use super::paint::{Style, paint, wants_colour};
 use super::plain::plain_line;
-
-/// Something the user can mend.
-pub(crate) const FAILED: u8 = 1;
-/// A bug in gelora.
-pub(crate) const BUG: u8 = 2;
-/// Stopped half-way; the same command goes on.
-pub(crate) const PARTIAL: u8 = 3;
 
 const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 
@@ -103,7 +101,7 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
             PARTIAL
         }
         Ok(Err(error)) => {
-            let line = in_one_line(&error);
+            let line = setting_in_words(&error).unwrap_or_else(|| in_one_line(&error));
             say_error(&too_little(&line).unwrap_or(line));
             FAILED
         }
@@ -123,9 +121,22 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     })
 }
 
-/// The rooms pass [`Cancelled`] on as a transparent variant of their own errors, so it is known by its words.
+/// The rooms pass [`Cancelled`] on as the source of their own errors.
 fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
-    context.observer().cancel_flag().is_raised() && error.root_cause().to_string() == Cancelled.to_string()
+    context.observer().cancel_flag().is_raised() && error.chain().any(<dyn std::error::Error>::is::<Cancelled>)
+}
+
+/// A setting that makes no sense, as the option that it is on the command line. (What a configuration says is an error of its
+/// own, with file and line.)
+fn setting_in_words(error: &anyhow::Error) -> Option<String> {
+    let refused = match error.downcast_ref()? {
+        WorkflowError::Setting(refused) => refused,
+        #[cfg(feature = "train")]
+        WorkflowError::Train(TrainError::Setting(refused)) => refused,
+        _ => return None,
+    };
+    let SettingError { key, found, cure } = refused;
+    Some(format!("--{} {found}; {cure}", key.replace('_', "-")))
 }
 
 /// An error with its causes, leaving out a cause that its error has already quoted.
@@ -152,6 +163,13 @@ fn say_error(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activations::ActivationsError;
+    use crate::dataset::DatasetError;
+    use crate::dimension::DimensionError;
+    use crate::evaluate::EvaluateError;
+    use crate::merge::MergeError;
+    use crate::neighbours::NeighbourError;
+    use crate::rank::RankError;
     use anyhow::Context as _;
 
     #[test]
@@ -209,5 +227,19 @@ mod tests {
         assert_eq!(code(|| Err(Cancelled.into())), expected(FAILED), "nobody asked to stop");
         context.observer().cancel_flag().raise();
         assert_eq!(code(|| Err(Cancelled.into())), expected(PARTIAL));
+        assert_eq!(
+            code(|| Err(anyhow::anyhow!("{Cancelled}"))),
+            expected(FAILED),
+            "known by its type, not by its words"
+        );
+        // As every room passes it on.
+        assert_eq!(code(|| Err(NeighbourError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(DimensionError::from(NeighbourError::from(Cancelled)).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(RankError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(DatasetError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(ActivationsError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(EvaluateError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(MergeError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(anyhow::Error::from(RankError::from(Cancelled)).context("plan"))), expected(PARTIAL));
     }
 }

@@ -15,7 +15,7 @@ use crate::report;
 use crate::runtime::{Comparison, compare_outputs};
 
 use super::context::Context;
-use super::opened::Weights;
+use crate::workflow::{Session, Weights, how_found};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -98,11 +98,12 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
             found.obstacles.iter().for_each(|obstacle| context.observer().observe(Event::Warning(obstacle)));
         }
     }
-    context.take_folder(&arguments.out, &[])?;
+    let session = context.session();
+    session.take_folder(&arguments.out, &[])?;
     let copied = copy_companions(&folder, &arguments.out)?;
     let out = arguments.out.join("model.onnx");
     edit.write(&model, &out)?;
-    let (comparison, not_compared) = match compare(context, &arguments, &model, &out, !dropout.is_empty()) {
+    let (comparison, not_compared) = match compare(&session, &arguments, &model, &out, !dropout.is_empty()) {
         Ok(Checked::Equal(comparison)) => (Some(comparison), None),
         Ok(Checked::Skipped(reason)) => (None, Some(reason)),
         Err(error) => {
@@ -164,27 +165,6 @@ fn refuse_nothing_to_do(
     Ok(())
 }
 
-/// How hidden states were found, in words.
-pub(crate) fn how_found(states: &HiddenStates) -> String {
-    match &states.origin {
-        Origin::Outputs => "outputs of the export".into(),
-        Origin::Named => "named by --tap or --tap-list".into(),
-        Origin::Graph(stream) => {
-            let norms = match (stream.pre_norm, stream.final_norm) {
-                (true, true) => "norms in the branches, the last state after the final norm",
-                (true, false) => "norms in the branches, no final norm",
-                (false, _) => "a norm after every block",
-            };
-            format!(
-                "the stream from {} to {}, cut before each of {} attentions; {norms}",
-                stream.embeddings,
-                stream.output,
-                states.blocks()
-            )
-        }
-    }
-}
-
 enum Checked {
     Equal(Comparison),
     Skipped(String),
@@ -192,7 +172,7 @@ enum Checked {
 
 /// Runs the copy beside the export, unless that gives `random` outputs.
 fn compare(
-    context: &Context,
+    session: &Session<'_>,
     arguments: &Arguments,
     model: &Model,
     out: &Path,
@@ -208,9 +188,9 @@ fn compare(
         return Ok(Checked::Skipped(reason));
     }
     let library =
-        context.library().context("the copy cannot be compared with the export (--no-check leaves it out)")?;
+        session.library().context("the copy cannot be compared with the export (--no-check leaves it out)")?;
     let vocabulary = vocabulary(model).unwrap_or(2);
-    let found = compare_outputs(library, model.path(), out, vocabulary, &context.session_settings())?;
+    let found = compare_outputs(library, model.path(), out, vocabulary, &session.inference())?;
     ensure!(
         found.equal,
         "the copy gives other outputs than {} (largest difference {:.1e}); please report this, with the export if you can",

@@ -8,11 +8,10 @@ use crate::onnx::{self, HiddenStates, Model};
 use crate::progress::{Observer, Silent};
 use crate::runtime::self_check;
 
-use super::causality::causality_of;
 use super::context::Context;
 use super::expose::too_large_to_run;
 use super::inspection::{Check, Inspection};
-use super::opened::tokenizer as tokenizer_of;
+use crate::workflow::{causality_of, tokenizer as tokenizer_of};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -75,8 +74,9 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
     let Some(tokenizer) = &folder.tokenizer else {
         return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
     };
-    let library = context.library()?;
-    let tokenizer = tokenizer_of(context, tokenizer, model, LENGTH)?;
+    let session = context.session();
+    let library = session.library()?;
+    let tokenizer = tokenizer_of(&session, tokenizer, model, LENGTH)?;
     let examples: Vec<Example> = SENTENCES
         .iter()
         .enumerate()
@@ -85,9 +85,9 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
     let encodings = tokenizer.encode(&examples, &Silent)?;
     let states = HiddenStates::find(model)?;
     let padding = tokenizer.padding();
-    let check = self_check(library, model, &states, &encodings, padding, &context.session_settings())?;
+    let check = self_check(library, model, &states, &encodings, padding, &session.inference())?;
     let causality = match onnx::head(model, &states)?.filter(|head| head.predicts_tokens) {
-        Some(_) => causality_of(context, model, &encodings, &tokenizer)?,
+        Some(_) => causality_of(&session, model, &encodings, &tokenizer)?,
         None => None,
     };
     Ok(Check::Done(check, causality))

@@ -9,9 +9,7 @@ use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
 use crate::runtime::{Causality, FixedSizes, SelfCheck, saturating_products};
 
-use super::expose::how_found;
-use super::opened::{Weights, fixed_sizes};
-use super::planning::of_another_model;
+use crate::workflow::{Weights, fixed_sizes, how_found, of_another_model};
 
 /// Everything about an export.
 #[derive(Debug, Serialize)]

@@ -84,7 +84,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let manifold = Manifold::new(shape, dimension, arguments.columns, arguments.noise, arguments.seed)?;
     let is_npy = arguments.out.extension().is_some_and(|extension| extension == "npy");
     ensure!(is_npy, "{} is written as a .npy file; give it a name that ends so", arguments.out.display());
-    context.take_file(&arguments.out, &[])?;
+    let session = context.session();
+    session.take_file(&arguments.out, &[])?;
     let (points, columns) = (arguments.points, manifold.columns());
     let dtype = if arguments.double { "float64" } else { "float32" };
     let observer = context.observer();

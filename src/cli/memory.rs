@@ -86,7 +86,7 @@ fn end(size: usize) -> ! {
     // would take libraries away from under their threads.
     unsafe {
         libc::writev(2, vectors.as_ptr(), vectors.len() as i32);
-        libc::_exit(super::exit::FAILED.into())
+        libc::_exit(super::exit_code::FAILED.into())
     }
 }
 

@@ -37,7 +37,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    context.take_folder(&arguments.out, &[])?;
+    let session = context.session();
+    session.take_folder(&arguments.out, &[])?;
     let base = ModelFolder::open(&arguments.model)?;
     let settings = MergeSettings { base_changed: arguments.base_changed };
     let merged = merge(&base, &arguments.adapter, &arguments.out, &settings, context.observer())?;

@@ -3,16 +3,13 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
-pub mod causality;
-mod config;
 mod context;
 mod dimension;
 mod dimensions;
 mod doctor;
-mod drawing;
 mod evaluate;
-mod evaluating;
 mod exit;
+mod exit_code;
 mod expose;
 mod extract;
 mod inspect;
@@ -20,25 +17,15 @@ mod inspection;
 mod manifold;
 pub mod memory;
 mod merge;
-mod opened;
-mod outputs;
 mod paint;
-#[cfg(feature = "train")]
-mod pipeline;
 mod plain;
 mod plan;
-mod planning;
 mod points;
 mod progress;
 mod report;
-mod rows;
 mod run;
-mod settings;
-#[cfg(feature = "train")]
-mod stages;
 mod train;
-#[cfg(feature = "train")]
-mod training;
+mod working_folder;
 
 use std::process::ExitCode;
 
@@ -124,7 +111,7 @@ fn called(command: &clap::Command) -> String {
 }
 
 fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
-    outputs::check_working_folder()?;
+    working_folder::check_working_folder()?;
     match command {
         Command::Run(arguments) => run::run(context, arguments),
         Command::Inspect(arguments) => inspect::run(context, arguments),

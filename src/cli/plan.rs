@@ -6,13 +6,9 @@ use crate::progress::{Event, Observer};
 use crate::rank::Plan;
 use crate::report;
 
-use super::arguments::{DataArguments, DimensionArguments, ExtractionArguments, RankArguments};
-use super::config::PlanSection;
 use super::context::Context;
-use super::opened::Opened;
-use super::outputs::refuse_adapter_folder;
-use super::planning::{PlanData, PlanFiles, plan};
-use super::rows::{Purpose, Rows};
+use crate::settings::{DataSettings, DimensionOptions, ExtractionOptions, MiniBatchOptions, RankOptions};
+use crate::workflow::{PlanFiles, make_plan};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -35,51 +31,37 @@ pub(crate) struct Arguments {
     out: PathBuf,
 
     #[command(flatten)]
-    data: DataArguments,
+    data: DataSettings,
 
     #[command(flatten)]
-    extraction: ExtractionArguments,
-
-    /// Average the dimensions over mini-batches of so many rows as they come out of the model, and keep no activations
-    #[arg(long, value_name = "ROWS", help_heading = "Activations",
-        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(100..))]
-    mini_batch: Option<usize>,
+    extraction: ExtractionOptions,
 
     #[command(flatten)]
-    dimension: DimensionArguments,
+    mini_batch: MiniBatchOptions,
 
     #[command(flatten)]
-    rank: RankArguments,
+    dimension: DimensionOptions,
+
+    #[command(flatten)]
+    rank: RankOptions,
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    let settings = arguments.rank.enter(arguments.extraction.enter(arguments.dimension.section()));
-    let settings = PlanSection { mini_batch: arguments.mini_batch, ..settings };
-    let data = arguments.data.section();
-    let files = PlanFiles::in_folder(&arguments.out);
-    refuse_adapter_folder(&arguments.out)?;
-    context.take_folder(&arguments.out, &[("model", &arguments.model)])?;
-    context.lock(&files.store)?;
-    let model = Opened::new(&arguments.model)?;
-    model.tell_origin(context);
-    let tokenizer = model.tokenizer(context, data.max_length())?;
-    let rows = Rows::load(context, &data, &tokenizer, Purpose::planning(settings.stratified))?;
-    let data = PlanData { section: &data, rows: &rows, tokenizer: &tokenizer };
-    let plan = plan(context, &model, &data, &settings, &files)?;
-    tell_warnings(context, &plan);
-    // The plan is on disk as JSON; printing the same again is what --json is for.
-    context.print(&plan, || describe(&plan, &files))
-}
-
-/// What to know about a plan before it is trusted.
-pub(crate) fn tell_warnings(context: &Context, plan: &Plan) {
+    let mut settings = arguments.extraction.section();
+    arguments.mini_batch.enter(&mut settings);
+    arguments.dimension.enter(&mut settings);
+    arguments.rank.enter(&mut settings);
+    let data = arguments.data;
+    let plan = make_plan(&context.session(), &arguments.model, &data, &settings, &arguments.out)?;
     for warning in &plan.warnings {
         context.observer().observe(Event::Warning(warning));
     }
+    // The plan is on disk as JSON; printing the same again is what --json is for.
+    context.print(&plan, || describe(&plan, &PlanFiles::in_folder(&arguments.out)))
 }
 
 /// The table, and where everything lies.
-pub(crate) fn describe(plan: &Plan, files: &PlanFiles) -> String {
+fn describe(plan: &Plan, files: &PlanFiles) -> String {
     let text = report::plan_table(plan);
     let written = files.written().map(|path| path.display().to_string()).join(", ");
     text + &format!("\n\n{} parameters to train; written: {written}", plan.adapter_parameters)

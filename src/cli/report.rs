@@ -58,7 +58,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let in_folder = |path: PathBuf| if path.is_dir() { path.join("plan.json") } else { path };
     let paths: Vec<PathBuf> = arguments.plans.into_iter().map(in_folder).collect();
     let inputs: Vec<_> = paths.iter().map(|path| ("plan", path.as_path())).collect();
-    context.take_file(out, &inputs)?;
+    let session = context.session();
+    session.take_file(out, &inputs)?;
     let plans = paths.iter().map(|path| Plan::read(path)).collect::<Result<Vec<_>, _>>()?;
     if !arguments.compare {
         let [plan] = &plans[..] else {

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 #[cfg(not(feature = "train"))]
 pub(crate) fn run(_context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     // What is wrong with a configuration is said by every build.
-    super::config::Config::read(&arguments.config)?;
+    crate::settings::Config::read(&arguments.config)?;
     anyhow::bail!(super::train::WITHOUT_TRAINING)
 }
 
@@ -37,19 +37,54 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if arguments.config.is_dir() {
         anyhow::bail!("{} is a folder; name the configuration, a .toml file", arguments.config.display());
     }
-    let mut config = super::config::Config::read(&arguments.config)?;
+    let mut config = crate::settings::Config::read(&arguments.config)?;
     if let Some(out) = arguments.out {
         config.output.folder = out;
     }
-    let context = context.under(&config.device);
-    let finished = super::pipeline::Pipeline::open(&context, &config).and_then(super::pipeline::Pipeline::run);
-    let finished = finished.map_err(|error| with_keys(error, &config))?;
-    context.print(&finished, || finished.describe())
+    let finished = crate::workflow::run(&context.session_under(&config.device), &config);
+    let finished = finished.map_err(|error| with_keys(error.into(), &config))?;
+    context.print(&finished, || describe(&finished))
+}
+
+/// The table at the end: dimensions and ranks, metrics before and after, files.
+#[cfg(feature = "train")]
+fn describe(finished: &crate::workflow::Finished) -> String {
+    use crate::report;
+    use crate::workflow::BeforeAfter;
+
+    let mut text = report::plan_table(&finished.plan);
+    let sets = [("dev", &finished.evaluation.dev), ("test", &finished.evaluation.test)];
+    let mut rows = Vec::new();
+    for (name, evaluated) in sets {
+        let Some(BeforeAfter { before, after }) = evaluated else { continue };
+        for metric in &after.metrics {
+            let earlier = before.iter().flat_map(|facts| &facts.metrics).find(|other| other.name == metric.name);
+            rows.push(vec![
+                name.to_owned(),
+                metric.name.clone(),
+                earlier.map_or_else(|| "–".to_owned(), |metric| metric.show()),
+                metric.show(),
+                metric.note.clone().unwrap_or_default(),
+            ]);
+        }
+    }
+    if !rows.is_empty() {
+        text += "\n\n";
+        text += &report::table(&["rows", "metric", "before", "after", ""], &[2, 3], &rows);
+    }
+    text += &format!(
+        "\n\n{} parameters trained, {:.1} rows/s on {}\nwritten:",
+        finished.training.trained_parameters, finished.training.examples_per_second, finished.training.device
+    );
+    for file in &finished.files {
+        text += &format!("\n  {file}");
+    }
+    text
 }
 
 /// The cure of an error may be an option of the single commands (`--batch-size`): here it is a key of the configuration.
 #[cfg(feature = "train")]
-fn with_keys(error: anyhow::Error, config: &super::config::Config) -> anyhow::Error {
+fn with_keys(error: anyhow::Error, config: &crate::settings::Config) -> anyhow::Error {
     let line = super::exit::in_one_line(&error);
     let named = |word: &str| {
         word.strip_prefix("--").map(|option| option.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
@@ -67,7 +102,7 @@ fn with_keys(error: anyhow::Error, config: &super::config::Config) -> anyhow::Er
 
 /// A key and the section that it is in. Those of `[device]` are options of this command too.
 #[cfg(feature = "train")]
-fn section_of(key: &str, config: &super::config::Config) -> Option<String> {
+fn section_of(key: &str, config: &crate::settings::Config) -> Option<String> {
     let sections = serde_json::to_value(config).ok()?;
     let has = |(_, section): &(&String, &serde_json::Value)| section.get(key).is_some();
     let (section, _) = sections.as_object()?.iter().filter(|(name, _)| *name != "device").find(has)?;
@@ -77,7 +112,7 @@ fn section_of(key: &str, config: &super::config::Config) -> Option<String> {
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
-    use crate::cli::config::Config;
+    use crate::settings::Config;
 
     #[test]
     fn options_that_a_cure_names_are_keys_of_a_configuration() {

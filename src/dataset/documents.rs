@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::error::Place;
+use super::example::{Example, LoadSettings};
 use super::labels::Label;
-use super::load::{Example, LoadSettings};
 use super::table::{self, Format, Wanted};
 use super::{DatasetError, Template};
 
@@ -21,7 +21,7 @@ pub(super) fn read(
         (None, Format::Txt) => paragraphs(path, bytes)?,
         (None, _) => texts(path, bytes, format, settings)?,
     };
-    examples.truncate(settings.limit.unwrap_or(usize::MAX).max(1));
+    examples.truncate(settings.row_limit());
     Ok(examples)
 }
 

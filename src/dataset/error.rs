@@ -40,7 +40,7 @@ pub enum DatasetError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
     /// The ending of the file name says nothing.
     #[error(

@@ -2,84 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::labels::{self, Label, Objective, ObjectiveKind, RawLabel};
+use super::example::{Example, LoadSettings};
+use super::label_column::{self, RawLabel};
+use super::labels::{Label, Objective, ObjectiveKind};
 use super::table::{self, Format, Row, Wanted};
-use super::{DatasetError, Template, documents, parquet};
+use super::{DatasetError, documents, parquet};
 use crate::files::{read_file, sha256, sha256_file};
-
-/// Which columns of a file to read, and how.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoadSettings {
-    /// Column of the text, or of the first text of a pair.
-    pub text: String,
-    /// Column of the second text of a pair.
-    pub pair: Option<String>,
-    /// Column of the label; `None` reads texts alone.
-    pub label: Option<String>,
-    /// Classes or numbers; `None` tells by the labels themselves.
-    pub objective: Option<ObjectiveKind>,
-    /// Names of the classes in their order; `None` takes the sorted words, or integers as they are.
-    pub labels: Option<Vec<String>>,
-    /// Whether the number of a class may stand in the file instead of its name. On in the presets, whose order is known.
-    pub accept_class_numbers: bool,
-    /// How the file is written; `None` tells by the ending of its name.
-    pub format: Option<Format>,
-    /// Whether `"` quotes fields; `None` means no in TSV and yes in CSV.
-    pub quoting: Option<bool>,
-    /// For instructions that a language model learns to answer (`text`, `pair` and `label` are the columns of the
-    /// instruction, its input and the output): how they become one text.
-    pub template: Option<Template>,
-    /// Only so many rows, from the first; `None` takes all.
-    pub limit: Option<usize>,
-}
-
-impl Default for LoadSettings {
-    /// Columns `text` and `label`.
-    fn default() -> Self {
-        LoadSettings {
-            text: "text".into(),
-            pair: None,
-            label: Some("label".into()),
-            objective: None,
-            labels: None,
-            accept_class_numbers: false,
-            format: None,
-            quoting: None,
-            template: None,
-            limit: None,
-        }
-    }
-}
-
-impl LoadSettings {
-    /// The same, with the classes of another data set: a development set is read with those of the training set.
-    pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
-        let labels = match objective {
-            Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
-        };
-        LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
-    }
-
-    /// The same, without labels. What a language model learns is text, and stays.
-    pub fn without_labels(&self) -> LoadSettings {
-        let label = self.label.clone().filter(|_| self.objective == Some(ObjectiveKind::CausalLm));
-        LoadSettings { label, ..self.clone() }
-    }
-}
-
-/// One row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Example {
-    /// The line in which the row begins in the file, from 1; in Parquet, which has no lines, the row.
-    pub line: usize,
-    /// The text, or the first of a pair.
-    pub text: String,
-    /// The second text of a pair.
-    pub pair: Option<String>,
-    /// Its label; `None` throughout where no label column was read.
-    pub label: Option<Label>,
-}
 
 /// The rows of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +40,7 @@ impl Dataset {
         if format_of(path, settings)? == Format::Parquet && !language && !packed {
             // Never in memory as a whole.
             let wanted = wanted(settings);
-            let rows = parquet::read_file(path, &wanted, limit(settings))?;
+            let rows = parquet::read_file(path, &wanted, settings.row_limit())?;
             return Dataset::of_rows(path, settings, rows, sha256_file(path)?);
         }
         let bytes = read_file(path)?;
@@ -144,7 +72,7 @@ impl Dataset {
         if rows.is_empty() {
             return Err(DatasetError::NoRows { path: path.into() });
         }
-        rows.truncate(limit(settings));
+        rows.truncate(settings.row_limit());
         let texts = 1 + usize::from(settings.pair.is_some());
         for row in &rows {
             if let Some(empty) = row.values[..texts].iter().position(|text| text.trim().is_empty()) {
@@ -157,7 +85,7 @@ impl Dataset {
             Some(column) => {
                 let raw: Vec<_> =
                     rows.iter().map(|row| RawLabel { place: row.place, text: &row.values[texts] }).collect();
-                let (objective, labels) = labels::read(path, settings, column, &raw)?;
+                let (objective, labels) = label_column::read(path, settings, column, &raw)?;
                 (Some(objective), labels.into_iter().map(Some).collect())
             }
         };
@@ -200,11 +128,6 @@ fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
     wanted.extend(settings.pair.iter().map(|name| Wanted::text(name)));
     wanted.extend(settings.label.iter().map(|name| Wanted { scalar: true, ..Wanted::text(name) }));
     wanted
-}
-
-/// How many rows to take.
-fn limit(settings: &LoadSettings) -> usize {
-    settings.limit.unwrap_or(usize::MAX).max(1)
 }
 
 /// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every value of a

@@ -355,14 +355,6 @@ impl Tokenizer {
     }
 }
 
-/// What the library does, with a panic as an error: a broken file or an odd text is no bug of this program.
-pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("its parts contradict each other".into()),
-    }
-}
-
 /// Joins a question with every window of a context, where nothing is put around them.
 fn join_windows(first: tokenizers::Encoding, second: Option<tokenizers::Encoding>) -> tokenizers::Encoding {
     let Some(mut second) = second else { return first };

@@ -2,6 +2,7 @@
 //! makes of it, and what `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` override.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -9,7 +10,6 @@ use tokenizers::{AddedToken, PostProcessorWrapper, TruncationDirection};
 
 use super::DatasetError;
 use super::error::quoted;
-use super::tokenizer::guarded;
 use super::tokenizer_class::{Choice, Class, Hints};
 use super::tokenizer_recipe::{Recipe, Settings};
 use crate::files::{FileError, read_file, sha256};
@@ -404,5 +404,13 @@ impl SideFile {
             Err(error) => return Err(error.into()),
         };
         Ok(SideFile { path, settings })
+    }
+}
+
+/// What the library does, with a panic as an error: a broken file or an odd text is no bug of this program.
+pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its parts contradict each other".into()),
     }
 }

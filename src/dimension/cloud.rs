@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::two_nn::Counts;
 use super::{DimensionError, MINIMUM_POINTS, TwoNn};
-use crate::neighbours::{Neighbours, Real, first_equal_row, nearest_in_rows};
+use crate::neighbours::{Neighbours, Scalar, first_equal_row, nearest_in_rows};
 use crate::progress::Observer;
 
 /// The finite, distinct rows of a layer and the nearest neighbours of each among them.
@@ -42,7 +42,7 @@ pub enum Prepared<'a, T> {
 ///
 /// # Errors
 /// Fewer than [`MINIMUM_POINTS`] rows are left; the search fails or is cancelled.
-pub fn prepare<'a, T: Real>(
+pub fn prepare<'a, T: Scalar>(
     points: ArrayView2<'a, T>,
     k: usize,
     settings: &TwoNn,
@@ -78,12 +78,12 @@ pub fn prepare<'a, T: Real>(
     }
 }
 
-fn is_finite<T: Real>(points: ArrayView2<'_, T>, row: u32) -> bool {
+fn is_finite<T: Scalar>(points: ArrayView2<'_, T>, row: u32) -> bool {
     points.row(row as usize).iter().all(|value| value.to_f64().is_finite())
 }
 
 /// Norm of a row as given.
-fn norm<T: Real>(row: ArrayView1<'_, T>) -> f64 {
+fn norm<T: Scalar>(row: ArrayView1<'_, T>) -> f64 {
     let square: f64 = row.iter().map(|value| value.to_f64() * value.to_f64()).sum();
     if square.is_normal() {
         return square.sqrt();
@@ -105,7 +105,7 @@ impl Extent {
         Self { low: vec![f64::INFINITY; columns], high: vec![f64::NEG_INFINITY; columns], largest_norm: 0.0 }
     }
 
-    fn with_row<T: Real>(mut self, row: ArrayView1<'_, T>) -> Self {
+    fn with_row<T: Scalar>(mut self, row: ArrayView1<'_, T>) -> Self {
         for ((value, low), high) in row.iter().zip(&mut self.low).zip(&mut self.high) {
             *low = low.min(value.to_f64());
             *high = high.max(value.to_f64());
@@ -124,7 +124,7 @@ impl Extent {
 
 /// Compares the ranges of the columns with the precision of the values. (A standard deviation would not do: that of a
 /// constant column, computed in floating point, is not zero.)
-fn degenerate<T: Real>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) -> Option<String> {
+fn degenerate<T: Scalar>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) -> Option<String> {
     let nothing = || Extent::nothing(points.ncols());
     let extent = rows
         .par_iter()
@@ -139,7 +139,7 @@ fn degenerate<T: Real>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) -> O
 }
 
 /// For every point whether it stays: of points within noise of each other, the first does.
-fn not_within_noise<T: Real>(
+fn not_within_noise<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: &[u32],
     neighbours: &Neighbours,

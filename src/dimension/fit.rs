@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
 use super::DimensionError;
@@ -32,6 +33,31 @@ pub enum Method {
 impl Default for Method {
     fn default() -> Self {
         Method::Linear { discard: 0.1 }
+    }
+}
+
+/// The kinds of [`Method`] by the word for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum MethodKind {
+    /// By linear fit.
+    #[default]
+    #[serde(rename = "linear")]
+    Linear,
+    /// By maximum likelihood.
+    #[serde(rename = "mle")]
+    MaximumLikelihood,
+    /// By maximum likelihood, the largest ratios left out.
+    #[serde(rename = "censored-mle")]
+    CensoredMaximumLikelihood,
+}
+
+impl fmt::Display for MethodKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linear => "linear",
+            Self::MaximumLikelihood => "mle",
+            Self::CensoredMaximumLikelihood => "censored-mle",
+        })
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
     Cloud, DimensionError, GRIDE_NEIGHBOURS, LayerDimension, MINIMUM_POINTS, NearDuplicates, Prepared, Scale,
     ScaleEstimate, TwoNn, dimension_of, gride_scan, near_duplicates, plateau, prepare,
 };
-use crate::neighbours::{Neighbours, Real, nearest_in_rows};
+use crate::neighbours::{Neighbours, Scalar, nearest_in_rows};
 use crate::progress::{Observer, Silent};
 
 /// The farthest neighbour that is looked for in a half: of 64 neighbours, fewer than 16 are there once in 60,000 times.
@@ -149,7 +149,7 @@ pub fn standard_error(deviations: &[f64]) -> Option<f64> {
 ///
 /// # Errors
 /// Fewer than 50 distinct finite rows; a failed or cancelled search.
-pub fn measure<T: Real>(
+pub fn measure<T: Scalar>(
     layer: ArrayView2<'_, T>,
     settings: &MeasureSettings,
     observer: &dyn Observer,
@@ -166,7 +166,7 @@ pub fn measure<T: Real>(
 ///
 /// # Errors
 /// As [`measure`].
-pub fn measure_cloud<T: Real>(
+pub fn measure_cloud<T: Scalar>(
     cloud: &Cloud<'_, T>,
     settings: &MeasureSettings,
     observer: &dyn Observer,
@@ -236,7 +236,7 @@ fn extrapolated(nearer: &[f64], farther: &[f64]) -> Vec<f64> {
 
 /// Dimensions of two random halves of the rows at each scale. The split depends on nothing but the number of rows, seed and
 /// number.
-fn halves<T: Real>(
+fn halves<T: Scalar>(
     cloud: &Cloud<'_, T>,
     scales: &[Scale],
     settings: &MeasureSettings,
@@ -287,7 +287,7 @@ fn shuffled(rows: usize, seed: u64, stream: u64) -> Vec<u32> {
 }
 
 /// TwoNN at N, N/2, N/4 … points, at each but the first on disjoint parts of the rows; nothing beyond N without subsamples.
-fn decimation<T: Real>(
+fn decimation<T: Scalar>(
     cloud: &Cloud<'_, T>,
     full: f64,
     settings: &MeasureSettings,

@@ -12,7 +12,7 @@ use super::{
     Counts, DimensionError, Estimate, LayerDimension, MeasureSettings, Measurement, NORMAL_QUANTILE, Scale,
     ScaleEstimate, measure,
 };
-use crate::neighbours::{Engine, Real, Work};
+use crate::neighbours::{Engine, Scalar, Work};
 use crate::progress::Observer;
 
 /// Batches are needed before an average says how certain it is.
@@ -31,7 +31,7 @@ pub struct MiniBatches<T> {
     counts: Counts,
 }
 
-impl<T: Real> MiniBatches<T> {
+impl<T: Scalar> MiniBatches<T> {
     /// No batch yet of vectors of this width.
     pub fn new(settings: MeasureSettings, width: usize) -> Self {
         // The batches themselves tell how certain the average is.

@@ -25,7 +25,7 @@ mod two_nn;
 mod tests;
 
 pub use cloud::{Cloud, Prepared, prepare};
-pub use fit::{Fit, Method, NORMAL_QUANTILE};
+pub use fit::{Fit, Method, MethodKind, NORMAL_QUANTILE};
 use gride::dimension_of;
 pub use gride::{GRIDE_NEIGHBOURS, ScaleEstimate, gride, gride_scan};
 pub use levina_bickel::{LocalLikelihood, levina_bickel};
@@ -85,7 +85,7 @@ pub enum DimensionError {
     #[error(transparent)]
     Neighbours(NeighbourError),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }
 

@@ -6,7 +6,7 @@
 //! their words have far more, and TwoNN then reads how texts repeat, not how they spread.
 
 use super::{Cloud, TwoNn};
-use crate::neighbours::Real;
+use crate::neighbours::Scalar;
 
 /// The neighbour that sets the distance that is usual around a point.
 const USUAL: usize = 16;
@@ -39,7 +39,7 @@ pub struct NearPair {
 
 /// The points of a cloud that are too near to each other for points of this dimension, which should be read at a scale that
 /// they do not reach. `None` with fewer than 16 neighbours.
-pub fn near_duplicates<T: Real>(cloud: &Cloud<'_, T>, dimension: f64, estimator: &TwoNn) -> Option<NearDuplicates> {
+pub fn near_duplicates<T: Scalar>(cloud: &Cloud<'_, T>, dimension: f64, estimator: &TwoNn) -> Option<NearDuplicates> {
     let neighbours = &cloud.neighbours;
     if neighbours.distances.ncols() < USUAL || !dimension.is_finite() {
         return None;
@@ -72,7 +72,7 @@ pub fn near_duplicates<T: Real>(cloud: &Cloud<'_, T>, dimension: f64, estimator:
 }
 
 /// TwoNN among the points that stay. Those whose neighbours have all gone are left out.
-fn without<T: Real>(cloud: &Cloud<'_, T>, removed: &[bool], estimator: &TwoNn) -> Option<f64> {
+fn without<T: Scalar>(cloud: &Cloud<'_, T>, removed: &[bool], estimator: &TwoNn) -> Option<f64> {
     let ratio = |point: usize| {
         let (distances, indices) = (cloud.neighbours.distances.row(point), cloud.neighbours.indices.row(point));
         let mut stay = distances.iter().zip(indices).filter(|&(_, &other)| !removed[other as usize]);

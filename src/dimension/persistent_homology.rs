@@ -11,7 +11,7 @@ use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 
 use super::{DimensionError, MINIMUM_POINTS};
-use crate::neighbours::{Real, spanning_tree_in_rows};
+use crate::neighbours::{Scalar, spanning_tree_in_rows};
 use crate::progress::{Observer, Silent};
 
 /// Settings of the estimate.
@@ -61,7 +61,7 @@ impl PersistentHomology {
     ///
     /// # Errors
     /// Fewer than 100 points, NaN or infinite values, cancelled.
-    pub fn estimate<T: Real>(
+    pub fn estimate<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
         observer: &dyn Observer,
@@ -74,7 +74,7 @@ impl PersistentHomology {
     ///
     /// # Errors
     /// As [`PersistentHomology::estimate`].
-    pub fn estimate_in_rows<T: Real>(
+    pub fn estimate_in_rows<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
         rows: &[u32],
@@ -99,7 +99,7 @@ impl PersistentHomology {
     ///
     /// # Errors
     /// As [`PersistentHomology::estimate`]; fewer than two sizes.
-    pub fn of_samples<T: Real>(
+    pub fn of_samples<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
         samples: &[Vec<u32>],

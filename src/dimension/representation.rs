@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut1, Axis, CowAr
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::neighbours::Real;
+use crate::neighbours::Scalar;
 use crate::progress::{Cancelled, Observer};
 
 /// Rows that are worked on at once.
@@ -61,7 +61,7 @@ impl Representation {
     ///
     /// # Errors
     /// Cancelled.
-    pub fn apply<'a, T: Real>(
+    pub fn apply<'a, T: Scalar>(
         self,
         points: ArrayView2<'a, T>,
         observer: &dyn Observer,
@@ -94,7 +94,7 @@ impl Representation {
         Ok((result.into(), points.ncols() - columns))
     }
 
-    fn represent<T: Real>(
+    fn represent<T: Scalar>(
         self,
         point: ArrayView1<'_, T>,
         scale: f64,
@@ -127,7 +127,7 @@ impl Representation {
 }
 
 /// A power of two by which the largest value becomes about 1: squares stay within their range.
-fn power_near<T: Real>(points: ArrayView2<'_, T>) -> f64 {
+fn power_near<T: Scalar>(points: ArrayView2<'_, T>) -> f64 {
     let largest = |row: ArrayView1<'_, T>| {
         row.iter().map(|value| value.to_f64().abs()).filter(|v| v.is_finite()).fold(0.0, f64::max)
     };
@@ -143,7 +143,7 @@ struct Moments {
 
 impl Moments {
     /// Of the points times `scale`.
-    fn of<T: Real>(
+    fn of<T: Scalar>(
         points: ArrayView2<'_, T>,
         scale: f64,
         covariance: bool,

@@ -1,3 +1,4 @@
+use itertools::Itertools;
 use ndarray::{Array1, Array2};
 
 use super::*;
@@ -304,7 +305,8 @@ fn gride_gives_the_reference_values() {
         let neighbours = nearest(cube.view(), GRIDE_NEIGHBOURS, Engine::Exact, &Silent).unwrap();
         let scan = gride_scan(&neighbours);
         assert_eq!(scan.iter().map(|s| s.neighbours.0).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32]);
-        for (found, ((dimension, error), scale)) in scan.iter().zip(dimensions.iter().zip(errors).zip(scales)) {
+        for (found, ((dimension, error), scale)) in scan.iter().zip_eq(dimensions.iter().zip_eq(errors).zip_eq(scales))
+        {
             close(found.dimension, *dimension, 1e-6);
             close(found.standard_error, error, 1e-6);
             close(found.distance, scale, 1e-9);
@@ -335,7 +337,7 @@ fn levina_bickel_gives_the_reference_values() {
         let reference = REFERENCES.iter().find(|reference| reference.seed == seed).unwrap();
         let cube = Lcg(seed).cube(reference.points, reference.dimension, reference.columns);
         let neighbours = nearest(cube.view(), 20, Engine::Exact, &Silent).unwrap();
-        for (k, expected) in [2, 10, 20].into_iter().zip(expected) {
+        for (k, expected) in [2, 10, 20].into_iter().zip_eq(expected) {
             let found = levina_bickel(&neighbours, k);
             close(found.dimension, expected, 1e-9);
             close(found.standard_error, expected / (reference.points as f64 * (k - 1) as f64).sqrt(), 1e-9);

@@ -3,7 +3,7 @@
 use ndarray::ArrayView2;
 
 use super::{Cloud, DimensionError, Method, Prepared, prepare};
-use crate::neighbours::{Engine, Neighbours, Real, Work};
+use crate::neighbours::{Engine, Neighbours, Scalar, Work};
 use crate::progress::Observer;
 
 /// Settings of a TwoNN estimate.
@@ -108,7 +108,7 @@ impl LayerDimension {
 ///
 /// # Errors
 /// Fewer than 50 distinct finite rows; a share to discard outside 0..1; a cancelled search.
-pub fn two_nn<T: Real>(
+pub fn two_nn<T: Scalar>(
     points: ArrayView2<'_, T>,
     method: Method,
     engine: Engine,
@@ -119,7 +119,7 @@ pub fn two_nn<T: Real>(
 
 impl TwoNn {
     /// The intrinsic dimension of points `[points, columns]`; see [`two_nn`].
-    pub fn estimate<T: Real>(
+    pub fn estimate<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
         observer: &dyn Observer,
@@ -131,7 +131,7 @@ impl TwoNn {
     }
 
     /// The same for points whose neighbours are known already.
-    pub fn estimate_cloud<T: Real>(&self, cloud: &Cloud<'_, T>) -> Result<LayerDimension, DimensionError> {
+    pub fn estimate_cloud<T: Scalar>(&self, cloud: &Cloud<'_, T>) -> Result<LayerDimension, DimensionError> {
         let (counts, neighbours) = (cloud.counts, &cloud.neighbours);
         let fit = self.method.fit(&mut ratios(neighbours))?;
         if !fit.dimension.is_finite() {

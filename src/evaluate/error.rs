@@ -14,7 +14,7 @@ pub enum EvaluateError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
     /// The model cannot be run.
     #[error(transparent)]

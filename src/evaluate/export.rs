@@ -6,7 +6,7 @@ use super::{EvaluateError, Metric, Score};
 use crate::dataset::{Batch, Encoding, Label, Objective, Padding};
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, FixedSizes, Session, Tokens};
+use crate::runtime::{Feeder, FixedSizes, InferenceSession, Tokens};
 
 /// Name of the output that is evaluated.
 pub(super) const LOGITS: &str = "logits";
@@ -63,7 +63,7 @@ pub(super) fn has_logits(outputs: &[ValueInfo]) -> Result<(), EvaluateError> {
 /// # Errors
 /// No output `logits`; a head that does not fit the objective; logits that are not finite; a metric that does not fit.
 pub fn evaluate_export(
-    session: &mut Session,
+    session: &mut InferenceSession,
     encodings: &[Encoding],
     labels: Option<&[Label]>,
     objective: &Objective,
@@ -83,7 +83,7 @@ pub fn evaluate_export(
 }
 
 /// The logits of a batch, `[rows, outputs]`.
-fn run(session: &mut Session, feeder: &Feeder, batch: &Batch) -> Result<Array2<f32>, EvaluateError> {
+fn run(session: &mut InferenceSession, feeder: &Feeder, batch: &Batch) -> Result<Array2<f32>, EvaluateError> {
     let rows = batch.rows.len();
     let tokens = Tokens::from(batch);
     let feed = feeder.feed(&tokens);

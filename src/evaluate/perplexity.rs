@@ -6,7 +6,7 @@ use super::export::{LOGITS, has_logits};
 use super::{EvaluateError, EvaluateSettings};
 use crate::dataset::{Batch, Encoding, TextRows};
 use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, Session, Tokens};
+use crate::runtime::{Feeder, InferenceSession, Tokens};
 
 /// The loss over all tokens that count.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -32,7 +32,7 @@ impl TokenLoss {
 /// # Errors
 /// No output `logits`, or one of another shape; a token outside the vocabulary; logits that are not finite; cancellation.
 pub fn token_loss(
-    session: &mut Session,
+    session: &mut InferenceSession,
     rows: &TextRows,
     settings: &EvaluateSettings,
     observer: &dyn Observer,

@@ -11,7 +11,7 @@ use crate::dataset::{Batch, Encoding, SpanLogits, SquadFile};
 use crate::files::write_atomically;
 use crate::onnx::{Model, ValueInfo};
 use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, Session, Tokens};
+use crate::runtime::{Feeder, InferenceSession, Tokens};
 
 /// Names of the outputs that are evaluated.
 const OUTPUTS: [&str; 2] = ["start_logits", "end_logits"];
@@ -38,7 +38,7 @@ fn has_outputs(outputs: &[ValueInfo]) -> Result<(), EvaluateError> {
 /// No outputs `start_logits` and `end_logits`, or of another shape than `[rows, tokens]`; logits that are not finite;
 /// cancellation.
 pub fn span_logits(
-    session: &mut Session,
+    session: &mut InferenceSession,
     encodings: &[Encoding],
     settings: &EvaluateSettings,
     observer: &dyn Observer,
@@ -73,7 +73,7 @@ pub fn span_logits(
 }
 
 /// Start and end logits of a batch, each `[rows, length]`.
-fn run(session: &mut Session, feeder: &Feeder, batch: &Batch) -> Result<[ArrayD<f32>; 2], EvaluateError> {
+fn run(session: &mut InferenceSession, feeder: &Feeder, batch: &Batch) -> Result<[ArrayD<f32>; 2], EvaluateError> {
     let rows = batch.rows.len();
     let tokens = Tokens::from(batch);
     let feed = feeder.feed(&tokens);

@@ -1,5 +1,6 @@
 //! The loop over a model that is a closure, and what is written of it. The loop over a session is an integration test.
 
+use itertools::Itertools;
 use ndarray::{Array2, array};
 use proptest::prelude::*;
 
@@ -19,7 +20,7 @@ fn classes(names: &[&str]) -> Objective {
 fn sums(batch: &crate::dataset::Batch) -> Result<Array2<f32>, EvaluateError> {
     let sum = |row: usize| {
         let at = row * batch.length..(row + 1) * batch.length;
-        batch.ids[at.clone()].iter().zip(&batch.mask[at]).map(|(id, mask)| (id * mask) as f32).sum::<f32>()
+        batch.ids[at.clone()].iter().zip_eq(&batch.mask[at]).map(|(id, mask)| (id * mask) as f32).sum::<f32>()
     };
     Ok(Array2::from_shape_fn((batch.rows.len(), 2), |(row, column)| if column == 0 { sum(row) } else { 10.0 }))
 }

@@ -113,6 +113,6 @@ pub enum MergeError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }

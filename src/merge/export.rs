@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use ndarray::ArrayView2;
 
 use super::report::Changes;
-use super::targets::{Change, Place, Targets, unchanged};
+use super::saved::Place;
+use super::targets::{Change, Targets, unchanged};
 use super::weights::{add, replace};
 use super::{MergeError, Writing};
 use crate::adapter::SavedTensor;

@@ -35,7 +35,8 @@ pub use weights::NotFinite;
 
 use folder::NewFolder;
 use residual::{NoPart, Part};
-use targets::{Change, Place, Target, Targets};
+use saved::Place;
+use targets::{Change, Target, Targets};
 use weights::Refusal;
 
 /// The report that stands in a merged folder.

@@ -2,9 +2,18 @@
 //! table, the output layer of a language model.
 
 use super::MergeError;
-use super::targets::Place;
 use crate::checkpoint::{Checkpoint, ModelFolder, equal_tensors, initializers_of};
 use crate::onnx::Model;
+
+/// An initializer of the export.
+pub(super) struct Place {
+    pub index: usize,
+    pub initializer: String,
+    /// Factors: whether it is stored as `[in, out]`. Values: whether it is the transposed checkpoint tensor.
+    pub transposed: bool,
+    /// Whether its values are those of the checkpoint, perhaps in another type.
+    pub of_checkpoint: bool,
+}
 
 /// The constants of the export that are this tensor of the checkpoint. Empty where the export has none of its values.
 pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Vec<Place>, MergeError> {

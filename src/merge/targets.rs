@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
-use super::{MergeError, saved};
+use super::MergeError;
+use super::saved::{self, Place};
 use crate::adapter::{
     Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
 };
@@ -85,16 +86,6 @@ pub(super) enum Change<'a> {
     Factors(&'a LoraFactors),
     /// New values take the place of the old.
     Values(&'a SavedTensor),
-}
-
-/// An initializer of the export.
-pub(super) struct Place {
-    pub index: usize,
-    pub initializer: String,
-    /// Factors: whether it is stored as `[in, out]`. Values: whether it is the transposed checkpoint tensor.
-    pub transposed: bool,
-    /// Whether its values are those of the checkpoint, perhaps in another type.
-    pub of_checkpoint: bool,
 }
 
 /// The adapter under the names of the base: those of its checkpoint, or of the export where there is none.

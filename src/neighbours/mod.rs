@@ -4,31 +4,26 @@
 //! linfa-nn ([`Engine::BallTree`], [`Engine::KdTree`]). All only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
 //! is left is measured by direct difference in float64. Ties go to the smaller index.
 
-mod axes;
-mod candidates;
-mod centred;
-mod coded;
-mod codes;
-mod coordinates;
-mod direct;
-mod embedding;
-mod equal;
-mod exact;
-mod fine;
-mod kernel;
-mod many;
-mod mixing;
-mod order;
-mod product;
-mod reach;
-mod real;
+mod auto_engine;
+mod block_index;
+mod duplicates;
+mod exact_distance;
+mod int12_codes;
+mod normalization;
+mod partition;
+mod principal_axes;
+mod projection;
+mod quantized_blocks;
+mod random_rotation;
+mod row_hash;
 mod rows;
+mod scalar;
+mod search;
+mod search_plan;
+mod search_radius;
+mod simd;
 mod spanning_tree;
 mod trees;
-mod trial;
-mod twins;
-mod vectors;
-mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -37,15 +32,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use ndarray::{Array2, ArrayView2, CowArray};
+use serde::{Deserialize, Serialize};
 
 use crate::progress::{Cancelled, Observer};
 
-pub use equal::first_equal_row;
-pub use real::Real;
+pub use row_hash::first_equal_row;
+pub use scalar::Scalar;
 pub use spanning_tree::{Edge, spanning_tree, spanning_tree_in_rows};
 
 /// How the neighbours are found. The answer does not depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Engine {
     /// The fastest in a short trial, where a tree may be; the exact search otherwise.
     #[default]
@@ -172,7 +169,7 @@ pub enum NeighbourError {
         reason: String,
     },
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }
 
@@ -182,7 +179,7 @@ pub enum NeighbourError {
 ///
 /// # Errors
 /// A NaN or infinite value (the first one is named), `k` not smaller than the number of points, no columns, `k` = 0.
-pub fn nearest<T: Real>(
+pub fn nearest<T: Scalar>(
     points: ArrayView2<'_, T>,
     k: usize,
     engine: Engine,
@@ -196,7 +193,7 @@ pub fn nearest<T: Real>(
 ///
 /// # Errors
 /// As [`nearest`]; a NaN or infinite value is named by its row in `points`.
-pub fn nearest_in_rows<T: Real>(
+pub fn nearest_in_rows<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: &[u32],
     k: usize,
@@ -206,7 +203,7 @@ pub fn nearest_in_rows<T: Real>(
     nearest_in(points, Some(rows), k, engine, observer)
 }
 
-fn nearest_in<T: Real>(
+fn nearest_in<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: Option<&[u32]>,
     k: usize,
@@ -215,7 +212,7 @@ fn nearest_in<T: Real>(
 ) -> Result<Neighbours, NeighbourError> {
     checked(points, rows, k, |points, centring| {
         let engine = match engine {
-            Engine::Auto => trial::fastest(points, centring, k, observer)?,
+            Engine::Auto => auto_engine::fastest(points, centring, k, observer)?,
             chosen => chosen,
         };
         let found = search_by(engine, points, centring, k, observer)?;
@@ -223,26 +220,28 @@ fn nearest_in<T: Real>(
     })
 }
 
-fn search_by<T: Real>(
+fn search_by<T: Scalar>(
     engine: Engine,
-    points: &direct::Points<'_, T>,
-    centring: &centred::Centring,
+    points: &exact_distance::Points<'_, T>,
+    centring: &normalization::Centring,
     k: usize,
     observer: &dyn Observer,
 ) -> Result<Found, NeighbourError> {
     match engine {
         Engine::BallTree => trees::search(trees::Kind::Ball, points, centring, k, observer),
         Engine::KdTree => trees::search(trees::Kind::Kd, points, centring, k, observer),
-        Engine::Exact | Engine::Auto => exact::search(coordinates::Means::best(), points, centring, k, observer),
+        Engine::Exact | Engine::Auto => {
+            search::radius::search(search_plan::SearchPlan::best(), points, centring, k, observer)
+        }
     }
 }
 
 /// Hands points that can be searched on, with what centres them.
-fn checked<T: Real, R>(
+fn checked<T: Scalar, R>(
     points: ArrayView2<'_, T>,
     chosen: Option<&[u32]>,
     k: usize,
-    search: impl FnOnce(&direct::Points<'_, T>, &centred::Centring) -> Result<R, NeighbourError>,
+    search: impl FnOnce(&exact_distance::Points<'_, T>, &normalization::Centring) -> Result<R, NeighbourError>,
 ) -> Result<R, NeighbourError> {
     let (rows, columns) = (chosen.map_or(points.nrows(), <[u32]>::len), points.ncols());
     if columns == 0 || k == 0 {
@@ -260,8 +259,8 @@ fn checked<T: Real, R>(
         Some(chosen) => rows::Rows::chosen(values, columns, chosen),
         None => rows::Rows::all(values, columns),
     };
-    let centring = centred::Centring::of(&rows)?;
-    search(&direct::Points { rows, scale: centring.scale }, &centring)
+    let centring = normalization::Centring::of(&rows)?;
+    search(&exact_distance::Points { rows, scale: centring.scale }, &centring)
 }
 
 /// What an engine hands back: squared distances in scaled units, row by row.

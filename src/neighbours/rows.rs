@@ -1,6 +1,6 @@
 //! The rows that are searched: all of a matrix, or some of them where they lie.
 
-use super::Real;
+use super::Scalar;
 
 /// Rows of a row-major matrix.
 #[derive(Clone, Copy)]
@@ -11,7 +11,7 @@ pub(super) struct Rows<'a, T> {
     chosen: Option<&'a [u32]>,
 }
 
-impl<'a, T: Real> Rows<'a, T> {
+impl<'a, T: Scalar> Rows<'a, T> {
     pub fn all(values: &'a [T], columns: usize) -> Self {
         Self { values, columns, chosen: None }
     }

@@ -3,7 +3,7 @@
 //! Borůvka's algorithm: the shortest edge that leaves a component belongs to the tree, so all components are joined by theirs,
 //! again and again. Most of these edges are among the nearest neighbours of a point. Where all of a point's neighbours are in
 //! its own component already and an edge as short as the best one known might lie beyond them, a pass over all pairs looks
-//! for it, with the best edge of the component as reach.
+//! for it, with the best edge of the component as radius.
 
 use std::cmp::Ordering;
 use std::sync::Mutex;
@@ -11,16 +11,16 @@ use std::sync::Mutex;
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use super::coded::{Coded, Seeker, locked};
-use super::codes::Frame;
-use super::coordinates::Means;
-use super::direct::Points;
-use super::exact::nearest;
-use super::kernel::BLOCK;
-use super::reach::Reach;
+use super::block_index::{BlockIndex, Seeker, locked};
+use super::duplicates::Duplicates;
+use super::exact_distance::Points;
+use super::quantized_blocks::BlockPair;
 use super::rows::Rows;
-use super::twins::Twins;
-use super::{NeighbourError, Real, checked};
+use super::search::radius::nearest;
+use super::search_plan::SearchPlan;
+use super::search_radius::SearchRadius;
+use super::simd::int8_dot::BLOCK;
+use super::{NeighbourError, Scalar, checked};
 use crate::progress::Observer;
 
 /// Neighbours whose edges are known from the beginning.
@@ -40,7 +40,10 @@ pub struct Edge {
 ///
 /// # Errors
 /// A NaN or infinite value (the first one is named), fewer than two rows, no columns, cancelled.
-pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer) -> Result<Vec<Edge>, NeighbourError> {
+pub fn spanning_tree<T: Scalar>(
+    points: ArrayView2<'_, T>,
+    observer: &dyn Observer,
+) -> Result<Vec<Edge>, NeighbourError> {
     spanning_tree_in(points, None, observer)
 }
 
@@ -48,7 +51,7 @@ pub fn spanning_tree<T: Real>(points: ArrayView2<'_, T>, observer: &dyn Observer
 ///
 /// # Errors
 /// As [`spanning_tree`]; a NaN or infinite value is named by its row in `points`.
-pub fn spanning_tree_in_rows<T: Real>(
+pub fn spanning_tree_in_rows<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: &[u32],
     observer: &dyn Observer,
@@ -56,26 +59,26 @@ pub fn spanning_tree_in_rows<T: Real>(
     spanning_tree_in(points, Some(rows), observer)
 }
 
-fn spanning_tree_in<T: Real>(
+fn spanning_tree_in<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: Option<&[u32]>,
     observer: &dyn Observer,
 ) -> Result<Vec<Edge>, NeighbourError> {
     checked(points, rows, 1, |points, centring| {
-        let means = Means::best();
-        let twins = Twins::of(points);
+        let plan = SearchPlan::best();
+        let duplicates = Duplicates::of(points);
         let mut edges: Vec<Edge> = Vec::with_capacity(points.rows() - 1);
-        for rows in &twins.rows {
+        for rows in &duplicates.rows {
             edges.extend(rows[1..].iter().map(|&row| Edge { ends: (rows[0], row), length: 0.0 }));
         }
-        if twins.groups() > 1 {
-            let rows = twins.distinct_rows(points);
+        if duplicates.groups() > 1 {
+            let rows = duplicates.distinct_rows(points);
             let rows = Rows::chosen(points.rows.values(), points.columns(), &rows);
             let distinct = Points { rows, scale: points.scale };
-            let embedding = means.embedding(&distinct, centring, NEIGHBOURS.min(twins.groups() - 1));
-            let coded = Coded::new(means.codes, &distinct, &embedding);
-            for (squared, a, b) in grow(&coded, observer)? {
-                let (a, b) = (twins.rows[a as usize][0], twins.rows[b as usize][0]);
+            let projection = plan.projection(&distinct, centring, NEIGHBOURS.min(duplicates.groups() - 1));
+            let block_index = BlockIndex::new(plan.codes, &distinct, &projection);
+            for (squared, a, b) in grow(&block_index, observer)? {
+                let (a, b) = (duplicates.rows[a as usize][0], duplicates.rows[b as usize][0]);
                 edges.push(Edge { ends: (a.min(b), a.max(b)), length: squared.sqrt() / points.scale });
             }
         }
@@ -98,14 +101,14 @@ fn order_of(a: &Candidate, b: &Candidate) -> Ordering {
     a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2)))
 }
 
-fn grow<T: Real>(coded: &Coded<'_, T>, observer: &dyn Observer) -> Result<Vec<Candidate>, NeighbourError> {
-    let rows = coded.order.len();
+fn grow<T: Scalar>(block_index: &BlockIndex<'_, T>, observer: &dyn Observer) -> Result<Vec<Candidate>, NeighbourError> {
+    let rows = block_index.order.len();
     let k = NEIGHBOURS.min(rows - 1);
-    let near = nearest(coded, k, observer)?;
+    let near = nearest(block_index, k, observer)?;
     let mut components = Components::new(rows);
     let mut edges = Vec::with_capacity(rows - 1);
     while edges.len() + 1 < rows {
-        let mut round = Round::new(coded, &components);
+        let mut round = Round::new(block_index, &components);
         // The nearest neighbour outside, or how far away it is at least.
         let beyond: Vec<f64> = (0..rows)
             .into_par_iter()
@@ -123,7 +126,7 @@ fn grow<T: Real>(coded: &Coded<'_, T>, observer: &dyn Observer) -> Result<Vec<Ca
             (0..rows).map(|row| k < rows - 1 && beyond[row] <= round.best(round.label[row]).0).collect();
         if open.contains(&true) {
             round.open = open;
-            coded.pass(&round, observer, "joining components")?;
+            block_index.pass(&round, observer, "joining components")?;
         }
         for best in round.best {
             let (squared, a, b) = best.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -169,19 +172,19 @@ impl Components {
 
 /// One round: the shortest edge out of every component.
 struct Round<'a, T> {
-    coded: &'a Coded<'a, T>,
+    block_index: &'a BlockIndex<'a, T>,
     /// `[rows]`: number of the component of a row.
     label: Vec<u32>,
     /// `[components]`
     best: Vec<Mutex<Candidate>>,
     /// `[components]`: what the length of the best edge does not exceed.
-    reach: Vec<Reach>,
+    radius: Vec<SearchRadius>,
     /// `[rows]`: whether a row may have a shorter edge than is known.
     open: Vec<bool>,
 }
 
-impl<'a, T: Real> Round<'a, T> {
-    fn new(coded: &'a Coded<'a, T>, components: &Components) -> Self {
+impl<'a, T: Scalar> Round<'a, T> {
+    fn new(block_index: &'a BlockIndex<'a, T>, components: &Components) -> Self {
         let mut components = Components { parent: components.parent.clone(), size: Vec::new() };
         let mut numbers = vec![u32::MAX; components.parent.len()];
         let mut count = 0;
@@ -195,16 +198,16 @@ impl<'a, T: Real> Round<'a, T> {
             })
             .collect();
         Self {
-            coded,
+            block_index,
             label,
             best: (0..count).map(|_| Mutex::new(NONE)).collect(),
-            reach: (0..count).map(|_| Reach::infinite()).collect(),
+            radius: (0..count).map(|_| SearchRadius::infinite()).collect(),
             open: Vec::new(),
         }
     }
 }
 
-impl<T: Real> Round<'_, T> {
+impl<T: Scalar> Round<'_, T> {
     fn best(&self, component: u32) -> Candidate {
         *locked(&self.best[component as usize])
     }
@@ -213,33 +216,33 @@ impl<T: Real> Round<'_, T> {
         let mut best = locked(&self.best[component as usize]);
         if order_of(&edge, &best).is_lt() {
             *best = edge;
-            self.reach[component as usize].lower(edge.0.sqrt());
+            self.radius[component as usize].lower(edge.0.sqrt());
         }
     }
 
     fn row(&self, place: usize) -> usize {
-        self.coded.order[place] as usize
+        self.block_index.order[place] as usize
     }
 }
 
-impl<T: Real> Seeker for Round<'_, T> {
+impl<T: Scalar> Seeker for Round<'_, T> {
     type Seen = f64;
 
-    fn reach(&self, place: usize) -> f64 {
+    fn radius(&self, place: usize) -> f64 {
         let row = self.row(place);
-        if self.open[row] { self.reach[self.label[row] as usize].get() } else { f64::NEG_INFINITY }
+        if self.open[row] { self.radius[self.label[row] as usize].get() } else { f64::NEG_INFINITY }
     }
 
-    fn block_reach(&self, block: usize) -> f64 {
-        self.coded.places(block).map(|place| self.reach(place)).fold(f64::NEG_INFINITY, f64::max)
+    fn block_radius(&self, block: usize) -> f64 {
+        self.block_index.places(block).map(|place| self.radius(place)).fold(f64::NEG_INFINITY, f64::max)
     }
 
     fn counts(&self, one: usize, other: usize) -> bool {
         self.label[self.row(one)] != self.label[self.row(other)]
     }
 
-    fn look(&self, _: &Frame, (i, j): (usize, usize), _: f32, reach: f64) -> Option<f64> {
-        self.coded.squared_distance_within((i, j), reach)
+    fn look(&self, _: &BlockPair, (i, j): (usize, usize), _: f32, radius: f64) -> Option<f64> {
+        self.block_index.squared_distance_within((i, j), radius)
     }
 
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]) {

@@ -1,14 +1,15 @@
+use itertools::Itertools;
 use ndarray::{Array2, ArrayView2, array};
 use proptest::prelude::*;
 
-use super::coordinates::{Coordinates, Means};
+use super::search_plan::{Coordinates, SearchPlan};
 use super::*;
 use crate::progress::{CancelFlag, Event, Silent};
 
 /// Plain float64: every pair, one after the other.
-fn brute_force<T: Real>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u32)>> {
+fn brute_force<T: Scalar>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u32)>> {
     let distance = |a: usize, b: usize| {
-        let pairs = points.row(a).to_vec().into_iter().zip(points.row(b).to_vec());
+        let pairs = points.row(a).to_vec().into_iter().zip_eq(points.row(b).to_vec());
         let differences: Vec<f64> = pairs.map(|(a, b)| a.to_f64() - b.to_f64()).collect();
         let largest = differences.iter().fold(0.0, |largest: f64, d| largest.max(d.abs()));
         if largest == 0.0 {
@@ -27,7 +28,7 @@ fn brute_force<T: Real>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u3
 }
 
 /// Distances agree to the last few bits; where a neighbour differs it must be a tie to the last few bits.
-fn agrees<T: Real>(points: ArrayView2<'_, T>, k: usize, found: &Neighbours) {
+fn agrees<T: Scalar>(points: ArrayView2<'_, T>, k: usize, found: &Neighbours) {
     for (row, expected) in brute_force(points, k).into_iter().enumerate() {
         for (place, (distance, neighbour)) in expected.into_iter().enumerate() {
             let (ours, index) = (found.distances[[row, place]], found.indices[[row, place]]);
@@ -40,43 +41,43 @@ fn agrees<T: Real>(points: ArrayView2<'_, T>, k: usize, found: &Neighbours) {
     }
 }
 
-fn brute_force_pair<T: Real>(points: ArrayView2<'_, T>, a: usize, b: usize) -> f64 {
+fn brute_force_pair<T: Scalar>(points: ArrayView2<'_, T>, a: usize, b: usize) -> f64 {
     let two = ndarray::stack![ndarray::Axis(0), points.row(a), points.row(b)];
     brute_force(two.view(), 1)[0][0].0
 }
 
-fn check_all_engines<T: Real>(points: &Array2<T>, k: usize) {
+fn check_all_engines<T: Scalar>(points: &Array2<T>, k: usize) {
     let exact = nearest(points.view(), k, Engine::Exact, &Silent).unwrap();
     agrees(points.view(), k, &exact);
     for engine in [Engine::BallTree, Engine::KdTree] {
         let tree = nearest(points.view(), k, engine, &Silent).unwrap();
         assert_eq!((&tree.distances, &tree.indices), (&exact.distances, &exact.indices), "{engine}");
     }
-    for means in all_means(points.ncols()) {
-        let other = search_by(means, points, k);
-        assert_eq!((&other.distances, &other.indices), (&exact.distances, &exact.indices), "{means:?}");
+    for plan in all_means(points.ncols()) {
+        let other = search_by(plan, points, k);
+        assert_eq!((&other.distances, &other.indices), (&exact.distances, &exact.indices), "{plan:?}");
     }
 }
 
 /// Every kernel that this processor has, with and without axes.
-fn all_means(columns: usize) -> Vec<Means> {
+fn all_means(columns: usize) -> Vec<SearchPlan> {
     let mut all = Vec::new();
-    for codes in kernel::Way::all() {
-        for products in [product::Way::detect(), product::Way::Portable] {
-            all.push(Means { codes, products, coordinates: Coordinates::Whole });
-            if columns >= product::AXES {
-                all.push(Means { codes, products, coordinates: Coordinates::Along(product::AXES) });
+    for codes in simd::int8_dot::Isa::all() {
+        for products in [simd::projection_gemm::Kernel::detect(), simd::projection_gemm::Kernel::Portable] {
+            all.push(SearchPlan { codes, products, coordinates: Coordinates::Whole });
+            if columns >= simd::projection_gemm::AXES {
+                all.push(SearchPlan { codes, products, coordinates: Coordinates::Along(simd::projection_gemm::AXES) });
             }
         }
     }
     all
 }
 
-fn search_by<T: Real>(means: Means, points: &Array2<T>, k: usize) -> Neighbours {
+fn search_by<T: Scalar>(plan: SearchPlan, points: &Array2<T>, k: usize) -> Neighbours {
     let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
-    let centring = centred::Centring::of(&rows).unwrap();
+    let centring = normalization::Centring::of(&rows).unwrap();
     let scale = centring.scale;
-    let found = exact::search(means, &direct::Points { rows, scale }, &centring, k, &Silent).unwrap();
+    let found = search::radius::search(plan, &exact_distance::Points { rows, scale }, &centring, k, &Silent).unwrap();
     found.into_neighbours(points.nrows(), k, Engine::Exact, scale)
 }
 
@@ -203,13 +204,13 @@ fn fine_codes_bound_distances_both_ways() {
     for (number, shape) in SHAPES.into_iter().enumerate() {
         let points = points(shape, 60, 5 + 30 * number, lcg(60 + number as u64));
         let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
-        let centring = centred::Centring::of(&rows).unwrap();
-        let points = direct::Points { rows, scale: centring.scale };
+        let centring = normalization::Centring::of(&rows).unwrap();
+        let points = exact_distance::Points { rows, scale: centring.scale };
         let order: Vec<u32> = (0..60).rev().collect();
         let lengths: Vec<f64> =
             (0..60).map(|row| centring.row(points.row(row)).map(|value| value * value).sum::<f64>().sqrt()).collect();
-        for way in kernel::Way::all() {
-            let codes = whole::WholeCodes::of(&embedding::Embedding::whole(&points, &centring), &order, way);
+        for isa in simd::int8_dot::Isa::all() {
+            let codes = int12_codes::Int12Codes::of(&projection::Projection::whole(&points, &centring), &order, isa);
             for (i, &a) in order.iter().enumerate() {
                 for (j, &b) in order.iter().enumerate().skip(i + 1) {
                     let distance = points.squared_distance(a as usize, b as usize, f64::INFINITY).sqrt();
@@ -355,7 +356,7 @@ fn a_trial_says_what_it_found_and_is_left_out_where_no_tree_can_be_faster() {
 }
 
 /// Prim's algorithm on distances in float64: the lengths of the edges, ascending.
-fn prim<T: Real>(points: ArrayView2<'_, T>) -> Vec<f64> {
+fn prim<T: Scalar>(points: ArrayView2<'_, T>) -> Vec<f64> {
     let mut nearest = vec![f64::INFINITY; points.nrows()];
     let (mut lengths, mut last) = (Vec::new(), 0);
     nearest[0] = f64::NEG_INFINITY;
@@ -374,11 +375,11 @@ fn prim<T: Real>(points: ArrayView2<'_, T>) -> Vec<f64> {
     lengths
 }
 
-fn check_tree<T: Real>(points: &Array2<T>) {
+fn check_tree<T: Scalar>(points: &Array2<T>) {
     let tree = spanning_tree(points.view(), &Silent).unwrap();
     let expected = prim(points.view());
     assert_eq!(tree.len(), expected.len());
-    for (edge, expected) in tree.iter().zip(expected) {
+    for (edge, expected) in tree.iter().zip_eq(expected) {
         assert!((edge.length - expected).abs() <= 1e-12 * expected, "{} is not {expected}", edge.length);
         let (a, b) = (edge.ends.0 as usize, edge.ends.1 as usize);
         assert!(a < b && (edge.length - brute_force_pair(points.view(), a, b)).abs() <= 1e-12 * edge.length);

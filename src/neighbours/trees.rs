@@ -8,10 +8,10 @@ use linfa_nn::{BallTree, KdTree, NearestNeighbour, NearestNeighbourIndex};
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::centred::Centring;
-use super::direct::{Best, Points};
-use super::twins::Twins;
-use super::{Found, NeighbourError, Real, Work};
+use super::duplicates::Duplicates;
+use super::exact_distance::{Best, Points};
+use super::normalization::Centring;
+use super::{Found, NeighbourError, Scalar, Work};
 use crate::progress::{Event, Observer};
 
 /// Rows handled between two looks at the cancel flag.
@@ -26,7 +26,7 @@ pub(super) enum Kind {
     Kd,
 }
 
-pub(super) fn search<T: Real>(
+pub(super) fn search<T: Scalar>(
     kind: Kind,
     points: &Points<'_, T>,
     centring: &Centring,
@@ -34,8 +34,8 @@ pub(super) fn search<T: Real>(
     observer: &dyn Observer,
 ) -> Result<Found, NeighbourError> {
     let rows = points.rows();
-    let twins = Twins::of(points);
-    let distinct = centred(&twins, points, centring);
+    let duplicates = Duplicates::of(points);
+    let distinct = centred(&duplicates, points, centring);
     observer.observe(Event::Begin { stage: "searching neighbours", total: Some(rows as u64), done: 0, unit: "rows" });
     let tree = match kind {
         Kind::Ball => BallTree::new().from_batch(&distinct, L2Dist),
@@ -43,7 +43,8 @@ pub(super) fn search<T: Real>(
     };
     let tree = tree.map_err(failed)?;
     let largest = distinct.rows().into_iter().map(|row| row.dot(&row).sqrt()).fold(0.0, f64::max);
-    let query = Query { points, twins: &twins, distinct: &distinct, tree: &*tree, slack: TREE_ERROR * largest, k };
+    let query =
+        Query { points, duplicates: &duplicates, distinct: &distinct, tree: &*tree, slack: TREE_ERROR * largest, k };
     let mut found = Found { squared: vec![0.0; rows * k], indices: vec![0; rows * k], work: Work::default() };
     let done = AtomicU64::new(0);
     let chunks = found.squared.par_chunks_mut(ROWS * k).zip(found.indices.par_chunks_mut(ROWS * k)).enumerate();
@@ -67,9 +68,9 @@ fn failed(error: impl std::fmt::Display) -> NeighbourError {
 }
 
 /// One centred row per group.
-fn centred<T: Real>(twins: &Twins, points: &Points<'_, T>, centring: &Centring) -> Array2<f64> {
-    let mut distinct = Array2::zeros((twins.groups(), points.columns()));
-    for (mut row, members) in distinct.rows_mut().into_iter().zip(&twins.rows) {
+fn centred<T: Scalar>(duplicates: &Duplicates, points: &Points<'_, T>, centring: &Centring) -> Array2<f64> {
+    let mut distinct = Array2::zeros((duplicates.groups(), points.columns()));
+    for (mut row, members) in distinct.rows_mut().into_iter().zip(&duplicates.rows) {
         row.iter_mut().zip(centring.row(points.row(members[0] as usize))).for_each(|(to, from)| *to = from);
     }
     distinct
@@ -77,7 +78,7 @@ fn centred<T: Real>(twins: &Twins, points: &Points<'_, T>, centring: &Centring) 
 
 struct Query<'a, T> {
     points: &'a Points<'a, T>,
-    twins: &'a Twins,
+    duplicates: &'a Duplicates,
     distinct: &'a Array2<f64>,
     tree: &'a dyn NearestNeighbourIndex<f64>,
     /// By how much the tree may misjudge a distance.
@@ -85,9 +86,9 @@ struct Query<'a, T> {
     k: usize,
 }
 
-impl<T: Real> Query<'_, T> {
+impl<T: Scalar> Query<'_, T> {
     fn row(&self, row: usize) -> Result<Best, NeighbourError> {
-        let group = self.twins.group[row] as usize;
+        let group = self.duplicates.group[row] as usize;
         let centre = self.distinct.row(group);
         // The group itself, k others, and one more to see where they end.
         let wanted = self.k + 2;
@@ -96,9 +97,9 @@ impl<T: Real> Query<'_, T> {
         let Some((_, last)) = near.last().filter(|_| near.len() == wanted) else {
             return Ok(best);
         };
-        let reach = self.points.squared_distance(row, self.twins.rows[*last][0] as usize, f64::INFINITY).sqrt();
+        let radius = self.points.squared_distance(row, self.duplicates.rows[*last][0] as usize, f64::INFINITY).sqrt();
         let limit = best.limit().sqrt();
-        if limit + self.error(limit) < reach - self.error(reach) {
+        if limit + self.error(limit) < radius - self.error(radius) {
             return Ok(best);
         }
         // Something just as near may lie outside: take all that is not clearly farther.
@@ -112,8 +113,8 @@ impl<T: Real> Query<'_, T> {
 
     fn measure(&self, row: usize, groups: impl Iterator<Item = usize>) -> Best {
         let mut best = Best::new(self.k);
-        // Twins are equally near: of each group only the first k others can count.
-        let members = groups.flat_map(|group| self.twins.rows[group].iter().take(self.k + 1));
+        // Duplicates are equally near: of each group only the first k others can count.
+        let members = groups.flat_map(|group| self.duplicates.rows[group].iter().take(self.k + 1));
         for other in members.filter(|&&other| other as usize != row) {
             best.offer(self.points.squared_distance(row, *other as usize, best.limit()), *other);
         }

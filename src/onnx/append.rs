@@ -1,7 +1,7 @@
 //! Nodes that gelora appends to an export: pooled hidden states, and a head where there is none.
 
+use super::graph::{Dimension, ValueInfo};
 use super::inputs::mask_input;
-use super::model::{Dimension, ValueInfo};
 use super::tensor::DataType;
 use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
 
@@ -33,7 +33,8 @@ pub fn append_pooling(model: &Model, states: &HiddenStates) -> Result<Edit<'stat
 }
 
 /// Which token a new head reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum HeadPooling {
     /// The first token.
     First,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::model::Graph;
+use super::graph::Graph;
 use super::tensor::{DataType, Tensor};
 
 /// Lists the tensors of `Constant` nodes that may be weights as initializers too, behind those of the file. They keep their

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::model::Dimension;
+use super::graph::Dimension;
 use super::node_spec::NodeSpec;
 use super::splice::{GraphField, graph_fields};
 use super::tensor::{DataType, Tensor, TensorData};

@@ -1,6 +1,6 @@
 //! Hidden states made visible: outputs `hidden_states.0` to `hidden_states.L` appended to an export.
 
-use super::model::Dimension;
+use super::graph::Dimension;
 use super::states::Origin;
 use super::types::{element_type, width};
 use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};

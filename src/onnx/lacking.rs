@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::graph::Attribute;
 use super::linear::LinearFinder;
-use super::model::Attribute;
 use super::{Block, DataType, Graph, Model, Node, Topology};
 
 /// Inputs of models that read something other than text, and what that is.

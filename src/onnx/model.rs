@@ -7,11 +7,12 @@ use memmap2::Mmap;
 
 use super::OnnxError;
 use super::constants::list_constants;
+use super::external::{ExternalFile, map_file, open_externals};
+use super::graph::{Function, Graph, elements};
 use super::order::sort;
-use super::parser::{Parser, open_externals};
+use super::parser::Parser;
 use super::tensor::{DataType, Tensor, TensorData};
 use super::wire::WireError;
-use crate::files::{FileError, refuse_pointer};
 
 /// A parsed ONNX model. The weights stay in the mapped file(s).
 #[derive(Debug)]
@@ -49,178 +50,6 @@ impl Buffer {
             Buffer::Mapped(map) => map,
             Buffer::Owned(bytes) => bytes,
         }
-    }
-}
-
-/// A file that holds tensors outside the `.onnx` file.
-#[derive(Debug)]
-pub struct ExternalFile {
-    /// As the model names it, relative to the folder of the `.onnx` file.
-    pub location: String,
-    /// Where it was found.
-    pub path: PathBuf,
-    pub(super) map: Mmap,
-}
-
-impl ExternalFile {
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-}
-
-/// A graph or subgraph.
-#[derive(Debug, Default, Clone)]
-pub struct Graph {
-    /// Its name.
-    pub name: String,
-    /// Nodes in topological order: that of the file, as far as that is one.
-    pub nodes: Vec<Node>,
-    /// Constants of the graph (initializers); in the main graph of a model also the tensors of `Constant` nodes that may be
-    /// weights.
-    pub initializers: Vec<Tensor>,
-    /// Inputs; old exports list the initializers here as well.
-    pub inputs: Vec<ValueInfo>,
-    /// Outputs.
-    pub outputs: Vec<ValueInfo>,
-    /// Types and shapes of inner values, where the exporter wrote them.
-    pub value_info: Vec<ValueInfo>,
-}
-
-/// One operation.
-#[derive(Debug, Default, Clone)]
-pub struct Node {
-    /// Its name, possibly empty.
-    pub name: String,
-    /// Operator, for instance `MatMul`.
-    pub op_type: String,
-    /// Operator domain; `""` is the default (`ai.onnx` is normalised to it).
-    pub domain: String,
-    /// Names of the input values; `""` is an omitted optional input.
-    pub inputs: Vec<String>,
-    /// Names of the output values; `""` is an omitted optional output.
-    pub outputs: Vec<String>,
-    /// Attributes by name.
-    pub attributes: Vec<(String, Attribute)>,
-    /// `metadata_props`, where newer exporters write module paths.
-    pub metadata: Vec<(String, String)>,
-}
-
-/// A model-local function: nodes that stand for an operator of the model's own.
-#[derive(Debug, Default, Clone)]
-pub struct Function {
-    /// Domain of the operator that it defines.
-    pub domain: String,
-    /// Name of the operator that it defines.
-    pub name: String,
-    /// Names of its inputs, in order; a node may give fewer.
-    pub inputs: Vec<String>,
-    /// Names of its outputs, in order.
-    pub outputs: Vec<String>,
-    /// Attributes that a node must give.
-    pub attributes: Vec<String>,
-    /// Attributes that a node may give, with the value they have otherwise.
-    pub defaults: Vec<(String, Attribute)>,
-    /// Nodes in topological order.
-    pub nodes: Vec<Node>,
-    /// Operator set versions by domain that its nodes are written for.
-    pub opsets: BTreeMap<String, i64>,
-}
-
-/// The value of an attribute.
-#[derive(Debug, Clone)]
-#[allow(missing_docs, reason = "the names are those of the ONNX specification")]
-pub enum Attribute {
-    Float(f32),
-    Int(i64),
-    String(Vec<u8>),
-    Tensor(Tensor),
-    Graph(Box<Graph>),
-    Floats(Vec<f32>),
-    Ints(Vec<i64>),
-    Strings(Vec<Vec<u8>>),
-    /// Inside of a function: the attribute of this name of the node that uses the function.
-    Reference(String),
-    /// A kind that gelora does not use (sparse tensors, type protos, lists of tensors or graphs, function references).
-    Other,
-}
-
-/// A named value with its type.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ValueInfo {
-    /// Its name.
-    pub name: String,
-    /// Element type, if it is a tensor.
-    pub data_type: Option<DataType>,
-    /// Shape, if it is known.
-    pub shape: Option<Vec<Dimension>>,
-}
-
-/// One dimension of a shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dimension {
-    /// A number.
-    Fixed(usize),
-    /// A name such as `batch`.
-    Named(String),
-    /// Not given.
-    Unknown,
-}
-
-impl Node {
-    /// The attribute of this name.
-    pub fn attribute(&self, name: &str) -> Option<&Attribute> {
-        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value)
-    }
-
-    /// An integer attribute, or `default` where it is absent.
-    pub fn int(&self, name: &str, default: i64) -> i64 {
-        match self.attribute(name) {
-            Some(Attribute::Int(value)) => *value,
-            _ => default,
-        }
-    }
-
-    /// A float attribute, or `default` where it is absent.
-    pub fn float(&self, name: &str, default: f32) -> f32 {
-        match self.attribute(name) {
-            Some(Attribute::Float(value)) => *value,
-            _ => default,
-        }
-    }
-
-    /// A list of integers.
-    pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        match self.attribute(name) {
-            Some(Attribute::Ints(values)) => Some(values),
-            _ => None,
-        }
-    }
-
-    /// A string attribute.
-    pub fn string(&self, name: &str) -> Option<&str> {
-        match self.attribute(name) {
-            Some(Attribute::String(value)) => std::str::from_utf8(value).ok(),
-            _ => None,
-        }
-    }
-
-    /// A tensor attribute.
-    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        match self.attribute(name) {
-            Some(Attribute::Tensor(value)) => Some(value),
-            _ => None,
-        }
-    }
-
-    /// Whether it is this operator of the default domain.
-    pub fn is(&self, op_type: &str) -> bool {
-        self.domain.is_empty() && self.op_type == op_type
-    }
-
-    /// What to call the node in a message: its name, or its first output.
-    pub fn label(&self) -> &str {
-        if self.name.is_empty() { self.outputs.first().map_or("(unnamed)", String::as_str) } else { &self.name }
     }
 }
 
@@ -398,17 +227,4 @@ impl Model {
             reason: format!("tensor `{}` is {}, not {expected}", tensor.name.escape_debug(), tensor.data_type.name()),
         }
     }
-}
-
-pub(super) fn elements<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
-}
-
-pub(super) fn map_file(path: &Path) -> Result<Mmap, OnnxError> {
-    let open = |source| OnnxError::Open { path: path.into(), source };
-    let file = crate::files::open(path).map_err(open)?;
-    // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
-    let map = unsafe { Mmap::map(&file) }.map_err(open)?;
-    refuse_pointer(&map).map_err(FileError::new("read", path))?;
-    Ok(map)
 }

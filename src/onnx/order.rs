@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::model::Node;
+use super::graph::Node;
 use super::topology::node_inputs;
 
 /// Puts every node behind those that it reads, otherwise in the order of the file. Gives the place in the file of every node,

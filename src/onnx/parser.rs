@@ -2,53 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::{Component, Path};
 
-use super::OnnxError;
-use super::model::{Attribute, Dimension, ExternalFile, Function, Graph, Node, ValueInfo, elements, map_file};
+use super::graph::{Attribute, Dimension, Function, Graph, Node, ValueInfo, elements};
 use super::tensor::{DataType, Tensor, TensorData};
 use super::wire::{Field, Reader, Value, WireError, varints};
 
 /// Subgraphs nested deeper than this are refused.
 const MAXIMUM_DEPTH: usize = 16;
-
-/// Maps the files that tensors refer to and checks that they are long enough.
-pub(super) fn open_externals(
-    model: &Path,
-    locations: Vec<String>,
-    needed: &[(usize, usize, String)],
-) -> Result<Vec<ExternalFile>, OnnxError> {
-    let folder = model.parent().unwrap_or(Path::new("."));
-    let mut files = Vec::with_capacity(locations.len());
-    for location in locations {
-        let relative = Path::new(&location);
-        let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if location.is_empty() || !inside {
-            return Err(OnnxError::Malformed {
-                path: model.into(),
-                reason: format!("external data location `{}` leads out of the model's folder", location.escape_debug()),
-            });
-        }
-        let path = folder.join(relative);
-        let map = map_file(&path).map_err(|error| match error {
-            OnnxError::Open { path, source } => OnnxError::ExternalMissing { model: model.into(), path, source },
-            other => other,
-        })?;
-        files.push(ExternalFile { location, path, map });
-    }
-    for (file, end, tensor) in needed {
-        let external = &files[*file];
-        if *end > external.bytes().len() {
-            return Err(OnnxError::ExternalTooShort {
-                path: external.path.clone(),
-                tensor: tensor.clone(),
-                needed: *end,
-                found: external.bytes().len(),
-            });
-        }
-    }
-    Ok(files)
-}
 
 /// Reads messages out of one buffer and collects the files they refer to.
 pub(super) struct Parser<'a> {

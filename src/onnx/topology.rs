@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::model::{Attribute, Graph, Node};
+use super::graph::{Attribute, Graph, Node};
 use super::tensor::Tensor;
 
 /// Indices over the values of a graph. Values that only a subgraph uses count as used by the node that holds it.

@@ -1,7 +1,7 @@
 //! Element types and widths of values that the file does not declare.
 
+use super::graph::{Attribute, Dimension};
 use super::linear::LinearFinder;
-use super::model::{Attribute, Dimension};
 use super::tensor::DataType;
 use super::{Model, Node, Topology};
 

@@ -134,7 +134,7 @@ pub enum RankError {
         found: String,
     },
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }
 

@@ -3,12 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::{RankError, SCALING};
 use crate::dimension::{MeasureSettings, Scale, TwoNn};
 use crate::onnx::Role;
 
 /// How a difference of dimensions becomes a whole number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Rounding {
     /// Up: the rank is never below the bound.
     #[default]

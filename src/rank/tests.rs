@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use itertools::Itertools;
 use ndarray::Array2;
 
 use super::*;
@@ -232,7 +233,7 @@ fn standard_errors_are_the_spread_over_independent_samples() {
         let next = layer.mapv(|v| v * v + v);
         let [a, b] = [layer, next].map(|layer| measure(layer.view(), &settings, &Silent).unwrap());
         let [a, b] = [&a.readings[0], &b.readings[0]];
-        let deviations: Vec<f64> = a.deviations.iter().zip(&b.deviations).map(|(a, b)| b - a).collect();
+        let deviations: Vec<f64> = a.deviations.iter().zip_eq(&b.deviations).map(|(a, b)| b - a).collect();
         dimensions.push(a.dimension);
         errors.push(standard_error(&a.deviations).unwrap());
         differences.push(b.dimension - a.dimension);
@@ -328,7 +329,7 @@ fn the_scale_is_where_the_dimension_is_level() {
     assert_eq!((level.scale.neighbours, level.scale.chosen), ((2, 4), ScaleChoice::Plateau));
     let given = plan(&layers_with_pairs(), RankSettings { scale: Some(Scale::NEAREST), ..quick }).unwrap();
     assert_eq!((given.scale.neighbours, given.scale.chosen), ((1, 2), ScaleChoice::Given));
-    for (state, truth) in level.hidden_states.iter().zip([3.0, 6.0]) {
+    for (state, truth) in level.hidden_states.iter().zip_eq([3.0, 6.0]) {
         let found = state.dimension.unwrap() / truth;
         // Every point is there twice, so the third neighbour is as near as the second: a little low.
         assert!((0.7..1.1).contains(&found), "{found} of {truth}");
@@ -366,7 +367,7 @@ fn near_duplicates_are_told_by_their_effect_and_shown() {
     let text = |row: usize| Some(format!("row {row}"));
     request.text = Some(&text);
     let plan = make_plan(&mut |index| Ok(layers[index].clone()), &request, &Silent).unwrap();
-    for (state, truth) in plan.hidden_states.iter().zip([3.0, 6.0]) {
+    for (state, truth) in plan.hidden_states.iter().zip_eq([3.0, 6.0]) {
         let near = state.near_duplicates.as_ref().unwrap();
         assert!(near.rows > 700, "{}", near.rows);
         assert!((near.expected - 0.8).abs() < 1e-9);

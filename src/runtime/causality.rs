@@ -6,7 +6,7 @@ use ndarray::{Axis, Ix3, s};
 
 use super::self_check::{has_training_dropout, padded, type_of};
 use super::subgraph::{Additions, subgraph, value};
-use super::{Difference, Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use super::{Difference, Feeder, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding};
 use crate::onnx::{DataType, Model};
 
@@ -41,7 +41,8 @@ pub fn causality(
     let additions = Additions { outputs: vec![value(output, element, None)], ..Default::default() };
     let bytes = subgraph(model, &[output], &additions)?;
     let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };
-    let mut session = Session::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
+    let mut session =
+        InferenceSession::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
     let mut run = |row: &Encoding| -> Result<Option<_>, RuntimeError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
-use super::{Feeder, Library, RuntimeError, Session, SessionSettings, Tokens};
+use super::{Feeder, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::Positions;
 use crate::onnx::DataType;
 
@@ -31,7 +31,7 @@ pub fn compare_outputs(
 ) -> Result<Comparison, RuntimeError> {
     let settings = SessionSettings { unoptimized: true, ..settings.clone() };
     let run = |path: &Path, outputs: Option<&[String]>| -> Result<(Vec<String>, Vec<ArrayD<f32>>), RuntimeError> {
-        let mut session = Session::from_file(library, path, &settings)?;
+        let mut session = InferenceSession::from_file(library, path, &settings)?;
         let floats = session.outputs().iter().filter(|output| output.data_type.is_some_and(DataType::is_float));
         let names = outputs.map_or_else(|| floats.map(|output| output.name.clone()).collect(), <[String]>::to_vec);
         let feeder = Feeder::new(session.inputs(), &[])?;

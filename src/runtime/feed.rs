@@ -133,7 +133,7 @@ pub fn feed(inputs: &[ValueInfo], tokens: &Tokens<'_>) -> Result<Feed, RuntimeEr
 }
 
 impl Feed {
-    /// For [`super::Session::run`].
+    /// For [`super::InferenceSession::run`].
     pub fn tensors(&self) -> Vec<(&str, InputTensor<'_>)> {
         let tensors = self.values.iter().map(|(name, shape, values)| {
             let tensor = match values {

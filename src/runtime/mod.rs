@@ -27,5 +27,5 @@ pub use placement::Placement;
 pub use saturation::saturating_products;
 pub use self_check::{Difference, SelfCheck, self_check};
 pub(crate) use self_check::{RowStates, check_rows, has_training_dropout, padded, precision_of, type_of};
-pub use session::{InputTensor, Session, SessionSettings};
+pub use session::{InferenceSession, InputTensor, SessionSettings};
 pub use sizes::{FixedSizes, filled_batch, part_of};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sizes::widened;
 use super::subgraph::{Additions, subgraph, value};
-use super::{Feeder, FixedSizes, Library, RuntimeError, Session, SessionSettings, Tokens};
+use super::{Feeder, FixedSizes, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding, pad};
 use crate::onnx::{DataType, HiddenStates, Model, Topology};
 
@@ -65,7 +65,8 @@ pub fn self_check(
     let additions = Additions { outputs: outputs.collect(), ..Default::default() };
     let bytes = subgraph(model, &wanted, &additions)?;
     let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };
-    let mut session = Session::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
+    let mut session =
+        InferenceSession::from_bytes(library, &bytes, model.path().parent().unwrap_or(Path::new(".")), &settings)?;
     drop(bytes);
     let feeder = Feeder::new(session.inputs(), &[])?;
     let mut run = |rows: &[Encoding], length: usize| {

@@ -37,7 +37,7 @@ pub struct SessionSettings {
 
 /// A model that can be run.
 #[derive(Debug)]
-pub struct Session {
+pub struct InferenceSession {
     inner: ort::session::Session,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -62,7 +62,7 @@ enum Source<'a> {
     Bytes(&'a [u8], &'a Path),
 }
 
-impl Session {
+impl InferenceSession {
     /// Loads an `.onnx` file.
     pub fn from_file(library: &Library, path: &Path, settings: &SessionSettings) -> Result<Self, RuntimeError> {
         // ONNX Runtime says "protobuf parsing failed" to anything; a missing file has its own words.

@@ -17,7 +17,7 @@ fn compile(folder: &Path, name: &str, source: &str) -> Option<PathBuf> {
             Some(library)
         }
         Err(error) => {
-            println!("skipped: gcc: {error}");
+            crate::testing::missing(&format!("gcc: {error}"));
             None
         }
     }

@@ -9,6 +9,7 @@ use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
 use crate::rank::PlanFault;
 use crate::runtime::RuntimeError;
+use crate::settings::SettingError;
 
 /// What can go wrong while a graph is turned into a program, run, or trained.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +83,9 @@ pub enum TrainError {
         /// What is needed.
         expected: &'static str,
     },
-    /// A setting that cannot be meant.
-    #[error("{name} {found}: {cure}")]
-    Setting {
-        /// The setting, in words.
-        name: &'static str,
-        /// What was given.
-        found: String,
-        /// What to give.
-        cure: String,
-    },
+    /// A setting that makes no sense.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// CUDA was asked for and is not there.
     #[error(
         "cannot train on CUDA: {reason}; take --device cpu, or install a driver and a CUDA build of libtorch 2.11 (`gelora doctor` shows what is found)"
@@ -299,7 +293,7 @@ pub enum TrainError {
         reason: String,
     },
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }
 

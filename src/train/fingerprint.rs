@@ -2,19 +2,15 @@
 
 use super::input::{Rows, TrainInput};
 use super::order::epochs;
-use super::settings::{Batching, TrainSettings, WarmUp};
 use super::state::Fingerprint;
 use crate::dataset::AnswerSettings;
 use crate::files::sha256;
+use crate::settings::{Batching, TrainSettings};
 
 /// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
 /// run goes on, though not to the same bits.
 pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> Fingerprint {
     let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
-    let warm_up = match settings.warm_up {
-        WarmUp::Steps(steps) => format!("{steps} steps"),
-        WarmUp::Ratio(ratio) => format!("{ratio} of all steps"),
-    };
     let metrics: Vec<&str> = input.metrics.iter().map(|metric| metric.name()).collect();
     let rows = |rows: Option<Rows<'_>>| optional(rows.map(|rows| short(&rows.sha256())));
     let entries = [
@@ -23,7 +19,7 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("set of training rows", rows(Some(input.train))),
         ("set of validation rows", rows(input.validation)),
         ("metric", metrics.join(", ")),
-        ("starting adapter", optional(input.initial.map(|adapter| short(&sha256(format!("{adapter:?}").as_bytes()))))),
+        ("starting adapter", optional(input.initial.map(|adapter| short(&adapter.sha256())))),
         ("number of epochs", epochs(settings).to_string()),
         ("maximum of steps", optional(settings.maximum_steps.map(|steps| steps.to_string()))),
         ("batch size", settings.batch_size.to_string()),
@@ -33,11 +29,11 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("pair of betas", format!("{}, {}", settings.betas.0, settings.betas.1)),
         ("epsilon", settings.epsilon.to_string()),
         ("schedule", format!("{:?}", settings.schedule).to_lowercase()),
-        ("warm-up", warm_up),
-        ("clip norm", optional(settings.clip_norm.map(|norm| norm.to_string()))),
+        ("warm-up", settings.warmup_in_words()),
+        ("clip norm", optional(settings.largest_norm().map(|norm| norm.to_string()))),
         ("dropout", settings.dropout.to_string()),
         ("seed", settings.seed.to_string()),
-        ("choice of kernels", settings.kernels.as_str().to_owned()),
+        ("choice of kernels", settings.linear.as_str().to_owned()),
         ("batching", batching(&settings.batching)),
         ("head", optional(settings.head.map(|head| head.as_str().to_owned()))),
         ("evaluation before the first step", settings.evaluate_before.to_string()),

@@ -10,12 +10,12 @@ use super::lora::{AdapterSpec, LoraInit};
 use super::objective::Targets;
 use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
-use super::settings::TrainSettings;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
 use crate::dataset::{Batch, Encoding, Objective, Padding};
 use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
+use crate::settings::TrainSettings;
 
 /// What a parameter becomes in the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

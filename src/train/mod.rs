@@ -19,12 +19,12 @@ mod parameters;
 mod program;
 mod run;
 mod schedule;
-mod settings;
 mod spans;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use crate::settings::{Batching, Kernels, Schedule, TrainSettings};
 pub use device::{cuda_devices, libtorch_folder, open as open_device};
 pub use error::TrainError;
 pub use head::{HEAD_BIAS, HEAD_WEIGHT};
@@ -35,4 +35,3 @@ pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
 pub use program::{LinearBackend, LinearChoice, Precision, Program, ProgramOptions, Trainable, TrainableKind};
 pub use run::{initial_adapter, logits, loss_and_gradient, train};
-pub use settings::{Batching, Kernels, Schedule, TrainSettings, WarmUp};

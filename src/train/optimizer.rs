@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::error::TrainError;
 use super::parameters;
-use super::settings::TrainSettings;
+use crate::settings::TrainSettings;
 
 /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2) as `torch.optim.AdamW` computes it: decoupled weight
 /// decay, moments corrected for their bias, ε added to the corrected root.

@@ -4,7 +4,7 @@ use rand::rand_core::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::error::TrainError;
-use super::settings::{Batching, TrainSettings};
+use crate::settings::{Batching, SettingError, TrainSettings};
 
 /// Batches of this many, sorted by length, are cut from one stretch of the shuffled rows.
 const BUCKET: usize = 32;
@@ -63,11 +63,8 @@ pub(super) fn check_batches(settings: &TrainSettings, rows: usize) -> Result<(),
     let Batching::Given(epochs) = &settings.batching else { return Ok(()) };
     let batches = || epochs.iter().flatten();
     if batches().next().is_none() || batches().any(Vec::is_empty) {
-        return Err(TrainError::Setting {
-            name: "batches",
-            found: "with nothing in them".into(),
-            cure: "give [epoch][batch][row] with at least one row in every batch".into(),
-        });
+        let cure = "give [epoch][batch][row] with at least one row in every batch";
+        return Err(SettingError::new("batches", "has nothing in it".into(), cure).into());
     }
     match batches().flatten().find(|&&row| row >= rows) {
         Some(&row) => Err(TrainError::BatchRow { row, rows }),

@@ -19,12 +19,12 @@ use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
 use super::program::LinearBackend;
 use super::schedule::LearningRate;
-use super::settings::TrainSettings;
 use super::state::{Header, Position, State};
 use super::{device, state};
 use crate::adapter::Adapter;
 use crate::dataset::Metric;
 use crate::progress::{Event, Observer};
+use crate::settings::{Kernels, TrainSettings};
 
 /// libtorch's random generator and its number of threads belong to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -79,7 +79,7 @@ pub fn logits(
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     settings.check()?;
     input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
     let (logits, _) = evaluation::logits_and_loss(&mut learner, rows, None, settings.evaluation_tokens, observer)?;
     Ok(logits)
@@ -99,7 +99,7 @@ pub fn loss_and_gradient(
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     settings.check()?;
     input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, settings.kernels.backend())?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
     let targets = Targets::of("given", input.objective, &rows)?;
     let all: Vec<usize> = (0..rows.encodings.len()).collect();
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         let mut header = Header::new(fingerprint, device_name(device), tch::get_num_threads());
         let linear = match &saved {
             Some(saved) if !saved.header.linear.is_empty() => LinearBackend::Chosen(saved.header.linear.clone()),
-            _ => settings.kernels.backend(),
+            _ => backend(settings.linear),
         };
         let learner = Learner::new(input, settings, device, linear)?;
         header.parameters = learner.parameters().entries().to_vec();
@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
             self.observer.observe(Event::Warning(PADDING_MATTERS));
         }
         let (Some(mut gradient), Some(loss)) = (gradient, loss) else { return Ok(()) };
-        let norm = clip_norm(&mut gradient, self.settings.clip_norm)?;
+        let norm = clip_norm(&mut gradient, self.settings.largest_norm())?;
         let learning_rate = self.rate.at(step);
         self.optimizer.step(self.learner.parameters().values(), &gradient, learning_rate)?;
         self.pending.push(Pending { loss, norm, rows, weight, learning_rate });
@@ -485,6 +485,15 @@ impl<'a> Run<'a> {
             threads: usize::try_from(self.header.threads).unwrap_or(1),
             linear: self.header.linear,
         })
+    }
+}
+
+/// The kernels as the program calls them.
+fn backend(kernels: Kernels) -> LinearBackend {
+    match kernels {
+        Kernels::Auto => LinearBackend::Auto,
+        Kernels::Torch => LinearBackend::Torch,
+        Kernels::OneDnn => LinearBackend::OneDnn,
     }
 }
 

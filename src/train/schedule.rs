@@ -1,7 +1,7 @@
 //! The learning rate of every step, as transformers' `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup`
 //! and `get_constant_schedule_with_warmup` give it.
 
-use super::settings::{Schedule, TrainSettings, WarmUp};
+use crate::settings::{Schedule, TrainSettings};
 
 /// The learning rate of every optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,11 +15,12 @@ pub struct LearningRate {
 impl LearningRate {
     /// For a run of `total` optimizer steps.
     pub fn new(settings: &TrainSettings, total: u64) -> Self {
-        let warm_up = match settings.warm_up {
-            WarmUp::Steps(steps) => steps,
-            WarmUp::Ratio(ratio) => (ratio * total as f64).ceil() as u64,
-        };
-        LearningRate { highest: settings.learning_rate, schedule: settings.schedule, warm_up, total }
+        LearningRate {
+            highest: settings.learning_rate,
+            schedule: settings.schedule,
+            warm_up: settings.warmup(total),
+            total,
+        }
     }
 
     /// The learning rate of step `step`, counted from 0.

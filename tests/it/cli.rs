@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use itertools::Itertools;
 use predicates::prelude::*;
 
 pub fn gelora() -> Command {
@@ -328,7 +329,7 @@ fn a_plan_is_made_with_all_its_files_and_again_from_its_store() {
     let manifest = gelora::files::sha256_file(&out.join("store/manifest.json")).unwrap();
     assert_eq!(dimensions["source_sha256"], manifest);
     for (layer, planned) in
-        dimensions["layers"].as_array().unwrap().iter().zip(json["hidden_states"].as_array().unwrap())
+        dimensions["layers"].as_array().unwrap().iter().zip_eq(json["hidden_states"].as_array().unwrap())
     {
         assert_eq!(layer["dimension"], planned["dimension"]);
     }

@@ -4,6 +4,7 @@
 use gelora::onnx::Model;
 use gelora::onnx::wire::Writer;
 use gelora::train::{AdapterSpec, LinearBackend, Program, ProgramOptions};
+use itertools::Itertools;
 use tch::{Device, Kind, Tensor};
 
 use crate::program::{difference, folder, read};
@@ -30,7 +31,7 @@ fn functions_branches_and_loops_compute_what_onnx_runtime_and_pytorch_compute() 
         for case in ["0", "1", "2", "0"] {
             let inputs = [("x", values[&format!("{case}.x")].shallow_clone())];
             let found = program.run(&inputs, &["y", "means"]).expect("it runs");
-            for (found, name) in found.iter().zip(["y", "means"]) {
+            for (found, name) in found.iter().zip_eq(["y", "means"]) {
                 assert_eq!(difference(found, &values[&format!("{case}.{name}")], 1e-5, 1e-6), None, "{name} of {case}");
             }
             let mut weight = program.trainables().remove(0).tensor;

@@ -1,23 +1,15 @@
 //! Dimensions against reference values of other packages on real activations, and the library example.
 
-use std::path::{Path, PathBuf};
-
 use gelora::dimension::{
     GRIDE_NEIGHBOURS, LayerDimension, MeasureSettings, Measurement, Method, Prepared, Scale, TwoNn, gride_scan,
     measure, prepare, standard_error,
 };
 use gelora::neighbours::{Engine, nearest};
 use gelora::progress::Silent;
+use itertools::Itertools;
 use ndarray::Array2;
 
-fn golden() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");
-    if !folder.is_dir() {
-        println!("skipped: ../shared is not here");
-        return None;
-    }
-    Some(folder)
-}
+use crate::testing::shared;
 
 fn close(found: f64, expected: &serde_json::Value, what: &str) {
     let expected = expected.as_f64().unwrap_or_else(|| panic!("{what} is not in the file"));
@@ -26,7 +18,7 @@ fn close(found: f64, expected: &serde_json::Value, what: &str) {
 
 #[test]
 fn activations_have_the_dimensions_other_packages_find() {
-    let Some(folder) = golden() else { return };
+    let Some(folder) = shared("golden") else { return };
     let text = std::fs::read_to_string(folder.join("estimators.json")).unwrap();
     let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
     let cases = reference["cases"].as_array().unwrap();
@@ -71,7 +63,7 @@ fn activations_have_the_dimensions_other_packages_find() {
 /// surer than dimensions, and no rank is certain with 1,500 phrases.
 #[test]
 fn layers_of_an_encoder_have_joint_uncertainty() {
-    let Some(folder) = golden() else { return };
+    let Some(folder) = shared("golden") else { return };
     let settings = MeasureSettings { subsamples: 40, ..MeasureSettings::default() };
     let measured: Vec<Measurement> = ["minilm_mean1.npy", "minilm_mean3.npy"]
         .into_iter()
@@ -81,6 +73,7 @@ fn layers_of_an_encoder_have_joint_uncertainty() {
         })
         .collect();
     for layer in &measured {
+        assert_eq!(layer.readings.len(), Scale::ALL.len());
         for (reading, at) in layer.readings.iter().zip(&layer.curve) {
             let ratio = standard_error(&reading.deviations).unwrap() / reading.analytic_error;
             // The farther the neighbours, the more of them points share.
@@ -93,7 +86,7 @@ fn layers_of_an_encoder_have_joint_uncertainty() {
     }
     for scale in [Scale::NEAREST, Scale::ALL[3]] {
         let [a, b] = [0, 1].map(|layer| &measured[layer].at(scale).unwrap().deviations);
-        let joint: Vec<f64> = a.iter().zip(b).map(|(a, b)| b - a).collect();
+        let joint: Vec<f64> = a.iter().zip_eq(b).map(|(a, b)| b - a).collect();
         let separate = standard_error(a).unwrap().hypot(standard_error(b).unwrap());
         assert!(standard_error(&joint).unwrap() < 0.9 * separate, "{scale}: {:?} {separate}", standard_error(&joint));
     }

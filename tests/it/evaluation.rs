@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use gelora::dataset::{Dataset, Encoding, Label, LoadSettings, Metric, Objective, Tokenizer};
 use gelora::evaluate::{EvaluateError, EvaluateSettings, Score, evaluate_export, write_predictions};
 use gelora::progress::{Event, Observer, Silent};
-use gelora::runtime::{Device, Session, SessionSettings};
+use gelora::runtime::{Device, InferenceSession, SessionSettings};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -90,7 +90,7 @@ fn an_export_is_evaluated_as_transformers_does_it() {
     let tokenizer = Tokenizer::open(&model.join("tokenizer.json"), 24).unwrap();
     let encodings = tokenizer.encode(&dataset.examples, &Silent).unwrap();
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
-    let mut session = Session::from_file(library, &model.join("model.onnx"), &cpu).unwrap();
+    let mut session = InferenceSession::from_file(library, &model.join("model.onnx"), &cpu).unwrap();
 
     let labels = dataset.labels().unwrap();
     let metrics = [Metric::Accuracy, Metric::F1, Metric::Matthews];
@@ -143,7 +143,7 @@ fn the_padding_of_a_fixed_length_counts_for_the_size_of_batches() {
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
     let evaluate = |axes: [&str; 2]| {
         let bytes = crate::tiny::with_input_axes(&bytes, &axes);
-        let mut session = Session::from_bytes(library, &bytes, Path::new("."), &cpu).unwrap();
+        let mut session = InferenceSession::from_bytes(library, &bytes, Path::new("."), &cpu).unwrap();
         let told = Batches::default();
         let done = evaluate_export(&mut session, &encodings, None, &objective, &[], &settings, &told).unwrap();
         (done.logits, told.0.into_inner().unwrap())
@@ -165,7 +165,7 @@ fn an_export_without_a_head_is_not_evaluated() {
     let Some(library) = library() else { return };
     let model = repository("onnx/tiny_encoder_base/model.onnx");
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
-    let mut session = Session::from_file(library, &model, &cpu).unwrap();
+    let mut session = InferenceSession::from_file(library, &model, &cpu).unwrap();
     let settings = EvaluateSettings::default();
     let refused = evaluate_export(&mut session, &[], None, &Objective::Regression, &[], &settings, &Silent);
     let text = refused.unwrap_err().to_string();

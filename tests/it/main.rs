@@ -29,5 +29,7 @@ mod span_training;
 mod spans;
 mod stores;
 mod structure;
+#[path = "../../src/testing.rs"]
+mod testing;
 mod tiny;
 mod tokenization;

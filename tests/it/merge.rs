@@ -15,6 +15,7 @@ use gelora::onnx::{
 };
 use gelora::progress::{CancelFlag, Event, Observer, Silent};
 use gelora::rank::Plan;
+use itertools::Itertools;
 use ndarray::Array;
 use serde_json::json;
 
@@ -38,10 +39,10 @@ pub fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
     let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
     let checkpoint = folder.checkpoint.as_ref().unwrap();
     let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
-    let blocks = blocks.iter().zip(ranks).map(|(block, rank)| {
+    let blocks = blocks.iter().zip_eq(ranks).map(|(block, rank)| {
         let wanted: Vec<&LinearLayer> = block.linears.iter().filter(|linear| linear.role.is_in(&attention)).collect();
         let found = match_weights(&model, checkpoint, &wanted).unwrap();
-        let modules = wanted.iter().zip(found).map(|(linear, found)| {
+        let modules = wanted.iter().zip_eq(found).map(|(linear, found)| {
             let found = found.unwrap();
             json!({
                 "module": found.module(), "checkpoint_tensor": found.tensor, "node": linear.node_name,
@@ -161,7 +162,7 @@ fn the_export_differs_only_where_it_was_adapted() {
         let merged = fs::read(out.join("model.onnx")).unwrap();
         let original = model.file_bytes();
         assert_eq!(merged.len(), original.len());
-        for (offset, (a, b)) in original.iter().zip(&merged).enumerate() {
+        for (offset, (a, b)) in original.iter().zip_eq(&merged).enumerate() {
             assert!(a == b || ranges.iter().any(|range| range.contains(&offset)), "byte {offset} differs");
         }
         for range in &ranges {
@@ -169,7 +170,7 @@ fn the_export_differs_only_where_it_was_adapted() {
         }
         let [old, new] = [base.folder.join("model.safetensors"), out.join("model.safetensors")]
             .map(|path| Checkpoint::open_file(&path).unwrap());
-        let changed = old.tensors().iter().zip(new.tensors()).filter(|(a, b)| {
+        let changed = old.tensors().iter().zip_eq(new.tensors()).filter(|(a, b)| {
             assert_eq!(a, b, "names, types, shapes and places stay");
             old.bytes(&a.name).unwrap() != new.bytes(&b.name).unwrap()
         });
@@ -263,7 +264,7 @@ fn shards_keep_their_layout_and_rounding_is_reported() {
     let factors = &adapter::read(&adapter).unwrap().factors[0];
     let name = format!("{}.weight", factors.module);
     let delta = factors.b.dot(&factors.a) * factors.scaling() as f32;
-    let sum: Vec<f32> = old.to_f32(&name).unwrap().iter().zip(&delta).map(|(w, d)| w + d).collect();
+    let sum: Vec<f32> = old.to_f32(&name).unwrap().iter().zip_eq(&delta).map(|(w, d)| w + d).collect();
     assert_eq!(new.bytes(&name).unwrap(), from_f32(&sum, &ElementType::Bf16).unwrap());
 }
 

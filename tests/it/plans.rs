@@ -1,5 +1,6 @@
 //! Dimensions and plans as a user meets them: points of known dimension, rows drawn as needed, plans side by side.
 
+use itertools::Itertools;
 use predicates::prelude::*;
 
 use crate::cli::{export, gelora, mendable, write_rows};
@@ -116,7 +117,7 @@ fn rows_are_drawn_as_many_as_are_wanted_or_needed() {
     assert_eq!(batches["data"]["sampling"]["mini_batches"], 6);
     assert!(!out.join("store").exists());
     for (one, all) in
-        batches["hidden_states"].as_array().unwrap().iter().zip(narrow["hidden_states"].as_array().unwrap())
+        batches["hidden_states"].as_array().unwrap().iter().zip_eq(narrow["hidden_states"].as_array().unwrap())
     {
         assert_eq!(one["width"], all["width"]);
         assert!(one["standard_error"].as_f64().unwrap() > 0.0);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gelora::onnx::{HiddenStates, Model, blocks, head};
 use gelora::train::{AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind};
+use itertools::Itertools;
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -105,7 +106,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
                 tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor))).collect();
             let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
             let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &names)).expect("it runs");
-            for ((name, expected), found) in expected.iter().zip(&found) {
+            for ((name, expected), found) in expected.iter().zip_eq(&found) {
                 let problem = difference(found, expected, 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, {name}: {problem:?}");
             }
@@ -113,7 +114,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
             let packed = ProgramOptions { padding_unused: true, ..options.clone() };
             let found = tch::no_grad(|| self::program(&model, &packed).run(&inputs_of(tensors, case), &names));
             let real = tensors[&format!("{case}.in.attention_mask")].to_kind(Kind::Bool);
-            for ((name, expected), found) in expected.iter().zip(&found.expect("it runs")) {
+            for ((name, expected), found) in expected.iter().zip_eq(&found.expect("it runs")) {
                 let at_tokens = |t: &Tensor| if t.dim() == 3 { t.index(&[Some(&real)]) } else { t.shallow_clone() };
                 let problem = difference(&at_tokens(found), &at_tokens(expected), 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, padding unused, {name}: {problem:?}");

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::testing::missing;
+
 /// A path inside the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -21,7 +23,7 @@ pub fn check(script: &str, arguments: &[&str]) -> bool {
 pub fn output_of(script: &str, arguments: &[&str]) -> Option<String> {
     let python = repository(".venv/bin/python");
     if !python.exists() {
-        println!("skipped: .venv is not here; run scripts/setup.sh");
+        missing(".venv is not here; run scripts/setup.sh");
         return None;
     }
     let output = Command::new(python)

@@ -5,8 +5,9 @@ use std::path::Path;
 use gelora::dataset::Positions;
 use gelora::onnx::DataType;
 use gelora::onnx::wire::Writer;
-use gelora::runtime::{Device, Library, RuntimeError, Session, SessionSettings, Tokens, feed};
+use gelora::runtime::{Device, InferenceSession, Library, RuntimeError, SessionSettings, Tokens, feed};
 
+use crate::testing::missing;
 use crate::tiny::{self, Kind};
 
 /// ONNX Runtime, or `None` with a message where there is none.
@@ -14,7 +15,7 @@ pub fn library() -> Option<&'static Library> {
     match Library::load(None) {
         Ok(library) => Some(library),
         Err(error @ RuntimeError::LibraryMissing { .. }) => {
-            println!("skipped: {error}");
+            missing(&error.to_string());
             None
         }
         Err(error) => panic!("{error}"),
@@ -43,7 +44,7 @@ fn a_session_describes_and_runs_a_model() {
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, tiny::encoder(Kind::Good)).unwrap();
 
-    let mut from_file = Session::from_file(library, &path, &cpu()).unwrap();
+    let mut from_file = InferenceSession::from_file(library, &path, &cpu()).unwrap();
     let names: Vec<&str> = from_file.inputs().iter().map(|input| input.name.as_str()).collect();
     assert_eq!(names, ["input_ids", "attention_mask"]);
     assert_eq!(from_file.inputs()[0].data_type, Some(DataType::Int64));
@@ -57,7 +58,7 @@ fn a_session_describes_and_runs_a_model() {
     assert!((outputs[1][[0, 0, 0]] - (7.0 / 13.0 - 0.4)).abs() < 1e-6);
 
     let bytes = std::fs::read(&path).unwrap();
-    let mut from_bytes = Session::from_bytes(library, &bytes, folder.path(), &cpu()).unwrap();
+    let mut from_bytes = InferenceSession::from_bytes(library, &bytes, folder.path(), &cpu()).unwrap();
     let again = from_bytes.run(&inputs.tensors(), &["hidden_states.1"]).unwrap();
     assert_eq!(again[0], outputs[0]);
 }
@@ -71,9 +72,9 @@ fn cuda_is_never_replaced_silently() {
     }
     let bytes = tiny::encoder(Kind::Good);
     let settings = |device| SessionSettings { device, ..cpu() };
-    let error = Session::from_bytes(library, &bytes, Path::new("."), &settings(Device::Cuda(0))).unwrap_err();
+    let error = InferenceSession::from_bytes(library, &bytes, Path::new("."), &settings(Device::Cuda(0))).unwrap_err();
     assert!(error.to_string().contains("onnxruntime-gpu=="), "{error}");
-    let session = Session::from_bytes(library, &bytes, Path::new("."), &settings(Device::Auto)).unwrap();
+    let session = InferenceSession::from_bytes(library, &bytes, Path::new("."), &settings(Device::Auto)).unwrap();
     assert_eq!(session.device(), Device::Cpu);
     assert!(session.why().unwrap().contains("no CUDA provider"));
 }
@@ -85,12 +86,12 @@ fn failures_name_the_cure_in_one_line() {
     let bytes = tiny::encoder(Kind::Good);
     let truncated = folder.path().join("truncated.onnx");
     std::fs::write(&truncated, &bytes[..bytes.len() / 2]).unwrap();
-    let error = Session::from_file(library, &truncated, &cpu()).unwrap_err().to_string();
+    let error = InferenceSession::from_file(library, &truncated, &cpu()).unwrap_err().to_string();
     assert!(error.contains("truncated") && !error.contains('\n'), "{error}");
-    let error = Session::from_file(library, &folder.path().join("none.onnx"), &cpu()).unwrap_err().to_string();
+    let error = InferenceSession::from_file(library, &folder.path().join("none.onnx"), &cpu()).unwrap_err().to_string();
     assert!(error.contains("check the path"), "{error}");
 
-    let mut session = Session::from_bytes(library, &bytes, folder.path(), &cpu()).unwrap();
+    let mut session = InferenceSession::from_bytes(library, &bytes, folder.path(), &cpu()).unwrap();
     let beyond = Tokens { ids: &[1, 2, 3, 4, 5, 11], ..TOKENS };
     let inputs = feed(session.inputs(), &beyond).unwrap();
     let error = session.run(&inputs.tensors(), &["hidden_states.0"]).unwrap_err();
@@ -129,7 +130,8 @@ fn two_rows_with_a_past(past: &str) -> Vec<u8> {
 fn a_batch_that_was_filled_up_is_cut_beside_an_empty_past() {
     let Some(library) = library() else { return };
     let run = |past: &str, rows: usize, ids: &[i64]| {
-        let mut session = Session::from_bytes(library, &two_rows_with_a_past(past), Path::new("."), &cpu()).unwrap();
+        let mut session =
+            InferenceSession::from_bytes(library, &two_rows_with_a_past(past), Path::new("."), &cpu()).unwrap();
         let length = ids.len() / rows;
         let (mask, type_ids) = (vec![1; ids.len()], vec![0; ids.len()]);
         let tokens = Tokens { rows, length, ids, mask: &mask, type_ids: &type_ids, positions: Positions::FromZero };

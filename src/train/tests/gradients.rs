@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use itertools::Itertools;
 use tch::{Device, Kind, Tensor};
 
 use super::support::{reseed, uniform};
@@ -23,7 +24,7 @@ pub fn check(name: &str, leaves: &[Tensor], compute: &dyn Fn(&[Tensor]) -> Vec<T
     assert!(!weights.is_empty(), "{name}: nothing to derive");
     let total = |leaves: &[Tensor]| {
         let made = compute(leaves);
-        let terms = made.iter().filter(is_double).zip(&weights).map(|(y, weight)| (y * weight).sum(Kind::Double));
+        let terms = made.iter().filter(is_double).zip_eq(&weights).map(|(y, weight)| (y * weight).sum(Kind::Double));
         terms.reduce(|sum, term| sum + term).expect("an output")
     };
     let own: Vec<Tensor> = leaves.iter().map(|leaf| leaf.copy().set_requires_grad(true)).collect();

@@ -1,5 +1,6 @@
 //! Float32 parameters beside values of half precision: results and gradients are those of float32 on the same values.
 
+use itertools::Itertools;
 use tch::{Kind, Tensor};
 
 use super::support::{reseed, uniform};
@@ -66,7 +67,7 @@ fn float32_parameters_get_the_gradients_of_float32_beside_halves() {
                 };
                 let expected = results(op_type, domain, attributes, &given(true));
                 let found = results(op_type, domain, attributes, &given(false));
-                for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                for (place, (found, expected)) in found.iter().zip_eq(&expected).enumerate() {
                     // The gradient of what is of half precision is rounded to it.
                     let is_narrow = place < inputs.len() && (place == 0) == (narrow == 0);
                     let tolerance = if is_narrow { 1e-2 } else { 1e-6 };
@@ -100,7 +101,7 @@ fn norms_take_scales_of_another_precision() {
         };
         let (expected, found) =
             (results(op_type, domain, &[], &half(true)), results(op_type, domain, &[], &half(false)));
-        for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        for (place, (found, expected)) in found.iter().zip_eq(&expected).enumerate() {
             let far = (found - expected).abs().max().double_value(&[]);
             let tolerance = if op_type.starts_with("Simplified") || place < inputs.len() { 1e-2 } else { 1e-5 };
             assert!(far <= tolerance * expected.abs().max().double_value(&[]).max(1.0), "{op_type} {place}: {far}");

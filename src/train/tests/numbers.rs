@@ -1,5 +1,6 @@
 //! Schedule, optimizer, clipping, objectives and the new head against PyTorch and transformers.
 
+use itertools::Itertools;
 use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
@@ -10,14 +11,15 @@ use crate::train::objective::Targets;
 use crate::train::optimizer::{AdamW, clip_norm};
 use crate::train::parameters::{self, Parameters};
 use crate::train::schedule::LearningRate;
-use crate::train::{Schedule, TrainSettings, WarmUp};
+use crate::train::{Schedule, TrainSettings};
 
 fn close(found: f64, expected: f64, tolerance: f64) -> bool {
     (found - expected).abs() <= tolerance * expected.abs().max(1e-30)
 }
 
-fn rates(schedule: Schedule, warm_up: WarmUp) -> Vec<f64> {
-    let settings = TrainSettings { schedule, warm_up, learning_rate: 5e-4, ..TrainSettings::default() };
+fn rates(schedule: Schedule, warmup_steps: Option<u64>, warmup_ratio: Option<f64>) -> Vec<f64> {
+    let settings =
+        TrainSettings { schedule, warmup_steps, warmup_ratio, learning_rate: 5e-4, ..TrainSettings::default() };
     let rate = LearningRate::new(&settings, 10);
     (0..=10).map(|step| rate.at(step)).collect()
 }
@@ -46,15 +48,15 @@ fn schedules_are_those_of_transformers() {
     for (schedule, rest) in [(Schedule::Linear, linear), (Schedule::Cosine, cosine), (Schedule::Constant, [0.0005; 7])]
     {
         let expected: Vec<f64> = rise.iter().chain(&rest).copied().collect();
-        for warm_up in [WarmUp::Steps(3), WarmUp::Ratio(0.21)] {
-            let found = rates(schedule, warm_up);
+        for (steps, ratio) in [(Some(3), None), (None, Some(0.21))] {
+            let found = rates(schedule, steps, ratio);
             assert!(
-                found.iter().zip(&expected).all(|(found, expected)| close(*found, *expected, 1e-12)),
-                "{schedule:?} {warm_up:?}: {found:?}"
+                found.iter().zip_eq(&expected).all(|(found, expected)| close(*found, *expected, 1e-12)),
+                "{schedule:?} {steps:?} {ratio:?}: {found:?}"
             );
         }
     }
-    assert!(close(rates(Schedule::Linear, WarmUp::Steps(0))[1], 0.00045, 1e-12));
+    assert!(close(rates(Schedule::Linear, Some(0), None)[1], 0.00045, 1e-12));
 }
 
 /// Five steps of `torch.optim.AdamW(lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)` on two tensors after
@@ -75,7 +77,7 @@ fn adamw_and_clipping_are_those_of_pytorch() {
     let named = leaves.iter().enumerate().map(|(i, leaf)| (format!("p{i}"), leaf.shallow_clone())).collect();
     let parameters = Parameters::gather(named).unwrap();
     let mut optimizer = AdamW::new(&settings, parameters.values()).unwrap();
-    for (step, (norm, expected)) in norms.into_iter().zip(expected).enumerate() {
+    for (step, (norm, expected)) in norms.into_iter().zip_eq(expected).enumerate() {
         let t = step as f32;
         let scale = [1.0, 10.0, 0.1, 1e-4, 3.0];
         let mut gradient: Vec<f32> = (0..5).map(|i| (t * 5.0 + i as f32 + 1.0).sin() * scale[i]).collect();
@@ -85,7 +87,7 @@ fn adamw_and_clipping_are_those_of_pytorch() {
         assert!(close(found, norm, 1e-6), "{found} {norm}");
         optimizer.step(parameters.values(), &gradient, 0.01).unwrap();
         let values = parameters.read().unwrap();
-        for (found, expected) in values.iter().zip(expected) {
+        for (found, expected) in values.iter().zip_eq(expected) {
             assert!((f64::from(*found) - expected).abs() < 2e-6, "step {step}: {values:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use itertools::Itertools;
 use ndarray::{Array2, ArrayD, IxDyn};
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::support::{Bench, settings};
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
 use crate::dataset::{Encoding, Label};
 use crate::progress::Silent;
-use crate::train::{Batching, Kernels, TrainSettings, WarmUp, train};
+use crate::train::{Batching, Kernels, TrainSettings, train};
 
 fn numbers(value: &Value) -> Vec<f32> {
     match value {
@@ -62,11 +63,11 @@ fn training_is_that_of_peft_on_pytorch() {
         let settings = TrainSettings {
             batching: Batching::Given(vec![batches]),
             learning_rate: reference["learning_rate"].as_f64().unwrap(),
-            warm_up: WarmUp::Steps(reference["warm_up"].as_u64().unwrap()),
+            warmup_steps: reference["warm_up"].as_u64(),
             weight_decay: reference["weight_decay"].as_f64().unwrap(),
-            clip_norm: reference["clip_norm"].as_f64(),
+            clip_norm: reference["clip_norm"].as_f64().unwrap_or(0.0),
             log_every: 1,
-            kernels,
+            linear: kernels,
             ..settings()
         };
         let initial = adapter(&bench, &reference["initial"]);
@@ -74,17 +75,17 @@ fn training_is_that_of_peft_on_pytorch() {
         input.initial = Some(&initial);
         let trained = train(&input, &settings, &Silent).unwrap().adapter;
         let losses: Vec<f64> = bench.journal().iter().filter_map(|line| line["loss"].as_f64()).collect();
-        for (loss, expected) in losses.iter().zip(numbers(&reference["losses"])) {
+        for (loss, expected) in losses.iter().zip_eq(numbers(&reference["losses"])) {
             assert!((loss - f64::from(expected)).abs() < 1e-4, "{export}: {losses:?}");
         }
         let expected = adapter(&bench, &reference["trained"]);
-        for (found, expected) in trained.factors.iter().zip(&expected.factors) {
+        for (found, expected) in trained.factors.iter().zip_eq(&expected.factors) {
             for (found, expected) in [(&found.a, &expected.a), (&found.b, &expected.b)] {
                 let largest = (found - expected).iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
                 assert!(largest < 2e-4, "{export}: {largest} in {found} {expected}");
             }
         }
-        for (found, expected) in trained.saved.iter().zip(&expected.saved) {
+        for (found, expected) in trained.saved.iter().zip_eq(&expected.saved) {
             let largest = (&found.values - &expected.values).iter().fold(0.0f32, |largest, v| largest.max(v.abs()));
             assert!(largest < 2e-4, "{export}: {largest} in {}", found.name);
         }

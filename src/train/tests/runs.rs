@@ -5,6 +5,7 @@ use crate::dataset::{Label, Metric, Objective};
 use crate::onnx::HeadPooling;
 use crate::progress::{Event, Observer, Silent};
 use crate::train::{Batching, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train};
+use itertools::Itertools;
 
 fn losses(bench: &Bench) -> Vec<f64> {
     bench.journal().iter().filter_map(|line| line["loss"].as_f64()).collect()
@@ -23,7 +24,7 @@ fn a_run_learns_and_gives_the_best_epoch() {
     let input = bench.input();
     let rows = input.validation.unwrap();
     let found = logits(&input, &settings(), &outcome.adapter, rows, &Silent).unwrap();
-    let right = found.rows().into_iter().zip(rows.labels);
+    let right = found.rows().into_iter().zip_eq(rows.labels);
     let right = right.filter(|(row, label)| **label == Label::Class(usize::from(row[1] > row[0]))).count();
     assert_eq!(right as f64 / rows.labels.len() as f64, best.value);
 }
@@ -135,7 +136,7 @@ fn both_exporters_train_to_the_same_adapter() {
     let short = TrainSettings { epochs: 1, ..settings() };
     let one = train(&classic.input(), &short, &Silent).unwrap().adapter;
     let two = train(&dynamo.input(), &short, &Silent).unwrap().adapter;
-    for (one, two) in one.factors.iter().zip(&two.factors) {
+    for (one, two) in one.factors.iter().zip_eq(&two.factors) {
         assert_eq!(one.module, two.module);
         let largest = (&one.b - &two.b).iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         assert!(largest < 1e-3, "{}: {largest}", one.module);
@@ -196,7 +197,7 @@ fn a_journal_has_a_line_for_every_interval_and_epoch() {
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run_with_the_step() {
     let bench = Bench::new("tiny_encoder");
-    let settings = TrainSettings { learning_rate: 1e30, clip_norm: None, ..settings() };
+    let settings = TrainSettings { learning_rate: 1e30, clip_norm: 0.0, ..settings() };
     let error = train(&bench.input(), &settings, &Silent).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { step: 2..=4, .. }), "{error}");
     assert!(error.to_string().contains("lower learning rate"), "{error}");

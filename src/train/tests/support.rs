@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use itertools::Itertools;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -13,7 +14,7 @@ use crate::files::sha256_file;
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, blocks};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
-use crate::train::{Kernels, Rows, TrainInput, TrainSettings, WarmUp};
+use crate::train::{Kernels, Rows, TrainInput, TrainSettings};
 
 /// An opened export with everything that training needs beside it.
 pub struct Bench {
@@ -88,10 +89,10 @@ pub fn settings() -> TrainSettings {
         epochs: 4,
         batch_size: 16,
         learning_rate: 1e-2,
-        warm_up: WarmUp::Ratio(0.1),
+        warmup_ratio: Some(0.1),
         device: Device::Cpu,
         threads: Some(1),
-        kernels: Kernels::Torch,
+        linear: Kernels::Torch,
         log_every: 3,
         save_every: 5,
         evaluation_tokens: 256,
@@ -130,7 +131,7 @@ pub fn plan(model: &Model, folder: &ModelFolder, sha256: &str) -> Plan {
         let wanted = |linear: &&LinearLayer| !matches!(linear.role, Role::FeedForward | Role::Other);
         let linears: Vec<&LinearLayer> = block.linears.iter().filter(wanted).collect();
         let matches = match_weights(model, folder.checkpoint.as_ref().unwrap(), &linears).unwrap();
-        let modules = linears.iter().zip(matches).map(|(linear, known)| {
+        let modules = linears.iter().zip_eq(matches).map(|(linear, known)| {
             let known = known.unwrap();
             PlannedModule {
                 module: known.module().to_owned(),

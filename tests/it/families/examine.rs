@@ -13,7 +13,7 @@ use gelora::onnx::{
 };
 use gelora::progress::Silent;
 use gelora::rank::{BlockToAdapt, Layers, ModuleToAdapt};
-use gelora::runtime::{Device, Feeder, Library, Session, SessionSettings, Tokens};
+use gelora::runtime::{Device, Feeder, InferenceSession, Library, SessionSettings, Tokens};
 use gelora::train::{AdapterSpec, Program, ProgramOptions, TrainableKind};
 use tch::{Kind, Tensor};
 
@@ -250,7 +250,8 @@ fn states_differ(
     };
     let settings = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
     let folder = model.path().parent().unwrap_or(Path::new("."));
-    let mut session = Session::from_bytes(library, &bytes, folder, &settings).map_err(|error| refused(&error))?;
+    let mut session =
+        InferenceSession::from_bytes(library, &bytes, folder, &settings).map_err(|error| refused(&error))?;
     let feeder = Feeder::new(session.inputs(), &[]).map_err(|error| refused(&error))?;
     let mut largest = 0f64;
     for case in ["0", "1"] {

@@ -1,0 +1,156 @@
+//! The label column of a table: what its words and numbers stand for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use super::DatasetError;
+use super::error::{Place, quoted, quoted_list};
+use super::example::LoadSettings;
+use super::labels::{Label, Objective, ObjectiveKind};
+
+/// A label as it stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawLabel<'a> {
+    pub place: Place,
+    pub text: &'a str,
+}
+
+/// Finds out what the labels of a file stand for, and reads them.
+///
+/// The objective comes from the settings, else from the labels: all integers are classes, other numbers are a
+/// regression, words are classes. Nothing is guessed where two readings are possible.
+pub(super) fn read(
+    path: &Path,
+    settings: &LoadSettings,
+    column: &str,
+    raw: &[RawLabel<'_>],
+) -> Result<(Objective, Vec<Label>), DatasetError> {
+    if let Some(row) = raw.iter().find(|row| row.text.trim().is_empty()) {
+        return Err(DatasetError::EmptyLabel { path: path.into(), place: row.place, column: column.into() });
+    }
+    let kind = match (settings.objective, &settings.labels) {
+        (Some(kind), _) => kind,
+        (None, Some(_)) => ObjectiveKind::Classification,
+        (None, None) => kind_of(path, raw)?,
+    };
+    if kind == ObjectiveKind::Spans {
+        let (found, cure) = ("is read as a table, which holds no spans", "give the JSON of SQuAD with the task squad");
+        return Err(DatasetError::NotATable { path: path.into(), found, cure });
+    }
+    if kind == ObjectiveKind::Regression {
+        return Ok((Objective::Regression, values(path, raw)?));
+    }
+    let labels = match &settings.labels {
+        Some(labels) => labels.clone(),
+        None => class_names(path, raw)?,
+    };
+    let classes = classes(path, &labels, settings.accept_class_numbers, raw)?;
+    Ok((Objective::Classification { labels }, classes))
+}
+
+/// An integer, also where it is written as `1.0`: a column of a data frame with a hole in it comes out so.
+fn integer(text: &str) -> Option<i64> {
+    let text = text.trim();
+    if let Ok(value) = text.parse() {
+        return Some(value);
+    }
+    let (whole, fraction) = text.split_once('.')?;
+    if !fraction.is_empty() && fraction.bytes().all(|byte| byte == b'0') { whole.parse().ok() } else { None }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.trim().parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetError> {
+    let numbers = raw.iter().filter(|row| number(row.text).is_some()).count();
+    if numbers == 0 {
+        return Ok(ObjectiveKind::Classification);
+    }
+    if numbers < raw.len() {
+        let odd = raw.iter().find(|row| number(row.text).is_none());
+        let (place, text) = odd.map_or((Place::Line(0), ""), |row| (row.place, row.text));
+        return Err(DatasetError::NotANumber {
+            path: path.into(),
+            place,
+            found: quoted(text),
+            why: "other labels of the file are",
+            other: ", or list all labels (labels = [...])",
+        });
+    }
+    if raw.iter().all(|row| row.text.trim().parse::<i64>().is_ok()) {
+        return Ok(ObjectiveKind::Classification);
+    }
+    if raw.iter().all(|row| integer(row.text).is_some()) {
+        return Err(DatasetError::UnclearLabels {
+            path: path.into(),
+            found: format!("labels such as {} can be classes or values", quoted(raw[0].text)),
+            cure: "say which (objective: classification or regression)".into(),
+        });
+    }
+    Ok(ObjectiveKind::Regression)
+}
+
+fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    let value = |row: &RawLabel<'_>| match number(row.text).map(|value| value as f32) {
+        Some(value) if value.is_finite() => Ok(Label::Value(value)),
+        _ => Err(DatasetError::NotANumber {
+            path: path.into(),
+            place: row.place,
+            found: quoted(row.text),
+            why: "regression needs",
+            other: ", or say that labels are classes (objective: classification)",
+        }),
+    };
+    raw.iter().map(value).collect()
+}
+
+/// Names of the classes where nobody gave them: words sorted; integers as they are, from 0 without gaps.
+fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, DatasetError> {
+    let found: BTreeSet<&str> = raw.iter().map(|row| row.text.trim()).collect();
+    let unclear = |found: String, cure: String| Err(DatasetError::UnclearLabels { path: path.into(), found, cure });
+    let integers: BTreeSet<i64> = found.iter().filter_map(|text| integer(text)).collect();
+    let names: Vec<String> = if found.iter().all(|text| integer(text).is_some()) {
+        integers.iter().map(i64::to_string).collect()
+    } else {
+        found.iter().map(|&text| text.to_owned()).collect()
+    };
+    if names.len() < 2 {
+        return unclear(
+            format!("every label is {}, and one class alone cannot be learnt", quoted(&names[0])),
+            "check the label column, or list all labels (labels = [...])".into(),
+        );
+    }
+    if let Some(&last) = integers.last()
+        && integers.len() == names.len()
+        && (integers.first() != Some(&0) || last as usize + 1 != names.len())
+    {
+        return unclear(
+            format!("the labels are {}, not 0, 1, 2 … without gaps", quoted_list(&names)),
+            "list all labels in the order of the classes (labels = [\"…\", \"…\"])".into(),
+        );
+    }
+    Ok(names)
+}
+
+fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+    // Of equal names the first counts. With a class per row a search through the list would take the square of the rows.
+    let places: HashMap<&str, usize> = labels.iter().enumerate().rev().map(|(i, name)| (name.as_str(), i)).collect();
+    let class = |text: &str| {
+        let by_name = |name: &str| places.get(name).copied();
+        by_name(text.trim()).or_else(|| {
+            let value = integer(text)?;
+            by_name(&value.to_string())
+                .or_else(|| usize::try_from(value).ok().filter(|&class| numbers && class < labels.len()))
+        })
+    };
+    let label = |row: &RawLabel<'_>| {
+        class(row.text).map(Label::Class).ok_or_else(|| DatasetError::UnknownLabel {
+            path: path.into(),
+            place: row.place,
+            found: quoted(row.text),
+            known: quoted_list(labels),
+        })
+    };
+    raw.iter().map(label).collect()
+}

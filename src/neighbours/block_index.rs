@@ -1,0 +1,203 @@
+//! Points in codes, and a pass over all pairs of them: each is excluded by a proven bound or measured.
+//!
+//! 1. Points become vectors with fewer coordinates that are never farther apart ([`super::projection`]), these are put in an
+//!    order in which neighbours are near ([`super::partition`]) and written as 8-bit codes, block by block ([`super::quantized_blocks`]).
+//! 2. Of two blocks, every pair of rows is compared by its codes ([`super::simd::int8_dot`]); each pair of blocks is looked at once,
+//!    near ones first, and not at all where their boxes are too far apart.
+//! 3. What the codes cannot exclude is measured: in float32 as far as that tells it to be too far, then in float64
+//!    ([`super::exact_distance`]). Or its distance is bounded from both sides, by these codes if they hold all coordinates, by finer
+//!    ones ([`super::int12_codes`]) if not, and the seeker measures what it keeps.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+
+use super::exact_distance::Points;
+use super::int12_codes::Int12Codes;
+use super::partition::{Boxes, near_rows_together};
+use super::projection::{Projection, Space};
+use super::quantized_blocks::{BlockPair, QuantizedBlocks};
+use super::simd::int8_dot::{BLOCK, Isa, Pair, Scratch, pairs_within};
+use super::{NeighbourError, Scalar, Work};
+use crate::progress::{Event, Observer};
+
+pub(super) struct BlockIndex<'a, T> {
+    pub points: &'a Points<'a, T>,
+    pub codes: QuantizedBlocks,
+    /// `[rows]`: the row at a place. Everything else goes by places, `block · BLOCK + row in the block`.
+    pub order: Vec<u32>,
+    boxes: Boxes,
+    /// `[blocks]`: by how much a gap between boxes may be too large.
+    gap_errors: Vec<f64>,
+    /// What tells how far pairs are at most, too, where that was asked for and the codes of the blocks do not.
+    pub whole: Option<Int12Codes>,
+}
+
+/// Who looks for what in a pass over all pairs.
+pub(super) trait Seeker: Sync {
+    /// What it learns of a pair that the codes do not exclude.
+    type Seen;
+
+    /// The largest distance that may still count for a place. It may fall during the pass.
+    fn radius(&self, place: usize) -> f64;
+
+    /// The largest radius of a block.
+    fn block_radius(&self, block: usize) -> f64;
+
+    /// Whether a pair of places counts at all.
+    fn counts(&self, one: usize, other: usize) -> bool;
+
+    /// Looks at a pair of places, `squared` apart by its codes, that may be within `radius`; `None` where it is not.
+    fn look(&self, block_pair: &BlockPair, places: (usize, usize), squared: f32, radius: f64) -> Option<Self::Seen>;
+
+    /// Takes pairs (row in block `a`, row in block `b`, what was seen) that were within radius of one of the two.
+    fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, Self::Seen)]);
+}
+
+impl<'a, T: Scalar> BlockIndex<'a, T> {
+    pub fn new(isa: Isa, points: &'a Points<'a, T>, projection: &Projection<'a, T>) -> Self {
+        let (rows, columns) = (points.rows(), projection.leading_columns());
+        let (mut leading, mut distances) = (vec![0.0; rows * columns], vec![0.0; rows]);
+        let parts = leading.par_chunks_mut(BLOCK * columns).zip(distances.par_chunks_mut(BLOCK)).enumerate();
+        parts.for_each_init(Space::default, |space, (block, (values, distances))| {
+            projection.leading(block * BLOCK, values, distances, space);
+        });
+        let order = near_rows_together(&leading, columns, BLOCK);
+        let boxes = Boxes::of(&order, &leading, columns, BLOCK);
+        let codes = QuantizedBlocks::of(projection, &order, isa);
+        let gap_errors = order
+            .par_chunks(BLOCK)
+            .map(|rows| projection.leading_error(rows.iter().map(|&row| distances[row as usize]).fold(0.0, f64::max)))
+            .collect();
+        Self { points, codes, order, boxes, gap_errors, whole: None }
+    }
+
+    /// The same with bounds of distances from below and above.
+    pub fn with_bounds_both_ways(isa: Isa, points: &'a Points<'a, T>, projection: &Projection<'a, T>) -> Self {
+        let block_index = Self::new(isa, points, projection);
+        let whole = || Int12Codes::of(&projection.all_coordinates(), &block_index.order, isa);
+        Self { whole: (!projection.keeps_distances()).then(whole), ..block_index }
+    }
+
+    /// Between which distances a pair lies whose squared distance by the codes of the blocks is known; only for points that
+    /// were coded [with bounds both ways](Self::with_bounds_both_ways).
+    pub fn bounds(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
+        match &self.whole {
+            Some(whole) => whole.bounds(i, j),
+            None => self.codes.bounds(block_pair, (i, j), squared),
+        }
+    }
+
+    /// The squared distance of two places in scaled units, measured in float64, if it is within radius.
+    pub fn squared_distance_within(&self, (i, j): (usize, usize), radius: f64) -> Option<f64> {
+        self.points.squared_distance_within(self.order[i] as usize, self.order[j] as usize, radius)
+    }
+
+    /// The points, and the row at every place.
+    pub fn into_points(self) -> (&'a Points<'a, T>, Vec<u32>) {
+        (self.points, self.order)
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.codes.blocks()
+    }
+
+    /// The places of a block that are points.
+    pub fn places(&self, block: usize) -> std::ops::Range<usize> {
+        block * BLOCK..((block + 1) * BLOCK).min(self.order.len())
+    }
+
+    /// Shows the seeker every pair that may be within its radius.
+    pub fn pass(&self, seeker: &impl Seeker, observer: &dyn Observer, stage: &str) -> Result<Work, NeighbourError> {
+        let blocks = self.blocks();
+        let total = (blocks * (blocks + 1) / 2) as u64;
+        let next = Mutex::new((0, 0));
+        let done = AtomicU64::new(0);
+        observer.observe(Event::Begin { stage, total: Some(total), done: 0, unit: "blocks" });
+        // Near blocks first: then radii are short where most pairs are compared.
+        let take = || {
+            let mut next = locked(&next);
+            let (distance, first) = *next;
+            *next = if first + distance + 1 < blocks { (distance, first + 1) } else { (distance + 1, 0) };
+            (distance < blocks).then_some((first, first + distance))
+        };
+        let work = (0..rayon::current_num_threads())
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|_| {
+                let mut space = Workspace::new();
+                while let Some((a, b)) = take() {
+                    observer.check()?;
+                    self.compare(a, b, seeker, &mut space);
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    observer.observe(Event::Advance { done, detail: "" });
+                }
+                Ok::<_, NeighbourError>(space.work)
+            })
+            .try_reduce(Work::default, |a, b| Ok(a + b))?;
+        observer.observe(Event::End);
+        Ok(work)
+    }
+
+    fn compare<S: Seeker>(&self, a: usize, b: usize, seeker: &S, space: &mut Workspace<S::Seen>) {
+        let radius = seeker.block_radius(a).max(seeker.block_radius(b));
+        if self.boxes.gap(a, b) > radius + self.gap_errors[a] + self.gap_errors[b] {
+            return;
+        }
+        let Workspace { block_pair, scratch, pairs, seen, work } = space;
+        let rows = self.order.len();
+        // Nobody looks for the neighbours of what only fills up the last block.
+        let radius = |place: usize| if place < rows { seeker.radius(place) } else { f64::NEG_INFINITY };
+        self.codes.block_pair(a, b, radius, block_pair);
+        pairs.clear();
+        let pair = self.codes.pair(a, b);
+        pairs_within(self.codes.isa, pair, self.codes.width, &block_pair.terms(), scratch, pairs);
+        work.compared += (BLOCK * BLOCK) as u64;
+        seen.clear();
+        for pair in pairs.iter().filter(|pair| a != b || pair.first < pair.second) {
+            let (i, j) = (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
+            if j >= rows || !seeker.counts(i, j) {
+                continue;
+            }
+            let radius = radius(i).max(radius(j));
+            if !self.codes.may_be_within(block_pair, (i, j), pair.squared, radius) {
+                continue;
+            }
+            work.measured += 1;
+            if let Some(found) = seeker.look(block_pair, (i, j), pair.squared, radius) {
+                seen.push((pair.first, pair.second, found));
+            }
+        }
+        if !seen.is_empty() {
+            work.settled += seen.len() as u64;
+            seeker.take(a, b, seen);
+        }
+    }
+}
+
+/// What a thread works with.
+struct Workspace<Seen> {
+    block_pair: Box<BlockPair>,
+    scratch: Scratch,
+    pairs: Vec<Pair>,
+    seen: Vec<(u8, u8, Seen)>,
+    work: Work,
+}
+
+impl<Seen> Workspace<Seen> {
+    fn new() -> Self {
+        Self {
+            block_pair: BlockPair::new(),
+            scratch: Scratch::default(),
+            pairs: Vec::new(),
+            seen: Vec::new(),
+            work: Work::default(),
+        }
+    }
+}
+
+/// A panic elsewhere ends the search anyway.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,315 @@
+//! Vectors as 8-bit codes, block by block, with what is lost known exactly.
+//!
+//! A vector is written as `u = c + s·q + e`: the centre of its block, a step size times whole numbers from −127 to 127, and
+//! a rest whose length is measured. Between blocks with centres c and c′, `Δ = c − c′`,
+//!
+//! ```text
+//! |c + s q − c′ − s′ q′|² = (|s q|² + 2 s q·Δ + |Δ|²) + (|s′ q′|² − 2 s′ q′·Δ) − 2 s s′ q·q′,
+//! ```
+//!
+//! of which only the last term belongs to a pair of rows. Δ is written in codes of 16 bits, so that `q·Δ` is two products
+//! of codes; what that loses is one number for a pair of blocks.
+
+use rayon::prelude::*;
+
+use super::Scalar;
+use super::projection::{Projection, Space};
+use super::simd::int8_dot::{BLOCK, BlockCodes, GROUP, Isa, Terms, products_with};
+use super::simd::multiversion::for_widest_vectors;
+
+/// So many blocks before and after a block are looked at for the nearest ones.
+const SOON: usize = 128;
+/// The largest code.
+const LARGEST: f64 = 127.0;
+/// A larger part of Δ counts this many smaller ones.
+const RADIX: f64 = 128.0;
+/// What rounding may add to a squared distance, as a share of the terms that it is made of.
+const ROUNDING: f64 = 16.0 * f32::EPSILON as f64;
+
+pub(super) struct QuantizedBlocks {
+    pub isa: Isa,
+    pub width: usize,
+    rows: usize,
+    /// `[blocks][BLOCK · width]`
+    codes: Vec<i8>,
+    /// `[blocks · BLOCK]`: sums of the codes of a row.
+    sums: Vec<i32>,
+    /// `[blocks · BLOCK]`: step sizes.
+    steps: Vec<f32>,
+    /// `[blocks · BLOCK]`: |s q|².
+    squares: Vec<f64>,
+    /// `[blocks · BLOCK]`: |e| and the error of the vector itself.
+    errors: Vec<f64>,
+    /// `[blocks]`: the largest of them.
+    largest_errors: Vec<f64>,
+    /// `[blocks · width]`
+    centres: Vec<f32>,
+}
+
+/// A pair of blocks in numbers that the test of a pair of rows is made of.
+pub(super) struct BlockPair {
+    first: [f32; BLOCK],
+    second: [f32; BLOCK],
+    first_radius: [f32; BLOCK],
+    second_radius: [f32; BLOCK],
+    /// What rounding may do to the squared distance of any pair.
+    rounding: f64,
+    /// What the codes of Δ lose.
+    lost: f64,
+}
+
+impl BlockPair {
+    pub fn new() -> Box<Self> {
+        let zeros = [0.0; BLOCK];
+        let (first, second, first_radius, second_radius) = (zeros, zeros, zeros, zeros);
+        Box::new(Self { first, second, first_radius, second_radius, rounding: 0.0, lost: 0.0 })
+    }
+
+    pub fn terms(&self) -> Terms<'_> {
+        let Self { first, second, first_radius, second_radius, .. } = self;
+        Terms { first, second, first_radius, second_radius }
+    }
+}
+
+impl QuantizedBlocks {
+    /// The codes of all rows in the order given.
+    pub fn of<T: Scalar>(projection: &Projection<'_, T>, order: &[u32], isa: Isa) -> Self {
+        let (width, blocks) = (projection.width, order.len().div_ceil(BLOCK));
+        let rows = blocks * BLOCK;
+        let mut made = Self {
+            isa,
+            width,
+            rows: order.len(),
+            codes: vec![0; rows * width],
+            sums: vec![0; rows],
+            steps: vec![0.0; rows],
+            squares: vec![0.0; rows],
+            errors: vec![0.0; rows],
+            largest_errors: vec![0.0; blocks],
+            centres: vec![0.0; blocks * width],
+        };
+        let parts = made.codes.par_chunks_exact_mut(BLOCK * width);
+        let parts = parts.zip(made.sums.par_chunks_exact_mut(BLOCK)).zip(made.steps.par_chunks_exact_mut(BLOCK));
+        let parts = parts.zip(made.squares.par_chunks_exact_mut(BLOCK)).zip(made.errors.par_chunks_exact_mut(BLOCK));
+        let parts = parts.zip(made.centres.par_chunks_exact_mut(width)).zip(&mut made.largest_errors);
+        parts.zip(order.par_chunks(BLOCK)).for_each_init(
+            || (Vec::new(), Vec::new(), vec![0; width], Space::default()),
+            |(vectors, inexact, coded, space),
+             (((((((codes, sums), steps), squares), errors), centre), largest), rows)| {
+                projection.vectors(rows, vectors, inexact, space);
+                let real = rows.len();
+                mean(&vectors[..real * width], centre);
+                for (row, vector) in vectors.chunks_exact_mut(width).enumerate().take(real) {
+                    let written = write(vector, centre, coded);
+                    for (column, four) in coded.chunks_exact(GROUP).enumerate() {
+                        let at = isa.place(width, row, column * GROUP);
+                        codes[at..at + GROUP].copy_from_slice(four);
+                    }
+                    (sums[row], steps[row], squares[row]) = (written.sum, written.step, written.square);
+                    errors[row] = (written.lost + inexact[row]) * (1.0 + 1e-9);
+                    *largest = errors[row].max(*largest);
+                }
+            },
+        );
+        made
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.largest_errors.len()
+    }
+
+    fn block(&self, block: usize) -> BlockCodes<'_> {
+        let rows = block * BLOCK..(block + 1) * BLOCK;
+        BlockCodes {
+            codes: &self.codes[rows.start * self.width..rows.end * self.width],
+            sums: &self.sums[rows.clone()],
+            steps: &self.steps[rows.clone()],
+            rows: BLOCK.min(self.rows - rows.start),
+        }
+    }
+
+    pub fn pair(&self, a: usize, b: usize) -> (BlockCodes<'_>, BlockCodes<'_>) {
+        (self.block(a), self.block(b))
+    }
+
+    /// The frame of two blocks. `radius` says, for the number of a row, up to which distance its neighbours are wanted, −∞ for
+    /// none at all; what is beyond is excluded by [`super::simd::int8_dot::pairs_within`] where the codes can prove it.
+    pub fn block_pair(&self, a: usize, b: usize, radius: impl Fn(usize) -> f64, block_pair: &mut BlockPair) {
+        let mut products = [[0; BLOCK]; 4];
+        let (mut step, mut square) = (0.0, 0.0);
+        block_pair.lost = 0.0;
+        if a != b {
+            let difference = Difference::of(self.centre(a), self.centre(b));
+            (step, square, block_pair.lost) = (difference.step, difference.square, difference.lost);
+            let vectors = [&difference.large[..], &difference.small[..]];
+            let [large_a, small_a, large_b, small_b] = &mut products;
+            products_with(self.isa, self.block(a), self.width, vectors, [large_a, small_a]);
+            products_with(self.isa, self.block(b), self.width, vectors, [large_b, small_b]);
+        }
+        let [large_a, small_a, large_b, small_b] = &products;
+        let along = |row: usize, large: i32, small: i32| {
+            2.0 * f64::from(self.steps[row]) * step * (RADIX * f64::from(large) + f64::from(small))
+        };
+        let (mut largest_a, mut largest_b) = (0.0f64, 0.0f64);
+        for row in 0..BLOCK {
+            let (i, j) = (a * BLOCK + row, b * BLOCK + row);
+            let first = self.squares[i] + along(i, large_a[row], small_a[row]) + square;
+            let second = self.squares[j] - along(j, large_b[row], small_b[row]);
+            largest_a = largest_a.max(first.abs() + self.squares[i]);
+            largest_b = largest_b.max(second.abs() + self.squares[j]);
+            (block_pair.first[row], block_pair.second[row]) = (first as f32, second as f32);
+        }
+        block_pair.rounding = ROUNDING * (largest_a + largest_b) + f64::from(f32::MIN_POSITIVE);
+        let limit = |row: usize, error: f64| {
+            let radius = radius(row) + self.errors[row] + error + block_pair.lost;
+            // Who looks for nothing has a radius of −∞.
+            if radius < 0.0 { f32::NEG_INFINITY } else { round_up(radius * radius + block_pair.rounding) }
+        };
+        for row in 0..BLOCK {
+            block_pair.first_radius[row] = limit(a * BLOCK + row, self.largest_errors[b]);
+            block_pair.second_radius[row] = limit(b * BLOCK + row, self.largest_errors[a]);
+        }
+    }
+
+    /// Whether a pair may be nearer than `radius`, by the errors of its own two rows.
+    pub fn may_be_within(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32, radius: f64) -> bool {
+        let limit = radius + self.errors[i] + self.errors[j] + block_pair.lost;
+        limit >= 0.0 && f64::from(squared) <= limit * limit + block_pair.rounding
+    }
+
+    /// Between which distances a pair lies, where the vectors are as far apart as the points: the lower bound rounded down, the
+    /// upper one up.
+    pub fn bounds(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
+        let error = self.errors[i] + self.errors[j] + block_pair.lost;
+        between(f64::from(squared), block_pair.rounding, error)
+    }
+
+    /// The upper one of [`QuantizedBlocks::bounds`], quickly.
+    pub fn upper_bound(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> f32 {
+        let error = self.errors[i] + self.errors[j] + block_pair.lost;
+        // Roots and sums are rounded by less than these factors.
+        let distance = (f64::from(squared) + block_pair.rounding).max(0.0) as f32 * (1.0 + 4.0 * f32::EPSILON);
+        (distance.sqrt() + error as f32) * (1.0 + 4.0 * f32::EPSILON)
+    }
+
+    /// At most so many blocks whose centres are nearest to that of a block, itself first. Among very many, only those that
+    /// come soon before and after it.
+    pub fn nearest_blocks(&self, block: usize, wanted: usize) -> Vec<usize> {
+        let first = block.saturating_sub(SOON);
+        let distance = |other: usize| -> f32 {
+            self.centre(block).iter().zip(self.centre(other)).map(|(a, b)| (a - b) * (a - b)).sum()
+        };
+        let others = (first..self.blocks().min(block + SOON + 1)).map(|other| (distance(other), other));
+        let mut others: Vec<(f32, usize)> = others.collect();
+        others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1 != block).cmp(&(b.1 != block))));
+        others.truncate(wanted);
+        others.into_iter().map(|(_, other)| other).collect()
+    }
+
+    fn centre(&self, block: usize) -> &[f32] {
+        &self.centres[block * self.width..(block + 1) * self.width]
+    }
+}
+
+/// A vector in codes.
+struct Written {
+    step: f32,
+    sum: i32,
+    /// Squared length of what the codes say.
+    square: f64,
+    /// Length of what they do not say.
+    lost: f64,
+}
+
+for_widest_vectors! {
+    /// Takes the centre away from a vector and writes the rest in codes.
+    fn write(vector: &mut [f32], centre: &[f32], codes: &mut [i8]) -> Written {
+        const LANES: usize = 16;
+        let mut largest = [0.0f32; LANES];
+        for (values, centres) in vector.chunks_mut(LANES).zip(centre.chunks(LANES)) {
+            for (lane, (value, centre)) in values.iter_mut().zip(centres).enumerate() {
+                *value -= centre;
+                largest[lane] = if value.abs() > largest[lane] { value.abs() } else { largest[lane] };
+            }
+        }
+        let step = largest.into_iter().fold(0.0, f32::max) / LARGEST as f32;
+        // A step of zero would divide by zero.
+        let inverse = if step > 0.0 { step.recip() } else { 0.0 };
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+        let (mut sums, mut squares, mut lost, mut lengths) = ([0i32; LANES], [0i32; LANES], [0.0f64; LANES], [0.0f64; LANES]);
+        for (values, codes) in vector.chunks(LANES).zip(codes.chunks_mut(LANES)) {
+            for (lane, (&value, to)) in values.iter().zip(codes).enumerate() {
+                let code = (value * inverse).round_ties_even().clamp(-127.0, 127.0);
+                let rest = f64::from(value) - f64::from(step) * f64::from(code);
+                lost[lane] += rest * rest;
+                lengths[lane] += f64::from(value) * f64::from(value);
+                let code = code as i32;
+                sums[lane] += code;
+                squares[lane] += code * code;
+                *to = code as i8;
+            }
+        }
+        let square: i64 = squares.iter().map(|&square| i64::from(square)).sum();
+        // The difference from the centre was rounded, too.
+        let rounding = f64::from(f32::EPSILON) * lengths.iter().sum::<f64>().sqrt();
+        Written {
+            step,
+            sum: sums.iter().sum(),
+            square: f64::from(step) * f64::from(step) * square as f64,
+            lost: lost.iter().sum::<f64>().sqrt() + rounding,
+        }
+    }
+}
+
+fn mean(vectors: &[f32], mean: &mut [f32]) {
+    mean.fill(0.0);
+    for vector in vectors.chunks_exact(mean.len()) {
+        mean.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
+    }
+    let rows = (vectors.len() / mean.len()) as f32;
+    mean.iter_mut().for_each(|sum| *sum /= rows);
+}
+
+/// The difference of two centres in two codes per coordinate, `step · (RADIX · large + small)`.
+struct Difference {
+    large: Vec<i8>,
+    small: Vec<i8>,
+    step: f64,
+    /// Squared length of what the codes say.
+    square: f64,
+    /// Length of what they do not say.
+    lost: f64,
+}
+
+impl Difference {
+    fn of(a: &[f32], b: &[f32]) -> Self {
+        let difference = || a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b));
+        let step = difference().fold(0.0, |largest: f64, value| largest.max(value.abs())) / (RADIX * (LARGEST - 1.0));
+        let (mut large, mut small) = (Vec::with_capacity(a.len()), Vec::with_capacity(a.len()));
+        let (mut square, mut lost) = (0.0, 0.0);
+        for value in difference() {
+            let whole = if step > 0.0 { (value / step).round() } else { 0.0 };
+            let high = (whole / RADIX).round();
+            large.push(high as i8);
+            small.push((whole - RADIX * high) as i8);
+            let said = step * whole;
+            square += said * said;
+            lost += (value - said) * (value - said);
+        }
+        Self { large, small, step, square, lost: lost.sqrt() * (1.0 + 1e-9) }
+    }
+}
+
+/// Between which distances a pair lies whose codes are this far apart, squared: the lower bound rounded down, the upper one
+/// up.
+pub(super) fn between(squared: f64, rounding: f64, error: f64) -> (f32, f32) {
+    let lower = (squared - rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
+    let upper = (squared + rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
+    (-round_up(-lower.max(0.0)), round_up(upper))
+}
+
+/// The next float32 that is not smaller.
+pub(super) fn round_up(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) < value { near.next_up() } else { near }
+}

@@ -1,0 +1,162 @@
+//! How many coordinates the vectors have that stand for the points: decided by a sample.
+
+use rayon::prelude::*;
+
+use super::Scalar;
+use super::exact_distance::{Best, Points};
+use super::normalization::Centring;
+use super::principal_axes::PrincipalAxes;
+use super::projection::{Projection, centred_rows, shares, spread};
+use super::search::candidates;
+use super::simd::int8_dot::Isa;
+use super::simd::projection_gemm::{self, AXES};
+
+/// With fewer columns than this, all of them are compared.
+const FEW_COLUMNS: usize = 96;
+/// Rows that axes are found from, and that the number of axes is decided by.
+const SAMPLE: usize = 1024;
+const QUERIES: usize = 16;
+
+/// How the search is done; the answer does not depend on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SearchPlan {
+    pub codes: Isa,
+    pub products: projection_gemm::Kernel,
+    pub coordinates: Coordinates,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coordinates {
+    /// As many as a sample says.
+    Chosen,
+    /// All of them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
+    Whole,
+    /// Those along so many axes less one, and the length of the rest.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
+    Along(usize),
+}
+
+impl SearchPlan {
+    /// The fastest on this processor.
+    pub fn best() -> Self {
+        Self { codes: Isa::detect(), products: projection_gemm::Kernel::detect(), coordinates: Coordinates::Chosen }
+    }
+
+    /// The vectors that stand for the points in a search for `k` neighbours.
+    pub fn projection<'a, T: Scalar>(
+        self,
+        points: &'a Points<'a, T>,
+        centring: &'a Centring,
+        k: usize,
+    ) -> Projection<'a, T> {
+        match self.coordinates {
+            Coordinates::Chosen => chosen(self, points, centring, k),
+            Coordinates::Whole => Projection::whole(points, centring),
+            Coordinates::Along(count) => {
+                let sample = centred_rows(points, centring, &spread(points.rows(), SAMPLE));
+                match PrincipalAxes::of(sample.view(), count) {
+                    Some(axes) => Projection::with_axes(points, centring, &axes, count, self.products),
+                    None => Projection::whole(points, centring),
+                }
+            }
+        }
+    }
+}
+
+fn chosen<'a, T: Scalar>(
+    plan: SearchPlan,
+    points: &'a Points<'a, T>,
+    centring: &'a Centring,
+    k: usize,
+) -> Projection<'a, T> {
+    let (rows, columns) = (points.rows(), points.columns());
+    let pairs = rows as f64 * rows as f64 / 2.0;
+    let counts: Vec<usize> =
+        [1, 2, 3, 4, 6].into_iter().map(|n| n * AXES).filter(|&count| 4 * count <= 3 * columns).collect();
+    let saved = compare_cost(plan.codes, columns) - compare_cost(plan.codes, 3 * AXES);
+    if columns < FEW_COLUMNS || pairs * saved < CHOICE_COST * columns as f64 {
+        return Projection::whole(points, centring);
+    }
+    let sample = centred_rows(points, centring, &spread(rows, SAMPLE));
+    let (Some(&most), true) = (counts.last(), counts.len() > 1) else { return Projection::whole(points, centring) };
+    let Some(axes) = PrincipalAxes::of(sample.view(), most) else { return Projection::whole(points, centring) };
+
+    let queries = spread(rows, QUERIES);
+    let near = radii(points, &queries, k);
+    let query_rows = centred_rows(points, centring, &queries);
+    let square = |rows: &ndarray::Array2<f32>| -> Vec<f64> {
+        rows.rows().into_iter().map(|row| row.iter().map(|&value| f64::from(value) * f64::from(value)).sum()).collect()
+    };
+    let (query_squares, squares) = (square(&query_rows), square(&sample));
+    let (query_coordinates, coordinates) = (query_rows.dot(&axes.values.t()), sample.dot(&axes.values.t()));
+    let left =
+        shares((query_coordinates.view(), &query_squares), (coordinates.view(), &squares), &near, &counts, CODES_LOSE);
+    let many = k > candidates::FEW;
+    let (leaves, longer) = match many {
+        true => (WHOLE_LEAVES_OF_MANY, REACHES_OF_MANY_ARE_LONGER),
+        false => (WHOLE_LEAVES, REACHES_ARE_LONGER),
+    };
+    let look = look_cost(columns, many);
+    let cost = |coordinates: usize, left: f64| pairs * (compare_cost(plan.codes, coordinates) + left * look);
+    let whole = cost(columns, (leaves * k as f64 / rows as f64).min(1.0));
+    let few = counts.iter().zip(&left).map(|(&count, &left)| {
+        let turning = rows as f64 * columns as f64 * (count as f64 * TURN_COST + 1.0);
+        (cost(count, longer * left) + turning, count)
+    });
+    match few.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((cost, count)) if cost < whole => Projection::with_axes(points, centring, &axes, count, plan.products),
+        _ => Projection::whole(points, centring),
+    }
+}
+
+/// Radii are longer while the search goes on than they are in the end: for the choice only.
+const REACHES_ARE_LONGER: f64 = 1.5;
+/// The same for many neighbours: measured with 64 of them among 50,000 points.
+const REACHES_OF_MANY_ARE_LONGER: f64 = 6.0;
+/// By how much codes shorten distances, as a share of the length of a vector: for the choice of coordinates only.
+const CODES_LOSE: f64 = 0.008;
+/// How many pairs per neighbour all coordinates leave to be measured: for the choice only.
+const WHOLE_LEAVES: f64 = 12.0;
+/// The same where many neighbours are collected by the bounds of their codes.
+const WHOLE_LEAVES_OF_MANY: f64 = 3.0;
+// Nanoseconds, measured on one processor; only their ratios matter.
+/// Of finding axes and trying them, for every column.
+const CHOICE_COST: f64 = 1e5;
+/// Of turning one coordinate of one row, for every axis.
+const TURN_COST: f64 = 0.02;
+
+/// Of comparing one pair.
+fn compare_cost(isa: Isa, coordinates: usize) -> f64 {
+    let (fixed, each) = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => (0.35, 0.0021),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => (1.5, 0.03),
+        Isa::Scalar => (1.5, 0.06),
+    };
+    fixed + each * coordinates as f64
+}
+
+/// Of looking closely at one pair: of measuring it, or with many neighbours of bounding its distance by finer codes.
+fn look_cost(columns: usize, many: bool) -> f64 {
+    match many {
+        true => 35.0 + 0.025 * columns as f64,
+        false => 55.0 + 0.1 * columns as f64,
+    }
+}
+
+/// The distance of the k-th neighbour of some rows, in scaled units.
+fn radii<T: Scalar>(points: &Points<'_, T>, queries: &[usize], k: usize) -> Vec<f64> {
+    let nearest = |query: usize| {
+        let mut best = Best::new(k);
+        for other in (0..points.rows()).filter(|&other| other != query) {
+            let radius = best.limit().sqrt();
+            if let Some(squared) = points.squared_distance_within(query, other, radius) {
+                best.offer(squared, other as u32);
+            }
+        }
+        best.limit().sqrt()
+    };
+    queries.par_iter().map(|&query| nearest(query)).collect()
+}

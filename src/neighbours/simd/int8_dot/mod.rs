@@ -1,0 +1,174 @@
+//! Scalar products of 8-bit codes between two blocks of rows: the inner loop of the exact search.
+//!
+//! With AVX-512 VNNI one instruction multiplies and adds 64 pairs of bytes, four times as many as float32 has; elsewhere
+//! the compiler makes the best of a plain loop, with AVX2 where there is one.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+/// Rows of a block. A multiple of 48 (columns of the kernel's small tile), 16 (panel) and 8 (its rows); below 256, so that
+/// a row in its block is a byte.
+pub(in crate::neighbours) const BLOCK: usize = 240;
+/// Codes of a row are filled up with zeros to a multiple of this.
+pub(in crate::neighbours) const GROUP: usize = 4;
+
+/// The instruction set that products are computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::neighbours) enum Isa {
+    /// 512-bit vectors; blocks hold panels of 16 rows, four columns at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// Row-major blocks; a loop for the vectors of AVX2.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// Row-major blocks; a loop for whatever vectors every processor of this kind has.
+    Scalar,
+}
+
+impl Isa {
+    /// The fastest on this processor.
+    pub fn detect() -> Isa {
+        *Isa::all().first().expect("the plain loops are always there")
+    }
+
+    /// All that this processor has, the fastest first.
+    pub fn all() -> Vec<Isa> {
+        let mut found = vec![Isa::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") {
+                found.insert(0, Isa::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+                found.insert(0, Isa::Avx512);
+            }
+        }
+        found
+    }
+
+    /// Where the code of (row in its block, column) stands in a block of `width` columns.
+    #[inline]
+    pub fn place(self, width: usize, row: usize, column: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                let (panel, lane) = (row / avx512::PANEL, row % avx512::PANEL);
+                (panel * (width / GROUP) + column / GROUP) * avx512::PANEL * GROUP + lane * GROUP + column % GROUP
+            }
+            _ => row * width + column,
+        }
+    }
+}
+
+/// The codes of a block as the kernel wants them.
+#[derive(Clone, Copy)]
+pub(in crate::neighbours) struct BlockCodes<'a> {
+    /// `[BLOCK · width]`, laid out by [`Isa::place`].
+    pub codes: &'a [i8],
+    /// `[BLOCK]`: the sum of the codes of a row.
+    pub sums: &'a [i32],
+    /// `[BLOCK]`: what one step of the codes of a row is worth.
+    pub steps: &'a [f32],
+    /// Rows that are points; the others only fill up the block.
+    pub rows: usize,
+}
+
+/// What a pair of blocks is tested with. For row `i` of the first and row `j` of the second block
+/// `w = first[i] + second[j] − 2 stepᵢ stepⱼ codesᵢ·codesⱼ` is compared with the larger of `first_radius[i]` and
+/// `second_radius[j]`.
+#[derive(Clone, Copy)]
+pub(in crate::neighbours) struct Terms<'a> {
+    pub first: &'a [f32; BLOCK],
+    pub second: &'a [f32; BLOCK],
+    pub first_radius: &'a [f32; BLOCK],
+    pub second_radius: &'a [f32; BLOCK],
+}
+
+/// A pair that was not excluded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::neighbours) struct Pair {
+    /// Row in the first block.
+    pub first: u8,
+    /// Row in the second block.
+    pub second: u8,
+    /// `w` of [`Terms`].
+    pub squared: f32,
+}
+
+/// Memory that a thread works in.
+#[derive(Default)]
+pub(in crate::neighbours) struct Scratch {
+    /// Codes of the first block plus 128.
+    biased: Vec<u8>,
+}
+
+/// Adds to `found` all pairs of rows whose `w` does not exceed their radius; some of them may be of rows that only fill up a
+/// block.
+pub(in crate::neighbours) fn pairs_within(
+    isa: Isa,
+    (a, b): (BlockCodes<'_>, BlockCodes<'_>),
+    width: usize,
+    terms: &Terms<'_>,
+    scratch: &mut Scratch,
+    found: &mut Vec<Pair>,
+) {
+    check((a, b), width);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
+        Isa::Avx512 => unsafe { avx512::pairs_within(a, b, width, terms, scratch, found) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this instruction set is chosen only where AVX2 was found.
+        Isa::Avx2 => unsafe { avx2::pairs_within(a, b, width, terms, found) },
+        Isa::Scalar => scalar::pairs_within(a, b, width, terms, found),
+    }
+}
+
+/// Writes the `w` of all pairs of rows into `tile` `[BLOCK, BLOCK]`; those of rows that only fill up a block mean nothing.
+pub(in crate::neighbours) fn squared_distances(
+    isa: Isa,
+    (a, b): (BlockCodes<'_>, BlockCodes<'_>),
+    width: usize,
+    terms: &Terms<'_>,
+    scratch: &mut Scratch,
+    tile: &mut [f32],
+) {
+    check((a, b), width);
+    assert_eq!(tile.len(), BLOCK * BLOCK);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
+        Isa::Avx512 => unsafe { avx512::squared_distances(a, b, width, terms, scratch, tile) },
+        _ => scalar::every_pair(a, b, width, terms, |i, j, squared| tile[i * BLOCK + j] = squared),
+    }
+}
+
+fn check((a, b): (BlockCodes<'_>, BlockCodes<'_>), width: usize) {
+    for block in [a, b] {
+        assert!(block.codes.len() == BLOCK * width && block.steps.len() == BLOCK && block.sums.len() == BLOCK);
+    }
+    assert!(width.is_multiple_of(GROUP));
+}
+
+/// Scalar products of every row of a block with two vectors of codes, `[BLOCK]` each.
+pub(in crate::neighbours) fn products_with(
+    isa: Isa,
+    block: BlockCodes<'_>,
+    width: usize,
+    vectors: [&[i8]; 2],
+    products: [&mut [i32; BLOCK]; 2],
+) {
+    assert!(block.codes.len() == BLOCK * width && vectors.iter().all(|vector| vector.len() == width));
+    assert!(width.is_multiple_of(GROUP));
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
+        Isa::Avx512 => unsafe { avx512::products_with(block, width, vectors, products) },
+        _ => scalar::products_with(block, width, vectors, products),
+    }
+}

@@ -1,0 +1,319 @@
+//! `[train]`: the optimizer and its schedule, batches, evaluation, saving.
+
+use std::fmt;
+use std::path::Path;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::value::{SettingError, at_least, number, word};
+use crate::files::read_file;
+use crate::onnx::HeadPooling;
+use crate::runtime::Device;
+
+/// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Straight down to zero at the last step.
+    #[default]
+    Linear,
+    /// Half a cosine down to zero at the last step.
+    Cosine,
+    /// Stays as it is.
+    Constant,
+}
+
+impl Schedule {
+    /// `linear`, `cosine` or `constant`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Schedule::Linear => "linear",
+            Schedule::Cosine => "cosine",
+            Schedule::Constant => "constant",
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Which library multiplies matrices on the CPU. They round differently: a run that is to be repeated to the bit names one
+/// (a run that resumes keeps what it began with).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    /// The faster one for each shape, by a short trial at the start.
+    #[default]
+    Auto,
+    /// libtorch's own choice (MKL).
+    Torch,
+    /// oneDNN.
+    OneDnn,
+}
+
+impl Kernels {
+    /// `auto`, `torch` or `onednn`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kernels::Auto => "auto",
+            Kernels::Torch => "torch",
+            Kernels::OneDnn => "onednn",
+        }
+    }
+}
+
+impl fmt::Display for Kernels {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// How rows are put into batches.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Batching {
+    /// Shuffled anew for every epoch, each batch padded to its longest row.
+    #[default]
+    Shuffled,
+    /// As `Shuffled`, but rows of similar length share a batch: less padding, somewhat less random.
+    Bucketed,
+    /// Exactly these: `[epoch][batch][row]`. The number of epochs is the length of the list.
+    #[serde(skip)]
+    Given(Vec<Vec<Vec<usize>>>),
+}
+
+impl Batching {
+    /// Reads [`Batching::Given`] from JSON, `[epoch][batch][row]`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else.
+    pub fn read(path: &Path) -> Result<Self, SettingError> {
+        let refuse = |found: String, cure: &str| SettingError::new("batches", found, cure);
+        let bytes = read_file(path).map_err(|error| refuse(format!("cannot be read: {error}"), "name another file"))?;
+        serde_json::from_slice(&bytes).map(Batching::Given).map_err(|error| {
+            let cure = "write JSON such as [[[0, 5], [3]]]: epochs of batches of row numbers";
+            refuse(format!("in {} cannot be read ({error})", path.display()), cure)
+        })
+    }
+}
+
+impl fmt::Display for Batching {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Batching::Shuffled => "shuffled",
+            Batching::Bucketed => "bucketed",
+            Batching::Given(_) => "given",
+        })
+    }
+}
+
+/// How training goes. [`TrainSettings::check`] says whether the values make sense.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
+#[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Training")]
+pub struct TrainSettings {
+    /// Passes over the rows
+    #[arg(long, value_name = "N", default_value_t = TrainSettings::default().epochs)]
+    pub epochs: u64,
+
+    /// End after so many steps, should these be fewer
+    // The schedule ends there too.
+    #[arg(long, value_name = "N")]
+    pub maximum_steps: Option<u64>,
+
+    /// Rows in a batch
+    #[arg(long, value_name = "N", default_value_t = TrainSettings::default().batch_size)]
+    pub batch_size: usize,
+
+    /// Batches in a step
+    // The gradient is that of one large batch.
+    #[arg(long, value_name = "N", default_value_t = TrainSettings::default().accumulation)]
+    pub accumulation: usize,
+
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = TrainSettings::default().learning_rate)]
+    pub learning_rate: f64,
+
+    /// After the warm-up: linear, cosine or constant
+    #[arg(long, value_name = "SCHEDULE", default_value_t, value_parser = word::<Schedule>)]
+    pub schedule: Schedule,
+
+    /// Share of the steps in which the learning rate rises [default: 0.06]
+    #[arg(long, value_name = "SHARE", conflicts_with = "warmup_steps")]
+    pub warmup_ratio: Option<f64>,
+
+    /// Steps in which the learning rate rises
+    #[arg(long, value_name = "N")]
+    pub warmup_steps: Option<u64>,
+
+    /// AdamW's weight decay
+    #[arg(long, value_name = "DECAY", default_value_t = TrainSettings::default().weight_decay)]
+    pub weight_decay: f64,
+
+    /// Largest norm of the gradient; 0 for no clipping
+    #[arg(long, value_name = "NORM", default_value_t = TrainSettings::default().clip_norm)]
+    pub clip_norm: f64,
+
+    /// Share of the adapters' input that is dropped
+    #[arg(long, value_name = "SHARE", default_value_t = TrainSettings::default().dropout)]
+    pub dropout: f64,
+
+    /// Seed of the initial adapters, the order of rows, and dropout
+    #[arg(long, value_name = "SEED", default_value_t = TrainSettings::default().seed)]
+    pub seed: u64,
+
+    /// How rows are put into batches: shuffled, or bucketed (similar lengths together)
+    #[arg(long, value_name = "HOW", default_value_t, value_parser = word::<Batching>)]
+    pub batching: Batching,
+
+    /// For an export without a head: what the new head reads: first, mean or last
+    #[arg(long, value_name = "POOLING", value_parser = word::<HeadPooling>)]
+    pub head: Option<HeadPooling>,
+
+    /// Library of the linear layers: auto, torch or onednn
+    #[arg(long, value_name = "LIBRARY", default_value_t, value_parser = word::<Kernels>)]
+    pub linear: Kernels,
+
+    /// Tokens per batch of the evaluation, padding included
+    #[arg(skip = TrainSettings::default().evaluation_tokens)]
+    pub evaluation_tokens: usize,
+
+    /// Evaluates before the first step too
+    #[arg(skip)]
+    pub evaluate_before: bool,
+
+    /// End after so many epochs without a better metric
+    #[arg(long, value_name = "EPOCHS")]
+    pub patience: Option<u64>,
+
+    /// A line in metrics.jsonl every so many steps
+    #[arg(long, value_name = "STEPS", default_value_t = TrainSettings::default().log_every)]
+    pub log_every: u64,
+
+    /// Save the state every so many steps
+    // And after every epoch.
+    #[arg(long, value_name = "STEPS", default_value_t = TrainSettings::default().save_every)]
+    pub save_every: u64,
+
+    /// AdamW's β₁ and β₂.
+    #[serde(skip)]
+    #[arg(skip = TrainSettings::default().betas)]
+    pub betas: (f64, f64),
+
+    /// AdamW's ε.
+    #[serde(skip)]
+    #[arg(skip = TrainSettings::default().epsilon)]
+    pub epsilon: f64,
+
+    /// Where to compute.
+    #[serde(skip)]
+    #[arg(skip)]
+    pub device: Device,
+
+    /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
+    #[serde(skip)]
+    #[arg(skip)]
+    pub threads: Option<usize>,
+
+    /// Ignores a saved state and starts anew.
+    #[serde(skip)]
+    #[arg(skip)]
+    pub restart: bool,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            epochs: 3,
+            maximum_steps: None,
+            batch_size: 32,
+            accumulation: 1,
+            learning_rate: 5e-4,
+            schedule: Schedule::Linear,
+            warmup_ratio: None,
+            warmup_steps: None,
+            weight_decay: 0.0,
+            clip_norm: 1.0,
+            dropout: 0.0,
+            seed: 0,
+            batching: Batching::Shuffled,
+            head: None,
+            linear: Kernels::Auto,
+            evaluation_tokens: 4096,
+            evaluate_before: false,
+            patience: None,
+            log_every: 10,
+            save_every: 50,
+            betas: (0.9, 0.999),
+            epsilon: 1e-8,
+            device: Device::Auto,
+            threads: None,
+            restart: false,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Share of the steps in which the learning rate rises, where nothing says how long it does.
+    const WARMUP_RATIO: f64 = 0.06;
+
+    /// In how many of `total` optimizer steps the learning rate rises.
+    pub fn warmup(&self, total: u64) -> u64 {
+        let ratio = self.warmup_ratio.unwrap_or(Self::WARMUP_RATIO);
+        self.warmup_steps.unwrap_or_else(|| (ratio * total as f64).ceil() as u64)
+    }
+
+    /// The length of the warm-up in words.
+    pub fn warmup_in_words(&self) -> String {
+        match self.warmup_steps {
+            Some(steps) => format!("{steps} steps"),
+            None => format!("{} of all steps", self.warmup_ratio.unwrap_or(Self::WARMUP_RATIO)),
+        }
+    }
+
+    /// Largest norm of the gradient; `None` for no clipping.
+    pub fn largest_norm(&self) -> Option<f64> {
+        (self.clip_norm > 0.0).then_some(self.clip_norm)
+    }
+
+    /// Refuses values that make no sense.
+    ///
+    /// # Errors
+    /// The first such value, with its key and what to do.
+    pub fn check(&self) -> Result<(), SettingError> {
+        for (key, value) in [
+            ("epochs", Some(self.epochs)),
+            ("maximum_steps", self.maximum_steps),
+            ("batch_size", Some(self.batch_size as u64)),
+            ("accumulation", Some(self.accumulation as u64)),
+            ("evaluation_tokens", Some(self.evaluation_tokens as u64)),
+            ("patience", self.patience),
+            ("log_every", Some(self.log_every)),
+            ("save_every", Some(self.save_every)),
+            ("threads", self.threads.map(|threads| threads as u64)),
+        ] {
+            at_least(key, value, 1)?;
+        }
+        number("learning_rate", self.learning_rate, |v| v > 0.0, "give a number above 0, such as 5e-4")?;
+        number("weight_decay", self.weight_decay, |v| v >= 0.0, "give 0 or more")?;
+        number("clip_norm", self.clip_norm, |v| v >= 0.0, "give a number above 0, or 0 for no clipping")?;
+        let share = |value: f64| (0.0..1.0).contains(&value);
+        number("dropout", self.dropout, share, "give a share from 0 to below 1")?;
+        for beta in [self.betas.0, self.betas.1] {
+            number("betas", beta, share, "give numbers from 0 to below 1, such as 0.9 and 0.999")?;
+        }
+        number("epsilon", self.epsilon, |v| v > 0.0, "give a small number above 0, such as 1e-8")?;
+        if let Some(ratio) = self.warmup_ratio {
+            number("warmup_ratio", ratio, |v| (0.0..=1.0).contains(&v), "give a share from 0 to 1")?;
+            if self.warmup_steps.is_some() {
+                let found = "and `warmup_ratio` are both given".into();
+                return Err(SettingError::new("warmup_steps", found, "keep one of them"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! Refuses to take a model whose tokens see those after them for a language model.
+
+use crate::dataset::{Encoding, Tokenizer};
+use crate::onnx::{self, Model};
+use crate::runtime::{Causality, causality};
+
+use super::{Session, WorkflowError};
+
+/// What a trial says of the output that predicts tokens; `None` where no row can tell, or there is no such output.
+pub fn causality_of(
+    session: &Session<'_>,
+    model: &Model,
+    encodings: &[Encoding],
+    tokenizer: &Tokenizer,
+) -> Result<Option<Causality>, WorkflowError> {
+    const LOGITS: &str = "logits";
+    // Integers are scaled by the largest value of all tokens, which makes each depend on all others a little.
+    let quantized = onnx::linear_layers(model).iter().any(|linear| linear.quantized);
+    if quantized || !model.graph.outputs.iter().any(|output| output.name == LOGITS) {
+        return Ok(None);
+    }
+    let padding = tokenizer.padding();
+    Ok(causality(session.library()?, model, LOGITS, encodings, padding, &session.inference())?)
+}
+
+/// Refuses a model whose predictions of a token know that token, by a trial on some rows.
+pub fn refuse_foresight(
+    session: &Session<'_>,
+    model: &Model,
+    encodings: &[Encoding],
+    tokenizer: &Tokenizer,
+) -> Result<(), WorkflowError> {
+    if let Some(found) = causality_of(session, model, encodings, tokenizer)?.filter(|found| !found.is_causal) {
+        let onnx = model.path().to_owned();
+        return Err(WorkflowError::Foresight { onnx, change: f64::from(found.difference.relative) });
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! An export with all that a step needs of it, opened and checked.
+
+use std::path::{Path, PathBuf};
+
+use crate::adapter::{HeadPath, Naming, TrainedHead};
+use crate::checkpoint::{
+    ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
+};
+use crate::dataset::{Dataset, DatasetError, LoadSettings, Tokenizer};
+use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin};
+use crate::progress::Event;
+use crate::runtime::{FixedSizes, saturating_products};
+
+use super::{Session, WorkflowError};
+
+/// An export with its folder and its hidden states.
+pub struct Export {
+    pub folder: ModelFolder,
+    pub model: Model,
+    pub states: HiddenStates,
+}
+
+impl Export {
+    /// Opens a model folder or an `.onnx` file that has hidden states and no active dropout.
+    pub fn new(path: &Path) -> Result<Self, WorkflowError> {
+        let folder = ModelFolder::open(path)?;
+        let model = Model::open(&folder.onnx)?;
+        let states = HiddenStates::find(&model)?;
+        let dropout = onnx::active_dropout(&model).len();
+        if dropout > 0 {
+            return Err(WorkflowError::ActiveDropout { onnx: folder.onnx, model: path.into(), nodes: dropout });
+        }
+        Ok(Self { folder, model, states })
+    }
+
+    /// The blocks, and all linear layers with their tensors in the checkpoint.
+    pub fn weights(&self) -> Result<Weights, WorkflowError> {
+        Weights::new(&self.folder, &self.model, &self.states)
+    }
+
+    /// Refuses an export whose hidden states are not what lies between its blocks, and says what else should be known.
+    pub fn told_structure(&self, session: &Session<'_>, weights: &Weights) -> Result<(), WorkflowError> {
+        let found = weights.structure(&self.folder, &self.model, &self.states)?;
+        if let Some(obstacle) = found.obstacles.first() {
+            return Err(WorkflowError::Structure { onnx: self.folder.onnx.clone(), obstacle: obstacle.clone() });
+        }
+        found.warnings.iter().for_each(|warning| session.observer().observe(Event::Warning(warning)));
+        found.notes.iter().for_each(|note| session.observer().observe(Event::Notice(note)));
+        Ok(())
+    }
+
+    /// Says where the hidden states come from, if the export does not show them, and what sizes it fixes.
+    pub fn tell_origin(&self, session: &Session<'_>) {
+        if self.states.origin != Origin::Outputs {
+            let text = format!(
+                "{} hidden states found in the graph: {} (`gelora expose --tap` names others)",
+                self.states.values.len(),
+                how_found(&self.states)
+            );
+            session.observer().observe(Event::Notice(&text));
+        }
+        if let Some(text) = fixed_sizes(&self.model) {
+            session.observer().observe(Event::Notice(&text));
+        }
+        if let Some(text) = saturating_products(&self.model) {
+            session.observer().observe(Event::Warning(&text));
+        }
+    }
+
+    /// The tokenizer that belongs to the model. Texts are cut to the length that the export takes, where that is fixed.
+    pub fn tokenizer(&self, session: &Session<'_>, maximum_length: usize) -> Result<Tokenizer, WorkflowError> {
+        tokenizer(session, &self.tokenizer_path()?, &self.model, maximum_length)
+    }
+
+    /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
+    /// leave out a bias of zeros.
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
+    pub fn with_own_head(&self) -> Result<Model, WorkflowError> {
+        let model = Model::open(&self.folder.onnx)?;
+        match &self.folder.checkpoint {
+            Some(checkpoint) => Ok(with_own_head(model, &self.states, checkpoint)?),
+            None => Ok(model),
+        }
+    }
+
+    /// The tensors of the export's head that are trained, under the names of the checkpoint, where it knows them. `None` where there is no head.
+    pub fn head_names(&self) -> Result<Option<Vec<String>>, WorkflowError> {
+        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
+        let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), &head)?;
+        let name = |(tensor, found): (&HeadTensor, Option<WeightMatch>)| {
+            found.map_or_else(|| tensor.name.clone(), |found| found.tensor)
+        };
+        Ok(Some(tensors.into_iter().map(name).collect()))
+    }
+
+    /// What the graph does between the last hidden state and the logits. `None` where there is no head.
+    pub(super) fn head_path(&self) -> Result<Option<HeadPath>, WorkflowError> {
+        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
+        Ok(Some(HeadPath::new(&self.model, self.folder.checkpoint.as_ref(), &head)?))
+    }
+
+    /// What PEFT calls the modules of an adapter over this model.
+    pub fn naming(&self, head: TrainedHead<'_>) -> Naming {
+        Naming::new(self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), head)
+    }
+
+    /// Where PEFT finds the base model, from whatever folder it is asked.
+    pub fn base_model_path(&self) -> String {
+        let folder = &self.folder.folder;
+        folder.canonicalize().as_deref().unwrap_or(folder).display().to_string()
+    }
+
+    fn tokenizer_path(&self) -> Result<PathBuf, WorkflowError> {
+        let missing = || WorkflowError::NoTokenizer { folder: self.folder.folder.clone() };
+        self.folder.tokenizer.clone().ok_or_else(missing)
+    }
+}
+
+/// What an export has to adapt.
+pub struct Weights {
+    pub blocks: Vec<Block>,
+    /// All linear layers, in blocks or not.
+    pub linears: Vec<LinearLayer>,
+    /// Their tensors in the checkpoint, in the same order.
+    pub matches: Vec<Option<WeightMatch>>,
+}
+
+impl Weights {
+    pub fn new(folder: &ModelFolder, model: &Model, states: &HiddenStates) -> Result<Self, WorkflowError> {
+        let blocks = onnx::blocks(model, states)?;
+        let linears = onnx::linear_layers(model);
+        let matches = match &folder.checkpoint {
+            Some(checkpoint) => match_weights(model, checkpoint, &linears.iter().collect::<Vec<_>>())
+                .map_err(WorkflowError::Matching)?,
+            None => vec![None; linears.len()],
+        };
+        Ok(Self { blocks, linears, matches })
+    }
+
+    /// Whether all parts of the model agree on its blocks.
+    pub fn structure(
+        &self,
+        folder: &ModelFolder,
+        model: &Model,
+        states: &HiddenStates,
+    ) -> Result<Structure, WorkflowError> {
+        let Self { blocks, linears, matches } = self;
+        let (checkpoint, config) = (folder.checkpoint.as_ref(), folder.config.as_ref());
+        Ok(structure(&Parts { model, states, blocks, linears, matches, checkpoint, config })?)
+    }
+}
+
+/// How hidden states were found, in words.
+pub fn how_found(states: &HiddenStates) -> String {
+    match &states.origin {
+        Origin::Outputs => "outputs of the export".into(),
+        Origin::Named => "named by --tap or --tap-list".into(),
+        Origin::Graph(stream) => {
+            let norms = match (stream.pre_norm, stream.final_norm) {
+                (true, true) => "norms in the branches, the last state after the final norm",
+                (true, false) => "norms in the branches, no final norm",
+                (false, _) => "a norm after every block",
+            };
+            format!(
+                "the stream from {} to {}, cut before each of {} attentions; {norms}",
+                stream.embeddings,
+                stream.output,
+                states.blocks()
+            )
+        }
+    }
+}
+
+/// A tokenizer that cuts texts to the length that the export takes, after saying what is odd about it.
+pub fn tokenizer(
+    session: &Session<'_>,
+    path: &Path,
+    model: &Model,
+    maximum_length: usize,
+) -> Result<Tokenizer, WorkflowError> {
+    let length = FixedSizes::of(&model.graph.inputs).length.map_or(maximum_length, |fixed| fixed.min(maximum_length));
+    let tokenizer = match Tokenizer::open(path, length) {
+        Err(DatasetError::MaximumLength { least, .. }) if length < maximum_length => {
+            return Err(WorkflowError::FixedLength { onnx: model.path().to_owned(), length, least });
+        }
+        opened => opened?,
+    };
+    if let Some(warning) = tokenizer.warning() {
+        session.observer().observe(Event::Warning(warning));
+    }
+    Ok(tokenizer)
+}
+
+/// What to say of an export that takes batches of one size only.
+pub fn fixed_sizes(model: &Model) -> Option<String> {
+    let FixedSizes { rows, length } = FixedSizes::of(&model.graph.inputs);
+    let rows = rows.map(|rows| format!("exactly {rows} rows, filled up with copies"));
+    let length = length
+        .map(|length| format!("exactly {length} tokens a row, longer texts are cut and shorter ones padded to it"));
+    let sizes: Vec<String> = rows.into_iter().chain(length).collect();
+    (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
+}
+
+/// Reads rows and says what is odd about them.
+pub fn load(session: &Session<'_>, path: &Path, settings: &LoadSettings) -> Result<Dataset, WorkflowError> {
+    Ok(told(session, Dataset::load(path, settings)?))
+}
+
+/// The rows, after saying what is odd about them.
+pub fn told(session: &Session<'_>, dataset: Dataset) -> Dataset {
+    for warning in &dataset.warnings {
+        session.observer().observe(Event::Warning(warning));
+    }
+    dataset
+}

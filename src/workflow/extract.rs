@@ -1,0 +1,104 @@
+//! Activations of the rows that are drawn, to a store.
+
+use std::path::Path;
+
+use super::rows::{Purpose, Rows};
+use super::sampling::{Drawn, Subject};
+use super::{Export, Session, WorkflowError};
+use crate::activations::{self, ActivationsError, ExtractSettings, Provenance, Store, extract_texts};
+use crate::progress::{Event, Observer};
+use crate::settings::{DataSettings, PlanSettings};
+
+/// Runs the rows that the settings choose through a model, and keeps the activations of every layer in the folder `out`. A
+/// store that is there already is gone on with; one that was made of something else is replaced with `overwrite`.
+///
+/// # Errors
+/// Model, tokenizer or rows that cannot be read or do not fit together; a store of something else.
+pub fn extract_activations(
+    session: &Session<'_>,
+    model: &Path,
+    data: &DataSettings,
+    plan: &PlanSettings,
+    out: &Path,
+    overwrite: bool,
+) -> Result<Store, WorkflowError> {
+    session.take_folder(out, &[("model", model)])?;
+    let model = Export::new(model)?;
+    model.tell_origin(session);
+    model.told_structure(session, &model.weights()?)?;
+    let tokenizer = model.tokenizer(session, data.max_length())?;
+    let rows = Rows::load(session, data, &tokenizer, Purpose::planning(plan.stratified))?;
+    let drawn = Drawn::new(&rows, plan)?;
+    let subject = Subject { session, model: &model, rows: &rows, tokenizer: &tokenizer, drawn: &drawn, plan };
+    let (store, _) = subject.extract(out, overwrite)?;
+    Ok(store)
+}
+
+impl Subject<'_> {
+    /// How activations are extracted.
+    pub(super) fn extraction(&self, overwrite: bool) -> ExtractSettings {
+        ExtractSettings {
+            pooling: self.plan.pooling(),
+            session: self.session.inference(),
+            library: self.session.ort_lib().map(Into::into),
+            batch_tokens: self.plan.batch_tokens,
+            overwrite,
+            provenance: Provenance {
+                data: Some(self.rows.path().to_owned()),
+                data_sha256: Some(self.rows.sha256().to_owned()),
+                ..Provenance::default()
+            },
+            ..ExtractSettings::default()
+        }
+    }
+}
+
+/// Extracts the rows that were drawn, or the first so many of them, to a store; or goes on with it, or takes it as it is
+/// where it is complete.
+pub(super) fn extract(
+    subject: &Subject<'_>,
+    out: &Path,
+    overwrite: bool,
+    first_rows: Option<usize>,
+) -> Result<Store, WorkflowError> {
+    let Subject { session, model, rows, tokenizer, drawn, .. } = *subject;
+    let observer = session.observer();
+    let (model, states) = (&model.model, &model.states);
+    let settings = |overwrite| ExtractSettings { first_rows, ..subject.extraction(overwrite) };
+    match rows {
+        Rows::Table(dataset) => {
+            let examples = drawn.of(&dataset.examples);
+            once_more(observer, overwrite, |overwrite| {
+                extract_texts(model, states, &examples, tokenizer, &settings(overwrite), out, observer)
+            })
+        }
+        Rows::Spans(spans) => {
+            let encodings = drawn.of(&spans.encodings);
+            once_more(observer, overwrite, |overwrite| {
+                let settings = settings(overwrite).of_tokenizer(tokenizer);
+                activations::extract(model, states, &encodings, &settings, out, observer)
+            })
+        }
+    }
+}
+
+/// Extracts; and again, over a store that was made of something else, where that is wanted.
+fn once_more(
+    observer: &dyn Observer,
+    overwrite: bool,
+    attempt: impl Fn(bool) -> Result<Store, ActivationsError>,
+) -> Result<Store, WorkflowError> {
+    match attempt(false) {
+        Err(error @ ActivationsError::OtherStore { .. }) if overwrite => {
+            observer.observe(Event::Notice(&format!("made anew: {}", short_reason(&error))));
+            Ok(attempt(true)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// What differs, without the cure: it is being applied.
+pub(super) fn short_reason(error: &ActivationsError) -> String {
+    let text = error.to_string();
+    text.split(';').next().unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,84 @@
+//! Where a command writes: checked before it works, and locked while it does.
+
+use std::path::{Path, PathBuf};
+
+use crate::adapter::{PROVENANCE_FILE, TENSOR_FILE};
+
+use super::{Session, WorkflowError};
+
+/// What must not be written over, by what it is.
+pub type Input<'a> = (&'static str, &'a Path);
+
+impl Session<'_> {
+    /// Takes a folder to write to, for as long as the program runs: no other gelora writes there, it can be written, and it is
+    /// none of the folders that the command reads (a file stands for the folder that it lies in).
+    pub fn take_folder(&self, out: &Path, inputs: &[Input<'_>]) -> Result<(), WorkflowError> {
+        let refuse = |what: String| Err(WorkflowError::Output(format!("{} {what}", out.display())));
+        if out.is_file() {
+            return refuse("is a file, and a folder is written; name another".into());
+        }
+        for (what, input) in inputs {
+            let folder = if input.is_dir() { input } else { parent(input) };
+            if same(out, folder) {
+                return refuse(format!(
+                    "is the folder of the {what}, whose files would be mixed up with what is written; name another"
+                ));
+            }
+        }
+        if out.is_dir() && !can_write(out) {
+            return refuse("cannot be written; check its permissions".into());
+        }
+        self.lock(out)
+    }
+
+    /// Takes a file to write to, which is none of those that the command reads.
+    pub fn take_file(&self, out: &Path, inputs: &[Input<'_>]) -> Result<(), WorkflowError> {
+        let refuse = |path: &Path, what: String| Err(WorkflowError::Output(format!("{} {what}", path.display())));
+        if out.is_dir() {
+            return refuse(out, "is a folder, and a file is written; name one".into());
+        }
+        for (what, input) in inputs {
+            if same(out, input) {
+                return refuse(out, format!("is the {what} and would be overwritten; name another file"));
+            }
+        }
+        let folder = parent(out);
+        if folder.is_dir() && !can_write(folder) {
+            return refuse(folder, "cannot be written; check its permissions".into());
+        }
+        self.lock(out)
+    }
+}
+
+/// A plan's adapter_config.json would take the place of that of a trained adapter.
+pub fn refuse_adapter_folder(out: &Path) -> Result<(), WorkflowError> {
+    if let Some(file) = [PROVENANCE_FILE, TENSOR_FILE].into_iter().find(|file| out.join(file).exists()) {
+        return Err(WorkflowError::Output(format!(
+            "{} holds a trained adapter ({file}), whose adapter_config.json a plan would overwrite; name another folder",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
+    one.exists() && whole(one) == whole(other)
+}
+
+#[cfg(unix)]
+fn can_write(folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
+    // SAFETY: a string that ends with NUL, which the call only reads.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+#[cfg(not(unix))]
+fn can_write(folder: &Path) -> bool {
+    folder.metadata().is_ok_and(|metadata| !metadata.permissions().readonly())
+}

@@ -1,0 +1,348 @@
+//! The stages of `gelora run`, each told apart by everything its result depends on.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::adapter;
+use crate::checkpoint::ModelFolder;
+use crate::dataset::{Encoding, Metric, Objective, Tokenizer};
+use crate::evaluate::{EvaluateSettings, check_label_order, label_names};
+use crate::files::{sha256, sha256_file, write_json};
+use crate::merge::{MergeSettings, merge};
+use crate::onnx;
+use crate::progress::Event;
+use crate::rank::Plan;
+
+use super::evaluate::{EvaluationData, EvaluationFacts, evaluate, evaluate_spans};
+use super::journal::{Earlier, Journal};
+use super::outputs::refuse_adapter_folder;
+use super::plan::{PlanData, PlanFiles, plan};
+use super::rows::{Purpose, Rows, SpanRows};
+use super::train::{TrainingData, TrainingFacts, objective_of, train_adapter};
+use super::{Export, Session, WorkflowError};
+use crate::settings::{Config, TrainSettings};
+
+const ADAPTER: &str = "adapter";
+const MERGED: &str = "merged";
+
+/// Everything a run needs, opened and checked before the first long computation.
+struct Pipeline<'a> {
+    session: &'a Session<'a>,
+    config: &'a Config,
+    model: Export,
+    model_sha256: String,
+    tokenizer: Tokenizer,
+    train: Rows,
+    dev: Option<Rows>,
+    test: Option<Rows>,
+    objective: Objective,
+    metrics: Vec<Metric>,
+    out: PathBuf,
+}
+
+/// What a run ends with.
+#[derive(Debug, Serialize)]
+pub struct Finished {
+    /// The plan.
+    pub plan: Plan,
+    /// How training went.
+    pub training: TrainingFacts,
+    /// Metrics before and after.
+    pub evaluation: Evaluations,
+    /// Everything that was written.
+    pub files: Vec<String>,
+}
+
+/// Metrics of the export as it was and of the merged one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Evaluations {
+    /// On the rows that the best state was chosen with.
+    pub dev: Option<BeforeAfter>,
+    /// On rows that nothing was chosen with.
+    pub test: Option<BeforeAfter>,
+}
+
+/// Metrics of one set of rows.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BeforeAfter {
+    /// Of the export as it was; absent where it has no head.
+    pub before: Option<EvaluationFacts>,
+    /// Of the merged export.
+    pub after: EvaluationFacts,
+}
+
+/// Plans, trains, merges and evaluates, as a configuration says. A stage whose result is there, made from the same inputs, is
+/// not done again.
+///
+/// # Errors
+/// Those of the stages; what is wrong with the inputs is said before the first of them.
+pub fn run(session: &Session<'_>, config: &Config) -> Result<Finished, WorkflowError> {
+    Pipeline::open(session, config)?.run()
+}
+
+impl<'a> Pipeline<'a> {
+    /// Opens model, tokenizer and data.
+    fn open(session: &'a Session<'a>, config: &'a Config) -> Result<Self, WorkflowError> {
+        let section = &config.data;
+        let out = &config.output.folder;
+        refuse_adapter_folder(out)?;
+        session.take_folder(out, &[("model", &config.model.path)])?;
+        // Whoever writes one of these by itself must wait as well.
+        for part in [PlanFiles::in_folder(out).store, out.join(ADAPTER), out.join(MERGED)] {
+            session.lock(&part)?;
+        }
+        let model = Export::new(&config.model.path)?;
+        model.tell_origin(session);
+        let tokenizer = model.tokenizer(session, section.max_length())?;
+        let train = Rows::load(session, section, &tokenizer, Purpose::Train)?;
+        let objective = objective_of(&train)?;
+        if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
+            check_label_order(&names, &objective)?;
+        }
+        let held_out = |path: &PathBuf| Rows::load_held_out(session, section, path, &tokenizer, &objective);
+        let other = |path: &Option<PathBuf>| path.as_ref().map(held_out).transpose();
+        Ok(Self {
+            dev: other(&section.dev)?,
+            test: other(&section.test)?,
+            metrics: section.metrics(&objective),
+            model_sha256: sha256(model.model.file_bytes()),
+            out: config.output.folder.clone(),
+            session,
+            config,
+            model,
+            tokenizer,
+            train,
+            objective,
+        })
+    }
+
+    /// Runs all stages.
+    fn run(self) -> Result<Finished, WorkflowError> {
+        let mut journal = Journal::open(self.out.join("run.json"))?;
+        let files = PlanFiles::in_folder(&self.out);
+        let plan = self.plan(&mut journal, &files)?;
+        for warning in &plan.warnings {
+            self.session.observer().observe(Event::Warning(warning));
+        }
+        let padding_is_safe = !plan.extraction.equal_lengths;
+        let training = self.train(&mut journal, &plan, padding_is_safe)?;
+        self.merge(&mut journal)?;
+        let evaluation = self.evaluate(&mut journal, padding_is_safe)?;
+
+        let mut written: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
+        written.extend([self.adapter(), self.merged()]);
+        written.extend([self.out.join("evaluation.json"), self.out.join("run.json")]);
+        let finished = Finished {
+            plan,
+            training,
+            evaluation,
+            files: written.iter().map(|path| path.display().to_string()).collect(),
+        };
+        journal.summary = Some(finished.summary());
+        journal.write()?;
+        Ok(finished)
+    }
+
+    fn adapter(&self) -> PathBuf {
+        self.out.join(ADAPTER)
+    }
+
+    fn merged(&self) -> PathBuf {
+        self.out.join(MERGED)
+    }
+
+    /// Model and tokenizer, as every stage depends on them.
+    fn model_inputs(&self) -> Result<Value, WorkflowError> {
+        let mut files = Vec::new();
+        for file in self.model.model.external_files() {
+            files.push((file.location.clone(), sha256(file.bytes())));
+        }
+        for file in self.model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
+            files.push((file.path.display().to_string(), sha256_file(&file.path)?));
+        }
+        Ok(json!({ "onnx": self.model_sha256, "files": files, "tokenizer": self.tokenizer.sha256() }))
+    }
+
+    /// What decides how a language model sees its texts; nothing for other tasks.
+    fn texts(&self) -> Option<Value> {
+        let template = self.config.data.load_settings().template;
+        let template = template.map(|template| (template.text, template.without_input));
+        let is_language = self.objective == Objective::CausalLm;
+        is_language.then(|| json!({ "packing": self.config.data.packing, "template": template }))
+    }
+
+    fn plan(&self, journal: &mut Journal, files: &PlanFiles) -> Result<Plan, WorkflowError> {
+        if journal.was_edited("plan", &files.plan) {
+            return Err(WorkflowError::EditedPlan { plan: files.plan.clone() });
+        }
+        let section = &self.config.data;
+        let settings = section.load_settings().without_labels();
+        let inputs = json!({
+            "model": self.model_inputs()?,
+            "data": self.train.sha256(),
+            "columns": [Some(settings.text), settings.pair],
+            "limit": section.limit,
+            "max_length": section.max_length(),
+            "plan": self.config.plan,
+            "template": self.texts().map(|texts| texts["template"].clone()),
+        });
+        let data = PlanData { section, rows: &self.train, tokenizer: &self.tokenizer };
+        journal.stage("plan", self.enter_spans(inputs, false), self.session.observer(), |_| {
+            let plan = plan(self.session, &self.model, &data, &self.config.plan, files)?;
+            let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
+            if self.config.plan.mini_batch.is_none() {
+                outputs.push(files.store.join("manifest.json"));
+            }
+            Ok((plan, outputs))
+        })
+    }
+
+    fn train(&self, journal: &mut Journal, plan: &Plan, padding_is_safe: bool) -> Result<TrainingFacts, WorkflowError> {
+        let section = &self.config.data;
+        let flavour = self.config.output.flavour;
+        let inputs = json!({
+            "plan": plan.blocks,
+            "model": self.model_inputs()?,
+            "train": self.train.sha256(),
+            "dev": self.dev.as_ref().map(Rows::sha256),
+            "columns": [Some(&section.load_settings().text), section.load_settings().pair.as_ref(), section.load_settings().label.as_ref()],
+            "objective": self.objective,
+            "limit": section.limit,
+            "max_length": section.max_length(),
+            "texts": self.texts(),
+            "metrics": self.metrics,
+            "settings": self.config.train,
+            "flavour": self.config.output.flavour,
+        });
+        let data = TrainingData {
+            initial: None,
+            train: &self.train,
+            validation: self.dev.as_ref(),
+            tokenizer: &self.tokenizer,
+            metrics: &self.metrics,
+            packing: section.packing,
+            padding_is_safe,
+        };
+        let out = self.adapter();
+        journal.stage("train", self.enter_spans(inputs, true), self.session.observer(), |earlier| {
+            let settings = self
+                .session
+                .on_device(TrainSettings { restart: earlier == Earlier::None, ..self.config.train.clone() });
+            let facts = train_adapter(self.session, &self.model, plan, &data, &settings, flavour, &out)?;
+            let names = [adapter::CONFIG_FILE, adapter::TENSOR_FILE, adapter::PROVENANCE_FILE];
+            let head = Some(out.join(adapter::HEAD_FILE)).filter(|path| path.exists());
+            Ok((facts, names.iter().map(|name| out.join(name)).chain(head).collect()))
+        })
+    }
+
+    fn merge(&self, journal: &mut Journal) -> Result<(), WorkflowError> {
+        let inputs = json!({ "model": self.model_inputs()?, "adapter": journal.outputs("train") });
+        let out = self.merged();
+        journal.stage("merge", inputs, self.session.observer(), |_| {
+            let settings = MergeSettings::default();
+            let report = merge(&self.model.folder, &self.adapter(), &out, &settings, self.session.observer())?;
+            for warning in &report.warnings {
+                self.session.observer().observe(Event::Warning(warning));
+            }
+            Ok(((), report.files.iter().map(|name| out.join(name)).collect()))
+        })
+    }
+
+    fn evaluate(&self, journal: &mut Journal, padding_is_safe: bool) -> Result<Evaluations, WorkflowError> {
+        let hash = |rows: &Option<Rows>| rows.as_ref().map(|rows| rows.sha256().to_owned());
+        let inputs = json!({
+            "model": self.model_inputs()?,
+            "merged": journal.outputs("merge"),
+            "dev": hash(&self.dev),
+            "test": hash(&self.test),
+            "objective": self.objective,
+            "metrics": self.metrics,
+            "max_length": self.config.data.max_length(),
+            "texts": self.texts(),
+        });
+        let path = self.out.join("evaluation.json");
+        journal.stage("evaluate", self.enter_spans(inputs, true), self.session.observer(), |_| {
+            let evaluations = Evaluations {
+                dev: self.before_and_after(&self.dev, padding_is_safe)?,
+                test: self.before_and_after(&self.test, padding_is_safe)?,
+            };
+            write_json(&path, &evaluations)?;
+            Ok((evaluations, vec![path.clone()]))
+        })
+    }
+
+    fn before_and_after(
+        &self,
+        rows: &Option<Rows>,
+        padding_is_safe: bool,
+    ) -> Result<Option<BeforeAfter>, WorkflowError> {
+        let dataset = match rows {
+            None => return Ok(None),
+            Some(Rows::Spans(spans)) => return self.answered(spans, padding_is_safe).map(Some),
+            Some(Rows::Table(dataset)) => dataset,
+        };
+        let observer = self.session.observer();
+        let (encodings, texts): (Vec<Encoding>, _) = match self.objective {
+            Objective::CausalLm => {
+                let packing = self.config.data.packing;
+                (Vec::new(), Some(self.tokenizer.encode_texts(&dataset.examples, packing, observer)?))
+            }
+            _ => (self.tokenizer.encode(&dataset.examples, observer)?, None),
+        };
+        let data = EvaluationData {
+            dataset,
+            objective: &self.objective,
+            encodings: &encodings,
+            texts: texts.as_ref(),
+            tokenizer: &self.tokenizer,
+            metrics: &self.metrics,
+            batch_tokens: self.config.train.evaluation_tokens,
+            padding_is_safe,
+        };
+        let before = match onnx::head(&self.model.model, &self.model.states)? {
+            Some(_) => Some(evaluate(self.session, &self.model.folder.onnx, &data)?.0),
+            None => None,
+        };
+        let merged = ModelFolder::open(&self.merged())?;
+        Ok(Some(BeforeAfter { before, after: evaluate(self.session, &merged.onnx, &data)?.0 }))
+    }
+}
+
+impl Pipeline<'_> {
+    /// Span answers of the export as it was and of the merged one.
+    fn answered(&self, spans: &SpanRows, padding_is_safe: bool) -> Result<BeforeAfter, WorkflowError> {
+        let settings = EvaluateSettings {
+            batch_tokens: self.config.train.evaluation_tokens,
+            equal_lengths: !padding_is_safe,
+            padding: self.tokenizer.padding(),
+        };
+        let before = evaluate_spans(self.session, &self.model.folder.onnx, spans, &settings)?.0;
+        let merged = ModelFolder::open(&self.merged())?;
+        let after = evaluate_spans(self.session, &merged.onnx, spans, &settings)?.0;
+        Ok(BeforeAfter { before: Some(before), after })
+    }
+
+    /// Enters what decides about windows, and with `answers` about the answers, into the inputs of a stage.
+    fn enter_spans(&self, mut inputs: Value, answers: bool) -> Value {
+        if let Some(spans) = self.config.data.spans() {
+            inputs["spans"] = if answers { json!(spans) } else { json!({ "stride": spans.stride }) };
+        }
+        inputs
+    }
+}
+
+impl Finished {
+    /// What `run.json` keeps of it: the plan is a file of its own.
+    fn summary(&self) -> Value {
+        let ranks: Vec<usize> = self.plan.blocks.iter().map(|block| block.rank).collect();
+        json!({
+            "ranks": ranks,
+            "adapter_parameters": self.plan.adapter_parameters,
+            "training": self.training,
+            "evaluation": self.evaluation,
+            "files": self.files,
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! What every step needs: the libraries, where to compute, and where progress goes.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::WorkflowError;
+use crate::files::OutputLock;
+use crate::progress::{Event, Observer, Silent};
+use crate::runtime::{Device, Library, SessionSettings};
+use crate::settings::{DeviceSettings, TrainSettings};
+
+/// Libraries, devices, threads and the observer of some steps, and the outputs that they write.
+///
+/// An output is locked from the first step that writes it until the session is dropped: no other process writes it meanwhile.
+pub struct Session<'a> {
+    observer: &'a dyn Observer,
+    device: DeviceSettings,
+    command: String,
+    loaded: fn(),
+    outputs: Mutex<Vec<(PathBuf, OutputLock)>>,
+}
+
+impl Default for Session<'_> {
+    fn default() -> Self {
+        Self::new(&Silent, DeviceSettings::default())
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Reports to `observer` and computes where `device` says.
+    pub fn new(observer: &'a dyn Observer, device: DeviceSettings) -> Self {
+        Self { observer, device, command: String::new(), loaded: || (), outputs: Mutex::default() }
+    }
+
+    /// What another process is told that finds an output locked: the command line, for instance.
+    #[must_use]
+    pub fn called(self, command: String) -> Self {
+        Self { command, ..self }
+    }
+
+    /// Calls this after ONNX Runtime was loaded.
+    #[must_use]
+    pub fn after_loading(self, loaded: fn()) -> Self {
+        Self { loaded, ..self }
+    }
+
+    /// Where long computations report to.
+    pub fn observer(&self) -> &'a dyn Observer {
+        self.observer
+    }
+
+    /// The library that was named, if one was.
+    pub(super) fn ort_lib(&self) -> Option<&Path> {
+        self.device.ort_lib.as_deref()
+    }
+
+    /// ONNX Runtime.
+    ///
+    /// # Errors
+    /// When it is not found or cannot be loaded.
+    pub fn library(&self) -> Result<&'static Library, WorkflowError> {
+        let library = Library::load(self.ort_lib())?;
+        (self.loaded)();
+        tracing::info!("ONNX Runtime {} from {}", library.version(), library.path().display());
+        Ok(library)
+    }
+
+    /// Device and threads of ONNX Runtime.
+    pub fn inference(&self) -> SessionSettings {
+        SessionSettings { device: self.device.inference, threads: self.device.threads, ..SessionSettings::default() }
+    }
+
+    /// The same settings on the device and with the threads of libtorch.
+    pub fn on_device(&self, settings: TrainSettings) -> TrainSettings {
+        let DeviceSettings { training, threads, .. } = self.device;
+        TrainSettings { device: training, threads, ..settings }
+    }
+
+    /// Where libtorch trains.
+    pub fn training_device(&self) -> Device {
+        self.device.training
+    }
+
+    /// Locks an output until the session is dropped. One that it holds already is its own.
+    ///
+    /// # Errors
+    /// Another process writes it, or nothing can be written there.
+    pub fn lock(&self, out: &Path) -> Result<(), WorkflowError> {
+        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
+        if outputs.iter().any(|(held, _)| held == out) {
+            return Ok(());
+        }
+        let lock = OutputLock::take(out, &self.command)?;
+        if let Some(reason) = lock.lacks()
+            && outputs.iter().all(|(_, held)| held.lacks().is_none())
+        {
+            self.observer.observe(Event::Warning(&format!(
+                "the file system of {} has no locks ({reason}): see to it that no other gelora writes there meanwhile",
+                out.display()
+            )));
+        }
+        outputs.push((out.to_owned(), lock));
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! LoRA training at the ranks of a plan, to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::activations::ModelIdentity;
+use crate::adapter::{self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WriteSettings, adapter_config, read_named};
+use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
+use crate::files::sha256;
+use crate::progress::Event;
+use crate::rank::{Plan, RankError};
+use crate::settings::{DataSettings, TrainSettings};
+use crate::train::{HEAD_BIAS, HEAD_WEIGHT, TrainInput, TrainOutcome, check_plan, train};
+
+use super::causality::refuse_foresight;
+use super::evaluate::padding_is_safe;
+use super::plan::{blocks_to_adapt, config_settings, other_files};
+use super::rows::{Purpose, Rows, SpanRows};
+use super::{Export, Session, WorkflowError};
+
+/// What there is to train with.
+pub(super) struct TrainingData<'a> {
+    pub train: &'a Rows,
+    pub validation: Option<&'a Rows>,
+    pub tokenizer: &'a Tokenizer,
+    pub metrics: &'a [Metric],
+    /// Whether the texts of a language model are joined and cut into rows of equal length.
+    pub packing: bool,
+    /// Where the factors and the head begin; by default A random, B zero and the head as it is.
+    pub initial: Option<&'a Adapter>,
+    /// Whether padding leaves the results as they are.
+    pub padding_is_safe: bool,
+}
+
+/// How a training went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrainingFacts {
+    pub adapter: String,
+    pub steps: u64,
+    pub best_step: Option<u64>,
+    /// The metrics on the validation rows at the best step, the decisive one first.
+    pub validation: Vec<(String, Option<f64>)>,
+    pub trained_parameters: usize,
+    pub examples_per_second: f64,
+    pub device: String,
+    pub threads: usize,
+    pub stopped_early: bool,
+    pub resumed_from: Option<u64>,
+    pub added_head: Option<String>,
+}
+
+/// Where a training begins, and how it is told to differ from the usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start<'a> {
+    /// An adapter folder of the same plan; A random, B zero and the head as it is without it.
+    pub adapter: Option<&'a Path>,
+}
+
+/// Trains the ranks of a plan (its file, or the folder that holds it), or goes on training, and writes an adapter folder for
+/// PEFT to `out`.
+///
+/// # Errors
+/// A plan of another export, rows that do not fit the head, settings that make no sense, a state of another run.
+#[allow(clippy::too_many_arguments, reason = "each is a file or a subject of its own")]
+pub fn train_at_plan(
+    session: &Session<'_>,
+    model: &Path,
+    plan: &Path,
+    data: &DataSettings,
+    settings: &TrainSettings,
+    flavour: Flavour,
+    start: Start<'_>,
+    out: &Path,
+) -> Result<TrainingFacts, WorkflowError> {
+    // The folder of a plan says as much as the file.
+    let plan_file = if plan.is_dir() { plan.join("plan.json") } else { plan.to_owned() };
+    let mut inputs = vec![("model", model), ("plan", plan_file.as_path())];
+    inputs.extend(start.adapter.map(|start| ("adapter to start from", start)));
+    session.take_folder(out, &inputs)?;
+    let plan = Plan::read(&plan_file)?;
+    let model = Export::new(model)?;
+    model.tell_origin(session);
+    check_plan(&plan, &model.model, &sha256(model.model.file_bytes()))?;
+    check_edited_plan(session, &model, &plan, &plan_file)?;
+    let tokenizer = model.tokenizer(session, data.max_length())?;
+    let train = Rows::load(session, data, &tokenizer, Purpose::Train)?;
+    let objective = &objective_of(&train)?;
+    if plan.data.sha256 != train.sha256() {
+        session.observer().observe(Event::Warning(&format!(
+            "the plan was made for the rows of {}, not for those of {}: its ranks are theirs",
+            plan.data.file,
+            train.path().display()
+        )));
+    }
+    let held_out = |path: &PathBuf| Rows::load_held_out(session, data, path, &tokenizer, objective);
+    let validation = data.dev.as_ref().map(held_out).transpose()?;
+    let sample = train.first(64, &tokenizer)?;
+    let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
+    let modules = plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.module.as_str());
+    let known: Vec<&str> = modules.chain(head.iter().map(String::as_str)).collect();
+    if let Some(adapter) = start.adapter {
+        check_start(adapter, &plan, settings.head.map(|head| head.as_str()))?;
+    }
+    let initial = start.adapter.map(|folder| read_named(folder, known)).transpose()?;
+    let data = TrainingData {
+        initial: initial.as_ref(),
+        validation: validation.as_ref(),
+        tokenizer: &tokenizer,
+        metrics: &data.metrics(objective),
+        packing: data.packing,
+        padding_is_safe: padding_is_safe(session, &model.model, &sample, &tokenizer)?,
+        train: &train,
+    };
+    train_adapter(session, &model, &plan, &data, &session.on_device(settings.clone()), flavour, out)
+}
+
+/// Trains, or goes on training, and writes the adapter folder.
+pub(super) fn train_adapter(
+    session: &Session<'_>,
+    model: &Export,
+    plan: &Plan,
+    data: &TrainingData<'_>,
+    settings: &TrainSettings,
+    flavour: Flavour,
+    out: &Path,
+) -> Result<TrainingFacts, WorkflowError> {
+    let objective = &objective_of(data.train)?;
+    if *objective == Objective::CausalLm {
+        refuse_foresight(session, &model.model, &data.train.first(64, data.tokenizer)?, data.tokenizer)?;
+    }
+    if let Some(warning) = crate::onnx::normalised_logits(&model.model) {
+        session.observer().observe(Event::Warning(&warning));
+    }
+    let train_rows = Learnt::new(session, data, data.train)?;
+    let validation = data.validation.map(|rows| Learnt::new(session, data, rows)).transpose()?;
+    // The plan was made for the file; what is added to its head in memory does not make it another one.
+    let identity = ModelIdentity::of(&model.model);
+    let trained = model.with_own_head()?;
+    let input = TrainInput {
+        model: &trained,
+        model_sha256: &identity.sha256,
+        checkpoint: model.folder.checkpoint.as_ref(),
+        config: model.folder.config.as_ref(),
+        plan,
+        objective,
+        train: train_rows.rows(),
+        validation: validation.as_ref().map(Learnt::rows),
+        questions: match data.validation {
+            Some(Rows::Spans(spans)) => Some(spans.questions()),
+            _ => None,
+        },
+        metrics: data.metrics,
+        padding: data.tokenizer.padding(),
+        padding_is_safe: data.padding_is_safe,
+        initial: data.initial,
+        folder: out,
+    };
+    let base_files = other_files(model, identity.external.clone())?;
+    for (name, hash) in &base_files {
+        if plan.model.other_files.iter().any(|(planned, other)| planned == name && other != hash) {
+            session.observer().observe(Event::Warning(&format!(
+                "{name} is not the file that was there when the plan was made: its ranks are those of another model"
+            )));
+        }
+    }
+    let (names, path) = (model.head_names()?.unwrap_or_default(), model.head_path()?);
+    let naming = model.naming(match objective {
+        Objective::CausalLm => TrainedHead::Tokens,
+        _ if settings.head.is_some() => TrainedHead::Added,
+        _ => TrainedHead::Own(&names, path.as_ref()),
+    });
+    if let Some(text) = &naming.notice {
+        // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.
+        let event = if settings.head.is_some() { Event::Notice(text) } else { Event::Warning(text) };
+        session.observer().observe(event);
+    }
+    let outcome = train(&input, settings, session.observer())?;
+    let settings = WriteSettings {
+        flavour,
+        base_model: Some(model.base_model_path()),
+        checkpoint: model.folder.checkpoint.as_ref(),
+        added_head: outcome.new_head,
+        labels: match objective {
+            Objective::Classification { labels } => Some(labels.clone()),
+            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
+        },
+        naming,
+        base_files: Some(base_files),
+    };
+    adapter::write(out, plan, &outcome.adapter, &settings)?;
+    Ok(TrainingFacts::new(&outcome, out))
+}
+
+/// Rows as the trainer takes them.
+enum Learnt<'a> {
+    Labelled(Vec<Encoding>, Vec<Label>),
+    Texts(TextRows),
+    Spans(&'a SpanRows),
+}
+
+impl<'a> Learnt<'a> {
+    fn new(session: &Session<'_>, data: &TrainingData<'_>, rows: &'a Rows) -> Result<Self, WorkflowError> {
+        let (tokenizer, observer) = (data.tokenizer, session.observer());
+        Ok(match rows {
+            Rows::Spans(spans) => Learnt::Spans(spans),
+            Rows::Table(dataset) if dataset.objective == Some(Objective::CausalLm) => {
+                Learnt::Texts(tokenizer.encode_texts(&dataset.examples, data.packing, observer)?)
+            }
+            Rows::Table(dataset) => {
+                let (_, labels) = labelled(dataset)?;
+                Learnt::Labelled(tokenizer.encode(&dataset.examples, observer)?, labels)
+            }
+        })
+    }
+
+    fn rows(&self) -> crate::train::Rows<'_> {
+        use crate::train::Rows;
+        match self {
+            Learnt::Labelled(encodings, labels) => Rows::labelled(encodings, labels),
+            Learnt::Texts(rows) => Rows::of_texts(rows),
+            Learnt::Spans(spans) => Rows::labelled(&spans.encodings, &spans.labels),
+        }
+    }
+}
+
+/// What is learnt from rows that must have labels.
+pub(super) fn objective_of(rows: &Rows) -> Result<Objective, WorkflowError> {
+    match rows {
+        Rows::Table(dataset) => Ok(labelled(dataset)?.0.clone()),
+        Rows::Spans(spans) => Ok(spans.objective()),
+    }
+}
+
+/// Objective and labels of rows that must have them; a language model needs none.
+fn labelled(dataset: &Dataset) -> Result<(&Objective, Vec<Label>), WorkflowError> {
+    if let Some(objective @ Objective::CausalLm) = &dataset.objective {
+        return Ok((objective, Vec::new()));
+    }
+    let missing = || WorkflowError::NoLabels { path: dataset.path.clone() };
+    Ok((dataset.objective.as_ref().ok_or_else(missing)?, dataset.labels().ok_or_else(missing)?))
+}
+
+impl TrainingFacts {
+    fn new(outcome: &TrainOutcome, out: &Path) -> Self {
+        let best = outcome.best.as_ref();
+        let evaluation = match best {
+            Some(best) => outcome.evaluations.iter().find(|evaluation| evaluation.step == best.step),
+            None => outcome.evaluations.last(),
+        };
+        Self {
+            adapter: out.display().to_string(),
+            steps: outcome.steps,
+            best_step: best.map(|best| best.step),
+            validation: evaluation.map(|evaluation| evaluation.metrics.clone()).unwrap_or_default(),
+            trained_parameters: outcome.trained_parameters,
+            examples_per_second: outcome.examples_per_second,
+            device: outcome.device.clone(),
+            threads: outcome.threads,
+            stopped_early: outcome.stopped_early,
+            resumed_from: outcome.resumed_from,
+            added_head: outcome.new_head.map(|head| head.as_str().to_owned()),
+        }
+    }
+}
+
+/// Refuses a plan that was edited into something the export has not, and warns of a configuration beside it that was.
+fn check_edited_plan(session: &Session<'_>, model: &Export, plan: &Plan, file: &Path) -> Result<(), WorkflowError> {
+    let (blocks, _) = blocks_to_adapt(session, model)?;
+    plan.check_export(&model.states.values, &blocks, model.folder.checkpoint.is_some())
+        .map_err(|fault| RankError::in_plan(file, fault))?;
+    let beside = file.with_file_name(CONFIG_FILE);
+    let Ok(found) = crate::files::read(&beside) else { return Ok(()) };
+    let found: serde_json::Value = serde_json::from_slice(&found).unwrap_or_default();
+    let planned = adapter_config(plan, &config_settings(model)?)?;
+    let decisive = ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules"];
+    if let Some(key) = decisive.into_iter().find(|key| found.get(*key) != planned.get(*key)) {
+        session.observer().observe(Event::Warning(&format!(
+            "{} has another {key} than {}: what is trained is what the plan says",
+            beside.display(),
+            file.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses an adapter to start from that belongs to another export, or whose head reads another vector: its values would be
+/// taken for something else. One that PEFT wrote says nothing of either.
+fn check_start(folder: &Path, plan: &Plan, head: Option<&str>) -> Result<(), WorkflowError> {
+    let Some(known) = Provenance::read(folder)? else { return Ok(()) };
+    if known.onnx_sha256 != plan.model.onnx_sha256 {
+        return Err(WorkflowError::Start(format!(
+            "the adapter in {} was trained on another export than {}; start from one of this export, or leave --start out",
+            folder.display(),
+            plan.model.onnx
+        )));
+    }
+    let in_words =
+        |head: Option<&str>| head.map_or("the export's own".to_owned(), |head| format!("one that reads the {head}"));
+    if known.added_head.as_deref() != head {
+        return Err(WorkflowError::Start(format!(
+            "the head of the adapter in {} is {}, and {} is wanted; give the same --head, or leave --start out",
+            folder.display(),
+            in_words(known.added_head.as_deref()),
+            in_words(head)
+        )));
+    }
+    Ok(())
+}
