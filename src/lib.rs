@@ -1,7 +1,8 @@
 //! gelora gives every layer of a transformer the LoRA rank its data asks for.
 //!
 //! Data flows in one direction: [`onnx`] → [`runtime`] → [`activations`] → [`neighbours`] → [`dimension`] → [`rank`] →
-//! `train` → [`adapter`] → [`merge`] → [`evaluate`]. A lower room never imports a higher one.
+//! [`adapter`] → `train` → [`merge`] → [`evaluate`]. [`workflow`] holds the steps that a user takes, with [`settings`]; the
+//! command line is [`cli`]. A lower room never imports a higher one.
 
 pub mod activations;
 pub mod adapter;

@@ -110,7 +110,10 @@ pub enum ActivationsError {
     },
     /// Some vectors are not numbers.
     #[error(
-        "{count} rows have NaN or infinite activations (rows {rows}); export the model as float32, or leave these rows out of the data"
+        "activations are NaN or infinite in {count} row{} ({rows}, counted from 0); export the model as float32, or leave {} out \
+         of the data",
+        if *count == 1 { "" } else { "s" },
+        if *count == 1 { "this row" } else { "these rows" }
     )]
     NonFinite {
         /// Number of such rows.

@@ -14,7 +14,7 @@ use super::manifest::MANIFEST;
 use super::pipeline::{Engine, Pipeline, Sink, TakeBatch};
 use super::pooled_model::{pooled_model, vocabulary};
 use super::pooling::TokenSample;
-use super::shard::{self, PlanSettings};
+use super::shard::{self, ShardSettings};
 use super::source::{Encoded, Seen, Source, Texts};
 use super::store::check_shard;
 use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
@@ -291,7 +291,7 @@ impl Extraction<'_> {
         let sample = self.token_sample(&manifest)?;
         let pipeline = Pipeline {
             source: self.source,
-            plan: PlanSettings {
+            plan: ShardSettings {
                 deduplicate: manifest.deduplicate,
                 sample: sample.as_ref(),
                 batch_tokens: settings.batch_tokens.unwrap_or_else(|| batch_tokens(on_cpu, &manifest.widths)),
@@ -413,22 +413,8 @@ impl Extraction<'_> {
             let absolute = check.between_runs.absolute;
             return Err(ActivationsError::Random { path: self.model.path().into(), absolute });
         }
-        if !check.padding_invariant {
-            self.observer.observe(Event::Warning(&format!(
-                "{} ignores its attention mask (padding changes hidden states by {:.1} %): {}; export it with a mask that \
-                 holds zeros to mend it",
-                self.model.path().display(),
-                100.0 * check.between_paddings.relative,
-                FixedSizes::of(&self.model.graph.inputs).with_ignored_mask()
-            )));
-        }
-        if !check.batch_invariant {
-            self.observer.observe(Event::Warning(&format!(
-                "{} gives a row other hidden states alone than in a batch (by {:.2} %), as dynamically quantised exports \
-                 do; small dimensions may be noise of this size",
-                self.model.path().display(),
-                100.0 * check.between_batches.relative
-            )));
+        for fault in [check.padding_fault(self.model), check.batch_fault(self.model)].into_iter().flatten() {
+            self.observer.observe(Event::Warning(&format!("{} {fault}", self.model.path().display())));
         }
         Ok(())
     }

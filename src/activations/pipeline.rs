@@ -12,7 +12,7 @@ use std::time::Duration;
 use ndarray::Array2;
 
 use super::pooled_model::{POOL_WEIGHTS, TOKEN_PLACES, output};
-use super::shard::{PlanSettings, Progress, ShardBuffer, ShardPlan};
+use super::shard::{Progress, ShardBuffer, ShardPlan, ShardSettings};
 use super::source::Source;
 use super::{ActivationsError, Manifest, MiniBatch, Pooling, ShardEntry};
 use crate::dataset::{Batch, Encoding, Padding};
@@ -181,7 +181,7 @@ impl Sink<'_> {
 /// What the threads share.
 pub(super) struct Pipeline<'a> {
     pub source: &'a dyn Source,
-    pub plan: PlanSettings<'a>,
+    pub plan: ShardSettings<'a>,
     pub onnxruntime: &'a str,
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Progress {
 }
 
 /// How rows become batches.
-pub(super) struct PlanSettings<'a> {
+pub(super) struct ShardSettings<'a> {
     pub deduplicate: bool,
     pub sample: Option<&'a TokenSample>,
     pub batch_tokens: usize,
@@ -73,7 +73,7 @@ impl ShardPlan {
         range: Range<usize>,
         encodings: &[Encoding],
         progress: &mut Progress,
-        settings: &PlanSettings<'_>,
+        settings: &ShardSettings<'_>,
     ) -> Result<Self, ActivationsError> {
         let mut plan = Self {
             index,

@@ -81,9 +81,9 @@ impl LoraConfig {
                 bias.escape_debug()
             ));
         }
-        let Some(alpha) = config.get("lora_alpha").and_then(Value::as_f64) else {
-            return Err("it has no `lora_alpha`; copy the folder again".into());
-        };
+        let alpha = number(config, "lora_alpha", "a number", Value::as_f64)?;
+        let alpha = alpha.ok_or("it has no `lora_alpha`; copy the folder again")?;
+        let rank = number(config, "r", "a whole number", |rank| rank.as_u64().and_then(|rank| rank.try_into().ok()))?;
         let saved = strings(config, "modules_to_save")?;
         let saved_patterns = saved.iter().map(|name| pattern(&format!(r"\A(?:|.*\.)(?:{name})(?:\z|\..*)"), name));
         let layers = match config.get("layers_to_transform") {
@@ -95,7 +95,7 @@ impl LoraConfig {
         let layer_patterns =
             layer_patterns.iter().map(|name| pattern(&format!(r"\A(?:|.*?\.)(?:{name})\.(\d+)\."), name));
         Ok(LoraConfig {
-            rank: config.get("r").and_then(Value::as_u64).and_then(|rank| usize::try_from(rank).ok()),
+            rank,
             alpha,
             ranks: by_pattern(config, "rank_pattern", |value| value.as_u64().and_then(|rank| rank.try_into().ok()))?,
             alphas: by_pattern(config, "alpha_pattern", Value::as_f64)?,
@@ -222,6 +222,22 @@ fn by_pattern<T>(
         Ok((pattern(&format!(r"\A(?:.*\.)?(?:{key})\z"), key)?, value))
     };
     entries.map(read).collect()
+}
+
+/// A number, or nothing.
+fn number<T>(
+    config: &Map<String, Value>,
+    field: &str,
+    wanted: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let Some(value) = config.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
+    let refuse = || {
+        let shown: String = value.to_string().chars().take(40).collect();
+        let shown = shown.escape_debug().to_string().replace("\\\"", "\"");
+        format!("`{field}` is {shown}, and {wanted} is needed; mend it, or copy the folder again")
+    };
+    read(value).map(Some).ok_or_else(refuse)
 }
 
 /// A list of words, one word, or nothing.

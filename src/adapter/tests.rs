@@ -174,7 +174,7 @@ fn factors_that_are_not_planned_are_refused() {
     refuse(&|adapter| adapter.factors[0].module = "other".into(), "was not trained");
     refuse(&|adapter| adapter.factors.push(adapter.factors[0].clone()), "was trained twice");
     refuse(&|adapter| adapter.factors[0].alpha = 1.0, "should have alpha 8");
-    refuse(&|adapter| adapter.factors[0].a[(0, 0)] = f32::NAN, "not finite");
+    refuse(&|adapter| adapter.factors[0].a[(0, 0)] = f32::NAN, "holds NaN or infinity");
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was written");
 }
 
@@ -194,4 +194,54 @@ fn broken_folders_are_one_line_with_a_cure() {
     assert!(error().contains("IA3, not LORA"));
     std::fs::write(folder.path().join(CONFIG_FILE), "{").unwrap();
     assert!(error().contains("adapter_config.json cannot be used: EOF"));
+    for (field, wrong, wanted) in [
+        ("lora_alpha", r#""x""#, "a number"),
+        ("lora_alpha", "[8]", "a number"),
+        ("r", r#""8""#, "a whole number"),
+        ("r", "1.5", "a whole number"),
+    ] {
+        let other = if field == "r" { r#""lora_alpha": 8"# } else { r#""r": 8"# };
+        let config = format!(r#"{{"peft_type": "LORA", {other}, "{field}": {wrong}}}"#);
+        std::fs::write(folder.path().join(CONFIG_FILE), config).unwrap();
+        let expected = format!(
+            "adapter_config.json cannot be used: `{field}` is {wrong}, and {wanted} is needed; mend it, or copy the folder again"
+        );
+        assert!(error().ends_with(&expected), "{}", error());
+    }
+    std::fs::write(folder.path().join(CONFIG_FILE), r#"{"peft_type": "LORA", "r": 8}"#).unwrap();
+    assert!(error().ends_with("it has no `lora_alpha`; copy the folder again"));
+}
+
+#[test]
+fn the_hash_of_an_adapter_holds_every_value_name_shape_and_scaling() {
+    // Wider than what the debug text of an array shows.
+    let adapter = || Adapter {
+        factors: vec![LoraFactors {
+            module: "m".into(),
+            alpha: 4.0,
+            a: Array::from_shape_fn((2, 2000), |(row, column)| (row * 2000 + column) as f32),
+            b: Array::zeros((3, 2)),
+        }],
+        saved: vec![SavedTensor { name: "head".into(), values: Array::zeros((2, 3)).into_dyn() }],
+    };
+    let changes: [fn(&mut Adapter); 8] = [
+        |adapter| adapter.factors[0].a[[1, 1000]] += 1.0,
+        |adapter| adapter.factors[0].b[[2, 1]] = f32::MIN_POSITIVE,
+        |adapter| adapter.factors[0].alpha = 4.5,
+        |adapter| adapter.factors[0].module = "n".into(),
+        |adapter| adapter.saved[0].name = "heads".into(),
+        |adapter| adapter.saved[0].values = Array::zeros((3, 2)).into_dyn(),
+        |adapter| adapter.saved[0].values = Array::from_elem((2, 3), -0.0).into_dyn(),
+        |adapter| adapter.saved.clear(),
+    ];
+    let mut hashes = vec![adapter().sha256()];
+    for change in changes {
+        let mut changed = adapter();
+        change(&mut changed);
+        hashes.push(changed.sha256());
+    }
+    assert_eq!(adapter().sha256(), hashes[0]);
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 1 + changes.len());
 }

@@ -182,7 +182,7 @@ fn check(plan: &Plan, adapter: &Adapter) -> Result<(), AdapterError> {
             return wrong(&module.module, format!("should have alpha {} and has {}", module.alpha, factors.alpha));
         }
         if factors.a.iter().chain(&factors.b).any(|value| !value.is_finite()) {
-            return wrong(&module.module, "holds values that are not finite: the training diverged".into());
+            return wrong(&module.module, "holds NaN or infinity: the training diverged".into());
         }
     }
     match open.first() {

@@ -324,7 +324,7 @@ fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<Te
         let name = tensor.name.escape_debug();
         if tensor.range.start < reached {
             return Err(malformed(format!(
-                "tensors `{}` and `{name}` overlap",
+                "tensors `{}` and `{name}` overlap; fetch the file again",
                 tensors[number - 1].name.escape_debug()
             )));
         }

@@ -163,7 +163,19 @@ fn broken_files_are_one_line_with_a_cure() {
     let mut two_lines = 9u64.to_le_bytes().to_vec();
     two_lines.extend(br#"{"a\nb":1}"#);
     two_lines[0] = (two_lines.len() - 8) as u8;
-    let cases: [(&[u8], &str); 6] = [
+    // The format's reference refuses bytes that belong to no tensor, in between and at the end.
+    let of = |header: &serde_json::Value, bytes: usize| {
+        let header = header.to_string();
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes]].concat()
+    };
+    let entry = |offsets: [u64; 2]| serde_json::json!({"dtype": "U8", "shape": [4], "data_offsets": offsets});
+    let gap = of(&serde_json::json!({"a": entry([0, 4]), "b": entry([6, 10])}), 10);
+    let overlap = of(&serde_json::json!({"a": entry([0, 4]), "b": entry([2, 6])}), 6);
+    let rest = of(&serde_json::json!({"a": entry([0, 4])}), 7);
+    let cases: [(&[u8], &str); 9] = [
+        (&gap, "2 bytes before tensor `b` belong to no tensor"),
+        (&overlap, "tensors `a` and `b` overlap"),
+        (&rest, "its last 3 bytes belong to no tensor"),
         (&two_lines, r"the entry of tensor `a\nb`"),
         (&whole[..whole.len() - 100], "is truncated"),
         (&whole[..300], "is truncated"),

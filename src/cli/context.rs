@@ -139,6 +139,16 @@ fn hangups_are_ignored() -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
+/// A file that grows beyond the limit of the process (`ulimit -f`) is an error of the write, and not the end without a word.
+#[cfg(unix)]
+pub(super) fn let_writes_fail() {
+    // SAFETY: SIG_IGN is a disposition that every signal but two may have.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+pub(super) fn let_writes_fail() {}
+
 #[cfg(unix)]
 fn ignore_hangups() {
     // SAFETY: SIG_IGN is a disposition that every signal but two may have.

@@ -352,7 +352,7 @@ fn estimate_all<T: Scalar>(
     };
     if 100 * counts.non_finite > counts.rows {
         observer.observe(Event::Warning(&format!(
-            "layer {}: {} of {} rows are NaN or infinite and were left out; find out where they come from",
+            "layer {} has NaN or infinity in {} of {} rows, which are left out; find out where they come from",
             layer.layer, counts.non_finite, counts.rows
         )));
     }

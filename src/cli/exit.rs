@@ -121,7 +121,8 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     })
 }
 
-/// The rooms pass [`Cancelled`] on as the source of their own errors.
+/// The rooms pass [`Cancelled`] on as the source of their own errors: not inside an `io::Error`, whose chain skips the error in
+/// it, and not below a `transparent` one.
 fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
     context.observer().cancel_flag().is_raised() && error.chain().any(<dyn std::error::Error>::is::<Cancelled>)
 }
@@ -240,6 +241,10 @@ mod tests {
         assert_eq!(code(|| Err(ActivationsError::from(Cancelled).into())), expected(PARTIAL));
         assert_eq!(code(|| Err(EvaluateError::from(Cancelled).into())), expected(PARTIAL));
         assert_eq!(code(|| Err(MergeError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(WorkflowError::from(Cancelled).into())), expected(PARTIAL));
+        assert_eq!(code(|| Err(WorkflowError::from(MergeError::from(Cancelled)).into())), expected(PARTIAL));
+        #[cfg(feature = "train")]
+        assert_eq!(code(|| Err(WorkflowError::from(TrainError::from(Cancelled)).into())), expected(PARTIAL));
         assert_eq!(code(|| Err(anyhow::Error::from(RankError::from(Cancelled)).context("plan"))), expected(PARTIAL));
     }
 }

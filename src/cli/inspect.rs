@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     let mut inspection = Inspection::new(&folder, &model)?;
     if !arguments.no_self_check && inspection.obstacles.is_empty() {
         match check(context, &folder, &model) {
-            Ok(check) => inspection.enter(check),
+            Ok(check) => inspection.enter(&model, check),
             Err(error) => inspection.obstacles.push(super::exit::in_one_line(&error)),
         }
     }

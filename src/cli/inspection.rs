@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, trained_head};
 use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
 use crate::report;
-use crate::runtime::{Causality, FixedSizes, SelfCheck, saturating_products};
+use crate::runtime::{Causality, SelfCheck, saturating_products};
 
-use crate::workflow::{Weights, fixed_sizes, how_found, of_another_model};
+use crate::workflow::{Weights, fixed_sizes, how_found, of_another_model, place_of_tokenizer};
 
 /// Everything about an export.
 #[derive(Debug, Serialize)]
@@ -32,8 +32,6 @@ pub(crate) struct Inspection {
     self_check: Option<SelfCheck>,
     /// Of a model that predicts tokens: whether a token sees only those before it.
     is_causal: Option<bool>,
-    #[serde(skip)]
-    fixed_length: Option<usize>,
     /// What keeps gelora from making a plan, each with its cure.
     pub(crate) obstacles: Vec<String>,
     /// What works, but should be known.
@@ -121,7 +119,6 @@ impl Inspection {
             head: None,
             self_check: None,
             is_causal: None,
-            fixed_length: FixedSizes::of(&model.graph.inputs).length,
             obstacles: Vec::new(),
             notes: Vec::new(),
         };
@@ -212,8 +209,9 @@ impl Inspection {
     fn note_what_lacks(&mut self, folder: &ModelFolder) {
         if folder.tokenizer.is_none() {
             self.obstacles.push(format!(
-                "there is no tokenizer.json in {}; copy it from the model's folder",
-                folder.folder.display()
+                "there is no tokenizer.json in {}; copy it there from {}",
+                folder.folder.display(),
+                place_of_tokenizer(folder)
             ));
         }
         match &self.checkpoint {
@@ -231,7 +229,7 @@ impl Inspection {
     }
 
     /// Enters what running the model said.
-    pub(crate) fn enter(&mut self, check: Check) {
+    pub(crate) fn enter(&mut self, model: &Model, check: Check) {
         let (check, causality) = match check {
             Check::Done(check, causality) => (check, causality),
             Check::Skipped(reason) => return self.notes.push(format!("the model was not run: {reason}")),
@@ -247,17 +245,8 @@ impl Inspection {
                 "the same input gives different hidden states from run to run; export the model after `.eval()`".into(),
             );
         }
-        if !check.padding_invariant {
-            self.notes.push(match self.fixed_length {
-                Some(length) => format!(
-                    "the attention mask is ignored: with its fixed length of {length}, padding is part of every shorter row"
-                ),
-                None => "the attention mask is ignored: gelora then puts only rows of equal length together, and so must you"
-                    .to_owned(),
-            });
-        }
-        if !check.batch_invariant {
-            self.notes.push("the hidden states of a row depend on the other rows of its batch".into());
+        for fault in [check.padding_fault(model), check.batch_fault(model)].into_iter().flatten() {
+            self.notes.push(format!("the export {fault}"));
         }
         self.is_causal = causality.map(|found| found.is_causal);
         if let Some(found) = causality.filter(|found| !found.is_causal) {
@@ -463,7 +452,7 @@ fn check_facts(check: &SelfCheck) -> Vec<(&'static str, String)> {
     };
     vec![
         ("deterministic", line(check.deterministic, check.between_runs.relative)),
-        ("obeys its mask", line(check.padding_invariant, check.between_paddings.relative)),
+        ("same with padding", line(check.padding_invariant, check.between_paddings.relative)),
         ("rows independent", line(check.batch_invariant, check.between_batches.relative)),
     ]
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::adapter::HEAD_FILE;
 use crate::checkpoint::ModelFolder;
 use crate::merge::{MergeReport, MergeSettings, merge};
 use crate::progress::{Event, Observer};
@@ -54,11 +55,17 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 
 /// What was merged and what rounding took.
 fn describe(merged: &MergeReport, out: &str) -> String {
+    let head_apart = merged.files.iter().any(|file| file == HEAD_FILE);
     let trained_whole = merged.tensors.iter().filter(|tensor| tensor.rank.is_none()).count();
-    report::facts(&[
+    let mut facts = vec![
         ("merged", out.to_owned()),
         ("tensors", format!("{} adapted, {trained_whole} replaced", merged.tensors.len() - trained_whole)),
         ("rounding", format!("took at most {:.2e} of the change of a tensor", merged.lost_by_rounding())),
         ("files", merged.files.join(", ")),
-    ])
+    ];
+    if head_apart {
+        let text = format!("apart, in {HEAD_FILE}: transformers does not load it, and the .onnx has it");
+        facts.insert(2, ("head", text));
+    }
+    report::facts(&facts)
 }

@@ -82,6 +82,7 @@ enum Command {
 pub fn main() -> ExitCode {
     // SAFETY: the process has one thread as yet.
     unsafe { crate::runtime::disable_telemetry() };
+    context::let_writes_fail();
     let mut command = negative_numbers_are_values(Cli::command());
     let parsed =
         command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::rank::Plan;
 use crate::report::{self, Named};
+use crate::workflow::plan_file;
 
 use super::context::Context;
 
@@ -55,8 +56,7 @@ struct Summary {
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let out = &arguments.out;
     let written = out.display().to_string();
-    let in_folder = |path: PathBuf| if path.is_dir() { path.join("plan.json") } else { path };
-    let paths: Vec<PathBuf> = arguments.plans.into_iter().map(in_folder).collect();
+    let paths = arguments.plans.iter().map(|path| plan_file(path)).collect::<Result<Vec<_>, _>>()?;
     let inputs: Vec<_> = paths.iter().map(|path| ("plan", path.as_path())).collect();
     let session = context.session();
     session.take_file(out, &inputs)?;

@@ -131,6 +131,10 @@ mod tests {
             line("it has a head; leave out --head"),
             "it has a head; leave out --head (for a run: head in [train])"
         );
+        assert_eq!(
+            line("a.tsv: the labels are odd; list all labels (--labels A,B,…)"),
+            "a.tsv: the labels are odd; list all labels (--labels A,B,…) (for a run: labels in [data])"
+        );
         for text in ["take --device cpu", "name it with --ort-lib", "export it (scripts/export_onnx.py --head lm)"] {
             assert_eq!(line(text), text, "this command has it too, or it is of another program");
         }

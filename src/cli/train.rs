@@ -27,8 +27,8 @@ pub(crate) struct Arguments {
     /// The model folder, or .onnx file, that the plan was made for
     model: PathBuf,
 
-    /// The plan of `gelora plan`
-    #[arg(long, value_name = "FILE")]
+    /// The plan of `gelora plan`: its plan.json, or the folder that holds it
+    #[arg(long, value_name = "PLAN")]
     plan: PathBuf,
 
     /// Folder of the adapter
@@ -79,16 +79,17 @@ pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<(
 #[cfg(feature = "train")]
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     use crate::settings::Batching;
-    use crate::workflow::{Start, train_at_plan};
+    use crate::workflow::{WorkflowError, train_at_plan};
 
     let Arguments { model, plan, flavour, out, start, restart, batches, data, validation, metrics, training } =
         arguments;
     let data = DataSettings { metrics, dev: validation, ..data };
     let mut settings = TrainSettings { restart, ..training };
     if let Some(path) = &batches {
-        settings.batching = Batching::read(path)?;
+        let json = crate::files::read_file(path)?;
+        settings.batching = Batching::from_json(&json, path).map_err(WorkflowError::from)?;
     }
-    let start = Start { adapter: start.as_deref() };
+    let start = start.as_deref();
     let facts = train_at_plan(&context.session(), &model, &plan, &data, &settings, flavour, start, &out)?;
     context.print(&facts, || describe(&facts))
 }

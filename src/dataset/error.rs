@@ -49,7 +49,7 @@ pub enum DatasetError {
         if is_conll(path) {
             "this one is usual for a label per word (entities), which cannot be learnt yet"
         } else {
-            "give it (format: tsv, csv, jsonl, parquet or txt)"
+            "give it (--format tsv, csv, jsonl, parquet or txt)"
         }
     )]
     UnknownFormat {
@@ -111,7 +111,7 @@ pub enum DatasetError {
     /// A question that leaves too little room for its context.
     #[error(
         "{}: the question {id} has {tokens} tokens and leaves {room} for its context, of which every window repeats {stride} \
-         (stride); lower stride, or raise max_length",
+         (--stride); lower --stride, or raise --max-length",
         path.display()
     )]
     LongQuestion {
@@ -169,7 +169,7 @@ pub enum DatasetError {
     /// A quote that nobody closes.
     #[error(
         "{}, line {line}: a quoted field begins here and never ends; close the quote, or say that `\"` is an ordinary \
-         character (quoting = false)",
+         character (--quoting false)",
         path.display()
     )]
     OpenQuote {
@@ -181,7 +181,7 @@ pub enum DatasetError {
     /// Text between the end of a quoted field and the next separator.
     #[error(
         "{}, line {line}: text follows the quote that closes a field ({}); write \"\" for a quote inside a \
-         quoted field, or say that `\"` is an ordinary character (quoting = false)",
+         quoted field, or say that `\"` is an ordinary character (--quoting false)",
         path.display(),
         if line == opened { "it begins in the same line".to_owned() } else { format!("it begins in line {opened}") }
     )]
@@ -268,7 +268,7 @@ pub enum DatasetError {
     },
     /// A label that is not among the known ones.
     #[error(
-        "{}, {place}: label {found} is not one of {known}; mend the row, or list all labels (labels = [...])",
+        "{}, {place}: label {found} is not one of {known}; mend the row, or list all labels (--labels A,B,…)",
         path.display()
     )]
     UnknownLabel {

@@ -75,7 +75,7 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetEr
             place,
             found: quoted(text),
             why: "other labels of the file are",
-            other: ", or list all labels (labels = [...])",
+            other: ", or list all labels (--labels A,B,…)",
         });
     }
     if raw.iter().all(|row| row.text.trim().parse::<i64>().is_ok()) {
@@ -85,7 +85,7 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetEr
         return Err(DatasetError::UnclearLabels {
             path: path.into(),
             found: format!("labels such as {} can be classes or values", quoted(raw[0].text)),
-            cure: "say which (objective: classification or regression)".into(),
+            cure: "say which (--objective classification or regression)".into(),
         });
     }
     Ok(ObjectiveKind::Regression)
@@ -99,7 +99,7 @@ fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError>
             place: row.place,
             found: quoted(row.text),
             why: "regression needs",
-            other: ", or say that labels are classes (objective: classification)",
+            other: ", or say that labels are classes (--objective classification)",
         }),
     };
     raw.iter().map(value).collect()
@@ -118,7 +118,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
     if names.len() < 2 {
         return unclear(
             format!("every label is {}, and one class alone cannot be learnt", quoted(&names[0])),
-            "check the label column, or list all labels (labels = [...])".into(),
+            "check the label column, or list all labels (--labels A,B,…)".into(),
         );
     }
     if let Some(&last) = integers.last()
@@ -127,7 +127,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
     {
         return unclear(
             format!("the labels are {}, not 0, 1, 2 … without gaps", quoted_list(&names)),
-            "list all labels in the order of the classes (labels = [\"…\", \"…\"])".into(),
+            "list all labels in the order of the classes (--labels A,B,…)".into(),
         );
     }
     Ok(names)

@@ -149,7 +149,7 @@ fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator<Item = &'a
     (quoted > 0 && (quoted == all || doubled > 0)).then(|| {
         format!(
             "{}: {quoted} of {all} values of `{column}` look as if `\"` quoted them, but it is read as an ordinary character; if it \
-             does quote, say so (quoting = true)",
+             does quote, say so (--quoting true; in a configuration quoting = true)",
             path.display()
         )
     })

@@ -184,7 +184,7 @@ pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         }
         [b'%', b'P', b'D', b'F', ..] => ("is a PDF", TEXT),
         [b'P', b'A', b'R', b'1', ..] => {
-            ("is a Parquet file", if cfg!(feature = "parquet") { "say so (format: parquet)" } else { NO_PARQUET })
+            ("is a Parquet file", if cfg!(feature = "parquet") { "say so (--format parquet)" } else { NO_PARQUET })
         }
         _ if bytes.starts_with(b"version https://git-lfs") => {
             ("is a pointer of Git LFS, not the file itself", "fetch it: git lfs pull")
@@ -250,9 +250,9 @@ fn header_cure(header: &[&str], column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> &
         [only] if only.contains(';') => {
             "semicolons seem to separate them: save the table with commas, or with tabs as .tsv"
         }
-        [only] if only.contains('\t') => "tabs seem to separate them: say so (format: tsv)",
-        [only] if only.contains(',') && wanted.len() > 1 => "commas seem to separate them: say so (format: csv)",
-        _ if header.iter().all(is_quoted) => "quotes seem to enclose fields: say so (quoting = true)",
+        [only] if only.contains('\t') => "tabs seem to separate them: say so (--format tsv)",
+        [only] if only.contains(',') && wanted.len() > 1 => "commas seem to separate them: say so (--format csv)",
+        _ if header.iter().all(is_quoted) => "quotes seem to enclose fields: say so (--quoting true)",
         _ => {
             missing_cure(column, wanted).unwrap_or("name one of them, or give the file a header line if that is a row")
         }
@@ -354,8 +354,8 @@ fn leading_line_ends(text: &str) -> usize {
 fn ragged(path: &Path, line: usize, expected: usize, raw: &str, found: usize, quoting: bool) -> DatasetError {
     let cure = match (quoting, raw.contains('"'), raw.trim().is_empty()) {
         (_, _, true) => "remove the empty line",
-        (false, true, _) => "mend the row, or say that `\"` quotes fields (quoting = true)",
-        (true, true, _) => "mend the row, or say that `\"` is an ordinary character (quoting = false)",
+        (false, true, _) => "mend the row, or say that `\"` quotes fields (--quoting true)",
+        (true, true, _) => "mend the row, or say that `\"` is an ordinary character (--quoting false)",
         _ => "mend the row",
     };
     DatasetError::RaggedRow {
@@ -377,8 +377,19 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
             found,
             cure,
         })?;
-        let values =
-            wanted.iter().map(|column| json_value(path, line, &object, column, wanted)).collect::<Result<_, _>>()?;
+        let value = |column| match json_value(path, line, &object, column)? {
+            Some(value) => Ok(value),
+            // All rows before have it.
+            None if !rows.is_empty() || is_key(text, line, column) => Err(lacking_key(path, line, &object, column)),
+            None => Err(DatasetError::MissingColumn {
+                path: path.into(),
+                line: Some(line),
+                column: column.name.into(),
+                there: quoted_list(&object.keys().collect::<Vec<_>>()),
+                cure: missing_cure(column, wanted).unwrap_or("name one of them, or mend the row"),
+            }),
+        };
+        let values = wanted.iter().map(value).collect::<Result<_, DatasetError>>()?;
         rows.push(Row { place: Place::Line(line), values });
     }
     Ok(rows)
@@ -403,26 +414,37 @@ fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
     }
 }
 
+/// Whether one of the rows behind a line has a column: then the row there lacks it, and the name is right.
+fn is_key(text: &str, line: usize, column: &Wanted<'_>) -> bool {
+    // Where none of so many has it, the name is wrong.
+    const LOOKED_AT: usize = 1000;
+    let behind = lines(text).skip_while(|(other, _)| *other <= line).take(LOOKED_AT);
+    behind.filter_map(|(_, content)| json_object(content).ok()).any(|object| object.contains_key(column.name))
+}
+
+fn lacking_key(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_>) -> DatasetError {
+    let there = quoted_list(&object.keys().collect::<Vec<_>>());
+    DatasetError::Json {
+        path: path.into(),
+        line,
+        found: format!("this row has no key `{}`, which other rows have; its keys are {there}", column.name),
+        cure: "complete the row or remove it",
+    }
+}
+
+/// The value of a column; `None` where the row must have it and has not.
 fn json_value(
     path: &Path,
     line: usize,
     object: &JsonObject,
     column: &Wanted<'_>,
-    wanted: &[Wanted<'_>],
-) -> Result<String, DatasetError> {
+) -> Result<Option<String>, DatasetError> {
     use serde_json::Value;
     match object.get(column.name) {
-        None if column.optional => Ok(String::new()),
-        None => Err(DatasetError::MissingColumn {
-            path: path.into(),
-            line: Some(line),
-            column: column.name.into(),
-            there: quoted_list(&object.keys().collect::<Vec<_>>()),
-            cure: missing_cure(column, wanted).unwrap_or("name one of them, or mend the row"),
-        }),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Null) => Ok(String::new()),
-        Some(value @ (Value::Number(_) | Value::Bool(_))) if column.scalar => Ok(value.to_string()),
+        None => Ok(column.optional.then(String::new)),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Null) => Ok(Some(String::new())),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) if column.scalar => Ok(Some(value.to_string())),
         Some(other) => Err(DatasetError::Json {
             path: path.into(),
             line,

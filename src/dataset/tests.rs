@@ -86,11 +86,11 @@ fn csv_jsonl_line_ends_and_byte_order_marks() {
 fn quotes_that_do_not_enclose_a_field_are_errors() {
     insta::assert_snapshot!(
         error("a.csv", "text,label\n\"one,0\ntwo,1\n\"fine\" said,0\n", &plain()),
-        @"a.csv, line 4: text follows the quote that closes a field (it begins in line 2); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (quoting = false)"
+        @"a.csv, line 4: text follows the quote that closes a field (it begins in line 2); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (--quoting false)"
     );
     insta::assert_snapshot!(
         error("a.csv", "text,label\n\"a \"b\" c\",0\n", &plain()),
-        @"a.csv, line 2: text follows the quote that closes a field (it begins in the same line); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (quoting = false)"
+        @"a.csv, line 2: text follows the quote that closes a field (it begins in the same line); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (--quoting false)"
     );
     assert_eq!(texts(&load("a.csv", "text,label\n\"a \"\"b\"\"\",0\n\"\nc\",1\r\n", &plain())), ["a \"b\"", "\nc"]);
 }
@@ -144,7 +144,7 @@ fn a_development_set_takes_the_classes_of_the_training_set() {
     assert_eq!((dev.labels().unwrap(), &dev.objective), (vec![Label::Class(2)], &train.objective));
     insta::assert_snapshot!(
         error("dev.tsv", "text\tlabel\na\tz\nb\tw\n", &settings),
-        @"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (labels = [...])"
+        @"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (--labels A,B,…)"
     );
 }
 
@@ -199,6 +199,25 @@ fn what_is_wrong_with_a_table() {
         error("a.json", "{\n\"text\": \"a\"\n}", &plain()),
     ];
     insta::assert_snapshot!(cases.join("\n"));
+}
+
+/// Where other rows have the key its name is right, and the row is what has to be mended.
+#[test]
+fn a_row_of_json_that_lacks_a_key_is_named() {
+    let whole = "{\"text\":\"a\",\"label\":\"x\"}\n";
+    let lacks = |key: &str, row: &str, line: usize| {
+        let content = if line == 1 { format!("{row}{whole}") } else { format!("{whole}\n{row}{whole}") };
+        let said = error("a.jsonl", content, &plain());
+        let expected =
+            format!("a.jsonl, line {line}: this row has no key `{key}`, which other rows have; its keys are ");
+        assert!(said.starts_with(&expected) && said.ends_with("; complete the row or remove it"), "{said}");
+    };
+    for line in [1, 3] {
+        lacks("label", "{\"text\":\"b\"}\n", line);
+        lacks("text", "{\"label\":\"x\"}\n", line);
+    }
+    let said = error("a.jsonl", "{\"txt\":\"a\"}\n{\"txt\":\"b\"}\n", &plain());
+    insta::assert_snapshot!(said, @"a.jsonl, line 1: no column `text`; the columns are `txt`; name one of them, or mend the row");
 }
 
 /// With a search per row or per column this would take minutes.

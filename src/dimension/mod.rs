@@ -49,7 +49,7 @@ pub const MINIMUM_POINTS: usize = 50;
 pub enum DimensionError {
     /// Too few rows are left.
     #[error(
-        "{distinct} distinct rows are left of {rows} ({non_finite} not finite, {duplicates} repeated), but an estimate \
+        "{distinct} distinct rows are left of {rows} ({non_finite} with NaN or infinity, {duplicates} repeated), but an estimate \
          needs {MINIMUM_POINTS}; use more data, a larger --max-length if texts were cut, or another pooling if the rows should \
          not be equal"
     )]

@@ -115,8 +115,8 @@ pub enum EvaluateError {
     },
     /// The model counts its classes in another order than the data.
     #[error(
-        "the model's classes are {model} and the data's are {data}, in another order; give the model's order (labels = \
-         [...] in [data], or --labels)"
+        "the model's classes are {model} and the data's are {data}, in another order; give the model's order \
+         (--labels A,B,…)"
     )]
     LabelOrder {
         /// Names of the model's classes, in order.

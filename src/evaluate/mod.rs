@@ -14,5 +14,5 @@ pub use error::EvaluateError;
 pub use export::{EvaluateSettings, Evaluation, check_outputs, evaluate_export, logits, predictions, score};
 pub use labels::{check_label_order, class_count, label_names};
 pub use perplexity::{TokenLoss, token_loss};
-pub use predictions::write_predictions;
+pub use predictions::{predictions_format, write_predictions};
 pub use spans::{check_span_outputs, span_logits, write_answers};

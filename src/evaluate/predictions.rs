@@ -9,6 +9,17 @@ use super::{EvaluateError, Evaluation};
 use crate::dataset::{Dataset, Example, Format, Label, Objective};
 use crate::files::write_atomically;
 
+/// The format that predictions are written in, by the ending of their file's name; asked before anything is computed.
+///
+/// # Errors
+/// Another ending. What would be packed is refused too: predictions are written as plain text.
+pub fn predictions_format(path: &Path) -> Result<Format, EvaluateError> {
+    let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    Format::of(path)
+        .filter(|format| !packed && !matches!(format, Format::Txt | Format::Parquet))
+        .ok_or_else(|| EvaluateError::UnknownFormat { path: path.into() })
+}
+
 /// Writes the predictions of a data set: `line` in its file, `prediction`, `label` where there is one, and the logits.
 ///
 /// Classes are written by name. The ending of the name decides between `.csv`, `.tsv` and `.jsonl`. In a table the logits are
@@ -22,9 +33,7 @@ pub fn write_predictions(
     objective: &Objective,
     evaluation: &Evaluation,
 ) -> Result<(), EvaluateError> {
-    let unknown = || EvaluateError::UnknownFormat { path: path.into() };
-    let format =
-        Format::of(path).filter(|format| !matches!(format, Format::Txt | Format::Parquet)).ok_or_else(unknown)?;
+    let format = predictions_format(path)?;
     let (expected, found) = (dataset.examples.len(), evaluation.predictions.len());
     if found != expected {
         return Err(EvaluateError::Lengths { what: "predictions", found, expected });

@@ -137,8 +137,10 @@ fn predictions_are_written_by_name() {
     text.push_str(&write("b.csv", &dataset, &Objective::Regression, &numbers));
     insta::assert_snapshot!(text);
 
-    let refused = write_predictions(&folder.path().join("a.txt"), &dataset, &objective, &evaluation).unwrap_err();
-    assert!(matches!(refused, EvaluateError::UnknownFormat { .. }));
+    for name in ["a.txt", "a", "a.parquet", "a.csv.gz"] {
+        let refused = write_predictions(&folder.path().join(name), &dataset, &objective, &evaluation).unwrap_err();
+        assert!(matches!(refused, EvaluateError::UnknownFormat { .. }), "{name}");
+    }
     dataset.examples.pop();
     let refused = write_predictions(&folder.path().join("c.csv"), &dataset, &objective, &evaluation).unwrap_err();
     assert!(matches!(refused, EvaluateError::Lengths { found: 2, expected: 1, .. }));

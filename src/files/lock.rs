@@ -159,7 +159,7 @@ fn open_and_lock(path: &Path, output: &Path) -> Result<(File, Option<io::Error>)
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => File::open(path),
             other => other,
         }
-        .map_err(FileError::new("write", path))?;
+        .map_err(|error| refused("write", path, output, error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -168,11 +168,20 @@ fn open_and_lock(path: &Path, output: &Path) -> Result<(File, Option<io::Error>)
                 return Err(LockError::Held { path: output.to_owned(), holder: serde_json::from_str(&text).ok() });
             }
             Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok((file, Some(error))),
-            Err(TryLockError::Error(error)) => return Err(FileError::new("lock", path)(error).into()),
+            Err(TryLockError::Error(error)) => return Err(refused("lock", path, output, error).into()),
         }
         if is_still(&file, path) {
             return Ok((file, None));
         }
+    }
+}
+
+/// An error of the lock file, told of what the user knows: the output, or the folder that it would lie in.
+fn refused(action: &'static str, lock: &Path, output: &Path, error: io::Error) -> FileError {
+    match lock.parent().filter(|_| !output.exists()) {
+        Some(above) if action == "write" => FileError::new("write to", above)(error),
+        Some(above) => FileError::new(action, above)(error),
+        None => FileError::new(action, output)(error),
     }
 }
 
@@ -278,6 +287,16 @@ mod tests {
         fs::write(folder.path().join("file"), "").unwrap();
         let error = OutputLock::take(&folder.path().join("file/out"), "").unwrap_err().to_string();
         assert!(error.contains("a part of the path is a file"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_place_that_cannot_be_written_is_named_and_not_its_lock_file() {
+        // Nobody makes files there, whatever his rights.
+        let error = OutputLock::take(Path::new("/proc/gelora-out"), "").unwrap_err().to_string();
+        assert!(error.starts_with("cannot write to /proc: ") && !error.contains(".lock"), "{error}");
+        let error = OutputLock::take(Path::new("/proc/self/fdinfo"), "").unwrap_err().to_string();
+        assert!(error.starts_with("cannot write /proc/self/fdinfo: ") && !error.contains(".lock"), "{error}");
     }
 
     #[test]

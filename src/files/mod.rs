@@ -23,7 +23,7 @@ pub struct FileError {
 }
 
 fn cure(error: &io::Error) -> &'static str {
-    match error.kind() {
+    match kind_of_cause(error) {
         io::ErrorKind::NotFound => "; check the path",
         io::ErrorKind::NotADirectory => "; a part of the path is a file: name another",
         io::ErrorKind::ReadOnlyFilesystem => "; name a place that can be written",
@@ -31,8 +31,29 @@ fn cure(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space and run the same command again: what was finished is kept"
         }
+        io::ErrorKind::FileTooLarge => {
+            "; raise the limit on the size of a file (`ulimit -f unlimited`), or name a place whose file system takes larger \
+             ones, and run the same command again: what was finished is kept"
+        }
         _ => "",
     }
+}
+
+/// What the system said, also where a library that writes has wrapped it into an error of its own.
+fn kind_of_cause(error: &io::Error) -> io::ErrorKind {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut kind = io::ErrorKind::Other;
+    while let (io::ErrorKind::Other, Some(next)) = (kind, cause) {
+        cause = match next.downcast_ref::<io::Error>() {
+            Some(error) => {
+                kind = error.kind();
+                // `source` would pass over what is wrapped.
+                error.get_ref().map(|inner| inner as _)
+            }
+            None => next.source(),
+        };
+    }
+    kind
 }
 
 impl FileError {
@@ -299,6 +320,12 @@ mod tests {
             Err(io::ErrorKind::StorageFull.into())
         });
         assert!(error.unwrap_err().to_string().contains("free some space"));
+        let error = write_atomically(&path, |_| Err(io::ErrorKind::FileTooLarge.into()));
+        assert!(
+            error.unwrap_err().to_string().contains("; raise the limit on the size of a file (`ulimit -f unlimited`)")
+        );
+        let wrapped = io::Error::other(io::Error::other(io::Error::from(io::ErrorKind::StorageFull)));
+        assert!(write_atomically(&path, |_| Err(wrapped)).unwrap_err().to_string().contains("free some space"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
         assert_eq!(names(folder.path()), ["result.json"]);
     }

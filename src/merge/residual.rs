@@ -20,7 +20,7 @@ pub(super) enum NoPart {
     #[error("{0}")]
     Undetermined(String),
     /// The user asked to stop.
-    #[error(transparent)]
+    #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }
 

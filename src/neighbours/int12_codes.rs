@@ -49,7 +49,7 @@ struct Row {
 }
 
 impl Int12Codes {
-    /// The codes of the rows in the order given; the embedding holds all coordinates.
+    /// The codes of the rows in the order given; the projection holds all coordinates.
     pub fn of<T: Scalar>(projection: &Projection<'_, T>, order: &[u32], isa: Isa) -> Self {
         assert!(projection.keeps_distances());
         let (rows, width) = (order.len(), projection.width.next_multiple_of(INT12_GROUP));

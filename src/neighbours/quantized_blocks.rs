@@ -132,7 +132,7 @@ impl QuantizedBlocks {
         (self.block(a), self.block(b))
     }
 
-    /// The frame of two blocks. `radius` says, for the number of a row, up to which distance its neighbours are wanted, −∞ for
+    /// What is known of a pair of blocks before their products. `radius` says, for the number of a row, up to which distance its neighbours are wanted, −∞ for
     /// none at all; what is beyond is excluded by [`super::simd::int8_dot::pairs_within`] where the codes can prove it.
     pub fn block_pair(&self, a: usize, b: usize, radius: impl Fn(usize) -> f64, block_pair: &mut BlockPair) {
         let mut products = [[0; BLOCK]; 4];

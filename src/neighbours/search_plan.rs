@@ -1,4 +1,5 @@
-//! How many coordinates the vectors have that stand for the points: decided by a sample.
+//! What a search works with: how many coordinates the vectors have that stand for the points, and how large its blocks are, decided by a
+//! sample.
 
 use rayon::prelude::*;
 
@@ -94,8 +95,8 @@ fn chosen<'a, T: Scalar>(
         shares((query_coordinates.view(), &query_squares), (coordinates.view(), &squares), &near, &counts, CODES_LOSE);
     let many = k > candidates::FEW;
     let (leaves, longer) = match many {
-        true => (WHOLE_LEAVES_OF_MANY, REACHES_OF_MANY_ARE_LONGER),
-        false => (WHOLE_LEAVES, REACHES_ARE_LONGER),
+        true => (WHOLE_LEAVES_OF_MANY, RADIUS_FACTOR_OF_MANY),
+        false => (WHOLE_LEAVES, RADIUS_FACTOR),
     };
     let look = look_cost(columns, many);
     let cost = |coordinates: usize, left: f64| pairs * (compare_cost(plan.codes, coordinates) + left * look);
@@ -111,9 +112,9 @@ fn chosen<'a, T: Scalar>(
 }
 
 /// Radii are longer while the search goes on than they are in the end: for the choice only.
-const REACHES_ARE_LONGER: f64 = 1.5;
+const RADIUS_FACTOR: f64 = 1.5;
 /// The same for many neighbours: measured with 64 of them among 50,000 points.
-const REACHES_OF_MANY_ARE_LONGER: f64 = 6.0;
+const RADIUS_FACTOR_OF_MANY: f64 = 6.0;
 /// By how much codes shorten distances, as a share of the length of a vector: for the choice of coordinates only.
 const CODES_LOSE: f64 = 0.008;
 /// How many pairs per neighbour all coordinates leave to be measured: for the choice only.

@@ -53,14 +53,14 @@ fn check_all_engines<T: Scalar>(points: &Array2<T>, k: usize) {
         let tree = nearest(points.view(), k, engine, &Silent).unwrap();
         assert_eq!((&tree.distances, &tree.indices), (&exact.distances, &exact.indices), "{engine}");
     }
-    for plan in all_means(points.ncols()) {
+    for plan in all_plans(points.ncols()) {
         let other = search_by(plan, points, k);
         assert_eq!((&other.distances, &other.indices), (&exact.distances, &exact.indices), "{plan:?}");
     }
 }
 
 /// Every kernel that this processor has, with and without axes.
-fn all_means(columns: usize) -> Vec<SearchPlan> {
+fn all_plans(columns: usize) -> Vec<SearchPlan> {
     let mut all = Vec::new();
     for codes in simd::int8_dot::Isa::all() {
         for products in [simd::projection_gemm::Kernel::detect(), simd::projection_gemm::Kernel::Portable] {

@@ -158,9 +158,23 @@ pub fn is_quantized(node: &Node) -> bool {
 /// Operators of the graph whose weights are stored as integers, with how many there are: `48 MatMulNBits`. Empty where
 /// there are none.
 pub fn quantized_operators(model: &Model) -> String {
+    counted(model, &QUANTIZED)
+}
+
+/// Operators that quantize activations by the range of the whole tensor they are given: all rows of a batch, padding included.
+const DYNAMIC: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"];
+
+/// Operators of the graph that quantize activations by the range of a whole batch, with how many there are. Empty where there
+/// are none: then a row does not depend on the others.
+pub fn dynamically_quantized(model: &Model) -> String {
+    counted(model, &DYNAMIC)
+}
+
+/// How many nodes of these kinds the graph has: `48 MatMulNBits`.
+fn counted(model: &Model, operators: &[&'static str]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for node in &model.graph.nodes {
-        if let Some(name) = QUANTIZED.iter().find(|name| node.op_type == **name) {
+        if let Some(name) = operators.iter().find(|name| node.op_type == **name) {
             *counts.entry(name).or_default() += 1;
         }
     }

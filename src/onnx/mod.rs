@@ -51,7 +51,7 @@ pub use folded::{ConstantOperand, constant_operands};
 pub use graph::{Attribute, Dimension, Function, Graph, Node, ValueInfo};
 pub use head::{Head, HeadTensor, head};
 pub use inputs::{TokenInput, is_ids, mask_input, token_input};
-pub use lacking::{is_quantized, no_linear_layers, quantized_operators};
+pub use lacking::{dynamically_quantized, is_quantized, no_linear_layers, quantized_operators};
 pub use linear::{LinearLayer, WeightLayout};
 pub use model::Model;
 pub use node_spec::{AttributeSpec, NodeSpec};

@@ -41,7 +41,7 @@ pub enum RankError {
     },
     /// More rows are NaN or infinite than an accident explains.
     #[error(
-        "{non_finite} of {rows} activations of hidden state {hidden_state} are NaN or infinite; export the model in float32 \
+        "hidden state {hidden_state} has NaN or infinity in {non_finite} of {rows} rows; export the model in float32 \
          and check the weights, or drop the rows that cause it"
     )]
     NonFinite {
@@ -70,7 +70,7 @@ pub enum RankError {
     },
     /// Even the smallest ranks cost more than the budget.
     #[error(
-        "the smallest ranks need {needed} parameters, the budget is {budget}; raise it, lower --minimum-rank or adapt fewer projections"
+        "the smallest ranks need {needed} parameters, the budget is {budget}; raise --budget, lower --minimum-rank or adapt fewer --projections"
     )]
     Budget {
         /// Parameters at the smallest ranks.

@@ -83,8 +83,22 @@ impl PlanRequest<'_> {
         if states < 2 || self.blocks.len() != states - 1 {
             return Err(RankError::Blocks { hidden_states: states, blocks: self.blocks.len() });
         }
-        wanted_modules(self).map(|_| ())
+        check_blocks(self.blocks, &self.settings)
     }
+}
+
+/// Whether a plan can come of these blocks, whatever their hidden states turn out to be.
+///
+/// # Errors
+/// Settings out of their range; no weight with a wanted role; a budget below the smallest ranks.
+pub fn check_blocks(blocks: &[BlockToAdapt], settings: &RankSettings) -> Result<(), RankError> {
+    settings.checked()?;
+    let modules = wanted_modules(blocks, settings)?;
+    let Some(budget) = settings.budget else { return Ok(()) };
+    // No rank is below this one: neither that of the rule, nor after the budget has lowered it.
+    let smallest = |block: usize| widest(&modules, block).unwrap_or(settings.minimum).min(settings.minimum);
+    let needed = (0..blocks.len()).map(|block| smallest(block) as u64 * parameters_per_rank(&modules, block)).sum();
+    if needed > budget { Err(RankError::Budget { needed, budget }) } else { Ok(()) }
 }
 
 /// Gives every block its rank, from the measurements of all hidden states, 0 to L.
@@ -95,7 +109,7 @@ pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Resul
     request.checked()?;
     let settings = &request.settings;
     let states = request.hidden_states.len();
-    let modules = wanted_modules(request)?;
+    let modules = wanted_modules(request.blocks, settings)?;
     let (scale, chosen) = choose_scale(measurements.iter(), settings.scale);
     let mut rulings: Vec<Ruling> =
         (1..states).map(|block| rule(block, &measurements[block - 1], &measurements[block], scale, settings)).collect();
@@ -131,10 +145,10 @@ pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Resul
 
 /// For every block the modules with a wanted role; a shared weight only in the first block that uses it, with all the
 /// blocks that do.
-fn wanted_modules<'a>(request: &'a PlanRequest<'_>) -> Result<Vec<Vec<Wanted<'a>>>, RankError> {
+fn wanted_modules<'a>(blocks: &'a [BlockToAdapt], settings: &RankSettings) -> Result<Vec<Vec<Wanted<'a>>>, RankError> {
     let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (place, block) in request.blocks.iter().enumerate() {
-        for module in block.modules.iter().filter(|module| module.role.is_in(&request.settings.projections)) {
+    for (place, block) in blocks.iter().enumerate() {
+        for module in block.modules.iter().filter(|module| module.role.is_in(&settings.projections)) {
             users.entry(&module.weight).or_default().push(place);
         }
     }
@@ -144,24 +158,21 @@ fn wanted_modules<'a>(request: &'a PlanRequest<'_>) -> Result<Vec<Vec<Wanted<'a>
             roles.dedup();
             roles.into_iter().map(|role| role.as_str().replace('_', "-")).collect::<Vec<_>>().join(", ")
         };
-        let present = request.blocks.iter().flat_map(|block| &block.modules).map(|module| module.role).collect();
-        return Err(RankError::NothingToAdapt {
-            wanted: names(request.settings.projections.clone()),
-            found: names(present),
-        });
+        let present = blocks.iter().flat_map(|block| &block.modules).map(|module| module.role).collect();
+        return Err(RankError::NothingToAdapt { wanted: names(settings.projections.clone()), found: names(present) });
     }
     let wanted = |(place, block): (usize, &'a BlockToAdapt)| {
         let mut wanted: Vec<Wanted<'_>> = Vec::new();
         for module in &block.modules {
             let Some(users) = users.get(module.weight.as_str()) else { continue };
             let first_here = users[0] == place && !wanted.iter().any(|other| other.module.weight == module.weight);
-            if module.role.is_in(&request.settings.projections) && first_here {
+            if module.role.is_in(&settings.projections) && first_here {
                 wanted.push(Wanted { module, users: users.clone() });
             }
         }
         wanted
     };
-    Ok(request.blocks.iter().enumerate().map(wanted).collect())
+    Ok(blocks.iter().enumerate().map(wanted).collect())
 }
 
 /// A module and the blocks (from 0) that use its weight.
@@ -255,12 +266,22 @@ fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: u
     Measurement::without(width, dimension)
 }
 
+/// The highest rank that the weights of a block have use for; `None` where it has none.
+fn widest(modules: &[Vec<Wanted<'_>>], block: usize) -> Option<usize> {
+    let users = modules.iter().flatten().filter(|wanted| wanted.users.contains(&block));
+    largest_rank(users.map(|wanted| (wanted.module.in_features, wanted.module.out_features)))
+}
+
+/// What a rank of a block costs. Blocks that share weights have one rank: the bill goes to the first of them.
+fn parameters_per_rank(modules: &[Vec<Wanted<'_>>], block: usize) -> u64 {
+    let own = modules.iter().flatten().filter(|wanted| wanted.users[0] == block);
+    own.map(|wanted| (wanted.module.in_features + wanted.module.out_features) as u64).sum()
+}
+
 /// No rank is higher than the weights of its block have use for.
 fn limit_to_weights(rulings: &mut [Ruling], modules: &[Vec<Wanted<'_>>]) {
     for (block, ruling) in rulings.iter_mut().enumerate() {
-        let users = modules.iter().flatten().filter(|wanted| wanted.users.contains(&block));
-        let sizes = users.map(|wanted| (wanted.module.in_features, wanted.module.out_features));
-        if let Some(largest) = largest_rank(sizes).filter(|&largest| ruling.rank > largest) {
+        if let Some(largest) = widest(modules, block).filter(|&largest| ruling.rank > largest) {
             ruling.reason += &format!("; lowered from {} to {largest}, as wide as its weights are", ruling.rank);
             ruling.rank = largest;
         }
@@ -275,11 +296,7 @@ fn ranks_within_budget(
 ) -> Result<(Vec<usize>, Vec<usize>), RankError> {
     let before: Vec<usize> = rulings.iter().map(|ruling| ruling.rank).collect();
     let Some(limit) = settings.budget else { return Ok((before.clone(), before)) };
-    let cost = |block: usize| {
-        let own = modules.iter().flatten().filter(|wanted| wanted.users[0] == block);
-        own.map(|wanted| (wanted.module.in_features + wanted.module.out_features) as u64).sum()
-    };
-    // Blocks that share weights have one rank: the bill goes to the first of them.
+    let cost = |block: usize| parameters_per_rank(modules, block);
     let mut shares: Vec<Share> = rulings
         .iter()
         .enumerate()

@@ -22,7 +22,9 @@ mod tests;
 pub use check::{PlanFault, SCALING};
 pub use error::RankError;
 pub use file::FORMAT_VERSION;
-pub use make::{LoadLayer, PlanRequest, RowText, choose_scale, make_plan, measure_hidden_states, plan_of};
+pub use make::{
+    LoadLayer, PlanRequest, RowText, check_blocks, choose_scale, make_plan, measure_hidden_states, plan_of,
+};
 pub use modules::{BlockToAdapt, Layers, ModuleToAdapt};
 pub use plan::{
     BlockRank, DataProvenance, ExtractionProvenance, HiddenStateDimension, ModelProvenance, NearDuplicateExample,

@@ -175,6 +175,28 @@ fn settings_shape_the_ranks() {
 }
 
 #[test]
+fn what_no_plan_can_meet_is_told_by_the_blocks_alone() {
+    let blocks = blocks(3);
+    let check = |change: &dyn Fn(&mut RankSettings)| {
+        let mut settings = RankSettings::default();
+        change(&mut settings);
+        check_blocks(&blocks, &settings).map_err(|error| error.to_string())
+    };
+    // 32 parameters per rank and block, as above.
+    check(&|s| s.budget = Some(3 * 32)).unwrap();
+    let error = check(&|s| s.budget = Some(3 * 32 - 1)).unwrap_err();
+    assert!(error.starts_with("the smallest ranks need 96 parameters, the budget is 95"), "{error}");
+    let error = check(&|s| (s.minimum, s.budget) = (2, Some(3 * 32))).unwrap_err();
+    assert!(error.starts_with("the smallest ranks need 192 parameters"), "{error}");
+    check(&|s| (s.offset, s.minimum, s.budget) = (0, 0, Some(1))).unwrap();
+    // No rank is higher than the weights are wide.
+    let error = check(&|s| (s.minimum, s.budget) = (100, Some(1))).unwrap_err();
+    assert!(error.starts_with("the smallest ranks need 768 parameters"), "{error}");
+    let error = check(&|s| s.projections = vec![Role::Other]).unwrap_err();
+    assert!(error.starts_with("no weight of the model is one of other"), "{error}");
+}
+
+#[test]
 fn alpha_follows_the_rank_and_rank_zero_leaves_modules_out() {
     let settings = RankSettings { offset: 0, minimum: 0, scaling: 2.0, subsamples: 0, ..RankSettings::default() };
     let plan = plan(&layers(), settings).unwrap();
@@ -218,7 +240,7 @@ fn the_budget_lowers_the_largest_rank_that_loses_least() {
     assert_eq!(lowered(80).unwrap(), [2, 2, 2, 2]);
     assert_eq!(lowered(70).unwrap(), [2, 2, 2, 1]);
     let error = lowered(39).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"the smallest ranks need 40 parameters, the budget is 39; raise it, lower --minimum-rank or adapt fewer projections");
+    insta::assert_snapshot!(error, @"the smallest ranks need 40 parameters, the budget is 39; raise --budget, lower --minimum-rank or adapt fewer --projections");
 }
 
 /// The standard error from halves of one sample against the spread over independent samples, for one layer and for the
@@ -255,10 +277,10 @@ fn layers_that_do_not_fit_are_errors() {
     let mut generator = Lcg(1);
     let good = generator.manifold(200, 2);
     insta::assert_snapshot!(error(&[good.clone(), generator.manifold(199, 2)], quick.clone()), @"hidden state 1 has 199 rows, hidden state 0 has 200; extract the activations again");
-    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 not finite, 0 repeated), but an estimate needs 50; use more data, a larger --max-length if texts were cut, or another pooling if the rows should not be equal");
+    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 with NaN or infinity, 0 repeated), but an estimate needs 50; use more data, a larger --max-length if texts were cut, or another pooling if the rows should not be equal");
     let mut spoilt = good.clone();
     spoilt.rows_mut().into_iter().take(5).for_each(|mut row| row[0] = f32::NAN);
-    insta::assert_snapshot!(error(&[good.clone(), spoilt], quick.clone()), @"5 of 200 activations of hidden state 1 are NaN or infinite; export the model in float32 and check the weights, or drop the rows that cause it");
+    insta::assert_snapshot!(error(&[good.clone(), spoilt], quick.clone()), @"hidden state 1 has NaN or infinity in 5 of 200 rows; export the model in float32 and check the weights, or drop the rows that cause it");
     let projections = vec![Role::Key];
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed-forward: choose among these with --projections");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { minimum: 3, maximum: Some(2), ..quick.clone() }), @"the maximum rank is 2 with a minimum of 3; give at least the minimum");

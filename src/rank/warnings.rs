@@ -46,7 +46,8 @@ pub(super) fn warnings(
 
 fn non_finite(states: &[HiddenStateDimension]) -> impl Iterator<Item = String> + '_ {
     states.iter().filter(|state| state.non_finite > 0).map(|state| {
-        format!("{} rows of hidden state {} are NaN or infinite and were left out", state.non_finite, state.index)
+        let rows = if state.non_finite == 1 { "row, which is" } else { "rows, which are" };
+        format!("hidden state {} has NaN or infinity in {} {rows} left out", state.index, state.non_finite)
     })
 }
 

@@ -7,6 +7,7 @@ mod comparison;
 mod device;
 mod error;
 mod feed;
+mod invariance;
 mod library;
 mod placement;
 mod saturation;

@@ -34,8 +34,8 @@ impl FixedSizes {
         sizes
     }
 
-    /// What becomes of rows of different lengths where the export ignores its attention mask.
-    pub fn with_ignored_mask(&self) -> String {
+    /// What becomes of rows of different lengths where padding changes them.
+    pub(super) fn where_padding_matters(&self) -> String {
         match self.length {
             Some(length) => format!(
                 "it takes exactly {length} tokens a row, so padding is part of every shorter row, here and wherever it runs"

@@ -327,7 +327,7 @@ impl DataSettings {
                 return Err(SettingError::new("labels", found, "leave them out"));
             }
         }
-        self.check_metrics(settings.objective)
+        self.check_metrics(&settings)
     }
 
     /// What only language models have, and what they do not have.
@@ -354,19 +354,24 @@ impl DataSettings {
         Ok(())
     }
 
-    fn check_metrics(&self, objective: Option<ObjectiveKind>) -> Result<(), SettingError> {
+    fn check_metrics(&self, settings: &LoadSettings) -> Result<(), SettingError> {
+        let classes = settings.labels.as_ref().map(Vec::len);
+        let objective = settings.objective.or(classes.map(|_| ObjectiveKind::Classification));
         let Some(metrics) = &self.metrics else { return Ok(()) };
         if metrics.is_empty() {
             return Err(SettingError::new("metrics", "is empty".into(), "name at least one, or leave it out"));
         }
-        let fits = |metric: &&Metric| objective.is_none_or(|objective| metric.kind() == objective);
+        let fits = |metric: &&Metric| {
+            let classes_fit = **metric != Metric::F1 || classes.is_none_or(|classes| classes == 2);
+            objective.is_none_or(|objective| metric.kind() == objective) && classes_fit
+        };
         match metrics.iter().find(|metric| !fits(metric)) {
             Some(misfit) => {
                 let known: Vec<_> = Metric::ALL.iter().filter(fits).map(|metric| metric.name()).collect();
                 let task = match objective {
-                    Some(ObjectiveKind::Regression) => "a regression",
-                    Some(ObjectiveKind::CausalLm) => "a language model",
-                    _ => "classes",
+                    Some(ObjectiveKind::Regression) => "a regression".to_owned(),
+                    Some(ObjectiveKind::CausalLm) => "a language model".to_owned(),
+                    _ => classes.map_or("classes".to_owned(), |classes| format!("{classes} classes")),
                 };
                 let cure = format!("choose among {}", known.join(", "));
                 Err(SettingError::new("metrics", format!("has `{misfit}`, which does not fit {task}"), cure))

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use data::{DataSettings, SpanSettings};
 pub use error::ConfigError;
 pub use plan::{
-    DimensionOptions, ExtractionOptions, MiniBatchOptions, PlanSettings, Projection, RankOptions, ScaleChoice,
+    DimensionOptions, ExtractionOptions, MiniBatchOptions, PlanSettings, Projection, RankOptions, ScaleSetting,
     above_zero, subsamples,
 };
 pub use train::{Batching, Kernels, Schedule, TrainSettings};

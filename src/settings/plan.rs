@@ -131,7 +131,7 @@ section_of_groups! {
             /// At which neighbours the dimension is read: 1 (the nearest and the second nearest: TwoNN), 2, 4, 8 or 16 (that one and
             /// the one of twice the number: GRIDE), or auto: the smallest from which on it stays level, the same in all layers
             #[arg(long, value_name = "N", default_value_t)]
-            scale: ScaleChoice = ScaleChoice(None),
+            scale: ScaleSetting = ScaleSetting(None),
 
             /// How to find neighbours: exact, ball-tree, kd-tree, or auto: exact, or what is fastest in a short trial where a tree may
             /// be; the answers are the same
@@ -184,9 +184,9 @@ section_of_groups! {
 /// A scale, or `auto`; in a configuration a number, or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Option<usize>", into = "Option<usize>")]
-pub struct ScaleChoice(pub Option<Scale>);
+pub struct ScaleSetting(pub Option<Scale>);
 
-impl TryFrom<Option<usize>> for ScaleChoice {
+impl TryFrom<Option<usize>> for ScaleSetting {
     type Error = String;
 
     fn try_from(near: Option<usize>) -> Result<Self, String> {
@@ -196,13 +196,13 @@ impl TryFrom<Option<usize>> for ScaleChoice {
     }
 }
 
-impl From<ScaleChoice> for Option<usize> {
-    fn from(choice: ScaleChoice) -> Self {
+impl From<ScaleSetting> for Option<usize> {
+    fn from(choice: ScaleSetting) -> Self {
         choice.0.map(Scale::near)
     }
 }
 
-impl FromStr for ScaleChoice {
+impl FromStr for ScaleSetting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -213,7 +213,7 @@ impl FromStr for ScaleChoice {
     }
 }
 
-impl fmt::Display for ScaleChoice {
+impl fmt::Display for ScaleSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(scale) => write!(f, "{}", scale.near()),

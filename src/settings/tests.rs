@@ -189,6 +189,8 @@ fn what_is_wrong_with_a_configuration() {
         error_with("data", "labels = [\"a\", \"a\"]"),
         error_with("data", "labels = [\"a\"]"),
         error_with("data", "task = \"stsb\"\nmetrics = [\"f1\"]"),
+        error_with("data", "task = \"mnli\"\nmetrics = [\"spearman\"]"),
+        error_with("data", "labels = [\"a\", \"b\", \"c\"]\nmetrics = [\"f1\"]"),
         error_with("data", "task = \"stsb\"\nlabels = [\"a\", \"b\"]"),
         error_with("data", "metrics = [\"bleu\"]"),
         error_with("data", "quoting = \"no\""),

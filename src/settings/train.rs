@@ -7,7 +7,6 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::value::{SettingError, at_least, number, word};
-use crate::files::read_file;
 use crate::onnx::HeadPooling;
 use crate::runtime::Device;
 
@@ -82,21 +81,19 @@ pub enum Batching {
     /// As `Shuffled`, but rows of similar length share a batch: less padding, somewhat less random.
     Bucketed,
     /// Exactly these: `[epoch][batch][row]`. The number of epochs is the length of the list.
-    #[serde(skip)]
+    #[serde(skip_deserializing)]
     Given(Vec<Vec<Vec<usize>>>),
 }
 
 impl Batching {
-    /// Reads [`Batching::Given`] from JSON, `[epoch][batch][row]`.
+    /// [`Batching::Given`] from JSON, `[epoch][batch][row]`. `file` is where it comes from.
     ///
     /// # Errors
-    /// When the file cannot be read or holds something else.
-    pub fn read(path: &Path) -> Result<Self, SettingError> {
-        let refuse = |found: String, cure: &str| SettingError::new("batches", found, cure);
-        let bytes = read_file(path).map_err(|error| refuse(format!("cannot be read: {error}"), "name another file"))?;
-        serde_json::from_slice(&bytes).map(Batching::Given).map_err(|error| {
+    /// When it is something else.
+    pub fn from_json(json: &[u8], file: &Path) -> Result<Self, SettingError> {
+        serde_json::from_slice(json).map(Batching::Given).map_err(|error| {
             let cure = "write JSON such as [[[0, 5], [3]]]: epochs of batches of row numbers";
-            refuse(format!("in {} cannot be read ({error})", path.display()), cure)
+            SettingError::new("batches", format!("in {} cannot be read ({error})", file.display()), cure)
         })
     }
 }
@@ -109,6 +106,17 @@ impl fmt::Display for Batching {
             Batching::Given(_) => "given",
         })
     }
+}
+
+const BETAS: (f64, f64) = (0.9, 0.999);
+const EPSILON: f64 = 1e-8;
+
+fn are_usual(betas: &(f64, f64)) -> bool {
+    *betas == BETAS
+}
+
+fn is_usual(epsilon: &f64) -> bool {
+    *epsilon == EPSILON
 }
 
 /// How training goes. [`TrainSettings::check`] says whether the values make sense.
@@ -200,12 +208,12 @@ pub struct TrainSettings {
     pub save_every: u64,
 
     /// AdamW's β₁ and β₂.
-    #[serde(skip)]
+    #[serde(skip_deserializing, skip_serializing_if = "are_usual")]
     #[arg(skip = TrainSettings::default().betas)]
     pub betas: (f64, f64),
 
     /// AdamW's ε.
-    #[serde(skip)]
+    #[serde(skip_deserializing, skip_serializing_if = "is_usual")]
     #[arg(skip = TrainSettings::default().epsilon)]
     pub epsilon: f64,
 
@@ -248,8 +256,8 @@ impl Default for TrainSettings {
             patience: None,
             log_every: 10,
             save_every: 50,
-            betas: (0.9, 0.999),
-            epsilon: 1e-8,
+            betas: BETAS,
+            epsilon: EPSILON,
             device: Device::Auto,
             threads: None,
             restart: false,

@@ -1,5 +1,6 @@
 //! The loop: steps, evaluation after every epoch, the best state, saving and going on.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -23,6 +24,7 @@ use super::state::{Header, Position, State};
 use super::{device, state};
 use crate::adapter::Adapter;
 use crate::dataset::Metric;
+use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
 use crate::settings::{Kernels, TrainSettings};
 
@@ -111,6 +113,9 @@ pub fn loss_and_gradient(
 const PADDING_MATTERS: &str = "the logits of a row change with the padding of its batch, so padding is computed like text, \
      as the export has it; a head that reads real tokens only would be faster and give the same logits in every batch";
 
+const SLOW_FLOAT16: &str = "the weights of this export are float16, with which a CPU trains many times as slowly as with float32: \
+     plan and train with the float32 export of the same model, or on a GPU";
+
 /// Loss and gradient norm of a step that are still on the device: asking for them at once would make it wait.
 struct Pending {
     loss: Tensor,
@@ -161,6 +166,10 @@ impl<'a> Run<'a> {
         let saved = if settings.restart { None } else { State::read(&folder)? };
         if let Some(saved) = &saved {
             saved.header.check(&state::path(&folder), &fingerprint)?;
+        }
+        let finished = saved.as_ref().is_some_and(|saved| saved.header.position.finished);
+        if device == tch::Device::Cpu && !finished && in_float16(input) {
+            observer.observe(Event::Warning(SLOW_FLOAT16));
         }
         let threads =
             settings.threads.map(|threads| threads as i32).or(saved.as_ref().map(|saved| saved.header.threads));
@@ -486,6 +495,14 @@ impl<'a> Run<'a> {
             linear: self.header.linear,
         })
     }
+}
+
+/// Whether weights that are adapted are stored as float16.
+pub(super) fn in_float16(input: &TrainInput<'_>) -> bool {
+    let planned: HashSet<&str> =
+        input.plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.weight.as_str()).collect();
+    let mut initializers = input.model.graph.initializers.iter();
+    initializers.any(|tensor| tensor.data_type == DataType::Float16 && planned.contains(tensor.name.as_str()))
 }
 
 /// The kernels as the program calls them.

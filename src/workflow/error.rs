@@ -7,13 +7,12 @@ use crate::adapter::AdapterError;
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::dataset::metric::MetricError;
-use crate::dimension::DimensionError;
 use crate::evaluate::EvaluateError;
 use crate::files::{FileError, LockError};
 use crate::merge::MergeError;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
-use crate::rank::{PlanFault, RankError};
+use crate::rank::RankError;
 use crate::report::ReportError;
 use crate::runtime::RuntimeError;
 use crate::settings::SettingError;
@@ -58,11 +57,21 @@ pub enum WorkflowError {
         /// Why, with the cure.
         reason: String,
     },
+    /// The head is not one for the task, or not for as many classes.
+    #[error("{}: {reason}", onnx.display())]
+    Head {
+        /// The export.
+        onnx: PathBuf,
+        /// Why not, with the cure.
+        reason: String,
+    },
     /// The model has no tokenizer.
-    #[error("there is no tokenizer.json in {}; copy it from the model's folder", folder.display())]
+    #[error("there is no tokenizer.json in {}; copy it there from {place}", folder.display())]
     NoTokenizer {
         /// The model's folder.
         folder: PathBuf,
+        /// Where there is one.
+        place: String,
     },
     /// The export takes rows that are too short for any text.
     #[error(
@@ -176,6 +185,12 @@ pub enum WorkflowError {
     /// An output that cannot be taken.
     #[error("{0}")]
     Output(String),
+    /// A folder that should hold a plan does not.
+    #[error("{0} holds no plan.json; make one with `gelora plan … -o {0}`, or name the folder that holds it", folder.display())]
+    NoPlan {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A plan was edited by hand and would be made anew.
     #[error(
         "{0} was edited, and a run would make it anew; train with it by `gelora train --plan {0}`, or remove it",
@@ -188,9 +203,6 @@ pub enum WorkflowError {
     /// The adapter to start from.
     #[error("{0}")]
     Start(String),
-    /// The plan does not fit the export.
-    #[error("the plan does not fit: {0}")]
-    Plan(#[from] PlanFault),
     /// The file is not the journal of a run.
     #[error("{0}")]
     Journal(String),
@@ -212,7 +224,7 @@ pub enum WorkflowError {
     /// The rows.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A metric.
+    /// A metric that does not fit the task.
     #[error(transparent)]
     Metric(#[from] MetricError),
     /// ONNX Runtime.
@@ -221,9 +233,6 @@ pub enum WorkflowError {
     /// The activations.
     #[error(transparent)]
     Activations(#[from] ActivationsError),
-    /// The dimension.
-    #[error(transparent)]
-    Dimension(#[from] DimensionError),
     /// The ranks.
     #[error(transparent)]
     Rank(#[from] RankError),

@@ -13,16 +13,17 @@ use crate::dataset::{
 };
 use crate::evaluate::{
     EvaluateSettings, Evaluation, TokenLoss, check_label_order, check_outputs, check_span_outputs, class_count,
-    evaluate_export, label_names, span_logits, token_loss, write_answers, write_predictions,
+    evaluate_export, label_names, predictions_format, span_logits, token_loss, write_answers, write_predictions,
 };
 use crate::onnx::{HiddenStates, Model};
 use crate::progress::Event;
-use crate::runtime::{FixedSizes, InferenceSession, saturating_products, self_check};
+use crate::runtime::{InferenceSession, saturating_products, self_check};
 use crate::settings::DataSettings;
 
 use super::causality::refuse_foresight;
-use super::export::{load, tokenizer as tokenizer_of, told};
-use super::rows::{Purpose, SpanRows, refuse_misfits};
+use super::export::{load, tokenizer as tokenizer_of, tokenizer_path, told};
+use super::head::FoundHead;
+use super::rows::{Purpose, SpanRows, fitting_metrics};
 use super::{Session, WorkflowError};
 
 /// What an evaluation found.
@@ -183,9 +184,8 @@ pub(super) fn padding_is_safe(
     };
     let padding = tokenizer.padding();
     let check = self_check(session.library()?, model, &states, encodings, padding, &session.inference())?;
-    if !check.padding_invariant {
-        let what = FixedSizes::of(&model.graph.inputs).with_ignored_mask();
-        session.observer().observe(Event::Warning(&format!("the export ignores its attention mask: {what}")));
+    if let Some(fault) = check.padding_fault(model) {
+        session.observer().observe(Event::Warning(&format!("the export {fault}")));
     }
     Ok(check.padding_invariant)
 }
@@ -261,31 +261,53 @@ pub fn evaluate_model(
                 ("model's configuration", config),
             ],
         )?;
+        check_predictions(predictions, data)?;
     }
     let folder = ModelFolder::open(model)?;
     let model = Model::open(&folder.onnx)?;
-    refuse_misfits(data)?;
+    data.check()?;
     match data.spans() {
         Some(_) => check_span_outputs(&model)?,
         None => check_outputs(&model)?,
     }
+    let states = HiddenStates::find(&model).ok();
+    let head = FoundHead::new(&folder, &model, states.as_ref())?;
+    head.fits_task(data)?;
     if let Some(text) = saturating_products(&model) {
         session.observer().observe(Event::Warning(&text));
     }
-    let missing = || WorkflowError::NoTokenizer { folder: folder.folder.clone() };
-    let tokenizer = tokenizer_of(session, folder.tokenizer.as_deref().ok_or_else(missing)?, &model, data.max_length())?;
+    let tokenizer = tokenizer_of(session, tokenizer_path(&folder)?, &model, data.max_length())?;
     match data.spans() {
         Some(_) => answer(session, data, &folder, &model, &tokenizer, settings),
-        None => evaluate_rows(session, data, &folder, &model, &tokenizer, settings),
+        None => evaluate_rows(session, data, (&folder, &model), &head, &tokenizer, settings),
     }
+}
+
+/// Refuses predictions that could not be written in the end.
+fn check_predictions(path: &Path, data: &DataSettings) -> Result<(), WorkflowError> {
+    let refuse = |text: String| Err(WorkflowError::Predictions(text));
+    if data.spans().is_some() {
+        return match path.extension().is_some_and(|ending| ending == "json") {
+            true => Ok(()),
+            false => refuse(format!(
+                "{}: span answers are written as one JSON object; give the ending .json",
+                path.display()
+            )),
+        };
+    }
+    if data.load_settings().objective == Some(ObjectiveKind::CausalLm) {
+        return refuse("a language model predicts tokens, not rows; leave out --predictions".into());
+    }
+    predictions_format(path)?;
+    Ok(())
 }
 
 /// Rows with a label each, or the texts of a language model.
 fn evaluate_rows(
     session: &Session<'_>,
     section: &DataSettings,
-    folder: &ModelFolder,
-    model: &Model,
+    (folder, model): (&ModelFolder, &Model),
+    head: &FoundHead<'_>,
     tokenizer: &Tokenizer,
     settings: &EvaluationSettings<'_>,
 ) -> Result<EvaluationFacts, WorkflowError> {
@@ -314,11 +336,9 @@ fn evaluate_rows(
         (None, _) => return Err(WorkflowError::NothingToCompare { path: dataset.path.clone() }),
     };
     let objective = &objective;
+    head.fits_labels(objective)?;
+    let metrics = fitting_metrics(section, objective)?;
     let texts = match objective {
-        Objective::CausalLm if settings.predictions.is_some() => {
-            let text = "a language model predicts tokens, not rows; leave out --predictions";
-            return Err(WorkflowError::Predictions(text.into()));
-        }
         Objective::CausalLm => Some(tokenizer.encode_texts(&dataset.examples, section.packing, session.observer())?),
         _ => None,
     };
@@ -334,7 +354,7 @@ fn evaluate_rows(
         encodings: &encodings,
         texts: texts.as_ref(),
         tokenizer,
-        metrics: &section.metrics(objective),
+        metrics: &metrics,
         batch_tokens: settings.batch_tokens,
         padding_is_safe: padding_is_safe(session, model, &encodings, tokenizer)?,
         dataset: &dataset,
@@ -355,11 +375,6 @@ fn answer(
     tokenizer: &Tokenizer,
     &EvaluationSettings { batch_tokens, predictions }: &EvaluationSettings<'_>,
 ) -> Result<EvaluationFacts, WorkflowError> {
-    if let Some(path) = predictions.filter(|path| path.extension().is_none_or(|ending| ending != "json")) {
-        let path = path.display();
-        let text = format!("{path}: span answers are written as one JSON object; give the ending .json");
-        return Err(WorkflowError::Predictions(text));
-    }
     let spans = SpanRows::load(session, section, &section.train, section.limit, tokenizer, Purpose::Evaluate)?;
     if predictions.is_none() && !spans.file.has_answers() {
         return Err(WorkflowError::NoAnswersToCompare { path: spans.file.path.clone() });

@@ -7,10 +7,12 @@ use crate::checkpoint::{
     ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
 };
 use crate::dataset::{Dataset, DatasetError, LoadSettings, Tokenizer};
+use crate::merge::{MergeReport, REPORT_FILE};
 use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::Event;
 use crate::runtime::{FixedSizes, saturating_products};
 
+use super::head::FoundHead;
 use super::{Session, WorkflowError};
 
 /// An export with its folder and its hidden states.
@@ -93,6 +95,11 @@ impl Export {
         Ok(Some(tensors.into_iter().map(name).collect()))
     }
 
+    /// The head, to be asked whether it fits the task.
+    pub(super) fn found_head(&self) -> Result<FoundHead<'_>, WorkflowError> {
+        Ok(FoundHead::new(&self.folder, &self.model, Some(&self.states))?)
+    }
+
     /// What the graph does between the last hidden state and the logits. `None` where there is no head.
     pub(super) fn head_path(&self) -> Result<Option<HeadPath>, WorkflowError> {
         let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
@@ -111,8 +118,7 @@ impl Export {
     }
 
     fn tokenizer_path(&self) -> Result<PathBuf, WorkflowError> {
-        let missing = || WorkflowError::NoTokenizer { folder: self.folder.folder.clone() };
-        self.folder.tokenizer.clone().ok_or_else(missing)
+        Ok(tokenizer_path(&self.folder)?.to_owned())
     }
 }
 
@@ -168,6 +174,26 @@ pub fn how_found(states: &HiddenStates) -> String {
                 states.blocks()
             )
         }
+    }
+}
+
+/// The tokenizer of a model folder.
+///
+/// # Errors
+/// There is none: the folder where there is one is named.
+pub fn tokenizer_path(folder: &ModelFolder) -> Result<&Path, WorkflowError> {
+    let missing = || WorkflowError::NoTokenizer { folder: folder.folder.clone(), place: place_of_tokenizer(folder) };
+    folder.tokenizer.as_deref().ok_or_else(missing)
+}
+
+/// Where to take a tokenizer from for a folder that has none: from the base of a merged folder, where that has one.
+pub fn place_of_tokenizer(folder: &ModelFolder) -> String {
+    let report = crate::files::read(&folder.folder.join(REPORT_FILE)).ok();
+    let report = report.and_then(|bytes| serde_json::from_slice::<MergeReport>(&bytes).ok());
+    let base = report.and_then(|report| ModelFolder::open(Path::new(&report.base)).ok());
+    match base.and_then(|base| base.tokenizer).as_deref().and_then(Path::parent) {
+        Some(base) => format!("{}, the folder of the model that was merged", base.display()),
+        None => "the folder of the model that was exported".into(),
     }
 }
 

@@ -94,8 +94,8 @@ impl Journal {
         work: impl FnOnce(Earlier) -> Result<(T, Vec<PathBuf>), WorkflowError>,
     ) -> Result<T, WorkflowError> {
         observer.check()?;
-        let inputs_sha256 = sha256(format!("{} {inputs}", env!("CARGO_PKG_VERSION")).as_bytes());
-        let earlier = self.stages.get(name).filter(|stage| stage.inputs_sha256 == inputs_sha256);
+        let inputs_sha256 = hash_of(&inputs);
+        let earlier = self.stages.get(name).filter(|stage| stage.had(&inputs, &inputs_sha256));
         if let Some(stage) = earlier.filter(|stage| stage.done && stage.is_untouched())
             && let Ok(facts) = T::deserialize(&stage.facts)
         {
@@ -141,7 +141,17 @@ impl Journal {
     }
 }
 
+/// Inputs as this version of gelora takes them.
+fn hash_of(inputs: &Value) -> String {
+    sha256(format!("{} {inputs}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
 impl Stage {
+    /// Whether it was begun by this version with these inputs. They may have been written down in another order.
+    fn had(&self, inputs: &Value, inputs_sha256: &str) -> bool {
+        self.inputs_sha256 == inputs_sha256 || self.inputs == *inputs && self.inputs_sha256 == hash_of(&self.inputs)
+    }
+
     fn is_untouched(&self) -> bool {
         let same = |path: &Path, hash: &str| sha256_file(path).is_ok_and(|found| found == hash);
         self.outputs.iter().all(|(path, hash)| same(path, hash))
@@ -154,19 +164,20 @@ mod tests {
     use crate::progress::{Cancelled, Silent};
 
     /// Runs one stage that writes `result`; tells whether it was really done and what it knew of earlier attempts.
-    fn attempt(folder: &Path, inputs: i64, fail: bool) -> Option<Earlier> {
+    fn attempt(folder: &Path, inputs: impl Into<Value>, fail: bool) -> Option<Earlier> {
+        let inputs = inputs.into();
         let mut journal = Journal::open(folder.join("run.json")).unwrap();
         let mut done = None;
-        let result = journal.stage("plan", inputs.into(), &Silent, |earlier| {
+        let result = journal.stage("plan", inputs.clone(), &Silent, |earlier| {
             done = Some(earlier);
             if fail {
                 return Err(Cancelled.into());
             }
             let file = folder.join("result");
             std::fs::write(&file, inputs.to_string()).unwrap();
-            Ok((inputs, vec![file]))
+            Ok((inputs.clone(), vec![file]))
         });
-        assert_eq!(result.ok(), (!fail).then_some(inputs));
+        assert_eq!(result.ok(), (!fail).then_some(inputs.clone()));
         done
     }
 
@@ -181,6 +192,21 @@ mod tests {
         assert_eq!(attempt(folder.path(), 2, false), Some(Earlier::None), "another file");
         std::fs::remove_file(folder.path().join("result")).unwrap();
         assert_eq!(attempt(folder.path(), 2, false), Some(Earlier::None), "no file");
+    }
+
+    #[test]
+    fn the_order_of_settings_is_none_of_the_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let inputs = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        attempt(folder.path(), inputs(r#"{"plan": {"seed": 1, "rows": null}, "limit": 5}"#), false);
+        assert_eq!(attempt(folder.path(), inputs(r#"{"limit": 5, "plan": {"rows": null, "seed": 1}}"#), false), None);
+        let other = inputs(r#"{"limit": 5, "plan": {"rows": null, "seed": 2}}"#);
+        assert_eq!(attempt(folder.path(), other.clone(), false), Some(Earlier::None), "another value");
+        // A journal of another version holds other hashes of equal inputs.
+        let path = folder.path().join("run.json");
+        let text = std::fs::read_to_string(&path).unwrap().replace(&hash_of(&other), &"0".repeat(64));
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(attempt(folder.path(), other, false), Some(Earlier::None), "another version");
     }
 
     #[test]

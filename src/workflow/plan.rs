@@ -14,7 +14,8 @@ use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx;
 use crate::progress::Event;
 use crate::rank::{
-    BlockToAdapt, DataProvenance, ExtractionProvenance, Layers, ModelProvenance, Plan, PlanRequest, RowText, plan_of,
+    BlockToAdapt, DataProvenance, ExtractionProvenance, Layers, ModelProvenance, Plan, PlanRequest, RowText,
+    check_blocks, plan_of,
 };
 use crate::report;
 
@@ -55,6 +56,18 @@ impl PlanFiles {
     }
 }
 
+/// The file of a plan that was named, itself or by the folder that holds it.
+///
+/// # Errors
+/// A folder without a plan.
+pub fn plan_file(plan: &Path) -> Result<PathBuf, WorkflowError> {
+    if !plan.is_dir() {
+        return Ok(plan.to_owned());
+    }
+    let file = PlanFiles::in_folder(plan).plan;
+    if file.exists() { Ok(file) } else { Err(WorkflowError::NoPlan { folder: plan.to_owned() }) }
+}
+
 /// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
 pub(super) struct PlanData<'a> {
     pub section: &'a DataSettings,
@@ -82,6 +95,7 @@ pub fn make_plan(
     session.lock(&files.store)?;
     let model = Export::new(model)?;
     model.tell_origin(session);
+    model.found_head()?.tell_misfit(session, data)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
     let rows = Rows::load(session, data, &tokenizer, Purpose::planning(settings.stratified))?;
     let data = PlanData { section: data, rows: &rows, tokenizer: &tokenizer };
@@ -96,8 +110,8 @@ pub(super) fn plan(
     settings: &PlanSettings,
     files: &PlanFiles,
 ) -> Result<Plan, WorkflowError> {
-    settings.rank_settings().checked()?;
     let (blocks, quantized) = blocks_to_adapt(session, model)?;
+    check_blocks(&blocks, &settings.rank_settings())?;
     if data.section.load_settings().objective == Some(ObjectiveKind::CausalLm) {
         refuse_foresight(session, &model.model, &data.rows.first(64, data.tokenizer)?, data.tokenizer)?;
     }
@@ -109,6 +123,7 @@ pub(super) fn plan(
         let path = data.rows.path().to_owned();
         return Err(WorkflowError::FewRows { path, rows, needed: MINIMUM_POINTS });
     }
+    settings.check()?;
     let drawn = Drawn::new(data.rows, settings)?;
     let subject = Subject { session, model, rows: data.rows, tokenizer: data.tokenizer, drawn: &drawn, plan: settings };
     if let Some(batch_rows) = settings.mini_batch {
@@ -268,7 +283,7 @@ pub(super) fn other_files(
 ) -> Result<Vec<(String, String)>, WorkflowError> {
     let mut other_files = external;
     for file in model.folder.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()) {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file.path.file_name().unwrap_or(file.path.as_os_str()).to_string_lossy();
         other_files.push((name.into_owned(), sha256_file(&file.path)?));
     }
     Ok(other_files)

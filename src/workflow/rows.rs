@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use crate::dataset::{
-    Dataset, Encoding, Label, Objective, SpanQuestions, SquadFile, SquadSettings, Tokenizer, Window, Windows,
+    Dataset, Encoding, Label, Metric, Objective, SpanQuestions, SquadFile, SquadSettings, Tokenizer, Window, Windows,
 };
 use crate::progress::{Event, Silent};
 
 use super::export::load;
 use super::{Session, WorkflowError};
-use crate::settings::{DataSettings, SettingError, SpanSettings};
+use crate::settings::{DataSettings, SpanSettings};
 
 /// The rows of a file.
 pub enum Rows {
@@ -99,7 +99,7 @@ impl Rows {
         tokenizer: &Tokenizer,
         purpose: Purpose,
     ) -> Result<Self, WorkflowError> {
-        refuse_misfits(section)?;
+        section.check()?;
         if section.spans().is_some() {
             return Ok(Rows::Spans(SpanRows::load(
                 session,
@@ -146,12 +146,11 @@ impl Rows {
     }
 }
 
-/// Options that do not belong to the task.
-pub fn refuse_misfits(section: &DataSettings) -> Result<(), WorkflowError> {
-    match section.misfit() {
-        Some((key, found)) => Err(SettingError::new(key, found.to_owned(), "leave it out").into()),
-        None => Ok(()),
-    }
+/// What to measure: metrics that all fit the task, which is asked before anything is computed.
+pub fn fitting_metrics(section: &DataSettings, objective: &Objective) -> Result<Vec<Metric>, WorkflowError> {
+    let metrics = section.metrics(objective);
+    metrics.iter().try_for_each(|metric| metric.check(objective))?;
+    Ok(metrics)
 }
 
 impl SpanRows {

@@ -19,8 +19,8 @@ use super::evaluate::{EvaluationData, EvaluationFacts, evaluate, evaluate_spans}
 use super::journal::{Earlier, Journal};
 use super::outputs::refuse_adapter_folder;
 use super::plan::{PlanData, PlanFiles, plan};
-use super::rows::{Purpose, Rows, SpanRows};
-use super::train::{TrainingData, TrainingFacts, objective_of, train_adapter};
+use super::rows::{Purpose, Rows, SpanRows, fitting_metrics};
+use super::train::{TrainingData, TrainingFacts, objective_of, tell_no_gain, train_adapter};
 use super::{Export, Session, WorkflowError};
 use crate::settings::{Config, TrainSettings};
 
@@ -95,9 +95,13 @@ impl<'a> Pipeline<'a> {
         }
         let model = Export::new(&config.model.path)?;
         model.tell_origin(session);
-        let tokenizer = model.tokenizer(session, section.max_length())?;
+        let tokenizer = {
+            model.found_head()?.fits_training(section, &config.train)?;
+            model.tokenizer(session, section.max_length())?
+        };
         let train = Rows::load(session, section, &tokenizer, Purpose::Train)?;
         let objective = objective_of(&train)?;
+        model.found_head()?.fits_labels(&objective)?;
         if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
             check_label_order(&names, &objective)?;
         }
@@ -106,7 +110,7 @@ impl<'a> Pipeline<'a> {
         Ok(Self {
             dev: other(&section.dev)?,
             test: other(&section.test)?,
-            metrics: section.metrics(&objective),
+            metrics: fitting_metrics(section, &objective)?,
             model_sha256: sha256(model.model.file_bytes()),
             out: config.output.folder.clone(),
             session,
@@ -130,6 +134,7 @@ impl<'a> Pipeline<'a> {
         let training = self.train(&mut journal, &plan, padding_is_safe)?;
         self.merge(&mut journal)?;
         let evaluation = self.evaluate(&mut journal, padding_is_safe)?;
+        self.tell_no_gain(&evaluation);
 
         let mut written: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
         written.extend([self.adapter(), self.merged()]);
@@ -143,6 +148,16 @@ impl<'a> Pipeline<'a> {
         journal.summary = Some(finished.summary());
         journal.write()?;
         Ok(finished)
+    }
+
+    /// The metric that decides, on the rows that the best state was chosen with, else on the others.
+    fn tell_no_gain(&self, evaluations: &Evaluations) {
+        let sets = [(&self.dev, &evaluations.dev), (&self.test, &evaluations.test)];
+        let evaluated = sets.into_iter().find_map(|(rows, found)| Some((rows.as_ref()?.path(), found.as_ref()?)));
+        let Some((rows, BeforeAfter { before: Some(before), after })) = evaluated else { return };
+        if let (Some(before), Some(after)) = (before.metrics.first(), after.metrics.first()) {
+            tell_no_gain(self.session, &after.name, rows, before.value, after.value);
+        }
     }
 
     fn adapter(&self) -> PathBuf {

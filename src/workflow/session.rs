@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::WorkflowError;
 use crate::files::OutputLock;
 use crate::progress::{Event, Observer, Silent};
-use crate::runtime::{Device, Library, SessionSettings};
+use crate::runtime::{Library, SessionSettings};
 use crate::settings::{DeviceSettings, TrainSettings};
 
 /// Libraries, devices, threads and the observer of some steps, and the outputs that they write.
@@ -74,11 +74,6 @@ impl<'a> Session<'a> {
     pub fn on_device(&self, settings: TrainSettings) -> TrainSettings {
         let DeviceSettings { training, threads, .. } = self.device;
         TrainSettings { device: training, threads, ..settings }
-    }
-
-    /// Where libtorch trains.
-    pub fn training_device(&self) -> Device {
-        self.device.training
     }
 
     /// Locks an output until the session is dropped. One that it holds already is its own.

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::activations::ModelIdentity;
-use crate::adapter::{self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WriteSettings, adapter_config, read_named};
+use crate::adapter::{
+    self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WriteSettings, adapter_config, read_named,
+};
 use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
 use crate::files::sha256;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
-use crate::settings::{DataSettings, TrainSettings};
-use crate::train::{HEAD_BIAS, HEAD_WEIGHT, TrainInput, TrainOutcome, check_plan, train};
+use crate::settings::{DataSettings, SettingError, TrainSettings};
+use crate::train::{Evaluation, HEAD_BIAS, HEAD_WEIGHT, TrainInput, TrainOutcome, check_plan, train};
 
 use super::causality::refuse_foresight;
 use super::evaluate::padding_is_safe;
-use super::plan::{blocks_to_adapt, config_settings, other_files};
-use super::rows::{Purpose, Rows, SpanRows};
+use super::plan::{blocks_to_adapt, config_settings, other_files, plan_file};
+use super::rows::{Purpose, Rows, SpanRows, fitting_metrics};
 use super::{Export, Session, WorkflowError};
 
 /// What there is to train with.
@@ -48,17 +50,14 @@ pub struct TrainingFacts {
     pub stopped_early: bool,
     pub resumed_from: Option<u64>,
     pub added_head: Option<String>,
-}
-
-/// Where a training begins, and how it is told to differ from the usual.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Start<'a> {
-    /// An adapter folder of the same plan; A random, B zero and the head as it is without it.
-    pub adapter: Option<&'a Path>,
+    /// The decisive metric before the first step, where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<f64>,
 }
 
 /// Trains the ranks of a plan (its file, or the folder that holds it), or goes on training, and writes an adapter folder for
-/// PEFT to `out`.
+/// PEFT to `out`. It starts from the adapter folder `start`, of the same plan; without one A is random, B zero and the head as
+/// it is.
 ///
 /// # Errors
 /// A plan of another export, rows that do not fit the head, settings that make no sense, a state of another run.
@@ -70,22 +69,29 @@ pub fn train_at_plan(
     data: &DataSettings,
     settings: &TrainSettings,
     flavour: Flavour,
-    start: Start<'_>,
+    start: Option<&Path>,
     out: &Path,
 ) -> Result<TrainingFacts, WorkflowError> {
-    // The folder of a plan says as much as the file.
-    let plan_file = if plan.is_dir() { plan.join("plan.json") } else { plan.to_owned() };
+    let plan_file = plan_file(plan)?;
     let mut inputs = vec![("model", model), ("plan", plan_file.as_path())];
-    inputs.extend(start.adapter.map(|start| ("adapter to start from", start)));
+    inputs.extend(start.map(|start| ("adapter to start from", start)));
     session.take_folder(out, &inputs)?;
+    if settings.patience.is_some() && data.dev.is_none() {
+        let cure = "name them (--validation), or leave it out";
+        return Err(SettingError::new("patience", "needs rows to evaluate on".into(), cure).into());
+    }
     let plan = Plan::read(&plan_file)?;
     let model = Export::new(model)?;
+    let head = model.found_head()?;
+    head.fits_training(data, settings)?;
     model.tell_origin(session);
     check_plan(&plan, &model.model, &sha256(model.model.file_bytes()))?;
     check_edited_plan(session, &model, &plan, &plan_file)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
     let train = Rows::load(session, data, &tokenizer, Purpose::Train)?;
     let objective = &objective_of(&train)?;
+    head.fits_labels(objective)?;
+    let metrics = fitting_metrics(data, objective)?;
     if plan.data.sha256 != train.sha256() {
         session.observer().observe(Event::Warning(&format!(
             "the plan was made for the rows of {}, not for those of {}: its ranks are theirs",
@@ -99,20 +105,39 @@ pub fn train_at_plan(
     let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
     let modules = plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.module.as_str());
     let known: Vec<&str> = modules.chain(head.iter().map(String::as_str)).collect();
-    if let Some(adapter) = start.adapter {
+    if let Some(adapter) = start {
         check_start(adapter, &plan, settings.head.map(|head| head.as_str()))?;
     }
-    let initial = start.adapter.map(|folder| read_named(folder, known)).transpose()?;
+    let initial = start.map(|folder| read_named(folder, known)).transpose()?;
     let data = TrainingData {
         initial: initial.as_ref(),
         validation: validation.as_ref(),
         tokenizer: &tokenizer,
-        metrics: &data.metrics(objective),
+        metrics: &metrics,
         packing: data.packing,
         padding_is_safe: padding_is_safe(session, &model.model, &sample, &tokenizer)?,
         train: &train,
     };
-    train_adapter(session, &model, &plan, &data, &session.on_device(settings.clone()), flavour, out)
+    let facts = train_adapter(session, &model, &plan, &data, &session.on_device(settings.clone()), flavour, out)?;
+    if let (Some((metric, after)), Some(validation)) = (facts.validation.first(), data.validation) {
+        tell_no_gain(session, metric, validation.path(), facts.before, *after);
+    }
+    Ok(facts)
+}
+
+/// Says that training did not make the model better, where that is known: by the metric that decides, on rows that were not
+/// trained on.
+pub(super) fn tell_no_gain(session: &Session<'_>, metric: &str, rows: &Path, before: Option<f64>, after: Option<f64>) {
+    let (Some(before), Some(after)) = (before, after) else { return };
+    let less_is_better = metric.parse::<Metric>().is_ok_and(Metric::less_is_better);
+    let gained = if less_is_better { after < before } else { after > before };
+    if !gained {
+        session.observer().observe(Event::Warning(&format!(
+            "training did not improve {metric} on {}: {before:.4} before, {after:.4} after; try another learning rate, more epochs \
+             or more data",
+            rows.display()
+        )));
+    }
 }
 
 /// Trains, or goes on training, and writes the adapter folder.
@@ -260,6 +285,7 @@ impl TrainingFacts {
             stopped_early: outcome.stopped_early,
             resumed_from: outcome.resumed_from,
             added_head: outcome.new_head.map(|head| head.as_str().to_owned()),
+            before: outcome.evaluations.iter().find(|evaluation| evaluation.step == 0).and_then(Evaluation::decisive),
         }
     }
 }
@@ -306,4 +332,53 @@ fn check_start(folder: &Path, plan: &Plan, head: Option<&str>) -> Result<(), Wor
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::progress::Observer;
+    use crate::settings::DeviceSettings;
+
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<String>>);
+
+    impl Observer for Warnings {
+        fn observe(&self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+        }
+
+        fn is_cancelled(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn training_that_gained_nothing_is_told() {
+        let warned = |metric: &str, before: Option<f64>, after: Option<f64>| {
+            let warnings = Warnings::default();
+            let session = Session::new(&warnings, DeviceSettings::default());
+            tell_no_gain(&session, metric, Path::new("dev.tsv"), before, after);
+            warnings.0.lock().unwrap().pop()
+        };
+        insta::assert_snapshot!(
+            warned("accuracy", Some(0.75), Some(0.5)).unwrap(),
+            @"training did not improve accuracy on dev.tsv: 0.7500 before, 0.5000 after; try another learning rate, more epochs or more data"
+        );
+        assert!(
+            warned("accuracy", Some(0.5), Some(0.5)).is_some() && warned("accuracy", Some(0.5), Some(0.6)).is_none()
+        );
+        // Of perplexities the smaller is the better one.
+        assert!(
+            warned("perplexity", Some(9.0), Some(9.5)).is_some()
+                && warned("perplexity", Some(9.0), Some(8.0)).is_none()
+        );
+        // Where one is not known nothing is said.
+        assert!(warned("pearson", None, Some(0.1)).is_none() && warned("pearson", Some(0.1), None).is_none());
+        assert!(warned("exact_match", Some(10.0), Some(9.0)).is_some());
+    }
 }

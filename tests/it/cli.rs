@@ -548,6 +548,56 @@ fn options_that_do_not_fit_a_language_model_are_refused() {
 }
 
 #[test]
+fn a_head_of_another_task_is_told_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("rows.tsv"), folder.path().join("out"));
+    write_rows(&data, 120);
+    let (model, data, out) = (export("tiny_encoder"), data.to_str().unwrap(), out.to_str().unwrap());
+    let model = model.to_str().unwrap();
+    let not_tokens = "does not give a logit for every token of the vocabulary; export it with its language-model head";
+    let line = mendable(&["plan", model, "--data", "absent.jsonl", "--task", "causal-lm", "-o", out]);
+    assert!(line.contains(not_tokens), "{line}");
+    let line = mendable(&["evaluate", model, "--data", "absent.jsonl", "--task", "instruct"]);
+    assert!(line.contains(not_tokens), "{line}");
+
+    // A plan is one of the base model, whatever its head: what cannot be trained is said.
+    let squad = folder.path().join("squad.json");
+    let answer = serde_json::json!({"text": "cat", "answer_start": 4});
+    let question = serde_json::json!({"id": "1", "question": "who sees?", "answers": [answer]});
+    let paragraph = serde_json::json!({"context": "the cat sees a dog", "qas": [question]});
+    std::fs::write(&squad, serde_json::json!({"data": [{"paragraphs": [paragraph]}]}).to_string()).unwrap();
+    let mut command = gelora();
+    command.args(["plan", model, "--data", squad.to_str().unwrap(), "--task", "squad", "-o", out]);
+    let notes = String::from_utf8(command.assert().failure().get_output().stderr.clone()).unwrap();
+    assert!(notes.contains("nothing can be trained for this task") && notes.contains("`start_logits`"), "{notes}");
+
+    #[cfg(feature = "train")]
+    {
+        let plan = folder.path().join("plan");
+        let mut command = gelora();
+        command.args(["plan", model, "--data", data, "--subsamples", "0", "--text", "sentence", "-o"]).arg(&plan);
+        command.assert().success();
+        let plan = plan.to_str().unwrap();
+        let train = |more: &[&str]| mendable(&[&["train", model, "--plan", plan, "-o", out], more].concat());
+        let line = train(&["--data", "absent.jsonl", "--task", "causal-lm"]);
+        assert!(line.contains(not_tokens), "{line}");
+        let line = train(&["--data", data, "--task", "cola", "--labels", "0,1,2"]);
+        assert!(line.contains("its head tells 2 classes apart, and the rows have 3 (0, 1, 2)"), "{line}");
+        let line = train(&["--data", data, "--task", "cola", "--patience", "2"]);
+        assert!(line.contains("--patience needs rows to evaluate on; name them (--validation)"), "{line}");
+        std::fs::write(folder.path().join("batches.json"), "[[1]]").unwrap();
+        let batches = folder.path().join("batches.json");
+        let line = train(&["--data", data, "--task", "cola", "--batches", batches.to_str().unwrap()]);
+        assert!(line.starts_with("--batches in ") && line.contains("write JSON such as [[[0, 5], [3]]]"), "{line}");
+    }
+
+    // Fewer classes than the head tells apart, and more.
+    let line = mendable(&["evaluate", model, "--data", data, "--task", "cola", "--labels", "0,1,2"]);
+    assert!(line.contains("its head tells 2 classes apart, and the rows have 3 (0, 1, 2)"), "{line}");
+    assert!(line.contains("--labels (the rows may lack some), or export the model with 3 labels"), "{line}");
+}
+
+#[test]
 fn a_configuration_with_an_unknown_key_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
@@ -587,9 +637,10 @@ fn a_run_goes_to_the_end_and_is_done_once() {
     assert_eq!(notes.matches("taken from an earlier run").count(), 4, "{notes}");
 
     // Another setting of the training: the plan stays, the rest is done anew.
-    std::fs::write(&config, text.replace("epochs = 2", "epochs = 1")).unwrap();
+    std::fs::write(&config, text.replace("epochs = 2", "epochs = 1\nlearning_rate = 1e-12")).unwrap();
     let notes = String::from_utf8(run().stderr).unwrap();
     assert_eq!(notes.matches("taken from an earlier run").count(), 1, "{notes}");
+    assert!(notes.contains("training did not improve matthews on") && notes.contains("dev.tsv: "), "{notes}");
 
     // A plan that was edited is not written over.
     let plan = folder.path().join("out/plan.json");

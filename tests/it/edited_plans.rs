@@ -184,6 +184,21 @@ fn a_plan_that_contradicts_the_export_is_refused_and_one_that_does_not_is_traine
         assert!(edit.0.starts_with("/hidden") || (line.saturating_sub(1)..line + 2).any(near), "{line}: {said}");
         assert!(!Path::new(&out).exists());
     }
+    // A folder stands for the plan in it. What does not go together is said before the rows are read.
+    fs::create_dir(path("empty")).unwrap();
+    let said = refused("empty");
+    let empty = path("empty");
+    assert_eq!(
+        said,
+        format!(
+            "{empty} holds no plan.json; make one with `gelora plan … -o {empty}`, or name the folder that holds it"
+        )
+    );
+    let missing = path("missing.tsv");
+    let planned = folder.path().to_str().unwrap();
+    let both = ["train", model.to_str().unwrap(), "--plan", planned, "--data", &missing, "-o", &out, "--head", "mean"];
+    let said = mendable(&both);
+    assert!(said.contains("has a head of its own (`logits`), which is trained; leave out --head"), "{said}");
     // Ranks that agree count: rank 3 everywhere, but for a module that was taken out. The configuration beside is not read.
     let mut good = with_rank(&plan, 3);
     good["blocks"][0]["modules"].as_array_mut().unwrap().remove(0);

@@ -19,6 +19,7 @@ use itertools::Itertools;
 use ndarray::Array;
 use serde_json::json;
 
+use super::cli::{gelora, mendable};
 use super::python::{check, repository, text};
 
 fn fixture(name: &str) -> PathBuf {
@@ -214,6 +215,23 @@ fn a_new_head_becomes_part_of_checkpoint_and_export() {
     let head = Checkpoint::open_file(&out.join("gelora_head.safetensors")).unwrap();
     assert_eq!(head.tensor("classifier.weight").unwrap().shape, [3, 16]);
     check("merge_checks.py", &["headless", text(&base), text(&out)]);
+
+    // The command says so, and where to take from what the folder lacks.
+    let again = place.path().join("again");
+    let output = gelora().arg("merge").args([&base, &adapter]).arg("-o").arg(&again).assert().success();
+    let said = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    assert!(said.contains("apart, in gelora_head.safetensors: transformers does not load it"), "{said}");
+    fs::remove_file(again.join("tokenizer.json")).unwrap();
+    let evaluate = || mendable(&["evaluate", text(&again), "--data", "rows.tsv"]);
+    let (folder, base) = (again.display(), base.display());
+    assert_eq!(
+        evaluate(),
+        format!(
+            "there is no tokenizer.json in {folder}; copy it there from {base}, the folder of the model that was merged"
+        )
+    );
+    fs::remove_file(again.join("gelora_merge.json")).unwrap();
+    assert!(evaluate().ends_with("copy it there from the folder of the model that was exported"), "{}", evaluate());
 }
 
 /// The tiny encoder as shards in bfloat16, with a tensor nobody knows.

@@ -581,7 +581,6 @@ def test_a_head_that_transformers_cannot_represent_is_told_and_not_claimed(tmp_p
     assert difference(logits.numpy(), onnx_logits(tmp_path / "merged")) < TOLERANCE
 
 
-
 class OtherPooling(torch.nn.Module):
     """Heads with the names of a class of transformers that read something else."""
 
@@ -660,6 +659,16 @@ def test_a_head_that_training_added_stays_apart_when_it_is_trained_again(saved_a
     logits = pooled @ own["classifier.weight"].T + own["classifier.bias"]
     assert difference(logits.numpy(), onnx_logits(twice)) < TOLERANCE
     assert difference(onnx_logits(once), onnx_logits(twice)) > 1e-3, "training changed nothing"
+    # An adapter that claims a class's head is none for this export.
+    claims = shutil.copytree(folder, tmp_path / "claims")
+    (claims / "gelora_head.safetensors").unlink()
+    claimed = {f"base_model.model.{name}": values for name, values in own.items()}
+    save_file(load_file(claims / "adapter_model.safetensors") | claimed, claims / "adapter_model.safetensors", {"format": "pt"})
+    settings = json.loads((claims / "adapter_config.json").read_text()) | {"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
+    (claims / "adapter_config.json").write_text(json.dumps(settings))
+    done = run("merge", once, claims, "-o", tmp_path / "refused", expect=1)
+    assert "the export has a head that gelora added, and the adapter claims another as its own" in done.stderr
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from conftest import ROOT, TINY, run, write_table
+from onnxruntime.quantization import quantize_dynamic
 from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(ROOT / "onnx"))
@@ -199,3 +200,17 @@ def test_an_adapter_to_start_from_belongs_to_the_export(tmp_path):
     error = run("train", base, "--plan", tmp_path / "plan-base", *columns, *start("other"), expect=1).stderr
     assert "was trained on another export" in error and error.count("\n") == 1
     run("train", base, "--plan", tmp_path / "plan-base", *columns, *start("base"))
+
+
+def test_dynamic_quantization_is_not_taken_for_an_ignored_mask(tmp_path):
+    model = tiny(tmp_path, "quantized")
+    quantize_dynamic(TINY / "model.onnx", model / "model.onnx", extra_options={"MatMulConstBOnly": True}, reduce_range=True)
+    shown = json.loads(run("inspect", model, "--json").stdout)
+    assert shown["self_check"]["padding_invariant"] is False
+    dynamic = "quantizes activations by the range of the whole batch ("
+    assert any(dynamic in note and "DynamicQuantizeLinear" in note for note in shown["notes"])
+    assert not any("mask" in note for note in shown["notes"])
+    data = write_table(tmp_path / "train.tsv", 100, 1)
+    columns = ("--data", data, "--text", "sentence", "--max-length", 32)
+    told = run("plan", model, *columns, "--subsamples", 0, "-o", tmp_path / "plan").stderr
+    assert dynamic in told and "the floating-point export has no such noise" in told and "mask" not in told

@@ -56,7 +56,7 @@ pub enum MetricError {
         /// What the task is.
         objective: String,
         /// What to do: metrics that fit.
-        cure: &'static str,
+        cure: String,
     },
     /// Not as many predictions as labels.
     #[error("{predictions} predictions for {labels} labels; give one for each")]
@@ -110,30 +110,39 @@ impl Metric {
         }
     }
 
+    /// Those that make sense for a task.
+    pub fn fitting(objective: &Objective) -> Vec<Metric> {
+        Metric::ALL.into_iter().filter(|metric| metric.fits(objective)).collect()
+    }
+
+    fn fits(self, objective: &Objective) -> bool {
+        match objective {
+            // Theirs belong to questions, not to rows.
+            Objective::Spans { .. } => false,
+            Objective::Classification { labels } if self == Metric::F1 => labels.len() == 2,
+            other => self.kind() == other.kind(),
+        }
+    }
+
     /// Whether it makes sense for a task.
     ///
     /// # Errors
     /// A metric of another kind than the task, or F1 for more than two classes.
     pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
-        let misfit = |objective: String, cure| Err(MetricError::Misfit { metric: self, objective, cure });
-        match objective {
-            Objective::Spans { .. } => {
-                misfit("span answers".into(), "leave it out: they have F1 and exact match of their own")
-            }
-            Objective::Regression if self.kind() != ObjectiveKind::Regression => {
-                misfit("a regression".into(), "choose one of pearson, spearman")
-            }
-            Objective::Classification { labels } if self == Metric::F1 && labels.len() != 2 => {
-                misfit(format!("{} classes", labels.len()), "choose one of accuracy, matthews")
-            }
-            Objective::Classification { .. } if self.kind() != ObjectiveKind::Classification => {
-                misfit("classes".into(), "choose one of accuracy, f1, matthews")
-            }
-            Objective::CausalLm if self.kind() != ObjectiveKind::CausalLm => {
-                misfit("tokens".into(), "choose perplexity")
-            }
-            _ => Ok(()),
+        if self.fits(objective) {
+            return Ok(());
         }
+        let cure = match objective {
+            Objective::Spans { .. } => "leave it out: they have F1 and exact match of their own".into(),
+            _ => choose(&Metric::fitting(objective)),
+        };
+        let objective = match objective {
+            Objective::Spans { .. } => "span answers".into(),
+            Objective::Regression => "a regression".into(),
+            Objective::Classification { labels } => format!("{} classes", labels.len()),
+            Objective::CausalLm => "tokens".into(),
+        };
+        Err(MetricError::Misfit { metric: self, objective, cure })
     }
 
     /// Compares predictions with the truth. Perplexity is not made of predictions but of the loss: [`perplexity`].
@@ -148,8 +157,11 @@ impl Metric {
             metric: self,
             objective: objective.into(),
             cure: match objective {
-                "numbers" => "choose one of pearson, spearman",
-                _ => "choose one of accuracy, f1, matthews",
+                "numbers" => choose(&[Metric::Pearson, Metric::Spearman]),
+                _ if one_of_two(predictions) && one_of_two(truth) => {
+                    choose(&[Metric::Accuracy, Metric::F1, Metric::Matthews])
+                }
+                _ => choose(&[Metric::Accuracy, Metric::Matthews]),
             },
         };
         match self.kind() {
@@ -199,6 +211,17 @@ impl Metric {
 /// Perplexity of a mean loss per token, natural logarithms; `None` where it is not finite.
 pub fn perplexity(loss: f64) -> Option<f64> {
     Some(loss.exp()).filter(|value| value.is_finite())
+}
+
+/// The cure where a metric does not fit.
+fn choose(metrics: &[Metric]) -> String {
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
+    let one_of = if names.len() > 1 { "one of " } else { "" };
+    format!("choose {one_of}{}", names.join(", "))
+}
+
+fn one_of_two(labels: &[Label]) -> bool {
+    labels.iter().all(|label| matches!(label, Label::Class(0 | 1)))
 }
 
 fn classes(labels: &[Label]) -> Option<Vec<usize>> {

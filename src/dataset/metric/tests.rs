@@ -78,6 +78,7 @@ fn a_metric_that_does_not_fit_says_which_do() {
     assert!(Metric::usual(&Objective::Regression).iter().all(|metric| metric.check(&Objective::Regression).is_ok()));
     let texts = [
         Metric::F1.check(&three).unwrap_err().to_string(),
+        Metric::Spearman.check(&three).unwrap_err().to_string(),
         Metric::Pearson.check(&two).unwrap_err().to_string(),
         Metric::Accuracy.check(&Objective::Regression).unwrap_err().to_string(),
         Metric::Accuracy.score(&[Label::Value(1.0)], &[Label::Class(1)]).unwrap_err().to_string(),
@@ -85,6 +86,16 @@ fn a_metric_that_does_not_fit_says_which_do() {
         "f2".parse::<Metric>().unwrap_err(),
     ];
     insta::assert_snapshot!(texts.join("\n"));
+    // What is advised is not refused in its turn.
+    for objective in [two, three, Objective::Regression, Objective::CausalLm] {
+        let fitting = Metric::fitting(&objective);
+        assert!(!fitting.is_empty() && fitting.iter().all(|metric| metric.check(&objective).is_ok()));
+        for metric in Metric::ALL {
+            let Err(error) = metric.check(&objective) else { continue };
+            let advised = error.to_string().rsplit_once("; choose ").unwrap().1.replace("one of ", "");
+            assert_eq!(advised, fitting.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(", "));
+        }
+    }
 }
 
 proptest! {

@@ -79,7 +79,10 @@ fn a_table_whose_values_all_look_quoted_is_warned_of() {
     assert_eq!(warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n").len(), 1);
     assert_eq!(warned("text\tlabel\n\"one\"\t\"1\"\n\"two\"\t\"x\"\n").len(), 2, "labels too");
     assert_eq!(warned("text\tlabel\n\"one\"\t1\ntwo\t0\n"), Vec::<String>::new(), "one of them is a quotation");
-    assert!(warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n")[0].ends_with("if it does quote, say so (quoting = true)"));
+    assert!(
+        warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n")[0]
+            .ends_with("if it does quote, say so (--quoting true; in a configuration quoting = true)")
+    );
     let learnt = LoadSettings { label: None, objective: Some(ObjectiveKind::CausalLm), ..plain() };
     assert_eq!(load("a.tsv", "text\n\"one\"\n\"two\"\n", &learnt).warnings.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! The exact search for many neighbours: the same pass as [`super::exact`], which is for few.
+//! The exact search for many neighbours: the same pass as [`super::radius`], which is for few.
 //!
 //! Where many neighbours are wanted, most of the time goes into candidates that do not stay. So they are collected without order
 //! and with the bounds of their codes only. When there is no more room, those go that are surely farther than the k-th. What is

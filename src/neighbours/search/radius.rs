@@ -1,6 +1,6 @@
-//! The exact search for the nearest neighbours: one pass over all pairs of coded points ([`super::block_index`]).
+//! The exact search for the nearest neighbours: one pass over all pairs of blocks of the [block index](crate::neighbours::block_index).
 //!
-//! This is for few neighbours; [`super::many`] is for many. A row's radius, the distance of its k-th neighbour so far, shrinks while the pass goes on.
+//! This is for few neighbours; [`super::candidates`] is for many. A row's radius, the distance of its k-th neighbour so far, shrinks while the pass goes on.
 
 use std::sync::Mutex;
 use std::time::Instant;

@@ -29,18 +29,18 @@ pub(in crate::neighbours) fn int12_dot(isa: Isa, a: Int12Row<'_>, b: Int12Row<'_
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX2 was found.
         Isa::Avx2 => unsafe { int12_dot_avx2(a, b) },
-        Isa::Scalar => int12_dot_portable(a, b),
+        Isa::Scalar => int12_dot_scalar(a, b),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn int12_dot_avx2(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
-    int12_dot_portable(a, b)
+    int12_dot_scalar(a, b)
 }
 
 #[inline(always)]
-fn int12_dot_portable(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
+fn int12_dot_scalar(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
     const HALF: usize = INT12_GROUP / 2;
     let number = |byte: i8, half: u8| 16 * i32::from(byte) + i32::from(half);
     let mut product = 0;

@@ -1,4 +1,4 @@
-//! The inner loops of the search, one file per instruction set with the plain loop beside it.
+//! The inner loops of the search, by instruction set, each with the plain loop that gives the same answers beside it.
 
 pub(super) mod int12_dot;
 pub(super) mod int8_dot;

@@ -63,7 +63,8 @@ fn training_is_that_of_peft_on_pytorch() {
         let settings = TrainSettings {
             batching: Batching::Given(vec![batches]),
             learning_rate: reference["learning_rate"].as_f64().unwrap(),
-            warmup_steps: reference["warm_up"].as_u64(),
+            warmup_steps: Some(reference["warm_up"].as_u64().unwrap()),
+            warmup_ratio: None,
             weight_decay: reference["weight_decay"].as_f64().unwrap(),
             clip_norm: reference["clip_norm"].as_f64().unwrap_or(0.0),
             log_every: 1,

@@ -2,13 +2,29 @@
 
 use super::support::{Bench, settings, with_head};
 use crate::dataset::{Label, Metric, Objective};
-use crate::onnx::HeadPooling;
+use crate::onnx::{DataType, HeadPooling};
 use crate::progress::{Event, Observer, Silent};
+use crate::train::run::in_float16;
 use crate::train::{Batching, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train};
 use itertools::Itertools;
 
 fn losses(bench: &Bench) -> Vec<f64> {
     bench.journal().iter().filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+/// What is trained decides, not what else the export stores.
+#[test]
+fn an_export_in_float16_is_known_by_its_planned_weights() {
+    let mut bench = Bench::new("tiny_encoder");
+    let modules = bench.plan.blocks.iter().flat_map(|block| &block.modules);
+    let planned: Vec<String> = modules.map(|module| module.weight.clone()).collect();
+    for half in [false, true] {
+        let initializers = bench.model.graph.initializers.iter_mut();
+        for tensor in initializers.filter(|tensor| planned.contains(&tensor.name) == half) {
+            tensor.data_type = DataType::Float16;
+        }
+        assert_eq!(in_float16(&bench.input()), half);
+    }
 }
 
 #[test]
@@ -236,7 +252,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     the head of the export gives 2 number(s) a row, the data needs 3; export the model with 3 label(s)
     the training data has no rows; check the file and its columns
     the given batches name row 120, and the training data has 120 rows; make the batches for this data
-    dropout 1.5: take a number from 0 to below 1
+    `dropout` is 1.5; give a share from 0 to below 1
     ");
 }
 

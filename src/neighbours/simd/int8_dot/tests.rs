@@ -49,8 +49,8 @@ proptest! {
             answers.push((found, first, second));
         }
         let expected = |row: &[i8], vector: &[i8]| row.iter().zip(vector).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
-        let portable = answers.pop().unwrap();
-        for pair in &portable.0 {
+        let scalar = answers.pop().unwrap();
+        for pair in &scalar.0 {
             let (i, j) = (usize::from(pair.first), usize::from(pair.second));
             let product = f64::from(expected(&a[i], &b[j])) * 2.0 * f64::from(steps[i]) * f64::from(steps[j]);
             let squared = i as f64 + j as f64 - product;
@@ -58,12 +58,12 @@ proptest! {
             prop_assert!(pair.squared <= 0.0);
         }
         for (found, first, second) in answers {
-            prop_assert_eq!(first, portable.1);
-            prop_assert_eq!(second, portable.2);
+            prop_assert_eq!(first, scalar.1);
+            prop_assert_eq!(second, scalar.2);
             // Rounding may differ at the very limit.
             let close = |pair: &Pair| pair.squared.abs() < 1e-2;
             let clear = |pairs: &[Pair]| pairs.iter().filter(|pair| !close(pair)).map(|p| (p.first, p.second)).collect::<Vec<_>>();
-            prop_assert_eq!(clear(&found), clear(&portable.0));
+            prop_assert_eq!(clear(&found), clear(&scalar.0));
         }
     }
 }
