@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<()> {
     let states = HiddenStates::find(&model)?;
     let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), 128)?;
     let texts = std::fs::read_to_string(texts)?;
-    let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None, label: None };
+    let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None };
     let examples: Vec<Example> = texts.lines().enumerate().map(example).collect();
     for _ in 0..repeat {
         let clock = Clock::default();

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use gelora::dataset::{Dataset, Format, LoadSettings, ObjectiveKind};
+use gelora::dataset::{Dataset, Format, LabelKind, LoadSettings};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
         quoting: [None, Some(false), Some(true)][usize::from(how / 3 % 3)],
         pair: (how / 9 % 2 == 1).then(|| "pair".into()),
         label: (labels % 2 == 0).then(|| "label".into()),
-        objective: [None, Some(ObjectiveKind::Classification), Some(ObjectiveKind::Regression)]
+        kind: [None, Some(LabelKind::Classes), Some(LabelKind::Values)]
             [usize::from(labels / 2 % 3)],
         labels: (labels / 6 % 2 == 1).then(|| vec!["0".into(), "yes".into(), "no".into()]),
         accept_class_numbers: labels / 12 % 2 == 1,

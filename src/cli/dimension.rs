@@ -3,24 +3,12 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context as _, ensure};
-use ndarray::{ArrayView2, Axis};
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-
-use crate::dimension::{
-    Cloud, FEWEST_BATCHES, GRIDE_NEIGHBOURS, LayerDimension, MeasureSettings, Measurement, MiniBatches,
-    PersistentHomology, Prepared, Representation, gride_scan, levina_bickel, measure_cloud, prepare,
-};
-use crate::neighbours::Scalar;
-use crate::progress::{Event, Observer};
+use crate::dimension::PersistentHomology;
+use crate::report::{self, DimensionRow};
+use crate::settings::{DimensionOptions, above_zero, subsamples};
+use crate::workflow::{DimensionRequest, Dimensions, Layer, measure_dimensions};
 
 use super::context::Context;
-use super::dimensions::{Dimensions, Found, Layer, Origin};
-use super::points::{Points, Source};
-use crate::settings::{DimensionOptions, above_zero, subsamples};
-use crate::workflow::{Growth, widest};
 
 const EXAMPLE: &str = "\
 Examples:
@@ -119,260 +107,121 @@ fn exponent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What is computed for every layer.
-struct Estimators {
-    mini_batch: Option<usize>,
-    representation: Representation,
-    measuring: MeasureSettings,
-    gride: bool,
-    mle: Option<usize>,
-    ph: Option<PersistentHomology>,
-}
-
-impl Estimators {
-    fn of(arguments: &Arguments) -> Self {
-        let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
-        let section = arguments.dimension.clone().section();
-        Self {
-            mini_batch: arguments.drawing.mini_batch,
-            representation: section.representation(),
-            measuring: MeasureSettings {
-                estimator: section.two_nn(),
-                scale: section.scale.0,
-                subsamples: arguments.subsamples,
-                seed: arguments.seed,
-            },
-            gride: wanted(Further::Gride),
-            mle: wanted(Further::Mle).then_some(arguments.mle_neighbours),
-            ph: wanted(Further::Ph)
-                .then(|| PersistentHomology { alpha: arguments.alpha, ..PersistentHomology::default() }),
-        }
-    }
-
-    /// The numbers of so many points in random order: the same for layers of the same points.
-    fn order(&self, points: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..points).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.measuring.seed));
-        order
-    }
-
-    /// The average over mini-batches of so many points, drawn at random.
-    fn averaged<T: Scalar>(
-        &self,
-        points: ArrayView2<'_, T>,
-        rows: usize,
-        observer: &dyn Observer,
-    ) -> anyhow::Result<Measurement> {
-        let batches = points.nrows() / rows;
-        ensure!(
-            batches >= FEWEST_BATCHES,
-            "{} points make {batches} mini-batches of {rows}, but {FEWEST_BATCHES} are needed to tell how certain their average \
-             is; give smaller ones (100 points at least) or more points",
-            points.nrows()
-        );
-        let mut average = MiniBatches::new(self.measuring, points.ncols());
-        for batch in self.order(points.nrows()).chunks_exact(rows) {
-            observer.check()?;
-            average.push(points.select(Axis(0), batch).view(), &Watched(observer))?;
-        }
-        Ok(average.finish())
-    }
-
-    /// Neighbours that all of them need.
-    fn neighbours(&self) -> usize {
-        let gride = if self.gride { GRIDE_NEIGHBOURS } else { 2 };
-        self.measuring.neighbours().max(gride).max(self.mle.unwrap_or(2))
-    }
-}
+/// With fewer points, noise is worth a word.
+const FEW_POINTS: usize = 500;
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    let estimators = Estimators::of(&arguments);
-    let source = Source::open(&arguments.points, arguments.tensor.as_deref())?;
-    let origin = Origin {
-        gelora_version: env!("CARGO_PKG_VERSION"),
-        source: arguments.points.display().to_string(),
-        source_sha256: source.sha256(context.observer())?,
-        seed: arguments.seed,
-        subsamples: arguments.subsamples,
+    let wanted = |further: Further| arguments.also.iter().any(|&also| also == further || also == Further::All);
+    let homology = PersistentHomology { alpha: arguments.alpha, ..PersistentHomology::default() };
+    let request = DimensionRequest {
+        tensor: arguments.tensor.as_deref(),
         sample: arguments.drawing.sample,
         until: arguments.drawing.until,
         mini_batch: arguments.drawing.mini_batch,
+        settings: arguments.dimension.clone().section(),
+        subsamples: arguments.subsamples,
+        seed: arguments.seed,
+        gride: wanted(Further::Gride),
+        mle: wanted(Further::Mle).then_some(arguments.mle_neighbours),
+        persistent_homology: wanted(Further::Ph).then_some(homology),
+        ..DimensionRequest::of(&arguments.points)
     };
-    let found = match arguments.drawing.until {
-        Some(width) => measure_until(context, &source, &estimators, &arguments.drawing, width)?,
-        None => measure_layers(context, &source, &estimators, arguments.drawing.sample)?,
-    };
-    let dimensions = Dimensions::new(origin, &arguments.dimension.clone().section(), found)?;
-    context.print(&dimensions, || dimensions.describe())
+    let dimensions = measure_dimensions(&context.session(), &request)?;
+    context.print(&dimensions, || describe(&dimensions))
 }
 
-/// Measures all layers, on the first so many points of a random order, or on all of them.
-fn measure_layers(
-    context: &Context,
-    source: &Source,
-    estimators: &Estimators,
-    sample: Option<usize>,
-) -> anyhow::Result<Vec<Found>> {
-    let names = source.names();
-    let observer = context.observer();
-    let alone = names.len() == 1;
-    if !alone {
-        let total = Some(names.len() as u64);
-        observer.observe(Event::Begin { stage: "estimating dimensions", total, done: 0, unit: "layers" });
+/// Tables, and what to know before they are trusted.
+fn describe(dimensions: &Dimensions) -> String {
+    let rows: Vec<DimensionRow> = dimensions
+        .layers
+        .iter()
+        .map(|layer| DimensionRow {
+            layer: layer.layer.clone(),
+            scales: layer.neighbour_scale.iter().map(|at| at.dimension).collect(),
+            dimension: layer.dimension.ok_or_else(|| layer.degenerate.clone().unwrap_or_default()),
+            interval: layer.interval,
+            points: layer.points as u64,
+            duplicates: (layer.duplicates + layer.near_duplicates) as u64,
+            non_finite: layer.non_finite as u64,
+        })
+        .collect();
+    let mut table = report::dimension_table(&rows);
+    if dimensions.layers.iter().any(|layer| layer.dimension.is_some()) {
+        table += &format!("\n\n{}", report::scale_in_words(&dimensions.scale));
     }
-    let mut found = Vec::with_capacity(names.len());
-    for (index, name) in names.into_iter().enumerate() {
-        observer.check()?;
-        let watched = Watched(observer);
-        let within: &dyn Observer = if alone { observer } else { &watched };
-        found.push(source.with(index, |points| match points {
-            Points::Single(points) => estimate(within, name, points, sample, estimators),
-            Points::Double(points) => estimate(within, name, points, sample, estimators),
-        })?);
-        if !alone {
-            observer.observe(Event::Advance { done: index as u64 + 1, detail: "" });
-        }
+    for remark in remarks(dimensions) {
+        table += &format!("\n{remark}");
     }
-    if !alone {
-        observer.observe(Event::End);
+    match further(dimensions) {
+        Some(further) => format!("{table}\n\n{further}"),
+        None => table,
     }
-    Ok(found)
 }
 
-/// Draws points until no interval is wider than wanted.
-fn measure_until(
-    context: &Context,
-    source: &Source,
-    estimators: &Estimators,
-    drawing: &Drawing,
-    width: f64,
-) -> anyhow::Result<Vec<Found>> {
-    ensure!(estimators.measuring.subsamples > 0, "--until needs --subsamples: they tell how wide an interval is");
-    let mut growth = Growth::new(width, drawing.sample);
-    loop {
-        let found = measure_layers(context, source, estimators, Some(growth.rows()))?;
-        let total = found.iter().map(|found| found.all).max().unwrap_or(0);
-        let widest = widest(found.iter().map(|found| &found.measurement), estimators.measuring.scale);
-        if growth.is_enough(widest, total, context.observer()) {
-            if let Some(widest) = widest.filter(|&widest| widest > width) {
-                context.observer().observe(Event::Warning(&format!(
-                    "the widest interval is {widest:.2} with all points there are, wider than the {width} asked for"
-                )));
+/// What to know before the numbers are trusted.
+fn remarks(dimensions: &Dimensions) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let least = dimensions.layers.iter().filter(|layer| layer.dimension.is_some()).min_by_key(|layer| layer.points);
+    if let Some(layer) = least.filter(|layer| layer.points < FEW_POINTS) {
+        remarks
+            .push(format!("with only {} points (layer {}) dimensions are noisy, and low", layer.points, layer.layer));
+    }
+    let near = |layer: &&Layer| layer.near_neighbours.map_or(0.0, |near| near as f64 / layer.points.max(1) as f64);
+    let most = dimensions.layers.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+    if let Some(layer) = most.filter(|layer| near(layer) > 0.01) {
+        remarks.push(format!(
+            "{:.0} % of the points of layer {} are nearer to another point than chance explains (0.1 % would be): the \
+                 nearest neighbours read near-duplicates there",
+            100.0 * near(&layer),
+            layer.layer
+        ));
+    }
+    remarks
+}
+
+/// What the further estimators say, one line per layer.
+fn further(dimensions: &Dimensions) -> Option<String> {
+    let gride: Option<usize> = dimensions.layers.iter().filter_map(|layer| Some(layer.gride.as_ref()?.len())).max();
+    let mle = dimensions.layers.iter().any(|layer| layer.levina_bickel.is_some());
+    let ph = dimensions.layers.iter().any(|layer| layer.persistent_homology.is_some());
+    if gride.is_none() && !mle && !ph {
+        return None;
+    }
+    let mut header = vec!["layer".to_owned()];
+    for pair in 0..gride.unwrap_or(0) {
+        header.push(format!("GRIDE {}:{}", 1 << pair, 2 << pair));
+    }
+    header.extend(mle.then(|| "MLE".to_owned()));
+    header.extend(ph.then(|| "PH".to_owned()));
+    let lines: Vec<Vec<String>> = dimensions
+        .layers
+        .iter()
+        .map(|layer| {
+            let mut line = vec![layer.layer.clone()];
+            for pair in 0..gride.unwrap_or(0) {
+                let found = layer.gride.as_ref().and_then(|scan| scan.get(pair));
+                line.push(with_error(found.map(|at| (at.dimension, Some(at.standard_error)))));
             }
-            return Ok(found);
+            let likelihood = layer.levina_bickel.map(|found| (found.dimension, Some(found.standard_error)));
+            line.extend(mle.then(|| with_error(likelihood)));
+            let trees = layer.persistent_homology.as_ref();
+            let trees = trees.and_then(|found| Some((found.dimension?, found.standard_error)));
+            line.extend(ph.then(|| with_error(trees)));
+            line
+        })
+        .collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let table = report::table(&header, &(0..header.len()).collect::<Vec<_>>(), &lines);
+    Some(format!("{table}\n\n±: standard errors, as if points shared no neighbours; of PH over random subsets"))
+}
+
+/// `7.39 ± 0.12`, with the standard error.
+fn with_error(found: Option<(f64, Option<f64>)>) -> String {
+    match found {
+        Some((dimension, Some(error))) if error.is_finite() => {
+            format!("{} ± {}", report::dimension(dimension), report::dimension(error))
         }
+        Some((dimension, _)) => report::dimension(dimension),
+        None => "–".to_owned(),
     }
-}
-
-/// Stops when its observer does, and keeps what happens within a layer to itself: the layers are counted outside.
-struct Watched<'a>(&'a dyn Observer);
-
-impl Observer for Watched<'_> {
-    fn observe(&self, event: Event<'_>) {
-        if let Event::Notice(_) | Event::Warning(_) = event {
-            self.0.observe(event);
-        }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
-fn estimate<T: Scalar>(
-    observer: &dyn Observer,
-    name: String,
-    points: ArrayView2<'_, T>,
-    sample: Option<usize>,
-    estimators: &Estimators,
-) -> anyhow::Result<Found> {
-    let all = points.nrows();
-    match sample.filter(|&sample| sample < all) {
-        Some(sample) => {
-            let mut order = estimators.order(all);
-            order.truncate(sample);
-            let drawn = points.select(Axis(0), &order);
-            Ok(Found { all, ..estimate_all(observer, name, drawn.view(), estimators)? })
-        }
-        None => estimate_all(observer, name, points, estimators),
-    }
-}
-
-/// Estimates from all of these points.
-fn estimate_all<T: Scalar>(
-    observer: &dyn Observer,
-    name: String,
-    points: ArrayView2<'_, T>,
-    estimators: &Estimators,
-) -> anyhow::Result<Found> {
-    let place = || format!("layer {name}");
-    let all = points.nrows();
-    let (points, left_out) = estimators.representation.apply(points, observer)?;
-    let points = points.view();
-    if left_out > 0 {
-        observer.observe(Event::Notice(&format!(
-            "layer {name}: {left_out} directions without variance are left out of the whitened vectors"
-        )));
-    }
-    let settings = &estimators.measuring;
-    let (measurement, cloud) = match estimators.mini_batch {
-        Some(rows) => (estimators.averaged(points, rows, observer).with_context(place)?, None),
-        None => match prepare(points, estimators.neighbours(), &settings.estimator, observer).with_context(place)? {
-            Prepared::Cloud(cloud) => (measure_cloud(&cloud, settings, observer).with_context(place)?, Some(cloud)),
-            Prepared::Degenerate { reason, counts } => {
-                (Measurement::without(points.ncols(), LayerDimension::Degenerate { reason, counts }), None)
-            }
-        },
-    };
-    let counts = measurement.dimension.counts();
-    let (engine, degenerate) = match &measurement.dimension {
-        LayerDimension::Estimate(estimate) => (Some(estimate.engine.to_string()), None),
-        LayerDimension::Degenerate { reason, .. } => (None, Some(reason.clone())),
-    };
-    let mut layer = Layer {
-        width: points.ncols(),
-        dimension: None,
-        interval: None,
-        standard_error: None,
-        rows: counts.rows,
-        points: counts.points(),
-        duplicates: counts.duplicates,
-        near_duplicates: counts.near_duplicates,
-        non_finite: counts.non_finite,
-        engine,
-        degenerate,
-        two_nn: measurement.dimension.dimension(),
-        neighbour_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
-        decimation: measurement.decimation.iter().map(|at| (at.points, at.dimension, at.spread)).collect(),
-        near_neighbours: measurement.near_duplicates.as_ref().map(|near| near.points),
-        gride: None,
-        levina_bickel: None,
-        persistent_homology: None,
-        layer: name,
-    };
-    if 100 * counts.non_finite > counts.rows {
-        observer.observe(Event::Warning(&format!(
-            "layer {} has NaN or infinity in {} of {} rows, which are left out; find out where they come from",
-            layer.layer, counts.non_finite, counts.rows
-        )));
-    }
-    if let Some(cloud) = cloud.filter(|_| layer.degenerate.is_none()) {
-        further(observer, &cloud, estimators, &mut layer).with_context(|| format!("layer {}", layer.layer))?;
-    }
-    Ok(Found { all, layer, measurement })
-}
-
-fn further<T: Scalar>(
-    observer: &dyn Observer,
-    cloud: &Cloud<'_, T>,
-    estimators: &Estimators,
-    result: &mut Layer,
-) -> anyhow::Result<()> {
-    let known = cloud.neighbours.distances.ncols();
-    result.gride = estimators.gride.then(|| gride_scan(&cloud.neighbours));
-    result.levina_bickel = estimators.mle.map(|k| levina_bickel(&cloud.neighbours, k.min(known)));
-    if let Some(settings) = &estimators.ph {
-        result.persistent_homology = Some(settings.estimate_in_rows(cloud.points, &cloud.rows, observer)?);
-    }
-    Ok(())
 }

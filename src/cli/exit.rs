@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use crate::progress::Cancelled;
 use crate::settings::SettingError;
+use crate::task::TaskError;
 #[cfg(feature = "train")]
 use crate::train::TrainError;
 use crate::workflow::WorkflowError;
@@ -131,7 +132,7 @@ fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
 /// own, with file and line.)
 fn setting_in_words(error: &anyhow::Error) -> Option<String> {
     let refused = match error.downcast_ref()? {
-        WorkflowError::Setting(refused) => refused,
+        WorkflowError::Setting(refused) | WorkflowError::Task(TaskError::Setting(refused)) => refused,
         #[cfg(feature = "train")]
         WorkflowError::Train(TrainError::Setting(refused)) => refused,
         _ => return None,

@@ -77,11 +77,8 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
     let session = context.session();
     let library = session.library()?;
     let tokenizer = tokenizer_of(&session, tokenizer, model, LENGTH)?;
-    let examples: Vec<Example> = SENTENCES
-        .iter()
-        .enumerate()
-        .map(|(line, text)| Example { line, text: (*text).into(), pair: None, label: None })
-        .collect();
+    let examples: Vec<Example> =
+        SENTENCES.iter().enumerate().map(|(line, text)| Example { line, text: (*text).into(), pair: None }).collect();
     let encodings = tokenizer.encode(&examples, &Silent)?;
     let states = HiddenStates::find(model)?;
     let padding = tokenizer.padding();

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use crate::adapter::HEAD_FILE;
-use crate::checkpoint::ModelFolder;
-use crate::merge::{MergeReport, MergeSettings, merge};
-use crate::progress::{Event, Observer};
+use crate::merge::{MergeReport, MergeSettings};
 use crate::report;
+use crate::workflow::merge_adapter;
 
 use super::context::Context;
 
@@ -38,18 +37,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    let session = context.session();
-    session.take_folder(&arguments.out, &[])?;
-    let base = ModelFolder::open(&arguments.model)?;
-    let settings = MergeSettings { base_changed: arguments.base_changed };
-    let merged = merge(&base, &arguments.adapter, &arguments.out, &settings, context.observer())?;
-    for warning in &merged.warnings {
-        context.observer().observe(Event::Warning(warning));
-    }
-    if base.checkpoint.is_none() {
-        let text = "the base has no checkpoint (safetensors): only the export is merged";
-        context.observer().observe(Event::Notice(text));
-    }
+    let Arguments { model, adapter, out, base_changed } = &arguments;
+    let settings = MergeSettings { base_changed: *base_changed };
+    let merged = merge_adapter(&context.session(), model, adapter, out, &settings)?;
     context.print(&merged, || describe(&merged, &arguments.out.display().to_string()))
 }
 

@@ -5,7 +5,6 @@
 mod arguments;
 mod context;
 mod dimension;
-mod dimensions;
 mod doctor;
 mod evaluate;
 mod exit;
@@ -20,7 +19,6 @@ mod merge;
 mod paint;
 mod plain;
 mod plan;
-mod points;
 mod progress;
 mod report;
 mod run;

@@ -79,7 +79,7 @@ pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<(
 #[cfg(feature = "train")]
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     use crate::settings::Batching;
-    use crate::workflow::{WorkflowError, train_at_plan};
+    use crate::workflow::{Training, WorkflowError, train_at_plan};
 
     let Arguments { model, plan, flavour, out, start, restart, batches, data, validation, metrics, training } =
         arguments;
@@ -89,8 +89,8 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         let json = crate::files::read_file(path)?;
         settings.batching = Batching::from_json(&json, path).map_err(WorkflowError::from)?;
     }
-    let start = start.as_deref();
-    let facts = train_at_plan(&context.session(), &model, &plan, &data, &settings, flavour, start, &out)?;
+    let (model, plan, start, out) = (&model, &plan, start.as_deref(), &out);
+    let facts = train_at_plan(&context.session(), &Training { model, plan, data, settings, flavour, start, out })?;
     context.print(&facts, || describe(&facts))
 }
 

@@ -1,28 +1,77 @@
 //! Texts that a language model learns: a column of a table, the paragraphs of a plain text, or instructions with the output
 //! they ask for.
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::error::Place;
 use super::example::{Example, LoadSettings};
-use super::labels::Label;
+use super::load::{format_of, quoted_fields};
 use super::table::{self, Format, Wanted};
 use super::{DatasetError, Template};
+use crate::files::{read_file, sha256};
 
-/// Reads the texts of a file. A text of which only a part is learnt has [`Label::Learnt`].
-pub(super) fn read(
-    path: &Path,
-    bytes: &[u8],
-    format: Format,
-    settings: &LoadSettings,
-) -> Result<Vec<Example>, DatasetError> {
-    let mut examples = match (&settings.template, format) {
-        (Some(template), _) => instructions(path, bytes, format, settings, template)?,
-        (None, Format::Txt) => paragraphs(path, bytes)?,
-        (None, _) => texts(path, bytes, format, settings)?,
-    };
-    examples.truncate(settings.row_limit());
-    Ok(examples)
+/// The texts of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Documents {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The texts in the order of the file.
+    pub examples: Vec<Example>,
+    /// The part of every text that is learnt, as a range of its bytes; `None` where all of every text is.
+    pub learnt: Option<Vec<Range<usize>>>,
+    /// What a user should look at before trusting the texts.
+    pub warnings: Vec<String>,
+}
+
+impl Documents {
+    /// Reads a file. With a template, its rows are instructions: `text`, `pair` and `label` of the settings are the columns of
+    /// the instruction, its input and the output that is learnt.
+    ///
+    /// # Errors
+    /// As [`Dataset::load`](super::Dataset::load).
+    pub fn load(path: &Path, settings: &LoadSettings, template: Option<&Template>) -> Result<Self, DatasetError> {
+        if path.is_dir() {
+            let (found, cure) = ("is a folder", "name a file in it");
+            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+        }
+        let bytes = read_file(path)?;
+        Documents::from_bytes(path, &bytes, settings, template)
+    }
+
+    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do not.
+    ///
+    /// # Errors
+    /// As [`Documents::load`].
+    pub fn from_bytes(
+        path: &Path,
+        bytes: &[u8],
+        settings: &LoadSettings,
+        template: Option<&Template>,
+    ) -> Result<Self, DatasetError> {
+        let format = format_of(path, settings)?;
+        let content = table::unpacked(path, bytes)?;
+        let (mut examples, mut learnt) = match (template, format) {
+            (Some(template), _) => {
+                let (examples, learnt) = instructions(path, &content, format, settings, template)?;
+                (examples, Some(learnt))
+            }
+            (None, Format::Txt) => (paragraphs(path, &content)?, None),
+            (None, _) => (texts(path, &content, format, settings)?, None),
+        };
+        examples.truncate(settings.row_limit());
+        if let Some(learnt) = &mut learnt {
+            learnt.truncate(settings.row_limit());
+        }
+        let mut warnings = Vec::new();
+        if (format, settings.quoting, template) == (Format::Tsv, None, None) {
+            let texts = examples.iter().map(|example| example.text.as_str());
+            warnings.extend(quoted_fields(path, &settings.text, texts));
+        }
+        Ok(Documents { path: path.into(), sha256: sha256(bytes), examples, learnt, warnings })
+    }
 }
 
 /// The text column of a table.
@@ -31,7 +80,7 @@ fn texts(path: &Path, bytes: &[u8], format: Format, settings: &LoadSettings) -> 
     let example = |row: table::Row| {
         let text = row.values.into_iter().next().unwrap_or_default();
         not_empty(path, row.place, &settings.text, &text)?;
-        Ok(Example { line: row.place.number(), text, pair: None, label: None })
+        Ok(Example { line: row.place.number(), text, pair: None })
     };
     rows.into_iter().map(example).collect()
 }
@@ -52,7 +101,7 @@ fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<Example>, DatasetError> {
                 last.text.push('\n');
                 last.text.push_str(content);
             }
-            _ => examples.push(Example { line, text: content.to_owned(), pair: None, label: None }),
+            _ => examples.push(Example { line, text: content.to_owned(), pair: None }),
         }
         begins = false;
     }
@@ -66,7 +115,7 @@ fn instructions(
     format: Format,
     settings: &LoadSettings,
     template: &Template,
-) -> Result<Vec<Example>, DatasetError> {
+) -> Result<(Vec<Example>, Vec<Range<usize>>), DatasetError> {
     template.check()?;
     let output = settings.label.as_deref().unwrap_or("output");
     let input = settings.pair.as_deref().unwrap_or("input");
@@ -77,8 +126,7 @@ fn instructions(
         not_empty(path, row.place, &settings.text, instruction)?;
         not_empty(path, row.place, output, answer)?;
         let (text, learnt) = template.fill(instruction, input, answer);
-        let label = Some(Label::Learnt { start: learnt.start, end: learnt.end });
-        Ok(Example { line: row.place.number(), text, pair: None, label })
+        Ok((Example { line: row.place.number(), text, pair: None }, learnt))
     };
     rows.iter().map(example).collect()
 }

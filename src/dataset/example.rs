@@ -1,7 +1,6 @@
 //! Rows of a data set, and which columns of a file they are read from.
 
-use super::Template;
-use super::labels::{Label, Objective, ObjectiveKind};
+use super::labels::{LabelKind, Labels};
 use super::table::Format;
 
 /// Which columns of a file to read, and how.
@@ -14,7 +13,7 @@ pub struct LoadSettings {
     /// Column of the label; `None` reads texts alone.
     pub label: Option<String>,
     /// Classes or numbers; `None` tells by the labels themselves.
-    pub objective: Option<ObjectiveKind>,
+    pub kind: Option<LabelKind>,
     /// Names of the classes in their order; `None` takes the sorted words, or integers as they are.
     pub labels: Option<Vec<String>>,
     /// Whether the number of a class may stand in the file instead of its name. On in the presets, whose order is known.
@@ -23,9 +22,6 @@ pub struct LoadSettings {
     pub format: Option<Format>,
     /// Whether `"` quotes fields; `None` means no in TSV and yes in CSV.
     pub quoting: Option<bool>,
-    /// For instructions that a language model learns to answer (`text`, `pair` and `label` are the columns of the
-    /// instruction, its input and the output): how they become one text.
-    pub template: Option<Template>,
     /// Only so many rows, from the first; `None` takes all.
     pub limit: Option<usize>,
 }
@@ -37,12 +33,11 @@ impl Default for LoadSettings {
             text: "text".into(),
             pair: None,
             label: Some("label".into()),
-            objective: None,
+            kind: None,
             labels: None,
             accept_class_numbers: false,
             format: None,
             quoting: None,
-            template: None,
             limit: None,
         }
     }
@@ -50,18 +45,13 @@ impl Default for LoadSettings {
 
 impl LoadSettings {
     /// The same, with the classes of another data set: a development set is read with those of the training set.
-    pub fn with_objective(&self, objective: &Objective) -> LoadSettings {
-        let labels = match objective {
-            Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
-        };
-        LoadSettings { objective: Some(objective.kind()), labels, ..self.clone() }
+    pub fn with_labels_of(&self, other: &Labels) -> LoadSettings {
+        LoadSettings { kind: Some(other.kind()), labels: other.names().map(<[String]>::to_vec), ..self.clone() }
     }
 
-    /// The same, without labels. What a language model learns is text, and stays.
+    /// The same, without labels.
     pub fn without_labels(&self) -> LoadSettings {
-        let label = self.label.clone().filter(|_| self.objective == Some(ObjectiveKind::CausalLm));
-        LoadSettings { label, ..self.clone() }
+        LoadSettings { label: None, ..self.clone() }
     }
 
     /// How many rows to take.
@@ -79,6 +69,4 @@ pub struct Example {
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    /// Its label; `None` throughout where no label column was read.
-    pub label: Option<Label>,
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::DatasetError;
 use super::error::{Place, quoted, quoted_list};
 use super::example::LoadSettings;
-use super::labels::{Label, Objective, ObjectiveKind};
+use super::labels::{LabelKind, Labels};
 
 /// A label as it stands in the file.
 #[derive(Debug, Clone, Copy)]
@@ -17,35 +17,31 @@ pub(super) struct RawLabel<'a> {
 
 /// Finds out what the labels of a file stand for, and reads them.
 ///
-/// The objective comes from the settings, else from the labels: all integers are classes, other numbers are a
-/// regression, words are classes. Nothing is guessed where two readings are possible.
+/// Their kind comes from the settings, else from the labels: all integers are classes, other numbers are values, words are
+/// classes. Nothing is guessed where two readings are possible.
 pub(super) fn read(
     path: &Path,
     settings: &LoadSettings,
     column: &str,
     raw: &[RawLabel<'_>],
-) -> Result<(Objective, Vec<Label>), DatasetError> {
+) -> Result<Labels, DatasetError> {
     if let Some(row) = raw.iter().find(|row| row.text.trim().is_empty()) {
         return Err(DatasetError::EmptyLabel { path: path.into(), place: row.place, column: column.into() });
     }
-    let kind = match (settings.objective, &settings.labels) {
+    let kind = match (settings.kind, &settings.labels) {
         (Some(kind), _) => kind,
-        (None, Some(_)) => ObjectiveKind::Classification,
+        (None, Some(_)) => LabelKind::Classes,
         (None, None) => kind_of(path, raw)?,
     };
-    if kind == ObjectiveKind::Spans {
-        let (found, cure) = ("is read as a table, which holds no spans", "give the JSON of SQuAD with the task squad");
-        return Err(DatasetError::NotATable { path: path.into(), found, cure });
+    if kind == LabelKind::Values {
+        return values(path, raw).map(Labels::Values);
     }
-    if kind == ObjectiveKind::Regression {
-        return Ok((Objective::Regression, values(path, raw)?));
-    }
-    let labels = match &settings.labels {
+    let names = match &settings.labels {
         Some(labels) => labels.clone(),
         None => class_names(path, raw)?,
     };
-    let classes = classes(path, &labels, settings.accept_class_numbers, raw)?;
-    Ok((Objective::Classification { labels }, classes))
+    let rows = classes(path, &names, settings.accept_class_numbers, raw)?;
+    Ok(Labels::Classes { names, rows })
 }
 
 /// An integer, also where it is written as `1.0`: a column of a data frame with a hole in it comes out so.
@@ -62,10 +58,10 @@ fn number(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetError> {
+fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<LabelKind, DatasetError> {
     let numbers = raw.iter().filter(|row| number(row.text).is_some()).count();
     if numbers == 0 {
-        return Ok(ObjectiveKind::Classification);
+        return Ok(LabelKind::Classes);
     }
     if numbers < raw.len() {
         let odd = raw.iter().find(|row| number(row.text).is_none());
@@ -79,7 +75,7 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetEr
         });
     }
     if raw.iter().all(|row| row.text.trim().parse::<i64>().is_ok()) {
-        return Ok(ObjectiveKind::Classification);
+        return Ok(LabelKind::Classes);
     }
     if raw.iter().all(|row| integer(row.text).is_some()) {
         return Err(DatasetError::UnclearLabels {
@@ -88,12 +84,12 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<ObjectiveKind, DatasetEr
             cure: "say which (--objective classification or regression)".into(),
         });
     }
-    Ok(ObjectiveKind::Regression)
+    Ok(LabelKind::Values)
 }
 
-fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<f32>, DatasetError> {
     let value = |row: &RawLabel<'_>| match number(row.text).map(|value| value as f32) {
-        Some(value) if value.is_finite() => Ok(Label::Value(value)),
+        Some(value) if value.is_finite() => Ok(value),
         _ => Err(DatasetError::NotANumber {
             path: path.into(),
             place: row.place,
@@ -133,7 +129,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
     Ok(names)
 }
 
-fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<Label>, DatasetError> {
+fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<usize>, DatasetError> {
     // Of equal names the first counts. With a class per row a search through the list would take the square of the rows.
     let places: HashMap<&str, usize> = labels.iter().enumerate().rev().map(|(i, name)| (name.as_str(), i)).collect();
     let class = |text: &str| {
@@ -145,7 +141,7 @@ fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) 
         })
     };
     let label = |row: &RawLabel<'_>| {
-        class(row.text).map(Label::Class).ok_or_else(|| DatasetError::UnknownLabel {
+        class(row.text).ok_or_else(|| DatasetError::UnknownLabel {
             path: path.into(),
             place: row.place,
             found: quoted(row.text),

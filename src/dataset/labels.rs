@@ -1,82 +1,59 @@
-//! Labels, and what a model learns from them.
+//! The labels of a table's rows, all of one kind.
 
-/// The kind of task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectiveKind {
+use serde::{Deserialize, Serialize};
+
+/// What the labels of a table are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LabelKind {
     /// One of several classes.
-    Classification,
+    #[serde(rename = "classification")]
+    Classes,
     /// A number.
-    Regression,
-    /// The next token.
-    #[serde(rename = "causal-lm")]
-    CausalLm,
-    /// A piece of the text.
-    Spans,
+    #[serde(rename = "regression")]
+    Values,
 }
 
-/// What a model learns from the labels.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Objective {
-    /// One of several classes; `labels[i]` is the name of class `i`.
-    Classification {
-        /// Names in the order of the classes.
-        labels: Vec<String>,
+/// A label for every row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Labels {
+    /// One of several classes.
+    Classes {
+        /// The names of the classes in their order.
+        names: Vec<String>,
+        /// The class of every row, an index into the names.
+        rows: Vec<usize>,
     },
-    /// A number.
-    Regression,
-    /// The next token of a text.
-    #[serde(rename = "causal-lm")]
-    CausalLm,
-    /// Where an answer starts and ends in a text.
-    Spans {
-        /// Whether there may be no answer.
-        null_answers: bool,
-    },
+    /// The number of every row.
+    Values(Vec<f32>),
 }
 
-impl Objective {
-    /// Width of the logits: the number of classes, 1 for a number, or 2 (start and end, for every token) for a span. 0 for a
-    /// language model, whose logits are as wide as its vocabulary.
-    pub fn outputs(&self) -> usize {
+impl Labels {
+    /// What they are.
+    pub fn kind(&self) -> LabelKind {
         match self {
-            Objective::Classification { labels } => labels.len(),
-            Objective::Regression => 1,
-            Objective::CausalLm => 0,
-            Objective::Spans { .. } => 2,
+            Labels::Classes { .. } => LabelKind::Classes,
+            Labels::Values(_) => LabelKind::Values,
         }
     }
 
-    /// Its kind.
-    pub fn kind(&self) -> ObjectiveKind {
+    /// How many rows have one.
+    pub fn len(&self) -> usize {
         match self {
-            Objective::Classification { .. } => ObjectiveKind::Classification,
-            Objective::Regression => ObjectiveKind::Regression,
-            Objective::CausalLm => ObjectiveKind::CausalLm,
-            Objective::Spans { .. } => ObjectiveKind::Spans,
+            Labels::Classes { rows, .. } => rows.len(),
+            Labels::Values(values) => values.len(),
         }
     }
-}
 
-/// The label of one row.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Label {
-    /// Number of the class, from 0.
-    Class(usize),
-    /// The value.
-    Value(f32),
-    /// The part of a text that a language model learns, as a range of its bytes; without a label it learns all of it.
-    Learnt {
-        /// Where the part begins.
-        start: usize,
-        /// Where it ends.
-        end: usize,
-    },
-    /// A piece of the row.
-    Span {
-        /// Its first and its last token, from 0. Both 0, the first token of the row, where the row does not hold the answer;
-        /// `None` where that is not known, which counts for nothing.
-        place: Option<(usize, usize)>,
-    },
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the classes.
+    pub fn names(&self) -> Option<&[String]> {
+        match self {
+            Labels::Classes { names, .. } => Some(names),
+            Labels::Values(_) => None,
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Texts as rows that a language model learns: one text per row, or texts joined and cut into blocks of equal length.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::error::quoted;
-use super::{DatasetError, Encoding, Example, Label, Tokenizer};
+use super::{DatasetError, Documents, Encoding, Example, Tokenizer};
 use crate::progress::{Event, Observer};
 
 /// Texts between two reports of progress.
@@ -45,17 +47,18 @@ impl Tokenizer {
     /// Without `packing` a row is one text, cut off behind [`Tokenizer::maximum_length`] tokens. With `packing` all texts
     /// are joined in their order and cut into rows of the maximum length, of which the last may be shorter.
     ///
-    /// Every token counts but the first of a row; of a text with a [`Label::Learnt`] only those that hold a byte of that
-    /// part, and the end. Rows in which no token counts are left out.
+    /// Every token counts but the first of a row; where only a part of a text is learnt, those that hold a byte of that part, and
+    /// the end. Rows in which no token counts are left out.
     ///
     /// # Errors
     /// A text that the tokenizer cannot take; no token that ends a text; nothing that counts in any row; cancellation.
     pub fn encode_texts(
         &self,
-        examples: &[Example],
+        documents: &Documents,
         packing: bool,
         observer: &dyn Observer,
     ) -> Result<TextRows, DatasetError> {
+        let examples = &documents.examples;
         let missing = || DatasetError::NoEndToken { path: self.path().with_file_name("tokenizer_config.json") };
         let end = self.end_id().ok_or_else(missing)?;
         let total = Some(examples.len() as u64);
@@ -65,8 +68,12 @@ impl Tokenizer {
         let (mut rows, mut stream, mut cut) = (TextRows::default(), Vec::new(), 0);
         for (number, chunk) in examples.chunks(CHUNK).enumerate() {
             observer.check()?;
-            let texts: Vec<Vec<Token>> =
-                chunk.par_iter().map(|example| self.text(example, end, enough, observer)).collect::<Result<_, _>>()?;
+            let learnt = |at: usize| documents.learnt.as_ref().map(|learnt| learnt[number * CHUNK + at].clone());
+            let texts: Vec<Vec<Token>> = chunk
+                .par_iter()
+                .enumerate()
+                .map(|(at, example)| self.text(example, learnt(at), end, enough, observer))
+                .collect::<Result<_, _>>()?;
             for text in &texts {
                 match packing {
                     true => stream.extend_from_slice(text),
@@ -94,14 +101,11 @@ impl Tokenizer {
     fn text(
         &self,
         example: &Example,
+        learnt: Option<Range<usize>>,
         end: u32,
         enough: Option<usize>,
         observer: &dyn Observer,
     ) -> Result<Vec<Token>, DatasetError> {
-        let learnt = match example.label {
-            Some(Label::Learnt { start, end }) => Some(start..end),
-            _ => None,
-        };
         let counts = |place: Option<(usize, usize)>| match (&learnt, place) {
             (None, _) => true,
             (Some(learnt), Some((from, to))) => from < learnt.end && to > learnt.start,

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::example::{Example, LoadSettings};
 use super::label_column::{self, RawLabel};
-use super::labels::{Label, Objective, ObjectiveKind};
+use super::labels::Labels;
 use super::table::{self, Format, Row, Wanted};
-use super::{DatasetError, documents, parquet};
+use super::{DatasetError, parquet};
 use crate::files::{read_file, sha256, sha256_file};
 
 /// The rows of a file.
@@ -16,10 +16,10 @@ pub struct Dataset {
     pub path: PathBuf,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// What the labels stand for; `None` where no label column was read.
-    pub objective: Option<Objective>,
     /// The rows in the order of the file.
     pub examples: Vec<Example>,
+    /// Their labels; `None` where no label column was read.
+    pub labels: Option<Labels>,
     /// What a user should look at before trusting the texts.
     pub warnings: Vec<String>,
 }
@@ -35,9 +35,8 @@ impl Dataset {
             let (found, cure) = ("is a folder", "name a file in it");
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
-        let language = settings.objective == Some(ObjectiveKind::CausalLm);
         let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
-        if format_of(path, settings)? == Format::Parquet && !language && !packed {
+        if format_of(path, settings)? == Format::Parquet && !packed {
             // Never in memory as a whole.
             let wanted = wanted(settings);
             let rows = parquet::read_file(path, &wanted, settings.row_limit())?;
@@ -55,15 +54,6 @@ impl Dataset {
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
         let format = format_of(path, settings)?;
         let content = table::unpacked(path, bytes)?;
-        if settings.objective == Some(ObjectiveKind::CausalLm) {
-            let examples = documents::read(path, &content, format, settings)?;
-            let (objective, mut warnings) = (Some(Objective::CausalLm), Vec::new());
-            if (format, settings.quoting, &settings.template) == (Format::Tsv, None, &None) {
-                let texts = examples.iter().map(|example| example.text.as_str());
-                warnings.extend(quoted_fields(path, &settings.text, texts));
-            }
-            return Ok(Dataset { path: path.into(), sha256: sha256(bytes), objective, examples, warnings });
-        }
         let rows = table::read(path, &content, format, settings.quoting, &wanted(settings))?;
         Dataset::of_rows(path, settings, rows, sha256(bytes))
     }
@@ -80,13 +70,12 @@ impl Dataset {
                 return Err(DatasetError::EmptyText { path: path.into(), place: row.place, column });
             }
         }
-        let (objective, labels) = match &settings.label {
-            None => (None, vec![None; rows.len()]),
+        let labels = match &settings.label {
+            None => None,
             Some(column) => {
                 let raw: Vec<_> =
                     rows.iter().map(|row| RawLabel { place: row.place, text: &row.values[texts] }).collect();
-                let (objective, labels) = label_column::read(path, settings, column, &raw)?;
-                (Some(objective), labels.into_iter().map(Some).collect())
+                Some(label_column::read(path, settings, column, &raw)?)
             }
         };
         let warnings = match (format_of(path, settings)?, settings.quoting) {
@@ -99,26 +88,16 @@ impl Dataset {
             }
             _ => Vec::new(),
         };
-        let examples = rows.into_iter().zip(labels).map(|(row, label)| {
+        let examples = rows.into_iter().map(|row| {
             let mut values = row.values.into_iter();
             let text = values.next().unwrap_or_default();
-            Example {
-                line: row.place.number(),
-                text,
-                pair: settings.pair.is_some().then(|| values.next()).flatten(),
-                label,
-            }
+            Example { line: row.place.number(), text, pair: settings.pair.is_some().then(|| values.next()).flatten() }
         });
-        Ok(Dataset { path: path.into(), sha256, objective, examples: examples.collect(), warnings })
-    }
-
-    /// The labels in the order of the rows; `None` where there are none.
-    pub fn labels(&self) -> Option<Vec<Label>> {
-        self.examples.iter().map(|example| example.label).collect()
+        Ok(Dataset { path: path.into(), sha256, examples: examples.collect(), labels, warnings })
     }
 }
 
-fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, DatasetError> {
+pub(super) fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, DatasetError> {
     settings.format.or_else(|| Format::of(path)).ok_or_else(|| DatasetError::UnknownFormat { path: path.into() })
 }
 
@@ -132,7 +111,7 @@ fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
 
 /// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every value of a
 /// column stands between quotes; or where all that have a `"` do, and double those inside: `"a ""b"" c"`.
-fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator<Item = &'a str>) -> Option<String> {
     let (mut all, mut quoted, mut doubled) = (0, 0, 0);
     for value in values {
         all += 1;

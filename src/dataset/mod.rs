@@ -1,10 +1,10 @@
-//! Tables, task presets, tokenization, batches, and the metrics that say what counts as right for a task.
+//! Tables, texts, questions about contexts, tokenization, batches, and metrics.
 //!
-//! A file becomes a [`Dataset`] of [`Example`]s, a [`Tokenizer`] turns these into [`Encoding`]s, [`distinct`] leaves out
-//! repeated ones, and [`token_budget_batches`] with [`pad`] make [`Batch`]es of similar length. Questions about contexts are a
-//! [`SquadFile`], which becomes [`Windows`]; [`SpanQuestions`] chooses the answers.
+//! A table becomes a [`Dataset`] of [`Example`]s with their [`Labels`], texts for a language model become [`Documents`]. A
+//! [`Tokenizer`] turns both into [`Encoding`]s, [`distinct`] leaves out repeated ones, and [`token_budget_batches`] with [`pad`]
+//! make [`Batch`]es of similar length. Questions about contexts are a [`SquadFile`], which becomes [`Windows`]. What a model
+//! learns from them is a matter of the [task](crate::task).
 
-mod answers;
 mod batch;
 mod documents;
 mod encoding;
@@ -22,7 +22,6 @@ mod parquet;
 mod parquet_checks;
 #[cfg(feature = "parquet")]
 mod parquet_pages;
-mod preset;
 mod squad;
 mod table;
 mod template;
@@ -35,17 +34,16 @@ mod tokenizer_long;
 mod tokenizer_recipe;
 mod windows;
 
-pub use answers::{AnswerSettings, SpanLogits, SpanQuestions};
 pub use batch::{Batch, Padding, Positions, pad, token_budget_batches};
+pub use documents::Documents;
 pub use encoding::{Distinct, Encoding, distinct, sample_rows};
 pub use error::{DatasetError, Place};
 pub use example::{Example, LoadSettings};
-pub use labels::{Label, Objective, ObjectiveKind};
+pub use labels::{LabelKind, Labels};
 pub use language::TextRows;
 pub use load::Dataset;
 pub use metric::{Metric, Score};
-pub use preset::{PRESETS, Preset, missing_task, preset};
-pub use squad::{Answer, Question, SPAN_TASKS, SquadFile, SquadSettings, characters, span_task};
+pub use squad::{Answer, Question, SquadFile, SquadSettings, characters};
 pub use table::Format;
 pub use template::Template;
 pub use tokenizer::Tokenizer;

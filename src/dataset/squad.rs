@@ -8,15 +8,6 @@ use super::error::quoted;
 use super::{DatasetError, table};
 use crate::files::{read_file, sha256, without_mark};
 
-/// Tasks of span answers: SQuAD v1.1, where every question has an answer, and v2.0, where it may have none.
-pub const SPAN_TASKS: [&str; 2] = ["squad", "squad2"];
-
-/// The name of a task of span answers in [`SPAN_TASKS`]; upper and lower case, `-` and `_` do not matter.
-pub fn span_task(name: &str) -> Option<&'static str> {
-    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    SPAN_TASKS.into_iter().find(|task| *task == plain)
-}
-
 /// How to read a file of questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SquadSettings {

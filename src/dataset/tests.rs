@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use itertools::Itertools;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
 use crate::progress::{CancelFlag, Event, Observer, Silent};
+use crate::task::preset;
 
 mod odd_files;
 #[cfg(feature = "parquet")]
@@ -38,6 +40,13 @@ fn texts(dataset: &Dataset) -> Vec<&str> {
     dataset.examples.iter().map(|example| example.text.as_str()).collect()
 }
 
+fn classes_of(labels: &Labels) -> Vec<usize> {
+    match labels {
+        Labels::Classes { rows, .. } => rows.clone(),
+        Labels::Values(_) => Vec::new(),
+    }
+}
+
 fn plain() -> LoadSettings {
     LoadSettings::default()
 }
@@ -48,7 +57,7 @@ fn a_tsv_file_does_not_quote_unless_told() {
     let unquoted = load("a.tsv", content, &plain());
     assert_eq!(unquoted.warnings, Vec::<String>::new(), "the first text shows that quotes are ordinary here");
     assert_eq!(texts(&unquoted), ["\"Yes\" , he said .", "\"a \"\"b\"\" c\""]);
-    assert_eq!(unquoted.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
+    assert_eq!(unquoted.labels.as_ref().map(classes_of).unwrap(), [1, 0]);
 
     let content = "label\ttext\n1\t\"Yes, he said\"\n0\t\"a \"\"b\"\" c\"\n";
     assert_eq!(load("a.tsv", content, &plain()).warnings.len(), 1, "here they quote");
@@ -72,7 +81,7 @@ fn csv_jsonl_line_ends_and_byte_order_marks() {
     let jsonl = load("a.jsonl", content, &plain());
     assert_eq!(texts(&jsonl), ["a\tb", "c"]);
     assert_eq!(jsonl.examples[1].line, 3);
-    assert_eq!(jsonl.labels().unwrap(), [Label::Class(1), Label::Class(0)]);
+    assert_eq!(jsonl.labels.as_ref().map(classes_of).unwrap(), [1, 0]);
 
     let unquoted = load("a.csv", "text,label\nsay \"a,0\n\"b,1", &LoadSettings { quoting: Some(false), ..plain() });
     assert_eq!(texts(&unquoted), ["say \"a", "\"b"]);
@@ -101,66 +110,50 @@ fn pairs_limits_and_files_without_labels() {
     let settings = LoadSettings { limit: Some(2), ..preset("RTE").unwrap().settings().without_labels() };
     let dataset = load("a.tsv", content, &settings);
     assert_eq!(dataset.examples.len(), 2);
-    assert_eq!(dataset.examples[1], Example { line: 3, text: "C".into(), pair: Some("D".into()), label: None });
-    assert_eq!((dataset.objective.as_ref(), dataset.labels()), (None, None));
+    assert_eq!(dataset.examples[1], Example { line: 3, text: "C".into(), pair: Some("D".into()) });
+    assert_eq!(dataset.labels, None);
     assert_eq!(dataset.sha256, crate::files::sha256(content.as_bytes()));
 }
 
 #[test]
 fn labels_are_words_integers_or_floats() {
-    let classes = |dataset: &Dataset| match &dataset.objective {
-        Some(Objective::Classification { labels }) => labels.clone(),
-        _ => Vec::new(),
-    };
+    let classes = |dataset: &Dataset| dataset.labels.as_ref().unwrap().names().unwrap_or_default().to_vec();
     let words = load("a.tsv", "text\tlabel\na\tno\nb\tyes\nc\tmaybe\n", &plain());
     assert_eq!(classes(&words), ["maybe", "no", "yes"]);
-    assert_eq!(words.labels().unwrap(), [Label::Class(1), Label::Class(2), Label::Class(0)]);
+    assert_eq!(words.labels.as_ref().map(classes_of).unwrap(), [1, 2, 0]);
 
     let ordered = LoadSettings { labels: Some(vec!["yes".into(), "no".into(), "maybe".into()]), ..plain() };
-    assert_eq!(load("a.tsv", "text\tlabel\na\tno\n", &ordered).labels().unwrap(), [Label::Class(1)]);
+    assert_eq!(load("a.tsv", "text\tlabel\na\tno\n", &ordered).labels.as_ref().map(classes_of).unwrap(), [1]);
 
     // Ten classes sort as numbers, not as words.
     let rows: String = (0..12).map(|i| format!("t\t{i}\n")).collect();
     let integers = load("a.tsv", format!("text\tlabel\n{rows}"), &plain());
     assert_eq!(classes(&integers)[9..], ["9", "10", "11"]);
-    assert_eq!(integers.labels().unwrap()[10], Label::Class(10));
+    assert_eq!(classes_of(integers.labels.as_ref().unwrap())[10], 10);
 
     let floats = load("a.tsv", "text\tlabel\na\t3.5\nb\t2\n", &plain());
-    assert_eq!(floats.objective, Some(Objective::Regression));
-    assert_eq!(floats.labels().unwrap(), [Label::Value(3.5), Label::Value(2.0)]);
+    assert_eq!(floats.labels, Some(Labels::Values(vec![3.5, 2.0])));
 
-    let floats = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
+    let floats = LoadSettings { kind: Some(LabelKind::Classes), ..plain() };
     assert_eq!(
-        load("a.jsonl", "{\"text\":\"a\",\"label\":1.0}\n{\"text\":\"b\",\"label\":0.0}", &floats).labels().unwrap(),
-        [Label::Class(1), Label::Class(0)]
+        classes_of(
+            &load("a.jsonl", "{\"text\":\"a\",\"label\":1.0}\n{\"text\":\"b\",\"label\":0.0}", &floats).labels.unwrap()
+        ),
+        [1, 0]
     );
 }
 
 #[test]
 fn a_development_set_takes_the_classes_of_the_training_set() {
     let train = load("a.tsv", "text\tlabel\na\tx\nb\ty\nc\tz\n", &plain());
-    let settings = plain().with_objective(train.objective.as_ref().unwrap());
+    let settings = plain().with_labels_of(train.labels.as_ref().unwrap());
     let dev = load("b.tsv", "text\tlabel\na\tz\n", &settings);
-    assert_eq!((dev.labels().unwrap(), &dev.objective), (vec![Label::Class(2)], &train.objective));
+    let names = ["x", "y", "z"].map(String::from).to_vec();
+    assert_eq!(dev.labels, Some(Labels::Classes { names, rows: vec![2] }));
     insta::assert_snapshot!(
         error("dev.tsv", "text\tlabel\na\tz\nb\tw\n", &settings),
         @"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (--labels A,B,…)"
     );
-}
-
-#[test]
-fn presets_know_names_and_numbers_of_classes() {
-    let rte = preset("rte").unwrap().settings();
-    let content = "sentence1\tsentence2\tlabel\na\tb\tnot_entailment\nc\td\tentailment\ne\tf\t1\n";
-    let labels = load("a.tsv", content, &rte).labels().unwrap();
-    assert_eq!(labels, [Label::Class(1), Label::Class(0), Label::Class(1)]);
-    assert_eq!(preset("STS-B").unwrap().settings().objective, Some(ObjectiveKind::Regression));
-    assert_eq!(preset("sts_b"), preset("stsb"));
-    assert_eq!(preset("glue"), None);
-    assert_eq!(preset("mnli").unwrap().labels, ["entailment", "neutral", "contradiction"]);
-    for preset in PRESETS {
-        assert!(preset.metrics.iter().all(|metric| metric.kind() == preset.objective), "{}", preset.name);
-    }
 }
 
 #[test]
@@ -226,7 +219,7 @@ fn large_tables_take_time_in_proportion() {
     const MANY: usize = 50_000;
     let rows: String = (0..MANY).map(|row| format!("t\tlabel {row}\n")).collect();
     let dataset = load("a.tsv", format!("text\tlabel\n{rows}"), &plain());
-    assert_eq!(dataset.objective.unwrap().outputs(), MANY);
+    assert_eq!(dataset.labels.unwrap().names().unwrap().len(), MANY);
     let names: String = (0..MANY).map(|column| format!("\tcolumn {column}")).collect();
     let fields = "\t.".repeat(MANY);
     assert_eq!(
@@ -239,8 +232,8 @@ fn large_tables_take_time_in_proportion() {
 
 #[test]
 fn what_is_wrong_with_labels() {
-    let classes = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
-    let numbers = LoadSettings { objective: Some(ObjectiveKind::Regression), ..plain() };
+    let classes = LoadSettings { kind: Some(LabelKind::Classes), ..plain() };
+    let numbers = LoadSettings { kind: Some(LabelKind::Values), ..plain() };
     let cola = LoadSettings { text: "text".into(), ..preset("cola").unwrap().settings() };
     let cases = [
         error("a.tsv", "text\tlabel\na\t1\nb\t\n", &plain()),
@@ -284,11 +277,13 @@ proptest! {
             tsv.push_str(&format!("{label}\t{text}\n"));
             jsonl.push_str(&format!("{}\n", serde_json::json!({"text": text, "label": label})));
         }
-        let written: Vec<_> = rows.iter().map(|(text, label)| (text.as_str(), Some(Label::Class(*label)))).collect();
+        let written: Vec<_> = rows.iter().map(|(text, label)| (text.as_str(), *label)).collect();
         let files = [("a.csv", csv.into_inner().unwrap()), ("a.tsv", tsv.into_bytes()), ("a.jsonl", jsonl.into_bytes())];
         for (name, content) in files {
             let dataset = load(name, content, &settings);
-            let read: Vec<_> = dataset.examples.iter().map(|example| (example.text.as_str(), example.label)).collect();
+            let labels = classes_of(dataset.labels.as_ref().unwrap());
+            let texts = dataset.examples.iter().map(|example| example.text.as_str());
+            let read: Vec<_> = texts.zip_eq(labels).collect();
             prop_assert_eq!(&read, &written, "{}", name);
         }
     }
@@ -405,7 +400,6 @@ fn examples(rows: &[(&str, Option<&str>)]) -> Vec<Example> {
         line: row + 2,
         text: text.to_string(),
         pair: pair.map(String::from),
-        label: None,
     };
     rows.iter().enumerate().map(example).collect()
 }
@@ -578,33 +572,4 @@ fn a_window_knows_which_tokens_hold_an_answer() {
     assert_eq!(window.tokens_of(10, 12), (6, 6), "the last token");
     assert_eq!(window.tokens_of(0, 4), (0, 0), "begins before");
     assert_eq!(window.tokens_of(10, 13), (0, 0), "ends after");
-}
-
-#[test]
-fn the_best_span_of_all_windows_answers() {
-    let content = paragraph(
-        "red green blue",
-        r#"{"id": "1", "question": "Which?", "answers": [{"text": "blue", "answer_start": 10}]}"#,
-    );
-    let window = |offsets: &[(u32, u32)]| Window { question: 0, first: 2, offsets: offsets.to_vec() };
-    let windows = [window(&[(0, 3), (4, 9)]), window(&[(4, 9), (10, 14)])];
-    let logits = |start: [f32; 4], end: [f32; 4]| SpanLogits { start: start.to_vec(), end: end.to_vec() };
-    // The question's own token (place 1) looks best and does not count; an end before its start neither.
-    let both = [logits([2.0, 9.0, 1.0, 3.0], [2.0, 9.0, 4.0, 0.0]), logits([1.0, 9.0, 0.0, 2.0], [0.0, 9.0, 0.0, 2.5])];
-    let answer = |null_answers, change: fn(&mut AnswerSettings)| {
-        let file = squad(&content, null_answers).unwrap();
-        let mut settings = AnswerSettings::default();
-        change(&mut settings);
-        SpanQuestions { file: &file, windows: &windows, settings }.answers(&both)[0].to_owned()
-    };
-    assert_eq!(answer(false, |_| ()), "red", "start 1 + end 4");
-    // No answer scores 1, the least of both windows; the best answer 5.
-    assert_eq!(answer(true, |_| ()), "red");
-    assert_eq!(
-        answer(true, |settings| settings.null_threshold = -4.0),
-        "red",
-        "a difference of −4 is not more than −4"
-    );
-    assert_eq!(answer(true, |settings| settings.null_threshold = -4.5), "");
-    assert_eq!(answer(false, |settings| settings.candidates = 1), "blue", "the best start and end of window 1 cross");
 }

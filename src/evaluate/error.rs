@@ -1,27 +1,17 @@
 //! What can be wrong with an evaluation.
 
-use std::path::PathBuf;
-
-use crate::dataset::metric::MetricError;
-use crate::files::FileError;
 use crate::progress::Cancelled;
 use crate::runtime::RuntimeError;
 
 /// What can be wrong with an evaluation. Every text is one line that ends in the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// A file cannot be written.
-    #[error(transparent)]
-    File(#[from] FileError),
     /// The user asked to stop.
     #[error("{0}")]
     Cancelled(#[from] Cancelled),
     /// The model cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Predictions and labels cannot be compared.
-    #[error(transparent)]
-    Metric(#[from] MetricError),
     /// The model has no head.
     #[error(
         "the model has no output `logits` (it has {there}); evaluate a model with a head: one exported with it, or the \
@@ -89,19 +79,6 @@ pub enum EvaluateError {
         /// Width of the logits.
         vocabulary: usize,
     },
-    /// Head and task do not fit.
-    #[error(
-        "the model gives {found} numbers per row and the task needs {expected} ({task}); choose the task that the model was \
-         trained for, or export it with {expected} labels"
-    )]
-    Outputs {
-        /// Width of the logits.
-        found: usize,
-        /// What the task needs.
-        expected: usize,
-        /// Why, e.g. `classes a, b, c`.
-        task: String,
-    },
     /// A logit is NaN or infinite.
     #[error(
         "the model gives {value} for row {row}, counted from 0; check the model with `gelora inspect`: in float16 it may \
@@ -112,32 +89,5 @@ pub enum EvaluateError {
         row: usize,
         /// The value.
         value: f32,
-    },
-    /// The model counts its classes in another order than the data.
-    #[error(
-        "the model's classes are {model} and the data's are {data}, in another order; give the model's order \
-         (--labels A,B,…)"
-    )]
-    LabelOrder {
-        /// Names of the model's classes, in order.
-        model: String,
-        /// Names of the data's classes, in order.
-        data: String,
-    },
-    /// The ending of a file name says nothing.
-    #[error("{}: predictions are written as .csv, .tsv or .jsonl; give one of these endings", path.display())]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Different numbers of things that belong together.
-    #[error("{found} {what} for {expected} rows; evaluate and write the same data set")]
-    Lengths {
-        /// What was counted.
-        what: &'static str,
-        /// How many there are.
-        found: usize,
-        /// Rows.
-        expected: usize,
     },
 }

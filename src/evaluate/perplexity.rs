@@ -2,69 +2,18 @@
 
 use rayon::prelude::*;
 
-use super::export::{LOGITS, has_logits};
-use super::{EvaluateError, EvaluateSettings};
-use crate::dataset::{Batch, Encoding, TextRows};
-use crate::progress::{Event, Observer};
-use crate::runtime::{Feeder, InferenceSession, Tokens};
+use super::EvaluateError;
+use crate::dataset::{Batch, Encoding};
+use crate::task::TokenLoss;
 
-/// The loss over all tokens that count.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct TokenLoss {
-    /// Sum of the negative natural logarithms of the probabilities that the model gives to the tokens.
-    pub sum: f64,
-    /// How many tokens these are.
-    pub tokens: u64,
-}
-
-impl TokenLoss {
-    /// Mean loss per token.
-    pub fn mean(&self) -> f64 {
-        self.sum / self.tokens.max(1) as f64
-    }
-}
-
-/// The loss of a language model: the logits at a token, `[rows, tokens, vocabulary]`, predict the one after it.
-///
-/// The logits of a batch stay where ONNX Runtime put them and are read once; of them only the loss is kept, summed in
-/// float64. So memory is that of one batch, whose tokens `settings` bounds.
-///
-/// # Errors
-/// No output `logits`, or one of another shape; a token outside the vocabulary; logits that are not finite; cancellation.
-pub fn token_loss(
-    session: &mut InferenceSession,
-    rows: &TextRows,
-    settings: &EvaluateSettings,
-    observer: &dyn Observer,
+/// The loss of a batch: the logits at a token, `[rows, tokens, vocabulary]`, predict the one after it. Summed in float64.
+pub(super) fn batch_loss(
+    encodings: &[Encoding],
+    counted: &[Vec<bool>],
+    batch: &Batch,
+    shape: &[usize],
+    logits: &[f32],
 ) -> Result<TokenLoss, EvaluateError> {
-    has_logits(session.outputs())?;
-    let feeder = Feeder::new(session.inputs(), &[])?;
-    let lengths: Vec<usize> = rows.encodings.iter().map(Encoding::len).collect();
-    let all: Vec<usize> = (0..lengths.len()).collect();
-    observer.observe(Event::Begin { stage: "evaluating", total: Some(all.len() as u64), done: 0, unit: "rows" });
-    let mut total = TokenLoss::default();
-    let mut done = 0;
-    let sizes = feeder.sizes();
-    for batch in sizes.batches(&lengths, &all, settings.batch_tokens, settings.equal_lengths) {
-        observer.check()?;
-        let batch = sizes.batch(&rows.encodings, &batch, settings.padding)?;
-        let feed = feeder.feed(&Tokens::from(&batch));
-        let mut found = None;
-        session.run_each(&feed.tensors(), &[LOGITS], |_, shape, logits| {
-            found = Some(batch_loss(rows, &batch, shape, logits));
-        })?;
-        let none = EvaluateError::TokenShape { found: vec![], rows: batch.rows.len(), length: batch.length };
-        let loss = found.unwrap_or(Err(none))?;
-        total.sum += loss.sum;
-        total.tokens += loss.tokens;
-        done += batch.rows.len();
-        observer.observe(Event::Advance { done: done as u64, detail: "" });
-    }
-    observer.observe(Event::End);
-    Ok(total)
-}
-
-fn batch_loss(rows: &TextRows, batch: &Batch, shape: &[usize], logits: &[f32]) -> Result<TokenLoss, EvaluateError> {
     let (count, length) = (batch.rows.len(), batch.length);
     let vocabulary = match *shape {
         [a, b, vocabulary] if (a, b) == (count, length) && vocabulary > 0 => vocabulary,
@@ -74,7 +23,7 @@ fn batch_loss(rows: &TextRows, batch: &Batch, shape: &[usize], logits: &[f32]) -
         .rows
         .par_iter()
         .zip(logits.par_chunks(length * vocabulary))
-        .map(|(&row, logits)| row_loss(row, &rows.encodings[row].ids, &rows.counted[row], logits, vocabulary))
+        .map(|(&row, logits)| row_loss(row, &encodings[row].ids, &counted[row], logits, vocabulary))
         .collect();
     // Of several rows that fail the first is named, whichever thread was faster.
     let losses = losses.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -110,22 +59,19 @@ mod tests {
     use super::*;
     use crate::dataset::{Padding, pad};
 
-    fn rows() -> TextRows {
+    fn rows() -> (Vec<Encoding>, Vec<Vec<bool>>) {
         let encoding = |ids: &[u32]| Encoding { ids: ids.to_vec(), type_ids: vec![0; ids.len()] };
-        TextRows {
-            encodings: vec![encoding(&[0, 1, 2]), encoding(&[2, 0])],
-            counted: vec![vec![false, true, false], vec![false, true]],
-        }
+        (vec![encoding(&[0, 1, 2]), encoding(&[2, 0])], vec![vec![false, true, false], vec![false, true]])
     }
 
     #[test]
     fn logits_predict_the_token_after_them_and_only_what_counts_is_summed() {
-        let rows = rows();
-        let batch = pad(&rows.encodings, &[0, 1], Padding::default());
+        let (encodings, counted) = rows();
+        let batch = pad(&encodings, &[0, 1], Padding::default());
         let mut logits = vec![0.0; 2 * 3 * 3];
         logits[1] = 2.0; // row 0, token 0 predicts token 1 of id 1
         logits[9] = 1.0; // row 1, token 0 predicts token 1 of id 0
-        let loss = batch_loss(&rows, &batch, &[2, 3, 3], &logits).unwrap();
+        let loss = batch_loss(&encodings, &counted, &batch, &[2, 3, 3], &logits).unwrap();
         let expected = ((2f64.exp() + 2.0).ln() - 2.0) + ((1f64.exp() + 2.0).ln() - 1.0);
         assert_eq!(loss.tokens, 2);
         assert!((loss.sum - expected).abs() < 1e-12, "{} {expected}", loss.sum);
@@ -133,11 +79,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let rows = rows();
-        let batch = pad(&rows.encodings, &[0, 1], Padding::default());
+        let (encodings, counted) = rows();
+        let batch = pad(&encodings, &[0, 1], Padding::default());
         let error = |shape: &[usize], value: f32| {
             let logits = vec![value; shape.iter().product()];
-            batch_loss(&rows, &batch, shape, &logits).unwrap_err().to_string()
+            batch_loss(&encodings, &counted, &batch, shape, &logits).unwrap_err().to_string()
         };
         assert!(error(&[2, 2], 0.0).contains("language-model head"));
         assert!(error(&[2, 3, 1], 0.0).contains("outside the 1 tokens"));

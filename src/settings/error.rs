@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::value::{SettingError, did_you_mean};
 use crate::files::FileError;
+use crate::settings_value::{SettingError, did_you_mean};
 
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]

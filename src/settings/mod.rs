@@ -5,32 +5,30 @@
 //! key is an error that names the nearest one. Paths are relative to the file. `examples/` has a commented configuration per
 //! task.
 
-mod data;
 mod error;
 mod plan;
 #[cfg(test)]
 mod tests;
 mod train;
-mod value;
 
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use data::{DataSettings, SpanSettings};
 pub use error::ConfigError;
 pub use plan::{
     DimensionOptions, ExtractionOptions, MiniBatchOptions, PlanSettings, Projection, RankOptions, ScaleSetting,
     above_zero, subsamples,
 };
 pub use train::{Batching, Kernels, Schedule, TrainSettings};
-pub use value::SettingError;
 
-use value::at_least;
+pub use crate::settings_value::SettingError;
+pub use crate::task::DataSettings;
 
 use crate::adapter::Flavour;
 use crate::files::read_text;
 use crate::runtime::Device;
+use crate::settings_value::at_least;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

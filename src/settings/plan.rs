@@ -7,12 +7,12 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde::{Deserialize, Serialize};
 
-use super::value::{SettingError, at_least, number, word};
 use crate::activations::{Pooling, PoolingKind};
 use crate::dimension::{Frame, Method, MethodKind, Metric, Representation, Scale, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
 use crate::rank::{RankSettings, Rounding};
+use crate::settings_value::{SettingError, at_least, number, word};
 
 /// Defines a section of the configuration together with the groups of command-line options that fill it: every setting stands
 /// here once, with its help, its option and its default.

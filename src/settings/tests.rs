@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::dataset::{LoadSettings, Metric, Objective};
+use crate::dataset::{LoadSettings, Metric};
+use crate::task::{Classification, Objective, SpanSettings, Spans};
 
 const SMALL: &str = r#"
 [model]
@@ -20,14 +21,14 @@ folder = "out"
 fn span_answers_have_keys_of_their_own() {
     let squad = |task: &str, line: &str| SMALL.replace("[data]", &format!("[data]\ntask = \"{task}\"\n{line}"));
     let config = Config::parse(Path::new("a.toml"), &squad("squad", "")).unwrap();
-    let spans = config.data.spans().unwrap();
+    let spans = SpanSettings::new(&config.data);
     assert_eq!((config.data.max_length(), spans.stride, spans.null_answers), (384, 128, false));
-    assert!(config.data.metrics(&Objective::Spans { null_answers: false }).is_empty());
+    assert!(config.data.metrics(&Objective::Spans(Spans { null_answers: false })).is_empty());
     for (task, line, text) in [
-        ("squad", "text = \"a\"", "`text` is for tables, and squad has none; leave it out"),
-        ("squad", "metrics = [\"f1\"]", "`metrics` cannot be chosen: squad has F1 and exact match; leave it out"),
-        ("squad", "null_threshold = 1.0", "`null_threshold` is for questions without an answer (squad2); leave it out"),
-        ("cola", "stride = 12", "`stride` is for span answers (task squad or squad2); leave it out"),
+        ("squad", "text = \"a\"", "`text` does not go with the task squad; leave it out"),
+        ("squad", "metrics = [\"f1\"]", "`metrics` does not go with the task squad; leave it out"),
+        ("squad", "null_threshold = 1.0", "`null_threshold` is for the task squad2; leave it out"),
+        ("cola", "stride = 12", "`stride` is for the tasks squad, squad2; leave it out"),
         ("squad2", "n_best = 0", "`n_best` is 0; give at least 1"),
     ] {
         let error = error_of(&squad(task, line));
@@ -139,9 +140,7 @@ ort_lib = "libonnxruntime.so"
     let settings = config.data.load_settings();
     assert_eq!((settings.text.as_str(), settings.label.as_deref()), ("one", Some("same")));
     assert_eq!((settings.limit, settings.accept_class_numbers), (Some(1000), false));
-    let objective = Objective::Classification { labels: vec!["no".into(), "yes".into()] };
-    let held_out = config.data.held_out_settings(&objective);
-    assert_eq!((held_out.limit, held_out.labels), (None, settings.labels));
+    let objective = Objective::Classification(Classification { labels: vec!["no".into(), "yes".into()] });
     assert_eq!(config.data.metrics(&objective), [Metric::F1, Metric::Accuracy]);
     assert_eq!(config.device.inference, Device::Cuda(1));
 
@@ -266,7 +265,8 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
     let spans = ["stride", "max_answer_length", "n_best", "null_threshold"];
     let squad = std::fs::read_to_string(path.with_file_name("squad.toml")).unwrap();
     assert!(spans.iter().all(|key| squad.contains(&format!("{key} = "))), "a key of span answers is not in squad.toml");
-    assert_eq!(Config::parse(Path::new("squad.toml"), &squad).unwrap().data.spans().unwrap().max_answer_length, 30);
+    let data = Config::parse(Path::new("squad.toml"), &squad).unwrap().data;
+    assert_eq!(SpanSettings::new(&data).max_answer_length, 30);
     // Templates are for instructions: examples/stories.toml shows them.
     let missing = [&["pair", "warmup_steps", "template", "template_without_input"], spans.as_slice()].concat();
     for key in error::every_key().filter(|key| !missing.contains(&key.as_str())) {

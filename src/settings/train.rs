@@ -6,9 +6,9 @@ use std::path::Path;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::value::{SettingError, at_least, number, word};
 use crate::onnx::HeadPooling;
 use crate::runtime::Device;
+use crate::settings_value::{SettingError, at_least, number, word};
 
 /// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

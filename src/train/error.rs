@@ -10,6 +10,7 @@ use crate::progress::Cancelled;
 use crate::rank::PlanFault;
 use crate::runtime::RuntimeError;
 use crate::settings::SettingError;
+use crate::task::TaskError;
 
 /// What can go wrong while a graph is turned into a program, run, or trained.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,9 @@ pub enum TrainError {
         /// What is needed.
         expected: &'static str,
     },
+    /// What the task makes of logits and labels.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// A setting that makes no sense.
     #[error(transparent)]
     Setting(#[from] SettingError),

@@ -1,18 +1,17 @@
 //! The validation data through the program: loss and metrics.
 
-use ndarray::Array2;
 use tch::Kind;
 
 use super::error::TrainError;
-use super::input::{Rows, TrainInput};
-use super::language;
+use super::input::TrainInput;
 use super::learner::Learner;
-use super::objective::Targets;
-use super::{parameters, spans};
-use crate::dataset::{Label, Metric, Objective};
-use crate::progress::Observer;
+use super::losses::Loss;
+use super::parameters;
+use super::rows::Rows;
+use crate::progress::{Observer, Unseen};
+use crate::task::{Executor, HeadSpec, Lines, Outputs, TokenLoss, predict};
 
-/// Loss, logits and metrics of the validation data.
+/// Loss and metrics of the validation data.
 pub(super) struct Measured {
     /// Mean loss per row, or per token of a language model.
     pub loss: f64,
@@ -25,75 +24,82 @@ pub(super) fn evaluate(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
     rows: Rows<'_>,
-    targets: &Targets,
+    loss: &dyn Loss,
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Measured, TrainError> {
-    if let Some(questions) = input.questions {
-        return spans::evaluate(learner, questions, rows, targets, budget_tokens, observer);
-    }
-    if *input.objective == Objective::CausalLm {
-        return language::evaluate(learner, rows, targets, budget_tokens, observer);
-    }
-    let (logits, loss) = logits_and_loss(learner, rows, Some(targets), budget_tokens, observer)?;
-    let predictions = predictions(input.objective, &logits);
-    let chosen = if input.metrics.is_empty() { Metric::usual(input.objective) } else { input.metrics };
-    let mut metrics = Vec::with_capacity(chosen.len());
-    for metric in chosen {
-        let score = metric.score(&predictions, rows.labels)?;
-        metrics.push((metric.name().to_owned(), score.value.filter(|value| value.is_finite())));
-    }
-    Ok(Measured { loss: loss / targets.total_weight().max(1) as f64, metrics })
+    let (outputs, sum) = outputs_and_loss(learner, input, rows, Some(loss), budget_tokens, observer)?;
+    let figures = match input.judge {
+        Some(judge) => judge.judge(&outputs)?,
+        None => input.objective.score(rows.targets, &outputs, input.metrics)?,
+    };
+    let metrics = figures.into_iter().map(|figure| (figure.name, figure.value.filter(|value| value.is_finite())));
+    Ok(Measured { loss: sum / loss.total_weight().max(1) as f64, metrics: metrics.collect() })
 }
 
-/// Logits `[rows, outputs]` in the order of the rows, and the sum of the loss (0 without targets).
-pub(super) fn logits_and_loss(
+/// The outputs of rows, and the sum of the loss (0 without one).
+pub(super) fn outputs_and_loss(
     learner: &mut Learner<'_>,
+    input: &TrainInput<'_>,
     rows: Rows<'_>,
-    targets: Option<&Targets>,
+    loss: Option<&dyn Loss>,
     budget_tokens: usize,
     observer: &dyn Observer,
-) -> Result<(Array2<f32>, f64), TrainError> {
+) -> Result<(Outputs, f64), TrainError> {
     learner.set_training(false);
     let _guard = tch::no_grad_guard();
-    let mut loss = 0.0;
-    let mut logits = Array2::zeros((rows.encodings.len(), 0));
-    for batch in learner.batches(rows.encodings, budget_tokens) {
-        observer.check()?;
-        let tensor = learner.logits(rows.encodings, &batch)?;
-        if let Some(targets) = targets {
-            loss += targets.loss(&tensor, &batch)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
-        }
-        let values = parameters::read(&tensor)?;
-        let width = values.len() / batch.len().max(1);
-        if logits.ncols() != width {
-            logits = Array2::zeros((rows.encodings.len(), width));
-        }
-        for (row, values) in batch.iter().zip(values.chunks_exact(width.max(1))) {
-            logits.row_mut(*row).iter_mut().zip(values).for_each(|(place, value)| *place = *value);
-        }
-    }
-    Ok((logits, loss))
+    let mut program = Evaluated { learner, rows, loss, budget_tokens, sum: 0.0 };
+    let outputs = predict(&mut program, rows.encodings.len(), &input.objective.head(), "rows", &Unseen(observer))?;
+    Ok((outputs, program.sum))
 }
 
-/// The class with the largest logit (the first of equal ones), or the number in the first column.
-fn predictions(objective: &Objective, logits: &Array2<f32>) -> Vec<Label> {
-    let largest = |row: ndarray::ArrayView1<'_, f32>| {
-        let mut best = 0;
-        for (class, value) in row.iter().enumerate() {
-            if *value > row[best] {
-                best = class;
+/// The program as what computes the logits of rows.
+struct Evaluated<'a, 'l> {
+    learner: &'a Learner<'l>,
+    rows: Rows<'a>,
+    loss: Option<&'a dyn Loss>,
+    budget_tokens: usize,
+    /// Of the loss so far.
+    sum: f64,
+}
+
+impl Executor for Evaluated<'_, '_> {
+    type Error = TrainError;
+
+    fn batches(&self) -> Vec<Vec<usize>> {
+        self.learner.batches(self.rows.encodings, self.budget_tokens)
+    }
+
+    fn logits(
+        &mut self,
+        rows: &[usize],
+        head: &HeadSpec,
+        take: &mut dyn FnMut(usize, &[&[f32]]),
+    ) -> Result<(), TrainError> {
+        let logits = self.learner.logits(self.rows.encodings, rows)?;
+        if let Some(loss) = self.loss {
+            let logits = logits.f_to_kind(Kind::Float)?;
+            self.sum += loss.sum(&logits, rows)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+        }
+        let values = parameters::read(&logits)?;
+        let width = values.len() / rows.len().max(1);
+        for (&row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
+            match head.lines {
+                Lines::Ends => {
+                    let (start, end) = values.split_at(width / 2);
+                    let real = self.rows.encodings[row].len().min(start.len());
+                    take(row, &[&start[..real], &end[..real]]);
+                }
+                Lines::Row | Lines::Vocabulary => take(row, &[values]),
             }
         }
-        best
-    };
-    let rows = logits.rows().into_iter();
-    match objective {
-        Objective::Classification { .. } => rows.map(|row| Label::Class(largest(row))).collect(),
-        Objective::Regression | Objective::CausalLm => {
-            rows.map(|row| Label::Value(row.first().copied().unwrap_or(f32::NAN))).collect()
-        }
-        // Questions are answered by `spans`; rows alone have no answer.
-        Objective::Spans { .. } => rows.map(|_| Label::Span { place: None }).collect(),
+        Ok(())
+    }
+
+    fn token_loss(&mut self, rows: &[usize]) -> Result<TokenLoss, TrainError> {
+        let Some(loss) = self.loss else { return Ok(TokenLoss::default()) };
+        let sum = self.learner.loss(self.rows.encodings, rows, loss)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+        self.sum += sum;
+        Ok(TokenLoss { sum, tokens: loss.weight(rows) })
     }
 }

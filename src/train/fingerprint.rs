@@ -1,9 +1,9 @@
 //! What must stay the same for a saved run to go on.
 
-use super::input::{Rows, TrainInput};
+use super::input::TrainInput;
 use super::order::epochs;
+use super::rows::Rows;
 use super::state::Fingerprint;
-use crate::dataset::AnswerSettings;
 use crate::files::sha256;
 use crate::settings::{Batching, TrainSettings};
 
@@ -41,15 +41,8 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("logging interval", settings.log_every.to_string()),
         ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
     ];
-    let questions = input.questions.map(|questions| {
-        let AnswerSettings { maximum_tokens, candidates, null_threshold } = questions.settings;
-        let file = short(&questions.file.sha256);
-        (
-            "choice of answers",
-            format!("{maximum_tokens} tokens, {candidates} candidates, threshold {null_threshold}, file {file}"),
-        )
-    });
-    entries.into_iter().chain(questions).map(|(name, value)| (name.to_owned(), value)).collect()
+    let judge = input.judge.map(|judge| judge.identity());
+    entries.into_iter().chain(judge).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.

@@ -5,66 +5,17 @@ use std::path::Path;
 
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
-use super::language;
-use super::spans::check_head;
+use super::rows::Rows;
 use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, trained_head};
-use crate::dataset::{Encoding, Label, Metric, Objective, Padding, SpanQuestions, TextRows};
-use crate::files::sha256;
+use crate::dataset::{Encoding, Metric, Padding};
 use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
 use crate::rank::{Plan, PlannedModule};
-
-/// Rows with their labels, or with the tokens that are to be predicted.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
-    /// Token ids of every row.
-    pub encodings: &'a [Encoding],
-    /// Label of every row; empty for a language model.
-    pub labels: &'a [Label],
-    /// For a language model: for every row and token whether it is to be predicted. `None` for other tasks.
-    pub counted: Option<&'a [Vec<bool>]>,
-}
-
-impl<'a> Rows<'a> {
-    /// Rows with a label each.
-    pub fn labelled(encodings: &'a [Encoding], labels: &'a [Label]) -> Self {
-        Rows { encodings, labels, counted: None }
-    }
-
-    /// Rows that a language model learns.
-    pub fn of_texts(rows: &'a TextRows) -> Self {
-        Rows { encodings: &rows.encodings, labels: &[], counted: Some(&rows.counted) }
-    }
-
-    /// A hash over tokens and labels.
-    pub(super) fn sha256(&self) -> String {
-        let mut bytes = Vec::new();
-        for encoding in self.encodings {
-            bytes.extend((encoding.len() as u64).to_le_bytes());
-            bytes.extend(encoding.ids.iter().chain(&encoding.type_ids).flat_map(|id| id.to_le_bytes()));
-        }
-        for label in self.labels {
-            match label {
-                Label::Class(class) => bytes.extend((*class as u64).to_le_bytes()),
-                Label::Value(value) => bytes.extend(value.to_le_bytes()),
-                Label::Learnt { start, end } => bytes.extend([*start, *end].iter().flat_map(|at| at.to_le_bytes())),
-                Label::Span { place } => {
-                    let (start, end) = place.unwrap_or((usize::MAX, usize::MAX));
-                    bytes.extend((start as u64).to_le_bytes());
-                    bytes.extend((end as u64).to_le_bytes());
-                }
-            }
-        }
-        for counted in self.counted.into_iter().flatten() {
-            bytes.extend(counted.iter().map(|&counts| u8::from(counts)));
-        }
-        sha256(&bytes)
-    }
-}
+use crate::task::{Judge, Lines, Objective};
 
 /// What a training run works on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct TrainInput<'a> {
     /// The export.
     pub model: &'a Model,
@@ -82,8 +33,8 @@ pub struct TrainInput<'a> {
     pub train: Rows<'a>,
     /// Rows to choose the best epoch with.
     pub validation: Option<Rows<'a>>,
-    /// For span answers: the questions whose windows the validation rows are.
-    pub questions: Option<SpanQuestions<'a>>,
+    /// What scores them, where their targets alone do not tell.
+    pub judge: Option<&'a dyn Judge>,
     /// What is measured on them; the first metric decides which epoch is the best.
     pub metrics: &'a [Metric],
     /// What rows are filled up with, and how the model counts positions.
@@ -124,31 +75,14 @@ impl<'a> TrainInput<'a> {
         self.refuse_folded()?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
-            if rows.encodings.is_empty() {
-                return Err(TrainError::NoRows { what });
-            }
-            if *self.objective == Objective::CausalLm {
-                language::check(what, &rows)?;
-            } else if rows.encodings.len() != rows.labels.len() {
-                return Err(TrainError::Labels { what, rows: rows.encodings.len(), labels: rows.labels.len() });
-            }
+            rows.check(what)?;
         }
         if let Some(vocabulary) = vocabulary(self.model) {
             for rows in [Some(self.train), self.validation].into_iter().flatten() {
                 check_tokens(rows.encodings, vocabulary)?;
             }
         }
-        if matches!(self.objective, Objective::Spans { .. })
-            && self.validation.map(|rows| rows.encodings.len())
-                != self.questions.map(|questions| questions.windows.len())
-        {
-            let rows = self.validation.map_or(0, |rows| rows.encodings.len());
-            let labels = self.questions.map_or(0, |questions| questions.windows.len());
-            return Err(TrainError::Labels { what: "validation", rows, labels });
-        }
-        for metric in self.metrics {
-            metric.check(self.objective)?;
-        }
+        self.objective.check_metrics(self.metrics)?;
         Ok(())
     }
 
@@ -192,16 +126,18 @@ impl<'a> TrainInput<'a> {
         states: &HiddenStates,
         pooling: Option<HeadPooling>,
     ) -> Result<SavedNames, TrainError> {
-        if *self.objective == Objective::CausalLm {
-            let output = language::output(self.model, states, pooling)?;
-            return Ok(SavedNames { tensors: Vec::new(), outputs: vec![output] });
-        }
-        let outputs = self.objective.outputs();
-        let spans = matches!(self.objective, Objective::Spans { .. });
+        let spec = self.objective.head();
         match (head(self.model, states)?, pooling) {
-            (None, _) if spans => Err(TrainError::NoSpanHead { found: "none of a head".into() }),
-            (Some(head), None) if spans => {
-                check_head(&head)?;
+            (found, _) if spec.lines == Lines::Vocabulary => {
+                let output = self.token_output(found, pooling)?;
+                Ok(SavedNames { tensors: Vec::new(), outputs: vec![output] })
+            }
+            (None, _) if spec.lines == Lines::Ends => Err(TrainError::NoSpanHead { found: "none of a head".into() }),
+            (Some(head), None) if spec.lines == Lines::Ends => {
+                if head.outputs != spec.outputs {
+                    return Err(TrainError::NoSpanHead { found: head.outputs.join(", ") });
+                }
+                check_width(&head, spec.width)?;
                 Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: head.outputs })
             }
             (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),
@@ -220,13 +156,25 @@ impl<'a> TrainInput<'a> {
                 if head.outputs.len() > 1 {
                     return Err(TrainError::SeveralOutputs { outputs: head.outputs.join(", ") });
                 }
-                if let Some(last) = head.linears.last()
-                    && last.out_features != outputs
-                {
-                    return Err(TrainError::HeadWidth { found: last.out_features, expected: outputs });
-                }
+                check_width(&head, spec.width)?;
                 Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: vec![head.output] })
             }
+        }
+    }
+
+    /// The output of the export that predicts tokens.
+    fn token_output(&self, head: Option<Head>, pooling: Option<HeadPooling>) -> Result<String, TrainError> {
+        let refuse = |found: String| Err(TrainError::NoLanguageHead { model: self.model.path().to_owned(), found });
+        match head {
+            None => refuse("makes no logits".into()),
+            Some(head) if !head.predicts_tokens => {
+                let width = head.linears.last().map_or(0, |last| last.out_features);
+                refuse(format!("makes {width} logits (`{}`), not one for every token of the vocabulary", head.output))
+            }
+            Some(head) if pooling.is_some() => {
+                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
+            }
+            Some(head) => Ok(head.output),
         }
     }
 
@@ -256,6 +204,16 @@ impl<'a> TrainInput<'a> {
             name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),
         });
         Ok(tensors.collect())
+    }
+}
+
+/// Refuses a head that gives another number of values than the task needs.
+fn check_width(head: &Head, wanted: Option<usize>) -> Result<(), TrainError> {
+    match (head.linears.last(), wanted) {
+        (Some(last), Some(expected)) if last.out_features != expected => {
+            Err(TrainError::HeadWidth { found: last.out_features, expected })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,15 +7,16 @@ use super::error::TrainError;
 use super::head::NewHead;
 use super::input::{SavedName, TrainInput};
 use super::lora::{AdapterSpec, LoraInit};
-use super::objective::Targets;
+use super::losses::Loss;
 use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Batch, Encoding, Objective, Padding};
+use crate::dataset::{Batch, Encoding, Padding};
 use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
 use crate::settings::TrainSettings;
+use crate::task::Lines;
 
 /// What a parameter becomes in the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Body {
     program: Program,
     feeder: Feeder,
     head: Option<NewHead>,
+    lines: Lines,
     /// The values to ask the program for: the logits, those of start and end for a span, or the last hidden state for a
     /// new head.
     outputs: Vec<String>,
@@ -64,7 +66,8 @@ impl<'a> Learner<'a> {
         let names = input.saved_names(&states, settings.head)?;
         let modules = input.planned_modules()?;
         // A head of our own looks at real tokens only; the loss of a span goes over padding too.
-        let padding_unused = !matches!(input.objective, Objective::Spans { .. });
+        let head = input.objective.head();
+        let padding_unused = !head.counts_padding;
         let options = ProgramOptions { linear, padding_unused, ..ProgramOptions::default() };
         let mut program = Program::new(input.model, device, options)?;
         program.attach(fresh_adapters(&modules, settings)?)?;
@@ -72,6 +75,7 @@ impl<'a> Learner<'a> {
             program,
             feeder: Feeder::new(&free_inputs(input), &[])?,
             head: None,
+            lines: head.lines,
             outputs: names.outputs,
             padding: input.padding,
             device,
@@ -129,15 +133,14 @@ impl<'a> Learner<'a> {
 
     /// Loss of some rows, **summed** over them (over their tokens for a language model), with gradients unless they are
     /// switched off.
-    pub fn loss(&self, encodings: &[Encoding], rows: &[usize], targets: &Targets) -> Result<Tensor, TrainError> {
-        match targets {
-            // The logits of a large vocabulary are not put back into the order of the rows: the sum does not need it.
-            Targets::Tokens(tokens) => {
-                let sorted = by_length(encodings, rows).into_iter().map(|place| rows[place]).collect::<Vec<_>>();
-                tokens.loss(&self.body.token_logits(encodings, &sorted)?, &sorted)
-            }
-            _ => targets.loss(&self.logits(encodings, rows)?, rows),
+    pub fn loss(&self, encodings: &[Encoding], rows: &[usize], loss: &dyn Loss) -> Result<Tensor, TrainError> {
+        let float = |logits: Tensor| logits.f_to_kind(Kind::Float);
+        if self.body.lines != Lines::Vocabulary {
+            return loss.sum(&float(self.logits(encodings, rows)?)?, rows);
         }
+        // The logits of a large vocabulary are not put back into the order of the rows: the sum does not need it.
+        let sorted = by_length(encodings, rows).into_iter().map(|place| rows[place]).collect::<Vec<_>>();
+        loss.sum(&self.body.token_logits(encodings, &sorted)?, &sorted)
     }
 
     /// Logits of some rows, `[rows, outputs]`, for spans `[rows, 2 × length]` with the starts first, with gradients unless they
@@ -225,7 +228,8 @@ impl Body {
             return self.program.train_whole(&initializers);
         };
         let hidden = tch::no_grad(|| self.hidden_width(input.train.encodings))?;
-        self.head = Some(NewHead::new(pooling, hidden, input.objective.outputs(), settings.seed, self.device)?);
+        self.head =
+            Some(NewHead::new(pooling, hidden, input.objective.head().width.unwrap_or(1), settings.seed, self.device)?);
         Ok(())
     }
 

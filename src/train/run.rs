@@ -11,19 +11,19 @@ use tch::{Kind, Tensor};
 use super::error::TrainError;
 use super::evaluation::{self, Measured};
 use super::fingerprint::fingerprint;
-use super::input::{Rows, TrainInput};
+use super::input::TrainInput;
 use super::journal::{EvaluationLine, Journal, StepLine, SummaryLine};
 use super::learner::Learner;
-use super::objective::Targets;
+use super::losses::{Loss, loss_of};
 use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
 use super::program::LinearBackend;
+use super::rows::Rows;
 use super::schedule::LearningRate;
 use super::state::{Header, Position, State};
 use super::{device, state};
 use crate::adapter::Adapter;
-use crate::dataset::Metric;
 use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
 use crate::settings::{Kernels, TrainSettings};
@@ -83,8 +83,12 @@ pub fn logits(
     input.check()?;
     let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
-    let (logits, _) = evaluation::logits_and_loss(&mut learner, rows, None, settings.evaluation_tokens, observer)?;
-    Ok(logits)
+    let budget = settings.evaluation_tokens;
+    let (outputs, _) = evaluation::outputs_and_loss(&mut learner, input, rows, None, budget, observer)?;
+    let lines = outputs.rows();
+    let width = lines.first().map_or(0, Vec::len);
+    let value = |(row, column): (usize, usize)| lines[row].get(column).copied().unwrap_or(f32::NAN);
+    Ok(Array2::from_shape_fn((lines.len(), width), value))
 }
 
 /// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
@@ -103,9 +107,9 @@ pub fn loss_and_gradient(
     input.check()?;
     let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
-    let targets = Targets::of("given", input.objective, &rows)?;
+    let targets = loss_of("given", input.objective, &rows)?;
     let all: Vec<usize> = (0..rows.encodings.len()).collect();
-    let loss = learner.loss(rows.encodings, &all, &targets)?.f_div_scalar(targets.total_weight() as f64)?;
+    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight() as f64)?;
     let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
     Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
 }
@@ -136,8 +140,8 @@ struct Run<'a> {
     rate: LearningRate,
     total_steps: u64,
     lengths: Vec<usize>,
-    targets: Targets,
-    validation: Option<(Rows<'a>, Targets)>,
+    loss: Box<dyn Loss>,
+    validation: Option<(Rows<'a>, Box<dyn Loss>)>,
     journal: Journal,
     pending: Vec<Pending>,
     last_loss: f64,
@@ -155,9 +159,9 @@ impl<'a> Run<'a> {
         settings.check()?;
         input.check()?;
         check_batches(settings, input.train.encodings.len())?;
-        let targets = Targets::of("training", input.objective, &input.train)?;
+        let loss = loss_of("training", input.objective, &input.train)?;
         let validation = match input.validation {
-            Some(rows) => Some((rows, Targets::of("validation", input.objective, &rows)?)),
+            Some(rows) => Some((rows, loss_of("validation", input.objective, &rows)?)),
             None => None,
         };
         let device = device::open(settings.device)?;
@@ -201,7 +205,7 @@ impl<'a> Run<'a> {
             optimizer,
             total_steps,
             lengths,
-            targets,
+            loss,
             validation,
             pending: Vec::new(),
             last_loss: f64::NAN,
@@ -295,7 +299,7 @@ impl<'a> Run<'a> {
         let clock = Instant::now();
         let step = self.header.position.step;
         let rows: usize = batches.iter().map(Vec::len).sum();
-        let weight: u64 = batches.iter().map(|batch| self.targets.weight(batch)).sum();
+        let weight: u64 = batches.iter().map(|batch| self.loss.weight(batch)).sum();
         let encodings = self.input.train.encodings;
         self.learner.set_training(true);
         let padding_mattered = self.learner.padding_matters();
@@ -306,7 +310,7 @@ impl<'a> Run<'a> {
             if self.settings.dropout > 0.0 {
                 tch::manual_seed(dropout_seed(self.settings.seed, step, number as u64));
             }
-            let part = self.learner.loss(encodings, group, &self.targets)?.f_div_scalar(weight as f64)?;
+            let part = self.learner.loss(encodings, group, self.loss.as_ref())?.f_div_scalar(weight as f64)?;
             add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
             add(&mut loss, part.f_detach()?)?;
         }
@@ -392,10 +396,10 @@ impl<'a> Run<'a> {
     /// Measures on the validation data. `counts` says whether the result can become the best.
     fn evaluate(&mut self, counts: bool) -> Result<(), TrainError> {
         self.collect()?;
-        let Some((rows, targets)) = &self.validation else { return Ok(()) };
+        let Some((rows, loss_of_rows)) = &self.validation else { return Ok(()) };
         let budget = self.settings.evaluation_tokens;
         let Measured { loss, metrics } =
-            evaluation::evaluate(&mut self.learner, self.input, *rows, targets, budget, self.observer)?;
+            evaluation::evaluate(&mut self.learner, self.input, *rows, loss_of_rows.as_ref(), budget, self.observer)?;
         let batches = epoch_batches(self.settings, &self.lengths, self.header.position.epoch).len();
         let evaluation = Evaluation {
             step: self.header.position.step,
@@ -433,7 +437,7 @@ impl<'a> Run<'a> {
 
     /// Whether of two values of the metric that decides the smaller is the better one.
     fn less_is_better(&self) -> bool {
-        let usual = Metric::usual(self.input.objective);
+        let usual = self.input.objective.usual_metrics();
         self.input.metrics.first().or(usual.first()).is_some_and(|metric| metric.less_is_better())
     }
 

@@ -7,6 +7,7 @@ use crate::adapter::AdapterError;
 use crate::checkpoint::CheckpointError;
 use crate::dataset::DatasetError;
 use crate::dataset::metric::MetricError;
+use crate::dimension::DimensionError;
 use crate::evaluate::EvaluateError;
 use crate::files::{FileError, LockError};
 use crate::merge::MergeError;
@@ -16,6 +17,7 @@ use crate::rank::RankError;
 use crate::report::ReportError;
 use crate::runtime::RuntimeError;
 use crate::settings::SettingError;
+use crate::task::TaskError;
 #[cfg(feature = "train")]
 use crate::train::TrainError;
 
@@ -147,10 +149,12 @@ pub enum WorkflowError {
         path: PathBuf,
     },
     /// Rows that are to be evaluated have no labels.
-    #[error("{} was read without labels; name their column with --label, or ask for --predictions alone", path.display())]
+    #[error("{} {what}, or ask for --predictions alone", path.display())]
     NothingToCompare {
         /// The file.
         path: PathBuf,
+        /// What it lacks, with the cure.
+        what: &'static str,
     },
     /// Predictions need names of classes.
     #[error(
@@ -161,27 +165,6 @@ pub enum WorkflowError {
         /// The model's folder.
         folder: PathBuf,
     },
-    /// Questions that are to be learnt from have no answers.
-    #[error("{} has no answers to learn from; name a file that has", path.display())]
-    NoAnswers {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Questions that are to be evaluated have no answers.
-    #[error("{} holds no answers to compare with; ask for --predictions alone", path.display())]
-    NoAnswersToCompare {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No answer stands where the file says.
-    #[error("{}: no answer stands where answer_start says; count characters, not bytes", path.display())]
-    MisplacedAnswers {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Predictions that cannot be written so.
-    #[error("{0}")]
-    Predictions(String),
     /// An output that cannot be taken.
     #[error("{0}")]
     Output(String),
@@ -224,6 +207,21 @@ pub enum WorkflowError {
     /// The rows.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// Points that cannot be read, or not measured so.
+    #[error("{0}")]
+    Points(String),
+    /// A layer has no dimension.
+    #[error("layer {layer}")]
+    Layer {
+        /// Which.
+        layer: String,
+        /// Why.
+        #[source]
+        source: DimensionError,
+    },
+    /// Rows, labels or predictions of a task.
+    #[error(transparent)]
+    Task(#[from] TaskError),
     /// A metric that does not fit the task.
     #[error(transparent)]
     Metric(#[from] MetricError),

@@ -6,7 +6,7 @@ use crate::adapter::{HeadPath, Naming, TrainedHead};
 use crate::checkpoint::{
     ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
 };
-use crate::dataset::{Dataset, DatasetError, LoadSettings, Tokenizer};
+use crate::dataset::{DatasetError, Tokenizer};
 use crate::merge::{MergeReport, REPORT_FILE};
 use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin};
 use crate::progress::Event;
@@ -225,17 +225,4 @@ pub fn fixed_sizes(model: &Model) -> Option<String> {
         .map(|length| format!("exactly {length} tokens a row, longer texts are cut and shorter ones padded to it"));
     let sizes: Vec<String> = rows.into_iter().chain(length).collect();
     (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
-}
-
-/// Reads rows and says what is odd about them.
-pub fn load(session: &Session<'_>, path: &Path, settings: &LoadSettings) -> Result<Dataset, WorkflowError> {
-    Ok(told(session, Dataset::load(path, settings)?))
-}
-
-/// The rows, after saying what is odd about them.
-pub fn told(session: &Session<'_>, dataset: Dataset) -> Dataset {
-    for warning in &dataset.warnings {
-        session.observer().observe(Event::Warning(warning));
-    }
-    dataset
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::rows::{Purpose, Rows};
+use super::rows::read;
 use super::sampling::{Drawn, Subject};
 use super::{Export, Session, WorkflowError};
 use crate::activations::{self, ActivationsError, ExtractSettings, Provenance, Store, extract_texts};
 use crate::progress::{Event, Observer};
-use crate::settings::{DataSettings, PlanSettings};
+use crate::settings::PlanSettings;
+use crate::task::{DataSettings, Purpose, Source};
 
 /// Runs the rows that the settings choose through a model, and keeps the activations of every layer in the folder `out`. A
 /// store that is there already is gone on with; one that was made of something else is replaced with `overwrite`.
@@ -27,9 +28,9 @@ pub fn extract_activations(
     model.tell_origin(session);
     model.told_structure(session, &model.weights()?)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let rows = Rows::load(session, data, &tokenizer, Purpose::planning(plan.stratified))?;
-    let drawn = Drawn::new(&rows, plan)?;
-    let subject = Subject { session, model: &model, rows: &rows, tokenizer: &tokenizer, drawn: &drawn, plan };
+    let rows = read(session, data, &tokenizer, Purpose::planning(plan.stratified))?;
+    let drawn = Drawn::new(rows.as_ref(), plan)?;
+    let subject = Subject { session, model: &model, rows: rows.as_ref(), tokenizer: &tokenizer, drawn: &drawn, plan };
     let (store, _) = subject.extract(out, overwrite)?;
     Ok(store)
 }
@@ -65,15 +66,15 @@ pub(super) fn extract(
     let observer = session.observer();
     let (model, states) = (&model.model, &model.states);
     let settings = |overwrite| ExtractSettings { first_rows, ..subject.extraction(overwrite) };
-    match rows {
-        Rows::Table(dataset) => {
-            let examples = drawn.of(&dataset.examples);
+    match rows.source() {
+        Source::Examples(examples) => {
+            let examples = drawn.of(examples);
             once_more(observer, overwrite, |overwrite| {
                 extract_texts(model, states, &examples, tokenizer, &settings(overwrite), out, observer)
             })
         }
-        Rows::Spans(spans) => {
-            let encodings = drawn.of(&spans.encodings);
+        Source::Encodings(encodings) => {
+            let encodings = drawn.of(encodings);
             once_more(observer, overwrite, |overwrite| {
                 let settings = settings(overwrite).of_tokenizer(tokenizer);
                 activations::extract(model, states, &encodings, &settings, out, observer)

@@ -1,16 +1,11 @@
 //! Whether the head of an export is one for the task: asked before anything is computed.
 
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Objective, ObjectiveKind};
-use crate::evaluate::label_names;
 use crate::onnx::{Dimension, Head, HiddenStates, Model, OnnxError, head};
 use crate::progress::Event;
-use crate::settings::DataSettings;
+use crate::task::{DataSettings, Lines, Objective, label_names};
 
 use super::{Session, WorkflowError};
-
-/// The outputs of a head for span answers.
-const SPAN_OUTPUTS: [&str; 2] = ["start_logits", "end_logits"];
 
 /// The head of an export, as far as it can be found.
 pub(super) struct FoundHead<'m> {
@@ -30,9 +25,9 @@ impl<'m> FoundHead<'m> {
         Ok(Self { model, folder, head })
     }
 
-    /// Refuses a head of another kind than the task that the settings name.
+    /// Refuses a head of another kind than the task needs.
     pub(super) fn fits_task(&self, data: &DataSettings) -> Result<(), WorkflowError> {
-        match self.misfit(kind(data)) {
+        match self.misfit(data) {
             Some(reason) => Err(self.refused(reason)),
             None => Ok(()),
         }
@@ -47,16 +42,14 @@ impl<'m> FoundHead<'m> {
     ) -> Result<(), WorkflowError> {
         use crate::train::TrainError;
         let model = || self.model.path().to_owned();
-        match (&self.head, settings.head, kind(data)) {
+        match (&self.head, settings.head, data.reader().head().lines) {
             (Some(head), Some(_), _) => Err(TrainError::HasHead { model: model(), output: head.output.clone() }.into()),
-            (None, _, Some(ObjectiveKind::CausalLm)) => {
+            (None, _, Lines::Vocabulary) => {
                 Err(TrainError::NoLanguageHead { model: model(), found: "makes no logits".into() }.into())
             }
-            (None, _, Some(ObjectiveKind::Spans)) => {
-                Err(TrainError::NoSpanHead { found: "none of a head".into() }.into())
-            }
-            (None, None, _) => Err(TrainError::NoHead { model: model() }.into()),
-            (None, Some(_), _) => Ok(()),
+            (None, _, Lines::Ends) => Err(TrainError::NoSpanHead { found: "none of a head".into() }.into()),
+            (None, None, Lines::Row) => Err(TrainError::NoHead { model: model() }.into()),
+            (None, Some(_), Lines::Row) => Ok(()),
             (Some(_), None, _) => self.fits_task(data),
         }
     }
@@ -64,9 +57,8 @@ impl<'m> FoundHead<'m> {
     /// A plan needs no head. That nothing can be trained with it on this export is said; that a classifier is no language model
     /// is refused, since its tokens may see the future.
     pub(super) fn tell_misfit(&self, session: &Session<'_>, data: &DataSettings) -> Result<(), WorkflowError> {
-        let kind = kind(data);
-        match self.misfit(kind) {
-            Some(reason) if kind == Some(ObjectiveKind::CausalLm) => Err(self.refused(reason)),
+        match self.misfit(data).filter(|_| data.names_labels()) {
+            Some(reason) if data.reader().head().lines == Lines::Vocabulary => Err(self.refused(reason)),
             Some(reason) => {
                 let text =
                     format!("nothing can be trained for this task with {}: {reason}", self.model.path().display());
@@ -79,33 +71,29 @@ impl<'m> FoundHead<'m> {
 
     /// Refuses a head that has not as many outputs as the data has classes.
     pub(super) fn fits_labels(&self, objective: &Objective) -> Result<(), WorkflowError> {
-        let (wanted, found) = match objective {
-            Objective::Classification { labels } => (labels.len(), self.width()),
-            Objective::Regression => (1, self.width()),
-            Objective::CausalLm | Objective::Spans { .. } => return Ok(()),
-        };
-        let Some(found) = found.filter(|found| *found != wanted) else { return Ok(()) };
-        let reason = match objective {
-            Objective::Classification { labels } => {
-                let names = self.folder.config.as_ref().and_then(label_names).filter(|names| names.len() == found);
-                let names = names.map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
-                let cure = match found {
-                    0 | 1 => String::new(),
-                    _ => "name all classes of the model in their order with --labels (the rows may lack some), or "
-                        .into(),
-                };
-                format!(
-                    "its head tells {found} classes apart{names}, and the rows have {wanted} ({}); {cure}export the model with \
-                     {wanted} labels",
-                    shortened(labels)
-                )
-            }
-            _ => format!(
+        let spec = objective.head();
+        let wanted = spec.width.filter(|_| spec.lines == Lines::Row);
+        let (Some(wanted), Some(found)) = (wanted, self.width()) else { return Ok(()) };
+        if wanted == found {
+            return Ok(());
+        }
+        let Some(labels) = objective.classes() else {
+            return Err(self.refused(format!(
                 "its head gives {found} numbers a row, and the labels are single numbers; export the model with 1 label, or \
                  give --objective classification"
-            ),
+            )));
         };
-        Err(self.refused(reason))
+        let names = self.folder.config.as_ref().and_then(label_names).filter(|names| names.len() == found);
+        let names = names.map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
+        let cure = match found {
+            0 | 1 => "",
+            _ => "name all classes of the model in their order with --labels (the rows may lack some), or ",
+        };
+        Err(self.refused(format!(
+            "its head tells {found} classes apart{names}, and the rows have {wanted} ({}); {cure}export the model with \
+             {wanted} labels",
+            shortened(labels)
+        )))
     }
 
     /// Numbers that the head gives for a row.
@@ -119,38 +107,13 @@ impl<'m> FoundHead<'m> {
     }
 
     /// Why the head, where there is one, does not fit; with the cure.
-    fn misfit(&self, kind: Option<ObjectiveKind>) -> Option<String> {
-        let head = self.head.as_ref()?;
-        let outputs = head.outputs.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        match kind? {
-            ObjectiveKind::CausalLm if !head.predicts_tokens => Some(format!(
-                "its head ({outputs}) does not give a logit for every token of the vocabulary; export it with its \
-                 language-model head (scripts/export_onnx.py --head lm), or name another task"
-            )),
-            ObjectiveKind::Spans if head.outputs != SPAN_OUTPUTS => Some(format!(
-                "span answers need the outputs `start_logits` and `end_logits`, and its head makes {outputs}; export it with a \
-                 head for question answering (scripts/export_onnx.py --head qa), or name another task"
-            )),
-            ObjectiveKind::Classification | ObjectiveKind::Regression if head.predicts_tokens => Some(format!(
-                "its head ({outputs}) predicts tokens, not labels of rows; export it as a sequence classifier \
-                 (scripts/export_onnx.py --labels N), or name another task"
-            )),
-            ObjectiveKind::Classification | ObjectiveKind::Regression if head.outputs.len() > 1 => Some(format!(
-                "its head makes {outputs}, which answers with a part of the text; export it as a sequence classifier \
-                 (scripts/export_onnx.py --labels N), or name another task (--task squad)"
-            )),
-            _ => None,
-        }
+    fn misfit(&self, data: &DataSettings) -> Option<String> {
+        data.reader().head().misfit(self.head.as_ref()?)
     }
 
     fn refused(&self, reason: String) -> WorkflowError {
         WorkflowError::Head { onnx: self.model.path().to_owned(), reason }
     }
-}
-
-/// What is learnt, as far as the settings say it.
-fn kind(data: &DataSettings) -> Option<ObjectiveKind> {
-    data.spans().map(|_| ObjectiveKind::Spans).or(data.load_settings().objective)
 }
 
 /// Some names, and how many more there are.

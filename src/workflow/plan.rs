@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::activations::{ActivationsError, Manifest, Store};
 use crate::adapter::{CONFIG_FILE, ConfigSettings, TrainedHead, adapter_config, head_modules};
 use crate::checkpoint::Checkpoint;
-use crate::dataset::{ObjectiveKind, Tokenizer};
+use crate::dataset::Tokenizer;
 use crate::dimension::MINIMUM_POINTS;
 use crate::files::{FileError, sha256_file, write_json};
 use crate::onnx;
@@ -21,12 +21,14 @@ use crate::report;
 
 use super::causality::refuse_foresight;
 use super::extract::short_reason;
+use super::measuring::Measured;
 use super::outputs::refuse_adapter_folder;
-use super::rows::{Purpose, Rows};
-use super::sampling::{Drawn, Measured, Subject};
+use super::rows::read;
+use super::sampling::{Drawn, Subject};
 use super::{Export, Weights};
 use super::{Session, WorkflowError};
-use crate::settings::{DataSettings, PlanSettings};
+use crate::settings::PlanSettings;
+use crate::task::{DataSettings, Lines, Purpose, Rows};
 
 /// Where a plan and its files lie.
 #[derive(Debug, Clone)]
@@ -71,7 +73,7 @@ pub fn plan_file(plan: &Path) -> Result<PathBuf, WorkflowError> {
 /// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
 pub(super) struct PlanData<'a> {
     pub section: &'a DataSettings,
-    pub rows: &'a Rows,
+    pub rows: &'a dyn Rows,
     pub tokenizer: &'a Tokenizer,
 }
 
@@ -97,8 +99,8 @@ pub fn make_plan(
     model.tell_origin(session);
     model.found_head()?.tell_misfit(session, data)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let rows = Rows::load(session, data, &tokenizer, Purpose::planning(settings.stratified))?;
-    let data = PlanData { section: data, rows: &rows, tokenizer: &tokenizer };
+    let rows = read(session, data, &tokenizer, Purpose::planning(settings.stratified))?;
+    let data = PlanData { section: data, rows: rows.as_ref(), tokenizer: &tokenizer };
     plan(session, &model, &data, settings, &files)
 }
 
@@ -112,7 +114,7 @@ pub(super) fn plan(
 ) -> Result<Plan, WorkflowError> {
     let (blocks, quantized) = blocks_to_adapt(session, model)?;
     check_blocks(&blocks, &settings.rank_settings())?;
-    if data.section.load_settings().objective == Some(ObjectiveKind::CausalLm) {
+    if data.section.reader().head().lines == Lines::Vocabulary {
         refuse_foresight(session, &model.model, &data.rows.first(64, data.tokenizer)?, data.tokenizer)?;
     }
     let rows = data.rows.len().min(settings.rows.unwrap_or(usize::MAX));
@@ -304,19 +306,12 @@ fn model_provenance(model: &Export, manifest: &Manifest) -> Result<ModelProvenan
 
 fn data_provenance(data: &PlanData<'_>, manifest: &Manifest) -> DataProvenance {
     let PlanData { section, rows, tokenizer } = data;
-    let columns = match rows {
-        Rows::Table(_) => {
-            let settings = section.load_settings();
-            std::iter::once(settings.text).chain(settings.pair).collect()
-        }
-        Rows::Spans(_) => vec!["question".into(), "context".into()],
-    };
     DataProvenance {
         file: rows.path().display().to_string(),
         sha256: rows.sha256().to_owned(),
         tokenizer_sha256: tokenizer.sha256().to_owned(),
         task: section.task.clone(),
-        columns,
+        columns: rows.columns(),
         rows: rows.len() as u64,
         distinct_rows: manifest.rows_done().saturating_sub(manifest.duplicates) as u64,
         maximum_length: section.max_length(),

@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 
 use crate::adapter;
 use crate::checkpoint::ModelFolder;
-use crate::dataset::{Encoding, Metric, Objective, Tokenizer};
-use crate::evaluate::{EvaluateSettings, check_label_order, label_names};
+use crate::dataset::{Metric, Tokenizer};
 use crate::files::{sha256, sha256_file, write_json};
 use crate::merge::{MergeSettings, merge};
 use crate::onnx;
 use crate::progress::Event;
 use crate::rank::Plan;
 
-use super::evaluate::{EvaluationData, EvaluationFacts, evaluate, evaluate_spans};
+use super::evaluate::{EvaluationData, EvaluationFacts, evaluate};
 use super::journal::{Earlier, Journal};
 use super::outputs::refuse_adapter_folder;
 use super::plan::{PlanData, PlanFiles, plan};
-use super::rows::{Purpose, Rows, SpanRows, fitting_metrics};
-use super::train::{TrainingData, TrainingFacts, objective_of, tell_no_gain, train_adapter};
+use super::rows::{fitting_metrics, objective_of, read, read_held_out};
+use super::train::{TrainingData, TrainingFacts, tell_no_gain, train_adapter};
 use super::{Export, Session, WorkflowError};
 use crate::settings::{Config, TrainSettings};
+use crate::task::{Objective, Purpose, Rows, check_label_order, label_names};
 
 const ADAPTER: &str = "adapter";
 const MERGED: &str = "merged";
@@ -34,9 +34,9 @@ struct Pipeline<'a> {
     model: Export,
     model_sha256: String,
     tokenizer: Tokenizer,
-    train: Rows,
-    dev: Option<Rows>,
-    test: Option<Rows>,
+    train: Box<dyn Rows>,
+    dev: Option<Box<dyn Rows>>,
+    test: Option<Box<dyn Rows>>,
     objective: Objective,
     metrics: Vec<Metric>,
     out: PathBuf,
@@ -99,13 +99,13 @@ impl<'a> Pipeline<'a> {
             model.found_head()?.fits_training(section, &config.train)?;
             model.tokenizer(session, section.max_length())?
         };
-        let train = Rows::load(session, section, &tokenizer, Purpose::Train)?;
-        let objective = objective_of(&train)?;
+        let train = read(session, section, &tokenizer, Purpose::Train)?;
+        let objective = objective_of(train.as_ref())?.clone();
         model.found_head()?.fits_labels(&objective)?;
         if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
             check_label_order(&names, &objective)?;
         }
-        let held_out = |path: &PathBuf| Rows::load_held_out(session, section, path, &tokenizer, &objective);
+        let held_out = |path: &PathBuf| read_held_out(session, section, path, &tokenizer, &objective);
         let other = |path: &Option<PathBuf>| path.as_ref().map(held_out).transpose();
         Ok(Self {
             dev: other(&section.dev)?,
@@ -180,12 +180,12 @@ impl<'a> Pipeline<'a> {
         Ok(json!({ "onnx": self.model_sha256, "files": files, "tokenizer": self.tokenizer.sha256() }))
     }
 
-    /// What decides how a language model sees its texts; nothing for other tasks.
-    fn texts(&self) -> Option<Value> {
-        let template = self.config.data.load_settings().template;
-        let template = template.map(|template| (template.text, template.without_input));
-        let is_language = self.objective == Objective::CausalLm;
-        is_language.then(|| json!({ "packing": self.config.data.packing, "template": template }))
+    /// Enters what decides, beside files and columns, how the task sees its rows.
+    fn enter_task(&self, mut inputs: Value, learning: bool) -> Value {
+        if let Some((key, value)) = self.config.data.reader().identity(&self.config.data, learning) {
+            inputs[key] = value;
+        }
+        inputs
     }
 
     fn plan(&self, journal: &mut Journal, files: &PlanFiles) -> Result<Plan, WorkflowError> {
@@ -193,7 +193,7 @@ impl<'a> Pipeline<'a> {
             return Err(WorkflowError::EditedPlan { plan: files.plan.clone() });
         }
         let section = &self.config.data;
-        let settings = section.load_settings().without_labels();
+        let settings = section.load_settings();
         let inputs = json!({
             "model": self.model_inputs()?,
             "data": self.train.sha256(),
@@ -201,10 +201,10 @@ impl<'a> Pipeline<'a> {
             "limit": section.limit,
             "max_length": section.max_length(),
             "plan": self.config.plan,
-            "template": self.texts().map(|texts| texts["template"].clone()),
+            "template": Value::Null,
         });
-        let data = PlanData { section, rows: &self.train, tokenizer: &self.tokenizer };
-        journal.stage("plan", self.enter_spans(inputs, false), self.session.observer(), |_| {
+        let data = PlanData { section, rows: self.train.as_ref(), tokenizer: &self.tokenizer };
+        journal.stage("plan", self.enter_task(inputs, false), self.session.observer(), |_| {
             let plan = plan(self.session, &self.model, &data, &self.config.plan, files)?;
             let mut outputs: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
             if self.config.plan.mini_batch.is_none() {
@@ -221,27 +221,26 @@ impl<'a> Pipeline<'a> {
             "plan": plan.blocks,
             "model": self.model_inputs()?,
             "train": self.train.sha256(),
-            "dev": self.dev.as_ref().map(Rows::sha256),
+            "dev": self.dev.as_ref().map(|rows| rows.sha256()),
             "columns": [Some(&section.load_settings().text), section.load_settings().pair.as_ref(), section.load_settings().label.as_ref()],
             "objective": self.objective,
             "limit": section.limit,
             "max_length": section.max_length(),
-            "texts": self.texts(),
+            "texts": Value::Null,
             "metrics": self.metrics,
             "settings": self.config.train,
             "flavour": self.config.output.flavour,
         });
         let data = TrainingData {
             initial: None,
-            train: &self.train,
-            validation: self.dev.as_ref(),
+            train: self.train.as_ref(),
+            validation: self.dev.as_deref(),
             tokenizer: &self.tokenizer,
             metrics: &self.metrics,
-            packing: section.packing,
             padding_is_safe,
         };
         let out = self.adapter();
-        journal.stage("train", self.enter_spans(inputs, true), self.session.observer(), |earlier| {
+        journal.stage("train", self.enter_task(inputs, true), self.session.observer(), |earlier| {
             let settings = self
                 .session
                 .on_device(TrainSettings { restart: earlier == Earlier::None, ..self.config.train.clone() });
@@ -266,7 +265,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn evaluate(&self, journal: &mut Journal, padding_is_safe: bool) -> Result<Evaluations, WorkflowError> {
-        let hash = |rows: &Option<Rows>| rows.as_ref().map(|rows| rows.sha256().to_owned());
+        let hash = |rows: &Option<Box<dyn Rows>>| rows.as_ref().map(|rows| rows.sha256().to_owned());
         let inputs = json!({
             "model": self.model_inputs()?,
             "merged": journal.outputs("merge"),
@@ -275,13 +274,13 @@ impl<'a> Pipeline<'a> {
             "objective": self.objective,
             "metrics": self.metrics,
             "max_length": self.config.data.max_length(),
-            "texts": self.texts(),
+            "texts": Value::Null,
         });
         let path = self.out.join("evaluation.json");
-        journal.stage("evaluate", self.enter_spans(inputs, true), self.session.observer(), |_| {
+        journal.stage("evaluate", self.enter_task(inputs, true), self.session.observer(), |_| {
             let evaluations = Evaluations {
-                dev: self.before_and_after(&self.dev, padding_is_safe)?,
-                test: self.before_and_after(&self.test, padding_is_safe)?,
+                dev: self.before_and_after(self.dev.as_deref(), padding_is_safe)?,
+                test: self.before_and_after(self.test.as_deref(), padding_is_safe)?,
             };
             write_json(&path, &evaluations)?;
             Ok((evaluations, vec![path.clone()]))
@@ -290,27 +289,14 @@ impl<'a> Pipeline<'a> {
 
     fn before_and_after(
         &self,
-        rows: &Option<Rows>,
+        rows: Option<&dyn Rows>,
         padding_is_safe: bool,
     ) -> Result<Option<BeforeAfter>, WorkflowError> {
-        let dataset = match rows {
-            None => return Ok(None),
-            Some(Rows::Spans(spans)) => return self.answered(spans, padding_is_safe).map(Some),
-            Some(Rows::Table(dataset)) => dataset,
-        };
-        let observer = self.session.observer();
-        let (encodings, texts): (Vec<Encoding>, _) = match self.objective {
-            Objective::CausalLm => {
-                let packing = self.config.data.packing;
-                (Vec::new(), Some(self.tokenizer.encode_texts(&dataset.examples, packing, observer)?))
-            }
-            _ => (self.tokenizer.encode(&dataset.examples, observer)?, None),
-        };
+        let Some(rows) = rows else { return Ok(None) };
         let data = EvaluationData {
-            dataset,
+            rows,
             objective: &self.objective,
-            encodings: &encodings,
-            texts: texts.as_ref(),
+            encoded: &rows.encode(&self.tokenizer, self.session.observer())?,
             tokenizer: &self.tokenizer,
             metrics: &self.metrics,
             batch_tokens: self.config.train.evaluation_tokens,
@@ -322,29 +308,6 @@ impl<'a> Pipeline<'a> {
         };
         let merged = ModelFolder::open(&self.merged())?;
         Ok(Some(BeforeAfter { before, after: evaluate(self.session, &merged.onnx, &data)?.0 }))
-    }
-}
-
-impl Pipeline<'_> {
-    /// Span answers of the export as it was and of the merged one.
-    fn answered(&self, spans: &SpanRows, padding_is_safe: bool) -> Result<BeforeAfter, WorkflowError> {
-        let settings = EvaluateSettings {
-            batch_tokens: self.config.train.evaluation_tokens,
-            equal_lengths: !padding_is_safe,
-            padding: self.tokenizer.padding(),
-        };
-        let before = evaluate_spans(self.session, &self.model.folder.onnx, spans, &settings)?.0;
-        let merged = ModelFolder::open(&self.merged())?;
-        let after = evaluate_spans(self.session, &merged.onnx, spans, &settings)?.0;
-        Ok(BeforeAfter { before: Some(before), after })
-    }
-
-    /// Enters what decides about windows, and with `answers` about the answers, into the inputs of a stage.
-    fn enter_spans(&self, mut inputs: Value, answers: bool) -> Value {
-        if let Some(spans) = self.config.data.spans() {
-            inputs["spans"] = if answers { json!(spans) } else { json!({ "stride": spans.stride }) };
-        }
-        inputs
     }
 }
 

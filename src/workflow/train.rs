@@ -8,27 +8,28 @@ use crate::activations::ModelIdentity;
 use crate::adapter::{
     self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WriteSettings, adapter_config, read_named,
 };
-use crate::dataset::{Dataset, Encoding, Label, Metric, Objective, TextRows, Tokenizer};
+use crate::dataset::{Encoding, Metric, Tokenizer};
 use crate::files::sha256;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
-use crate::settings::{DataSettings, SettingError, TrainSettings};
-use crate::train::{Evaluation, HEAD_BIAS, HEAD_WEIGHT, TrainInput, TrainOutcome, check_plan, train};
+use crate::settings::{SettingError, TrainSettings};
+use crate::task::{DataSettings, Lines, Purpose, Rows, Targets};
+use crate::train::{
+    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainInput, TrainOutcome, check_plan, train,
+};
 
 use super::causality::refuse_foresight;
 use super::evaluate::padding_is_safe;
 use super::plan::{blocks_to_adapt, config_settings, other_files, plan_file};
-use super::rows::{Purpose, Rows, SpanRows, fitting_metrics};
+use super::rows::{fitting_metrics, objective_of, read, read_held_out};
 use super::{Export, Session, WorkflowError};
 
 /// What there is to train with.
 pub(super) struct TrainingData<'a> {
-    pub train: &'a Rows,
-    pub validation: Option<&'a Rows>,
+    pub train: &'a dyn Rows,
+    pub validation: Option<&'a dyn Rows>,
     pub tokenizer: &'a Tokenizer,
     pub metrics: &'a [Metric],
-    /// Whether the texts of a language model are joined and cut into rows of equal length.
-    pub packing: bool,
     /// Where the factors and the head begin; by default A random, B zero and the head as it is.
     pub initial: Option<&'a Adapter>,
     /// Whether padding leaves the results as they are.
@@ -55,23 +56,39 @@ pub struct TrainingFacts {
     pub before: Option<f64>,
 }
 
-/// Trains the ranks of a plan (its file, or the folder that holds it), or goes on training, and writes an adapter folder for
-/// PEFT to `out`. It starts from the adapter folder `start`, of the same plan; without one A is random, B zero and the head as
-/// it is.
+/// What is trained, on what.
+#[derive(Debug, Clone)]
+pub struct Training<'a> {
+    /// The model folder, or `.onnx` file, that the plan was made for.
+    pub model: &'a Path,
+    /// The plan: its file, or the folder that holds it.
+    pub plan: &'a Path,
+    /// The rows to train on, and `dev` to choose the best state with.
+    pub data: DataSettings,
+    /// How training goes.
+    pub settings: TrainSettings,
+    /// Ranks in the adapter folder.
+    pub flavour: Flavour,
+    /// An adapter folder of the same plan to start from; without one A is random, B zero and the head as it is.
+    pub start: Option<&'a Path>,
+    /// The adapter folder.
+    pub out: &'a Path,
+}
+
+impl<'a> Training<'a> {
+    /// On these rows, all else as usual.
+    pub fn new(model: &'a Path, plan: &'a Path, data: DataSettings, out: &'a Path) -> Self {
+        let (settings, flavour) = (TrainSettings::default(), Flavour::default());
+        Training { model, plan, data, settings, flavour, start: None, out }
+    }
+}
+
+/// Trains the ranks of a plan, or goes on training, and writes an adapter folder for PEFT.
 ///
 /// # Errors
 /// A plan of another export, rows that do not fit the head, settings that make no sense, a state of another run.
-#[allow(clippy::too_many_arguments, reason = "each is a file or a subject of its own")]
-pub fn train_at_plan(
-    session: &Session<'_>,
-    model: &Path,
-    plan: &Path,
-    data: &DataSettings,
-    settings: &TrainSettings,
-    flavour: Flavour,
-    start: Option<&Path>,
-    out: &Path,
-) -> Result<TrainingFacts, WorkflowError> {
+pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<TrainingFacts, WorkflowError> {
+    let Training { model, plan, ref data, ref settings, flavour, start, out } = *training;
     let plan_file = plan_file(plan)?;
     let mut inputs = vec![("model", model), ("plan", plan_file.as_path())];
     inputs.extend(start.map(|start| ("adapter to start from", start)));
@@ -88,8 +105,8 @@ pub fn train_at_plan(
     check_plan(&plan, &model.model, &sha256(model.model.file_bytes()))?;
     check_edited_plan(session, &model, &plan, &plan_file)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let train = Rows::load(session, data, &tokenizer, Purpose::Train)?;
-    let objective = &objective_of(&train)?;
+    let train = read(session, data, &tokenizer, Purpose::Train)?;
+    let objective = objective_of(train.as_ref())?;
     head.fits_labels(objective)?;
     let metrics = fitting_metrics(data, objective)?;
     if plan.data.sha256 != train.sha256() {
@@ -99,7 +116,7 @@ pub fn train_at_plan(
             train.path().display()
         )));
     }
-    let held_out = |path: &PathBuf| Rows::load_held_out(session, data, path, &tokenizer, objective);
+    let held_out = |path: &PathBuf| read_held_out(session, data, path, &tokenizer, objective);
     let validation = data.dev.as_ref().map(held_out).transpose()?;
     let sample = train.first(64, &tokenizer)?;
     let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
@@ -111,12 +128,11 @@ pub fn train_at_plan(
     let initial = start.map(|folder| read_named(folder, known)).transpose()?;
     let data = TrainingData {
         initial: initial.as_ref(),
-        validation: validation.as_ref(),
+        validation: validation.as_deref(),
         tokenizer: &tokenizer,
         metrics: &metrics,
-        packing: data.packing,
         padding_is_safe: padding_is_safe(session, &model.model, &sample, &tokenizer)?,
-        train: &train,
+        train: train.as_ref(),
     };
     let facts = train_adapter(session, &model, &plan, &data, &session.on_device(settings.clone()), flavour, out)?;
     if let (Some((metric, after)), Some(validation)) = (facts.validation.first(), data.validation) {
@@ -150,15 +166,21 @@ pub(super) fn train_adapter(
     flavour: Flavour,
     out: &Path,
 ) -> Result<TrainingFacts, WorkflowError> {
-    let objective = &objective_of(data.train)?;
-    if *objective == Objective::CausalLm {
+    let objective = objective_of(data.train)?;
+    let head = objective.head();
+    if head.lines == Lines::Vocabulary {
         refuse_foresight(session, &model.model, &data.train.first(64, data.tokenizer)?, data.tokenizer)?;
     }
     if let Some(warning) = crate::onnx::normalised_logits(&model.model) {
         session.observer().observe(Event::Warning(&warning));
     }
-    let train_rows = Learnt::new(session, data, data.train)?;
-    let validation = data.validation.map(|rows| Learnt::new(session, data, rows)).transpose()?;
+    let encode = |rows: &'_ dyn Rows| -> Result<(Vec<Encoding>, Targets), WorkflowError> {
+        let encoded = rows.encode(data.tokenizer, session.observer())?;
+        let unlabelled = || WorkflowError::NoLabels { path: rows.path().to_owned() };
+        Ok((encoded.encodings.into_owned(), encoded.targets.ok_or_else(unlabelled)?))
+    };
+    let train_rows = encode(data.train)?;
+    let validation = data.validation.map(encode).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
     let identity = ModelIdentity::of(&model.model);
     let trained = model.with_own_head()?;
@@ -169,12 +191,9 @@ pub(super) fn train_adapter(
         config: model.folder.config.as_ref(),
         plan,
         objective,
-        train: train_rows.rows(),
-        validation: validation.as_ref().map(Learnt::rows),
-        questions: match data.validation {
-            Some(Rows::Spans(spans)) => Some(spans.questions()),
-            _ => None,
-        },
+        train: TrainRows { encodings: &train_rows.0, targets: &train_rows.1 },
+        validation: validation.as_ref().map(|(encodings, targets)| TrainRows { encodings, targets }),
+        judge: data.validation.and_then(|rows| rows.judge()),
         metrics: data.metrics,
         padding: data.tokenizer.padding(),
         padding_is_safe: data.padding_is_safe,
@@ -190,10 +209,10 @@ pub(super) fn train_adapter(
         }
     }
     let (names, path) = (model.head_names()?.unwrap_or_default(), model.head_path()?);
-    let naming = model.naming(match objective {
-        Objective::CausalLm => TrainedHead::Tokens,
-        _ if settings.head.is_some() => TrainedHead::Added,
-        _ => TrainedHead::Own(&names, path.as_ref()),
+    let naming = model.naming(match settings.head {
+        _ if !head.trained => TrainedHead::Tokens,
+        Some(_) => TrainedHead::Added,
+        None => TrainedHead::Own(&names, path.as_ref()),
     });
     if let Some(text) = &naming.notice {
         // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.
@@ -206,64 +225,12 @@ pub(super) fn train_adapter(
         base_model: Some(model.base_model_path()),
         checkpoint: model.folder.checkpoint.as_ref(),
         added_head: outcome.new_head,
-        labels: match objective {
-            Objective::Classification { labels } => Some(labels.clone()),
-            Objective::Regression | Objective::CausalLm | Objective::Spans { .. } => None,
-        },
+        labels: objective.classes().map(<[String]>::to_vec),
         naming,
         base_files: Some(base_files),
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))
-}
-
-/// Rows as the trainer takes them.
-enum Learnt<'a> {
-    Labelled(Vec<Encoding>, Vec<Label>),
-    Texts(TextRows),
-    Spans(&'a SpanRows),
-}
-
-impl<'a> Learnt<'a> {
-    fn new(session: &Session<'_>, data: &TrainingData<'_>, rows: &'a Rows) -> Result<Self, WorkflowError> {
-        let (tokenizer, observer) = (data.tokenizer, session.observer());
-        Ok(match rows {
-            Rows::Spans(spans) => Learnt::Spans(spans),
-            Rows::Table(dataset) if dataset.objective == Some(Objective::CausalLm) => {
-                Learnt::Texts(tokenizer.encode_texts(&dataset.examples, data.packing, observer)?)
-            }
-            Rows::Table(dataset) => {
-                let (_, labels) = labelled(dataset)?;
-                Learnt::Labelled(tokenizer.encode(&dataset.examples, observer)?, labels)
-            }
-        })
-    }
-
-    fn rows(&self) -> crate::train::Rows<'_> {
-        use crate::train::Rows;
-        match self {
-            Learnt::Labelled(encodings, labels) => Rows::labelled(encodings, labels),
-            Learnt::Texts(rows) => Rows::of_texts(rows),
-            Learnt::Spans(spans) => Rows::labelled(&spans.encodings, &spans.labels),
-        }
-    }
-}
-
-/// What is learnt from rows that must have labels.
-pub(super) fn objective_of(rows: &Rows) -> Result<Objective, WorkflowError> {
-    match rows {
-        Rows::Table(dataset) => Ok(labelled(dataset)?.0.clone()),
-        Rows::Spans(spans) => Ok(spans.objective()),
-    }
-}
-
-/// Objective and labels of rows that must have them; a language model needs none.
-fn labelled(dataset: &Dataset) -> Result<(&Objective, Vec<Label>), WorkflowError> {
-    if let Some(objective @ Objective::CausalLm) = &dataset.objective {
-        return Ok((objective, Vec::new()));
-    }
-    let missing = || WorkflowError::NoLabels { path: dataset.path.clone() };
-    Ok((dataset.objective.as_ref().ok_or_else(missing)?, dataset.labels().ok_or_else(missing)?))
 }
 
 impl TrainingFacts {

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use gelora::dataset::{Dataset, Encoding, Label, LoadSettings, Metric, Objective, Tokenizer};
-use gelora::evaluate::{EvaluateError, EvaluateSettings, Score, evaluate_export, write_predictions};
+use gelora::dataset::{Encoding, Metric, Score, Tokenizer};
+use gelora::evaluate::{EvaluateSettings, evaluate_export};
 use gelora::progress::{Event, Observer, Silent};
 use gelora::runtime::{Device, InferenceSession, SessionSettings};
+use gelora::task::{Classification, DataSettings, Objective, Outputs, Purpose, Request, TaskError};
+use itertools::Itertools;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -24,23 +26,23 @@ fn metric_cases(random: &mut impl Rng) -> Vec<serde_json::Value> {
         let kinds = if metric == Metric::F1 { 2 } else { random.random_range(2..6) };
         let mut column = || -> Vec<u32> { (0..rows).map(|_| random.random_range(0..kinds)).collect() };
         let (predictions, labels) = (column(), column());
-        let label = |&value: &u32| match metric {
-            Metric::Pearson | Metric::Spearman => Label::Value(value as f32 * 0.37 - 1.0),
-            _ => Label::Class(value as usize),
+        let numbers = |column: &[u32]| column.iter().map(|&value| value as f32 * 0.37 - 1.0).collect::<Vec<_>>();
+        let classes = |column: &[u32]| column.iter().map(|&value| value as usize).collect::<Vec<_>>();
+        let of_values = Metric::OF_VALUES.contains(&metric);
+        let Score { value, note, .. } = match of_values {
+            true => metric.of_values(&numbers(&predictions), &numbers(&labels)),
+            false => metric.of_classes(&classes(&predictions), &classes(&labels)),
+        }
+        .unwrap();
+        let plain = |column: &[u32]| match of_values {
+            true => json!(numbers(column).into_iter().map(f64::from).collect::<Vec<_>>()),
+            false => json!(column),
         };
-        let plain = |label: &Label| match label {
-            Label::Class(class) => json!(class),
-            Label::Value(value) => json!(f64::from(*value)),
-            Label::Learnt { .. } | Label::Span { .. } => unreachable!("these rows have classes or numbers"),
-        };
-        let predictions: Vec<Label> = predictions.iter().map(label).collect();
-        let labels: Vec<Label> = labels.iter().map(label).collect();
-        let Score { value, note, .. } = metric.score(&predictions, &labels).unwrap();
         assert!(value.is_some() || note.is_some(), "what is undefined has a reason");
         cases.push(json!({
             "metric": metric.name(),
-            "predictions": predictions.iter().map(plain).collect::<Vec<_>>(),
-            "labels": labels.iter().map(plain).collect::<Vec<_>>(),
+            "predictions": plain(&predictions),
+            "labels": plain(&labels),
             "value": value,
         }));
     }
@@ -72,50 +74,63 @@ fn rows() -> String {
     lines
 }
 
+/// The largest difference of a logit.
+fn worst(one: &Outputs, other: &Outputs) -> f32 {
+    let pairs = one.rows().iter().flatten().zip_eq(other.rows().iter().flatten());
+    pairs.fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
+}
+
 #[test]
 fn an_export_is_evaluated_as_transformers_does_it() {
     let Some(library) = library() else { return };
     let folder = tempfile::tempdir().unwrap();
     let (data, written) = (folder.path().join("rows.jsonl"), folder.path().join("predictions.jsonl"));
     std::fs::write(&data, rows()).unwrap();
-    let columns = LoadSettings {
-        text: "one".into(),
+    let columns = DataSettings {
+        text: Some("one".into()),
         pair: Some("two".into()),
         labels: Some(vec!["no".into(), "yes".into()]),
-        ..LoadSettings::default()
+        ..DataSettings::of(&data)
     };
-    let dataset = Dataset::load(&data, &columns).unwrap();
-    let objective = dataset.objective.clone().unwrap();
     let model = repository("onnx/tiny_encoder");
     let tokenizer = Tokenizer::open(&model.join("tokenizer.json"), 24).unwrap();
-    let encodings = tokenizer.encode(&dataset.examples, &Silent).unwrap();
+    let rows = columns.reader().read(&Request {
+        path: &data,
+        settings: &columns,
+        purpose: Purpose::Evaluate,
+        like: None,
+        model_config: None,
+        predictions: false,
+        tokenizer: &tokenizer,
+        observer: &Silent,
+    });
+    let rows = rows.unwrap();
+    let head = rows.objective().unwrap().head();
+    let encoded = rows.encode(&tokenizer, &Silent).unwrap();
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
     let mut session = InferenceSession::from_file(library, &model.join("model.onnx"), &cpu).unwrap();
 
-    let labels = dataset.labels().unwrap();
     let metrics = [Metric::Accuracy, Metric::F1, Metric::Matthews];
     let mut evaluate = |batch_tokens, equal_lengths| {
         let settings = EvaluateSettings { batch_tokens, equal_lengths, padding: tokenizer.padding() };
-        evaluate_export(&mut session, &encodings, Some(&labels), &objective, &metrics, &settings, &Silent).unwrap()
+        evaluate_export(&mut session, &encoded.encodings, None, &head, &settings, &Silent).unwrap()
     };
-    let evaluation = evaluate(200, false);
-    assert_eq!(evaluation.logits.dim(), (60, 2));
-    assert_eq!(evaluation.scores.len(), 3);
+    let outputs = evaluate(200, false);
+    assert!(outputs.rows().len() == 60 && outputs.rows().iter().all(|row| row.len() == 2));
+    let scores = rows.score(&encoded, &outputs, &metrics).unwrap();
+    assert_eq!(scores.len(), 3);
     for other in [evaluate(1, false), evaluate(100_000, false), evaluate(200, true)] {
-        let worst = (&other.logits - &evaluation.logits).iter().fold(0.0_f32, |worst, value| worst.max(value.abs()));
+        let worst = worst(&other, &outputs);
         assert!(worst < 1e-5, "the batches make a difference of {worst}");
-        assert_eq!(other.scores, evaluation.scores);
+        assert_eq!(rows.score(&encoded, &other, &metrics).unwrap(), scores);
     }
-    write_predictions(&written, &dataset, &objective, &evaluation).unwrap();
+    rows.write_predictions(&written, &outputs).unwrap();
     check("evaluation_checks.py", &["model", text(&model), text(&data), text(&written)]);
 
-    // Without labels there are predictions all the same; a task that does not fit the head is refused.
-    let settings = EvaluateSettings::default();
-    let unlabelled = evaluate_export(&mut session, &encodings, None, &objective, &[], &settings, &Silent).unwrap();
-    assert_eq!((unlabelled.predictions.len(), unlabelled.scores.len()), (60, 0));
-    let refused =
-        evaluate_export(&mut session, &encodings, None, &Objective::Regression, &[], &settings, &Silent).unwrap_err();
-    assert!(matches!(refused, EvaluateError::Outputs { found: 2, expected: 1, .. }), "{refused}");
+    // A task that does not fit the head is refused.
+    let targets = gelora::task::Targets::Values(vec![0.0; 60]);
+    let refused = Objective::Regression.score(&targets, &outputs, &[]).unwrap_err();
+    assert!(matches!(refused, TaskError::Width { found: 2, expected: 1, .. }), "{refused}");
 }
 
 /// The numbers of rows of the batches, as they are told.
@@ -138,15 +153,15 @@ fn the_padding_of_a_fixed_length_counts_for_the_size_of_batches() {
     let bytes = std::fs::read(repository("onnx/tiny_encoder").join("model.onnx")).unwrap();
     let ids = |row: u32| -> Vec<u32> { (0..1 + row % 5).map(|token| 5 + (row + token) % 11).collect() };
     let encodings: Vec<Encoding> = (0..20).map(ids).map(|ids| Encoding { type_ids: vec![0; ids.len()], ids }).collect();
-    let objective = Objective::Classification { labels: vec!["no".into(), "yes".into()] };
+    let objective = Objective::Classification(Classification { labels: vec!["no".into(), "yes".into()] });
     let settings = EvaluateSettings { batch_tokens: 64, ..EvaluateSettings::default() };
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
     let evaluate = |axes: [&str; 2]| {
         let bytes = crate::tiny::with_input_axes(&bytes, &axes);
         let mut session = InferenceSession::from_bytes(library, &bytes, Path::new("."), &cpu).unwrap();
         let told = Batches::default();
-        let done = evaluate_export(&mut session, &encodings, None, &objective, &[], &settings, &told).unwrap();
-        (done.logits, told.0.into_inner().unwrap())
+        let done = evaluate_export(&mut session, &encodings, None, &objective.head(), &settings, &told).unwrap();
+        (done, told.0.into_inner().unwrap())
     };
     let (free, most) = evaluate(["batch", "sequence"]);
     assert!(most[0] > 4, "{most:?}");
@@ -155,7 +170,7 @@ fn the_padding_of_a_fixed_length_counts_for_the_size_of_batches() {
     let (both, batches) = evaluate(["7", "16"]);
     assert_eq!(batches, [7, 7, 6], "seven rows are computed in any case");
     for logits in [fixed, both] {
-        let worst = (&logits - &free).iter().fold(0.0_f32, |worst, value| worst.max(value.abs()));
+        let worst = worst(&logits, &free);
         assert!(worst < 1e-4, "{worst}");
     }
 }
@@ -167,7 +182,7 @@ fn an_export_without_a_head_is_not_evaluated() {
     let cpu = SessionSettings { device: Device::Cpu, threads: Some(1), ..Default::default() };
     let mut session = InferenceSession::from_file(library, &model, &cpu).unwrap();
     let settings = EvaluateSettings::default();
-    let refused = evaluate_export(&mut session, &[], None, &Objective::Regression, &[], &settings, &Silent);
+    let refused = evaluate_export(&mut session, &[], None, &Objective::Regression.head(), &settings, &Silent);
     let text = refused.unwrap_err().to_string();
     assert!(text.starts_with("the model has no output `logits`") && text.lines().count() == 1, "{text}");
 }

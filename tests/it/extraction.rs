@@ -410,7 +410,7 @@ fn damaged_stores_are_explained() {
 fn sentences() -> Vec<Example> {
     let text = std::fs::read_to_string(repository("examples/data/agreement_dev.tsv")).unwrap();
     let columns = text.lines().skip(1).filter_map(|line| line.split('\t').next());
-    let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None, label: None };
+    let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None };
     columns.enumerate().map(example).collect()
 }
 

@@ -178,7 +178,7 @@ fn a_very_long_text_is_cut_before_it_is_tokenized() {
     use gelora::dataset::{Example, Tokenizer};
     let tokenizer = Tokenizer::open(&export("tiny_encoder").join("tokenizer.json"), 16).unwrap();
     let encode = |text: &str, pair: Option<&str>| {
-        let example = Example { line: 1, text: text.into(), pair: pair.map(str::to_owned), label: None };
+        let example = Example { line: 1, text: text.into(), pair: pair.map(str::to_owned) };
         tokenizer.encode(&[example], &gelora::progress::Silent).map(|rows| rows[0].clone())
     };
     let long = "some words of a text, and more ".repeat(400_000);

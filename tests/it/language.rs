@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use gelora::adapter::{Adapter, LoraFactors};
 use gelora::checkpoint::{ModelFolder, with_own_head};
-use gelora::dataset::{Encoding, Metric, Objective, Padding, TextRows};
+use gelora::dataset::{Encoding, Metric, Padding};
 use gelora::files::sha256_file;
 use gelora::onnx::{HiddenStates, Model, head, last_state_after_final_norm};
 use gelora::rank::Plan;
 use gelora::runtime::Device;
+use gelora::task::{Objective, Targets};
 use gelora::train::{Kernels, Rows, TrainInput, TrainSettings, loss_and_gradient};
 use ndarray::Array2;
 use safetensors::SafeTensors;
@@ -43,13 +44,13 @@ fn adapter(plan: &Plan, matrices: &Matrices) -> Adapter {
     Adapter { factors: factors.collect(), saved: Vec::new() }
 }
 
-fn text_rows(folder: &Path) -> TextRows {
+fn text_rows(folder: &Path) -> (Vec<Encoding>, Targets) {
     let bytes = std::fs::read(folder.join("rows.json")).unwrap();
     let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     let ids: Vec<Vec<u32>> = serde_json::from_value(value["ids"].clone()).unwrap();
     let counted = serde_json::from_value(value["counted"].clone()).unwrap();
     let encodings = ids.into_iter().map(|ids| Encoding { type_ids: vec![0; ids.len()], ids }).collect();
-    TextRows { encodings, counted }
+    (encodings, Targets::Tokens(counted))
 }
 
 fn compare(folder: &Path) {
@@ -63,7 +64,7 @@ fn compare(folder: &Path) {
     assert_eq!(last_state_after_final_norm(&model, &states), Some(true), "{name}");
     let model = with_own_head(model, &states, base.checkpoint.as_ref().unwrap()).unwrap();
     let (expected, matrices) = reference(folder);
-    let rows = text_rows(folder);
+    let (encodings, targets) = text_rows(folder);
     let input = TrainInput {
         model: &model,
         model_sha256: &sha256_file(&base.onnx).unwrap(),
@@ -71,9 +72,9 @@ fn compare(folder: &Path) {
         config: base.config.as_ref(),
         plan: &plan,
         objective: &Objective::CausalLm,
-        train: Rows::of_texts(&rows),
+        train: Rows { encodings: &encodings, targets: &targets },
         validation: None,
-        questions: None,
+        judge: None,
         metrics: &[Metric::Perplexity],
         padding: Padding::default(),
         padding_is_safe: true,

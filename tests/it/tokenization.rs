@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use gelora::dataset::{Dataset, Example, LoadSettings, Tokenizer, preset};
+use gelora::dataset::{Dataset, Example, LoadSettings, Tokenizer};
 use gelora::progress::Silent;
+use gelora::task::preset;
 use itertools::Itertools;
 
 use crate::python::{check, repository, text};
@@ -53,7 +54,7 @@ fn token_ids_equal_those_of_hugging_face_on_glue() {
         let dataset = Dataset::load(&path, &LoadSettings { quoting: Some(false), ..preset.settings() }).unwrap();
         assert_eq!(dataset.examples.len(), rows, "{task}");
         if let Some(second) = preset.pair {
-            let alone = |text: &str| Example { text: text.into(), pair: None, line: 0, label: None };
+            let alone = |text: &str| Example { text: text.into(), pair: None, line: 0 };
             let seconds = dataset.examples.iter().filter_map(|row| row.pair.as_deref().map(alone)).collect();
             let firsts = dataset.examples.iter().map(|row| alone(&row.text)).collect();
             files.push((format!("{task}-first"), path.clone(), firsts, vec![preset.text]));
@@ -127,7 +128,7 @@ fn differences(folder: &std::path::Path, rows: &[Row], pad: Option<u32>) -> Vec<
         if pad.is_some_and(|pad| pad != tokenizer.padding().id) {
             wrong.push(format!("padding {} instead of {pad:?}", tokenizer.padding().id));
         }
-        let example = Example { text: row.text.clone(), pair: row.pair.clone(), line: 0, label: None };
+        let example = Example { text: row.text.clone(), pair: row.pair.clone(), line: 0 };
         let (found, types) = match tokenizer.encode(std::slice::from_ref(&example), &Silent) {
             Ok(encodings) => (encodings[0].ids.clone(), encodings[0].type_ids.clone()),
             // A text without a token is refused.

@@ -13,8 +13,6 @@ use std::str::FromStr;
 pub use classification::{accuracy, f1, matthews};
 pub use correlation::{pearson, spearman};
 
-use super::{Label, Objective, ObjectiveKind};
-
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,12 +47,12 @@ pub struct Score {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
     /// Classes for a metric of numbers, or the other way round, or the wrong number of classes.
-    #[error("{metric} cannot be computed for {objective}; {cure}")]
+    #[error("{metric} cannot be computed for {what}; {cure}")]
     Misfit {
         /// The metric.
         metric: Metric,
-        /// What the task is.
-        objective: String,
+        /// What it was asked for, e.g. `3 classes`.
+        what: String,
         /// What to do: metrics that fit.
         cure: String,
     },
@@ -90,93 +88,47 @@ impl Metric {
         self == Metric::Perplexity
     }
 
-    /// Whether it compares classes or numbers, or says how well tokens are predicted.
-    pub fn kind(self) -> ObjectiveKind {
-        match self {
-            Metric::Accuracy | Metric::F1 | Metric::Matthews => ObjectiveKind::Classification,
-            Metric::Pearson | Metric::Spearman => ObjectiveKind::Regression,
-            Metric::Perplexity => ObjectiveKind::CausalLm,
-        }
-    }
+    /// Those that compare classes.
+    pub const OF_CLASSES: [Metric; 3] = [Metric::Accuracy, Metric::F1, Metric::Matthews];
+    /// Those that compare numbers.
+    pub const OF_VALUES: [Metric; 2] = [Metric::Pearson, Metric::Spearman];
 
-    /// What to measure where nobody says; the first decides.
-    pub fn usual(objective: &Objective) -> &'static [Metric] {
-        match objective {
-            Objective::Classification { .. } => &[Metric::Accuracy],
-            Objective::Regression => &[Metric::Pearson, Metric::Spearman],
-            Objective::CausalLm => &[Metric::Perplexity],
-            // Those of `squad` belong to questions, not to rows.
-            Objective::Spans { .. } => &[],
-        }
-    }
-
-    /// Those that make sense for a task.
-    pub fn fitting(objective: &Objective) -> Vec<Metric> {
-        Metric::ALL.into_iter().filter(|metric| metric.fits(objective)).collect()
-    }
-
-    fn fits(self, objective: &Objective) -> bool {
-        match objective {
-            // Theirs belong to questions, not to rows.
-            Objective::Spans { .. } => false,
-            Objective::Classification { labels } if self == Metric::F1 => labels.len() == 2,
-            other => self.kind() == other.kind(),
-        }
-    }
-
-    /// Whether it makes sense for a task.
+    /// Whether it is among those that fit.
     ///
     /// # Errors
-    /// A metric of another kind than the task, or F1 for more than two classes.
-    pub fn check(self, objective: &Objective) -> Result<(), MetricError> {
-        if self.fits(objective) {
+    /// It is not; `what` says what for.
+    pub fn check(self, fitting: &[Metric], what: &str) -> Result<(), MetricError> {
+        if fitting.contains(&self) {
             return Ok(());
         }
-        let cure = match objective {
-            Objective::Spans { .. } => "leave it out: they have F1 and exact match of their own".into(),
-            _ => choose(&Metric::fitting(objective)),
+        let names: Vec<&str> = fitting.iter().map(|metric| metric.name()).collect();
+        let cure = match names.as_slice() {
+            [] => "leave it out".to_owned(),
+            [one] => format!("choose {one}"),
+            several => format!("choose one of {}", several.join(", ")),
         };
-        let objective = match objective {
-            Objective::Spans { .. } => "span answers".into(),
-            Objective::Regression => "a regression".into(),
-            Objective::Classification { labels } => format!("{} classes", labels.len()),
-            Objective::CausalLm => "tokens".into(),
-        };
-        Err(MetricError::Misfit { metric: self, objective, cure })
+        Err(MetricError::Misfit { metric: self, what: what.into(), cure })
     }
 
-    /// Compares predictions with the truth. Perplexity is not made of predictions but of the loss: [`perplexity`].
+    /// Compares predicted classes with the true ones.
     ///
     /// # Errors
-    /// Different lengths, or labels of the wrong kind.
-    pub fn score(self, predictions: &[Label], truth: &[Label]) -> Result<Score, MetricError> {
-        if predictions.len() != truth.len() {
-            return Err(MetricError::Lengths { predictions: predictions.len(), labels: truth.len() });
-        }
-        let misfit = |objective: &str| MetricError::Misfit {
-            metric: self,
-            objective: objective.into(),
-            cure: match objective {
-                "numbers" => choose(&[Metric::Pearson, Metric::Spearman]),
-                _ if one_of_two(predictions) && one_of_two(truth) => {
-                    choose(&[Metric::Accuracy, Metric::F1, Metric::Matthews])
-                }
-                _ => choose(&[Metric::Accuracy, Metric::Matthews]),
-            },
-        };
-        match self.kind() {
-            ObjectiveKind::Classification => {
-                let predictions = classes(predictions).ok_or_else(|| misfit("numbers"))?;
-                let truth = classes(truth).ok_or_else(|| misfit("numbers"))?;
-                Ok(self.score_classes(&predictions, &truth))
-            }
-            ObjectiveKind::Regression | ObjectiveKind::Spans => {
-                let predictions = numbers(predictions).ok_or_else(|| misfit("classes"))?;
-                let truth = numbers(truth).ok_or_else(|| misfit("classes"))?;
-                Ok(self.score_numbers(&predictions, &truth))
-            }
-            ObjectiveKind::CausalLm => Err(misfit("predictions")),
-        }
+    /// Different lengths, or a metric of numbers.
+    pub fn of_classes(self, predictions: &[usize], truth: &[usize]) -> Result<Score, MetricError> {
+        lengths(predictions.len(), truth.len())?;
+        self.check(&Metric::OF_CLASSES, "classes")?;
+        Ok(self.score_classes(predictions, truth))
+    }
+
+    /// Compares predicted numbers with the true ones.
+    ///
+    /// # Errors
+    /// Different lengths, or a metric of classes.
+    pub fn of_values(self, predictions: &[f32], truth: &[f32]) -> Result<Score, MetricError> {
+        lengths(predictions.len(), truth.len())?;
+        self.check(&Metric::OF_VALUES, "numbers")?;
+        let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
+        Ok(self.score_numbers(&wide(predictions), &wide(truth)))
     }
 
     fn score_classes(self, predictions: &[usize], truth: &[usize]) -> Score {
@@ -213,23 +165,8 @@ pub fn perplexity(loss: f64) -> Option<f64> {
     Some(loss.exp()).filter(|value| value.is_finite())
 }
 
-/// The cure where a metric does not fit.
-fn choose(metrics: &[Metric]) -> String {
-    let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
-    let one_of = if names.len() > 1 { "one of " } else { "" };
-    format!("choose {one_of}{}", names.join(", "))
-}
-
-fn one_of_two(labels: &[Label]) -> bool {
-    labels.iter().all(|label| matches!(label, Label::Class(0 | 1)))
-}
-
-fn classes(labels: &[Label]) -> Option<Vec<usize>> {
-    labels.iter().map(|label| if let Label::Class(class) = label { Some(*class) } else { None }).collect()
-}
-
-fn numbers(labels: &[Label]) -> Option<Vec<f64>> {
-    labels.iter().map(|label| if let Label::Value(value) = label { Some(f64::from(*value)) } else { None }).collect()
+fn lengths(predictions: usize, labels: usize) -> Result<(), MetricError> {
+    if predictions == labels { Ok(()) } else { Err(MetricError::Lengths { predictions, labels }) }
 }
 
 impl fmt::Display for Metric {

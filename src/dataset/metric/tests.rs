@@ -51,51 +51,38 @@ fn numbers_as_scipy_correlates_them() {
 
 #[test]
 fn degenerate_cases_have_a_value_or_a_reason() {
-    let classes = |values: &[usize]| values.iter().map(|&class| Label::Class(class)).collect::<Vec<_>>();
-    let numbers = |values: &[f32]| values.iter().map(|&value| Label::Value(value)).collect::<Vec<_>>();
-    let score = |metric: Metric, predictions: &[Label], truth: &[Label]| metric.score(predictions, truth).unwrap();
+    let classes = |metric: Metric, a: &[usize], b: &[usize]| metric.of_classes(a, b).unwrap();
+    let numbers = |metric: Metric, a: &[f32], b: &[f32]| metric.of_values(a, b).unwrap();
     let shown = [
-        score(Metric::Matthews, &classes(&[1, 1, 1]), &classes(&[0, 1, 1])),
-        score(Metric::Matthews, &classes(&[1, 0, 1]), &classes(&[1, 1, 1])),
-        score(Metric::Accuracy, &classes(&[1, 1]), &classes(&[0, 1])),
-        score(Metric::F1, &classes(&[0, 0]), &classes(&[0, 0])),
-        score(Metric::F1, &classes(&[0, 0]), &classes(&[0, 1])),
-        score(Metric::F1, &classes(&[]), &classes(&[])),
-        score(Metric::Pearson, &numbers(&[2.0, 2.0]), &numbers(&[1.0, 2.0])),
-        score(Metric::Spearman, &numbers(&[1.0, 2.0]), &numbers(&[2.0, 2.0])),
-        score(Metric::Spearman, &numbers(&[1.0, f32::NAN]), &numbers(&[1.0, 2.0])),
-        score(Metric::Pearson, &numbers(&[1.0, f32::INFINITY]), &numbers(&[1.0, 2.0])),
-        score(Metric::Pearson, &numbers(&[1.0]), &numbers(&[2.0])),
+        classes(Metric::Matthews, &[1, 1, 1], &[0, 1, 1]),
+        classes(Metric::Matthews, &[1, 0, 1], &[1, 1, 1]),
+        classes(Metric::Accuracy, &[1, 1], &[0, 1]),
+        classes(Metric::F1, &[0, 0], &[0, 0]),
+        classes(Metric::F1, &[0, 0], &[0, 1]),
+        classes(Metric::F1, &[], &[]),
+        numbers(Metric::Pearson, &[2.0, 2.0], &[1.0, 2.0]),
+        numbers(Metric::Spearman, &[1.0, 2.0], &[2.0, 2.0]),
+        numbers(Metric::Spearman, &[1.0, f32::NAN], &[1.0, 2.0]),
+        numbers(Metric::Pearson, &[1.0, f32::INFINITY], &[1.0, 2.0]),
+        numbers(Metric::Pearson, &[1.0], &[2.0]),
     ];
     insta::assert_json_snapshot!(shown);
 }
 
 #[test]
-fn a_metric_that_does_not_fit_says_which_do() {
-    let two = Objective::Classification { labels: vec!["0".into(), "1".into()] };
-    let three = Objective::Classification { labels: vec!["a".into(), "b".into(), "c".into()] };
-    assert!(Metric::F1.check(&two).is_ok() && Metric::Matthews.check(&three).is_ok());
-    assert!(Metric::usual(&Objective::Regression).iter().all(|metric| metric.check(&Objective::Regression).is_ok()));
+fn a_metric_of_something_else_is_refused() {
     let texts = [
-        Metric::F1.check(&three).unwrap_err().to_string(),
-        Metric::Spearman.check(&three).unwrap_err().to_string(),
-        Metric::Pearson.check(&two).unwrap_err().to_string(),
-        Metric::Accuracy.check(&Objective::Regression).unwrap_err().to_string(),
-        Metric::Accuracy.score(&[Label::Value(1.0)], &[Label::Class(1)]).unwrap_err().to_string(),
-        Metric::Accuracy.score(&[], &[Label::Class(1)]).unwrap_err().to_string(),
+        Metric::Accuracy.of_values(&[1.0], &[1.0]).unwrap_err().to_string(),
+        Metric::Pearson.of_classes(&[1], &[1]).unwrap_err().to_string(),
+        Metric::Accuracy.of_classes(&[], &[1]).unwrap_err().to_string(),
         "f2".parse::<Metric>().unwrap_err(),
     ];
-    insta::assert_snapshot!(texts.join("\n"));
-    // What is advised is not refused in its turn.
-    for objective in [two, three, Objective::Regression, Objective::CausalLm] {
-        let fitting = Metric::fitting(&objective);
-        assert!(!fitting.is_empty() && fitting.iter().all(|metric| metric.check(&objective).is_ok()));
-        for metric in Metric::ALL {
-            let Err(error) = metric.check(&objective) else { continue };
-            let advised = error.to_string().rsplit_once("; choose ").unwrap().1.replace("one of ", "");
-            assert_eq!(advised, fitting.iter().map(|metric| metric.name()).collect::<Vec<_>>().join(", "));
-        }
-    }
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    accuracy cannot be computed for numbers; choose one of pearson, spearman
+    pearson cannot be computed for classes; choose one of accuracy, f1, matthews
+    0 predictions for 1 labels; give one for each
+    unknown metric `f2`; choose one of accuracy, f1, matthews, pearson, spearman, perplexity
+    ");
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! Files as editors, spreadsheets and other programs leave them: read, or refused by what they are.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use super::*;
 
@@ -21,8 +22,9 @@ fn lines_end_in_any_of_the_three_ways() {
         let lines = "{\"text\": \"one\", \"label\": 1}\n{\"text\": \"two\", \"label\": 0}\n".replace('\n', ending);
         assert_eq!(texts(&load("a.jsonl", lines, &plain())), ["one", "two"], "{ending:?}");
         let documents = "one\nmore\n\ntwo\n".replace('\n', ending);
-        let learnt = LoadSettings { label: None, objective: Some(ObjectiveKind::CausalLm), ..plain() };
-        assert_eq!(texts(&load("a.txt", documents, &learnt)), ["one\nmore", "two"], "{ending:?}");
+        let documents = Documents::from_bytes(Path::new("a.txt"), documents.as_bytes(), &plain(), None).unwrap();
+        let learnt: Vec<&str> = documents.examples.iter().map(|example| example.text.as_str()).collect();
+        assert_eq!(learnt, ["one\nmore", "two"], "{ending:?}");
     }
     // In a file whose lines end otherwise, it is no line end and no part of a text.
     let refused = "a.tsv, line 3: a carriage return inside the line; elsewhere lines end in a line feed: remove it, or end all lines in the same way";
@@ -83,8 +85,9 @@ fn a_table_whose_values_all_look_quoted_is_warned_of() {
         warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n")[0]
             .ends_with("if it does quote, say so (--quoting true; in a configuration quoting = true)")
     );
-    let learnt = LoadSettings { label: None, objective: Some(ObjectiveKind::CausalLm), ..plain() };
-    assert_eq!(load("a.tsv", "text\n\"one\"\n\"two\"\n", &learnt).warnings.len(), 1);
+    let learnt = b"text\n\"one\"\n\"two\"\n";
+    let documents = Documents::from_bytes(Path::new("a.tsv"), learnt, &plain(), None).unwrap();
+    assert_eq!(documents.warnings.len(), 1);
 }
 
 /// Id, context and answers.

@@ -96,7 +96,7 @@ fn parquet_is_read_with_every_codec_page_version_and_encoding() {
     let expected = Dataset::load(&path, &plain()).unwrap();
     assert_eq!(texts(&expected), ["one", "two", "three", "vier\tfünf"]);
     assert_eq!(expected.examples.iter().map(|example| example.line).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert_eq!(expected.labels().unwrap(), [1, 0, 0, 1].map(Label::Class));
+    assert_eq!(classes_of(expected.labels.as_ref().unwrap()), [1, 0, 0, 1]);
     assert_eq!(expected.sha256, crate::files::sha256(&usual()));
     let other = LoadSettings { format: Some(Format::Parquet), ..plain() };
     assert_eq!(texts(&load("a.data", usual(), &other)), texts(&expected));
@@ -128,7 +128,7 @@ fn parquet_is_read_with_every_codec_page_version_and_encoding() {
                 let bytes = written(TEXT_AND_LABEL, &[group(0..3000), group(3000..5000)], properties);
                 let dataset = load("a.parquet", bytes, &plain());
                 assert_eq!(texts(&dataset), text, "{codec:?} {version:?} {dictionary}");
-                assert_eq!(dataset.labels().unwrap()[4], Label::Class(1));
+                assert_eq!(classes_of(dataset.labels.as_ref().unwrap())[4], 1);
             }
         }
     }
@@ -147,19 +147,24 @@ fn parquet_is_read_with_every_codec_page_version_and_encoding() {
                 .build();
             let dataset = load("a.parquet", written(TEXT_AND_LABEL, &[group(0..5000)], properties), &plain());
             assert_eq!(texts(&dataset), text, "{of_text} {version:?}");
-            assert_eq!(dataset.labels().unwrap()[4], Label::Class(1), "{of_label} {version:?}");
+            assert_eq!(classes_of(dataset.labels.as_ref().unwrap())[4], 1, "{of_label} {version:?}");
         }
     }
 }
 
 #[test]
 fn labels_of_parquet_are_strings_numbers_or_booleans() {
-    let labels = |kind: &str, values: Values, settings: &LoadSettings| {
+    let labels = |kind: &str, values: Values, settings: &LoadSettings| -> Vec<f32> {
         let schema = format!("required binary text (STRING); optional {kind};");
-        load("a.parquet", written(&schema, &[vec![words(&["a", "b"]), values]], plainly()), settings).labels().unwrap()
+        let bytes = written(&schema, &[vec![words(&["a", "b"]), values]], plainly());
+        // Classes as numbers too: names are looked at elsewhere.
+        match load("a.parquet", bytes, settings).labels.unwrap() {
+            Labels::Classes { rows, .. } => rows.into_iter().map(|class| class as f32).collect(),
+            Labels::Values(values) => values,
+        }
     };
     let some = |values: [f32; 2]| values.map(Some).to_vec();
-    let classes = [Label::Class(1), Label::Class(0)];
+    let classes = [1.0, 0.0];
     assert_eq!(labels("binary label (STRING)", words(&["yes", "no"]), &plain()), classes);
     assert_eq!(labels("binary label (ENUM)", words(&["yes", "no"]), &plain()), classes);
     assert_eq!(labels("binary label", words(&["yes", "no"]), &plain()), classes, "text without a note that it is text");
@@ -167,16 +172,16 @@ fn labels_of_parquet_are_strings_numbers_or_booleans() {
     assert_eq!(labels("int32 label", Values::Int(vec![Some(1), Some(0)]), &plain()), classes);
     assert_eq!(labels("int32 label (INTEGER(8,true))", Values::Int(vec![Some(1), Some(0)]), &plain()), classes);
     assert_eq!(labels("int64 label (INTEGER(64,false))", longs(&[1, 0]), &plain()), classes);
-    let numbers = LoadSettings { objective: Some(ObjectiveKind::Regression), ..plain() };
-    let values = [Label::Value(3.25), Label::Value(1.0)];
+    let numbers = LoadSettings { kind: Some(LabelKind::Values), ..plain() };
+    let values = [3.25, 1.0];
     assert_eq!(labels("float label", Values::Float(some([3.25, 1.0])), &numbers), values);
     assert_eq!(labels("double label", Values::Double(vec![Some(3.25), Some(1.0)]), &plain()), values);
     let half = "fixed_len_byte_array(2) label (FLOAT16)";
     assert_eq!(labels(half, Values::Half(some([3.25, 1.0])), &plain()), values);
-    let large = [Label::Value(4_294_967_295.0), Label::Value(0.0)];
+    let large = [4_294_967_295.0, 0.0];
     let unsigned = "int32 label (INTEGER(32,false))";
     assert_eq!(labels(unsigned, Values::Int(vec![Some(-1), Some(0)]), &numbers), large);
-    let named = LoadSettings { objective: Some(ObjectiveKind::Classification), ..plain() };
+    let named = LoadSettings { kind: Some(LabelKind::Classes), ..plain() };
     assert_eq!(labels("float label", Values::Float(some([1.0, 0.0])), &named), classes);
 }
 
@@ -193,8 +198,8 @@ fn presets_pairs_and_limits_work_on_parquet() {
     let rte = preset("rte").unwrap().settings();
     let dataset = load("a.parquet", &bytes, &rte);
     assert_eq!(dataset.examples.len(), 4);
-    let third = Example { line: 3, text: "A".into(), pair: Some("B".into()), label: Some(Label::Class(0)) };
-    assert_eq!(dataset.examples[2], third);
+    let third = Example { line: 3, text: "A".into(), pair: Some("B".into()) };
+    assert_eq!((&dataset.examples[2], classes_of(dataset.labels.as_ref().unwrap())[2]), (&third, 0));
     for limit in 1..6 {
         let limited = load("a.parquet", &bytes, &LoadSettings { limit: Some(limit), ..rte.clone() });
         assert_eq!(limited.examples, dataset.examples[..limit.min(4)]);
@@ -260,7 +265,7 @@ fn what_is_wrong_with_a_parquet_file() {
                 "required binary text (STRING); required double label;",
                 vec![words(&["a"]), Values::Double(vec![Some(f64::NAN)])],
             ),
-            &LoadSettings { objective: Some(ObjectiveKind::Regression), ..plain() },
+            &LoadSettings { kind: Some(LabelKind::Values), ..plain() },
         ),
     ];
     insta::assert_snapshot!(cases.join("\n"));
@@ -298,17 +303,14 @@ proptest! {
 pub(super) fn pairs_as_parquet(dataset: &Dataset, names: &[&str]) -> Vec<u8> {
     let schema =
         "optional binary label (STRING); optional binary sentence1 (STRING); optional binary sentence2 (STRING);";
-    let group = |examples: &[Example]| {
-        let label = |example: &Example| match example.label {
-            Some(Label::Class(class)) => names[class],
-            _ => panic!("classes"),
-        };
-        let labels: Vec<&str> = examples.iter().map(label).collect();
+    let classes = classes_of(dataset.labels.as_ref().unwrap());
+    let group = |(examples, classes): (&[Example], &[usize])| {
+        let labels: Vec<&str> = classes.iter().map(|&class| names[class]).collect();
         let first: Vec<&str> = examples.iter().map(|example| example.text.as_str()).collect();
         let second: Vec<&str> = examples.iter().filter_map(|example| example.pair.as_deref()).collect();
         vec![words(&labels), words(&first), words(&second)]
     };
-    let groups: Vec<_> = dataset.examples.chunks(500).map(group).collect();
+    let groups: Vec<_> = dataset.examples.chunks(500).zip_eq(classes.chunks(500)).map(group).collect();
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     written(schema, &groups, properties)
 }

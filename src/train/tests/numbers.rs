@@ -1,17 +1,18 @@
-//! Schedule, optimizer, clipping, objectives and the new head against PyTorch and transformers.
+//! Schedule, optimizer, clipping, losses and the new head against PyTorch and transformers.
 
 use itertools::Itertools;
 use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
-use crate::dataset::{Label, Objective};
 use crate::onnx::HeadPooling;
+use crate::task::{Objective, Targets};
 use crate::train::head::NewHead;
-use crate::train::objective::Targets;
+use crate::train::losses::loss_of;
 use crate::train::optimizer::{AdamW, clip_norm};
 use crate::train::parameters::{self, Parameters};
 use crate::train::schedule::LearningRate;
-use crate::train::{Schedule, TrainSettings};
+use crate::train::tests::support::classes;
+use crate::train::{Rows, Schedule, TrainSettings};
 
 fn close(found: f64, expected: f64, tolerance: f64) -> bool {
     (found - expected).abs() <= tolerance * expected.abs().max(1e-30)
@@ -127,21 +128,26 @@ fn gradients_are_flat_and_zero_where_nothing_depends() {
 
 #[test]
 fn losses_are_those_of_pytorch() {
-    let labels = Objective::Classification { labels: vec!["a".into(), "b".into(), "c".into()] };
-    let targets = Targets::new("training", &labels, &[Label::Class(0), Label::Class(2), Label::Class(1)]).unwrap();
+    let loss = |objective: &Objective, targets: Targets, logits: &Tensor, rows: &[usize]| {
+        let loss = loss_of("training", objective, &Rows { encodings: &[], targets: &targets }).unwrap();
+        loss.sum(logits, rows).unwrap().double_value(&[])
+    };
     let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
-    assert!(close(targets.loss(&logits, &[1, 2]).unwrap().double_value(&[]), 1.8658084869384766, 1e-6));
-    let targets = Targets::new("training", &Objective::Regression, &[Label::Value(1.0), Label::Value(2.5)]).unwrap();
+    let classes = loss(&classes(&["a", "b", "c"]), Targets::Classes(vec![0, 2, 1]), &logits, &[1, 2]);
+    assert!(close(classes, 1.8658084869384766, 1e-6));
     let logits = Tensor::from_slice2(&[[0.5f32], [-1.0]]);
-    assert!(close(targets.loss(&logits, &[0, 1]).unwrap().double_value(&[]), 12.5, 1e-6));
+    let values = loss(&Objective::Regression, Targets::Values(vec![1.0, 2.5]), &logits, &[0, 1]);
+    assert!(close(values, 12.5, 1e-6));
 }
 
 #[test]
 fn labels_must_fit_the_objective() {
-    let labels = Objective::Classification { labels: vec!["a".into(), "b".into()] };
-    let error = Targets::new("validation", &labels, &[Label::Class(0), Label::Class(2)]).unwrap_err();
-    insta::assert_snapshot!(error, @"row 1 of the validation data has class 2 where one of 2 classes is needed; check the label column");
-    assert!(Targets::new("training", &Objective::Regression, &[Label::Class(0)]).is_err());
+    let refuse = |objective: &Objective, targets: Targets| {
+        loss_of("validation", objective, &Rows { encodings: &[], targets: &targets }).unwrap_err().to_string()
+    };
+    let two = classes(&["a", "b"]);
+    insta::assert_snapshot!(refuse(&two, Targets::Classes(vec![0, 2])), @"row 1 of the validation data has class 2 where one of 2 classes is needed; check the label column");
+    insta::assert_snapshot!(refuse(&Objective::Regression, Targets::Classes(vec![0])), @"row 0 of the validation data has a class where a regression is needed; check the label column");
 }
 
 #[test]

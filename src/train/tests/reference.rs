@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::support::{Bench, settings};
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Encoding, Label};
+use crate::dataset::Encoding;
 use crate::progress::Silent;
+use crate::task::Targets;
 use crate::train::{Batching, Kernels, TrainSettings, train};
 
 fn numbers(value: &Value) -> Vec<f32> {
@@ -58,7 +59,7 @@ fn training_is_that_of_peft_on_pytorch() {
             let ids = list(row, |id| id.as_u64().unwrap() as u32);
             Encoding { type_ids: vec![0; ids.len()], ids }
         });
-        bench.labels = list(&reference["labels"], |label| Label::Class(label.as_u64().unwrap() as usize));
+        bench.targets = Targets::Classes(list(&reference["labels"], |label| label.as_u64().unwrap() as usize));
         let batches = list(&reference["batches"], |batch| list(batch, |row| row.as_u64().unwrap() as usize));
         let settings = TrainSettings {
             batching: Batching::Given(vec![batches]),

@@ -1,9 +1,10 @@
 //! Whole runs on tiny exports.
 
-use super::support::{Bench, settings, with_head};
-use crate::dataset::{Label, Metric, Objective};
+use super::support::{Bench, classes, settings, with_head};
+use crate::dataset::Metric;
 use crate::onnx::{DataType, HeadPooling};
 use crate::progress::{Event, Observer, Silent};
+use crate::task::{Objective, Targets};
 use crate::train::run::in_float16;
 use crate::train::{Batching, TrainError, TrainSettings, all_batches, epoch_batches, initial_adapter, logits, train};
 use itertools::Itertools;
@@ -40,9 +41,10 @@ fn a_run_learns_and_gives_the_best_epoch() {
     let input = bench.input();
     let rows = input.validation.unwrap();
     let found = logits(&input, &settings(), &outcome.adapter, rows, &Silent).unwrap();
-    let right = found.rows().into_iter().zip_eq(rows.labels);
-    let right = right.filter(|(row, label)| **label == Label::Class(usize::from(row[1] > row[0]))).count();
-    assert_eq!(right as f64 / rows.labels.len() as f64, best.value);
+    let Targets::Classes(classes) = rows.targets else { panic!("classes") };
+    let right = found.rows().into_iter().zip_eq(classes);
+    let right = right.filter(|(row, class)| **class == usize::from(row[1] > row[0])).count();
+    assert_eq!(right as f64 / classes.len() as f64, best.value);
 }
 
 #[test]
@@ -138,9 +140,12 @@ fn a_regression_learns_a_number() {
     let mut bench = Bench::new("tiny_encoder_base");
     bench.objective = Objective::Regression;
     bench.metrics = vec![Metric::Pearson, Metric::Spearman];
-    let value = |label: &Label| if *label == Label::Class(1) { Label::Value(3.0) } else { Label::Value(1.0) };
-    bench.labels = bench.labels.iter().map(value).collect();
-    bench.validation.1 = bench.validation.1.iter().map(value).collect();
+    let values = |targets: &Targets| {
+        let Targets::Classes(classes) = targets else { panic!("classes") };
+        Targets::Values(classes.iter().map(|&class| [1.0, 3.0][class]).collect())
+    };
+    bench.targets = values(&bench.targets);
+    bench.validation.1 = values(&bench.validation.1);
     let outcome =
         train(&bench.input(), &TrainSettings { epochs: 10, ..with_head(HeadPooling::Mean) }, &Silent).unwrap();
     assert!(outcome.best.unwrap().value > 0.5, "{:?}", outcome.evaluations);
@@ -168,7 +173,8 @@ fn an_export_that_ignores_its_mask_is_trained_without_padding() {
     let rows = input.validation.unwrap();
     let together = logits(&input, &settings(), &outcome.adapter, rows, &Silent).unwrap();
     for row in 0..5 {
-        let alone = crate::train::Rows::labelled(&rows.encodings[row..=row], &rows.labels[row..=row]);
+        let one = Targets::Classes(vec![0]);
+        let alone = crate::train::Rows { encodings: &rows.encodings[row..=row], targets: &one };
         let alone = logits(&input, &settings(), &outcome.adapter, alone, &Silent).unwrap();
         assert!((alone[[0, 0]] - together[[row, 0]]).abs() < 1e-5);
     }
@@ -235,7 +241,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     found.push(refuse(bench.input(), &with_head(HeadPooling::Mean)));
     let base = Bench::new("tiny_encoder_base");
     found.push(refuse(base.input(), &settings()));
-    let three = Objective::Classification { labels: vec!["a".into(), "b".into(), "c".into()] };
+    let three = classes(&["a", "b", "c"]);
     let mut input = bench.input();
     input.objective = &three;
     found.push(refuse(input, &settings()));

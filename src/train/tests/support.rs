@@ -9,11 +9,12 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::Tensor;
 
 use crate::checkpoint::{ModelFolder, match_weights};
-use crate::dataset::{Encoding, Label, Metric, Objective, Padding};
+use crate::dataset::{Encoding, Metric, Padding};
 use crate::files::sha256_file;
 use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, blocks};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
+use crate::task::{Classification, Objective, Targets};
 use crate::train::{Kernels, Rows, TrainInput, TrainSettings};
 
 /// An opened export with everything that training needs beside it.
@@ -24,11 +25,16 @@ pub struct Bench {
     pub plan: Plan,
     pub objective: Objective,
     pub encodings: Vec<Encoding>,
-    pub labels: Vec<Label>,
-    pub validation: (Vec<Encoding>, Vec<Label>),
+    pub targets: Targets,
+    pub validation: (Vec<Encoding>, Targets),
     pub metrics: Vec<Metric>,
     pub padding_is_safe: bool,
     pub out: tempfile::TempDir,
+}
+
+/// Classes of these names.
+pub fn classes(names: &[&str]) -> Objective {
+    Objective::Classification(Classification { labels: names.iter().map(|&name| name.into()).collect() })
 }
 
 /// Path of an export made by `onnx/make_tiny_encoder.py`.
@@ -43,15 +49,15 @@ impl Bench {
         let model = Model::open(&folder.onnx).unwrap();
         let sha256 = sha256_file(&folder.onnx).unwrap();
         let plan = plan(&model, &folder, &sha256);
-        let (encodings, labels) = rows(120, 1);
+        let (encodings, targets) = rows(120, 1);
         Bench {
             plan,
             model,
             folder,
             sha256,
-            objective: Objective::Classification { labels: vec!["without".into(), "with".into()] },
+            objective: classes(&["without", "with"]),
             encodings,
-            labels,
+            targets,
             validation: rows(40, 2),
             metrics: vec![Metric::Accuracy, Metric::Matthews],
             padding_is_safe: true,
@@ -67,9 +73,9 @@ impl Bench {
             config: self.folder.config.as_ref(),
             plan: &self.plan,
             objective: &self.objective,
-            train: Rows::labelled(&self.encodings, &self.labels),
-            validation: Some(Rows::labelled(&self.validation.0, &self.validation.1)),
-            questions: None,
+            train: Rows { encodings: &self.encodings, targets: &self.targets },
+            validation: Some(Rows { encodings: &self.validation.0, targets: &self.validation.1 }),
+            judge: None,
             metrics: &self.metrics,
             padding: Padding::default(),
             padding_is_safe: self.padding_is_safe,
@@ -105,7 +111,7 @@ pub fn with_head(pooling: HeadPooling) -> TrainSettings {
 }
 
 /// `[CLS]`, some tokens, `[SEP]`; a fixed sequence of numbers decides.
-fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Vec<Label>) {
+fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Targets) {
     let mut state = seed;
     let mut next = |bound: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -116,11 +122,11 @@ fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Vec<Label>) {
         let class = next(2) as usize;
         let mut body: Vec<u32> = (0..length).map(|_| 5 + next(95) as u32).collect();
         body[next(length) as usize] = [80, 90][class];
-        let label = Label::Class(class);
         let ids: Vec<u32> = [2].into_iter().chain(body).chain([3]).collect();
-        (Encoding { type_ids: vec![0; ids.len()], ids }, label)
+        (Encoding { type_ids: vec![0; ids.len()], ids }, class)
     };
-    (0..count).map(|_| row()).unzip()
+    let (encodings, classes) = (0..count).map(|_| row()).unzip();
+    (encodings, Targets::Classes(classes))
 }
 
 /// Rank 2 in the first block, 1 in the second, on query, key, value and output.

@@ -1,7 +1,6 @@
 //! The names a model gives its classes, and whether the data counts them in the same order.
 
-use super::EvaluateError;
-use crate::dataset::Objective;
+use super::{Objective, TaskError};
 
 /// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are none but the
 /// placeholders `LABEL_0`, `LABEL_1` …
@@ -31,8 +30,8 @@ pub fn class_count(config: &serde_json::Value) -> Option<usize> {
 ///
 /// # Errors
 /// Both orders.
-pub fn check_label_order(model: &[String], objective: &Objective) -> Result<(), EvaluateError> {
-    let Objective::Classification { labels: data } = objective else { return Ok(()) };
+pub fn check_label_order(model: &[String], objective: &Objective) -> Result<(), TaskError> {
+    let Some(data) = objective.classes() else { return Ok(()) };
     let plain = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();
     let (ours, theirs) = (plain(data), plain(model));
     let sorted = |names: &[String]| {
@@ -41,7 +40,7 @@ pub fn check_label_order(model: &[String], objective: &Objective) -> Result<(), 
         names
     };
     if ours != theirs && sorted(&ours) == sorted(&theirs) {
-        return Err(EvaluateError::LabelOrder { model: model.join(", "), data: data.join(", ") });
+        return Err(TaskError::LabelOrder { model: model.join(", "), data: data.join(", ") });
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
-//! Points for `gelora dimension`: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are
+//! Points: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are
 //! memory-mapped: points are read where they lie.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure};
 use memmap2::Mmap;
 use ndarray::{Array2, ArrayView2, Ix2};
 use ndarray_npy::{ViewNpyError, ViewNpyExt};
@@ -12,39 +11,41 @@ use crate::activations::Store;
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::files::{FileError, open_file, read_here_and_there, sha256_file, sha256_in_parts};
 use crate::progress::{Event, Observer};
+use crate::workflow::WorkflowError;
 
 /// Reading so many bytes takes long enough to be told about.
 const LONG: usize = 1 << 29;
 
 /// Where points come from.
-pub(crate) enum Source {
+pub enum Source {
     Store(Box<Store>),
     Npy { path: PathBuf, file: Mmap },
     Tensors { path: PathBuf, checkpoint: Box<Checkpoint>, names: Vec<String> },
 }
 
 /// Points `[points, columns]` of either type.
-pub(crate) enum Points<'a> {
+pub enum Points<'a> {
     Single(ArrayView2<'a, f32>),
     Double(ArrayView2<'a, f64>),
 }
 
 impl Source {
     /// Opens a folder or a file; `tensor` names one of a safetensors file.
-    pub(crate) fn open(path: &Path, tensor: Option<&str>) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, tensor: Option<&str>) -> Result<Self, WorkflowError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        ensure!(
-            tensor.is_none() || extension == "safetensors",
-            "--tensor names a tensor of a .safetensors file, and {} is none",
-            path.display()
-        );
+        if !(tensor.is_none() || extension == "safetensors") {
+            return Err(refused(format!(
+                "--tensor names a tensor of a .safetensors file, and {} is none",
+                path.display()
+            )));
+        }
         if path.is_dir() {
             if !path.join("manifest.json").exists() && path.join("store").join("manifest.json").exists() {
-                bail!(
+                return Err(refused(format!(
                     "{} holds no activations itself; name its store: {}",
                     path.display(),
                     path.join("store").display()
-                );
+                )));
             }
             return Ok(Self::Store(Box::new(Store::open(path)?)));
         }
@@ -52,17 +53,18 @@ impl Source {
             return Self::tensors(path, tensor);
         }
         let file = open_file(path)?;
-        ensure!(
-            file.metadata().map_err(FileError::new("read", path))?.len() > 0,
-            "{} is empty; save it with numpy.save as a float32 or float64 array of shape [points, columns]",
-            path.display()
-        );
+        if !(file.metadata().map_err(FileError::new("read", path))?.len() > 0) {
+            return Err(refused(format!(
+                "{} is empty; save it with numpy.save as a float32 or float64 array of shape [points, columns]",
+                path.display()
+            )));
+        }
         // SAFETY: as for every mapped file, nobody may shorten it while it is read.
         let file = unsafe { Mmap::map(&file) }.map_err(FileError::new("map", path))?;
         Ok(Self::Npy { path: path.into(), file })
     }
 
-    fn tensors(path: &Path, tensor: Option<&str>) -> anyhow::Result<Self> {
+    fn tensors(path: &Path, tensor: Option<&str>) -> Result<Self, WorkflowError> {
         let checkpoint = Checkpoint::open_file(path)?;
         let matrices = checkpoint
             .tensors()
@@ -70,25 +72,27 @@ impl Source {
             .filter(|tensor| tensor.shape.len() == 2 && !matches!(tensor.element_type, ElementType::Other(_)));
         let mut names: Vec<String> = matrices.map(|tensor| tensor.name.clone()).collect();
         if let Some(wanted) = tensor {
-            ensure!(
-                names.iter().any(|name| name == wanted),
-                "{} has no matrix of floats called `{wanted}`; it has {}",
-                path.display(),
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-            );
+            if !(names.iter().any(|name| name == wanted)) {
+                return Err(refused(format!(
+                    "{} has no matrix of floats called `{wanted}`; it has {}",
+                    path.display(),
+                    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+                )));
+            }
             names = vec![wanted.to_owned()];
         }
-        ensure!(
-            !names.is_empty(),
-            "{} has no matrix of floats; save points as tensors of shape [points, columns]",
-            path.display()
-        );
+        if !(!names.is_empty()) {
+            return Err(refused(format!(
+                "{} has no matrix of floats; save points as tensors of shape [points, columns]",
+                path.display()
+            )));
+        }
         Ok(Self::Tensors { path: path.into(), checkpoint: Box::new(checkpoint), names })
     }
 
     /// SHA-256 of the file, or of the manifest of a store. To compute it the file is read from front to back; after that, here
     /// and there.
-    pub(crate) fn sha256(&self, observer: &dyn Observer) -> anyhow::Result<String> {
+    pub fn sha256(&self, observer: &dyn Observer) -> Result<String, WorkflowError> {
         match self {
             Self::Store(store) => Ok(sha256_file(&store.path().join("manifest.json"))?),
             Self::Npy { file, .. } => {
@@ -106,7 +110,7 @@ impl Source {
     }
 
     /// What the sets of points are called, one after the other.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         match self {
             Self::Store(store) => (0..store.hidden_states()).map(|index| index.to_string()).collect(),
             Self::Npy { path, .. } => {
@@ -118,11 +122,11 @@ impl Source {
     }
 
     /// Hands one set of points on.
-    pub(crate) fn with<R>(
+    pub fn with<R>(
         &self,
         index: usize,
-        use_points: impl FnOnce(Points<'_>) -> anyhow::Result<R>,
-    ) -> anyhow::Result<R> {
+        use_points: impl FnOnce(Points<'_>) -> Result<R, WorkflowError>,
+    ) -> Result<R, WorkflowError> {
         match self {
             Self::Store(store) => use_points(Points::Single(store.layer(index)?.view())),
             Self::Npy { path, file } => match ArrayView2::<f32>::view_npy(file) {
@@ -142,23 +146,22 @@ impl Source {
                 let bytes = checkpoint.bytes(&tensor.name)?;
                 // Other types, and values that do not lie where they could be read, are copied.
                 match (&tensor.element_type, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
-                    (ElementType::F32, Ok(values)) => {
-                        use_points(Points::Single(ArrayView2::from_shape(shape, values)?))
-                    }
+                    (ElementType::F32, Ok(values)) => use_points(Points::Single(matrix(path, shape, values)?)),
                     (ElementType::F64, _) => {
                         let values: Vec<f64> =
                             bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
-                        use_points(Points::Double(ArrayView2::from_shape(shape, &values)?))
+                        use_points(Points::Double(matrix(path, shape, &values)?))
                     }
                     _ => {
                         let values = checkpoint.to_f32(&tensor.name)?;
-                        ensure!(
-                            values.len() == shape[0] * shape[1],
-                            "{}: tensor {} is not read as a matrix",
-                            path.display(),
-                            tensor.name
-                        );
-                        use_points(Points::Single(ArrayView2::from_shape(shape, &values)?))
+                        if !(values.len() == shape[0] * shape[1]) {
+                            return Err(refused(format!(
+                                "{}: tensor {} is not read as a matrix",
+                                path.display(),
+                                tensor.name
+                            )));
+                        }
+                        use_points(Points::Single(matrix(path, shape, &values)?))
                     }
                 }
             }
@@ -167,7 +170,7 @@ impl Source {
 }
 
 /// The hash of bytes, with progress where it takes seconds.
-fn hashed(bytes: &[u8], observer: &dyn Observer) -> anyhow::Result<String> {
+fn hashed(bytes: &[u8], observer: &dyn Observer) -> Result<String, WorkflowError> {
     let megabytes = |bytes: u64| bytes / 1_000_000;
     let long = bytes.len() > LONG;
     if long {
@@ -199,19 +202,28 @@ fn half_precision(file: &[u8]) -> Option<Array2<f32>> {
     Some(bits.mapv(|bits| half::f16::from_bits(bits).to_f32()))
 }
 
-fn unreadable(path: &Path, error: &ViewNpyError) -> anyhow::Error {
+fn unreadable(path: &Path, error: &ViewNpyError) -> WorkflowError {
     let cure = "save it with numpy.save as a float32 or float64 array of shape [points, columns]";
     match error {
         ViewNpyError::WrongDescriptor(found) => {
-            anyhow::anyhow!("{} holds values of type {found}, not float32, float64 or float16; {cure}", path.display())
+            refused(format!("{} holds values of type {found}, not float32, float64 or float16; {cure}", path.display()))
         }
         ViewNpyError::NonNativeEndian => {
-            anyhow::anyhow!("{} holds its numbers with the other byte order (big-endian); {cure}", path.display())
+            refused(format!("{} holds its numbers with the other byte order (big-endian); {cure}", path.display()))
         }
         ViewNpyError::WrongNdim(expected, found) => {
             let expected = expected.unwrap_or(2);
-            anyhow::anyhow!("{} has {found} axes instead of {expected}; {cure}", path.display())
+            refused(format!("{} has {found} axes instead of {expected}; {cure}", path.display()))
         }
-        other => anyhow::anyhow!("{} is not a .npy file that can be read ({other}); {cure}", path.display()),
+        other => refused(format!("{} is not a .npy file that can be read ({other}); {cure}", path.display())),
     }
+}
+
+fn matrix<'a, T>(path: &Path, shape: Ix2, values: &'a [T]) -> Result<ArrayView2<'a, T>, WorkflowError> {
+    ArrayView2::from_shape(shape, values)
+        .map_err(|error| refused(format!("{}: {error}; save it again", path.display())))
+}
+
+fn refused(text: String) -> WorkflowError {
+    WorkflowError::Points(text)
 }

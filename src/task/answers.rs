@@ -1,8 +1,7 @@
 //! From the logits of windows to the answers of questions, as Hugging Face's examples for question answering choose them.
 
-use super::metric::squad::{SquadScore, score};
-use super::squad::{SquadFile, characters};
-use super::windows::Window;
+use crate::dataset::metric::squad::{SquadScore, score};
+use crate::dataset::{SquadFile, Window, characters};
 
 /// Logits of a window, padding left out.
 #[derive(Debug, Clone, PartialEq, Default)]

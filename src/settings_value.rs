@@ -23,7 +23,7 @@ impl SettingError {
 }
 
 /// Refuses a whole number that is too small.
-pub(super) fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SettingError> {
+pub(crate) fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SettingError> {
     match value {
         Some(value) if value < least => {
             Err(SettingError::new(key, format!("is {value}"), format!("give at least {least}")))
@@ -33,7 +33,7 @@ pub(super) fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Res
 }
 
 /// Refuses a number that does not fit, or is none.
-pub(super) fn number(
+pub(crate) fn number(
     key: &'static str,
     value: f64,
     fits: impl Fn(f64) -> bool,
@@ -43,12 +43,12 @@ pub(super) fn number(
 }
 
 /// Reads a word of the command line as a configuration reads it.
-pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<Error>::new(text)).map_err(|error| error.to_string())
 }
 
 /// The nearest of the known words, or all of them.
-pub(super) fn did_you_mean(found: &str, known: &[&str], otherwise: &str) -> String {
+pub(crate) fn did_you_mean(found: &str, known: &[&str], otherwise: &str) -> String {
     let nearest = known.iter().map(|word| (distance(found, word), word)).min();
     match nearest {
         Some((distance, word)) if distance * 2 <= found.chars().count().max(2) => format!("did you mean `{word}`?"),

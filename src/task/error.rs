@@ -1,0 +1,80 @@
+//! What can be wrong with rows, labels and predictions of a task.
+
+use std::path::PathBuf;
+
+use crate::dataset::DatasetError;
+use crate::dataset::metric::MetricError;
+use crate::files::FileError;
+use crate::settings_value::SettingError;
+
+/// What can be wrong with rows, labels and predictions of a task. Every text is one line that ends in the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The rows.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A metric.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Head and task do not fit.
+    #[error(
+        "the model gives {found} numbers per row and the task needs {expected} ({task}); choose the task that the model was \
+         trained for, or export it with {expected} labels"
+    )]
+    Width {
+        /// Width of the logits.
+        found: usize,
+        /// What the task needs.
+        expected: usize,
+        /// Why, e.g. `classes a, b, c`.
+        task: String,
+    },
+    /// The model counts its classes in another order than the data.
+    #[error(
+        "the model's classes are {model} and the data's are {data}, in another order; give the model's order (--labels \
+         A,B,…)"
+    )]
+    LabelOrder {
+        /// Names of the model's classes, in order.
+        model: String,
+        /// Names of the data's classes, in order.
+        data: String,
+    },
+    /// The ending of a file name says nothing.
+    #[error("{}: predictions are written as .csv, .tsv or .jsonl; give one of these endings", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Predictions that cannot be written so.
+    #[error("{0}")]
+    Predictions(String),
+    /// Different numbers of things that belong together.
+    #[error("{found} {what} for {expected} rows; evaluate and write the same data set")]
+    Lengths {
+        /// What was counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// Rows.
+        expected: usize,
+    },
+    /// Questions that are to be learnt from have no answers.
+    #[error("{} has no answers to learn from; name a file that has", path.display())]
+    NoAnswers {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No answer stands where the file says.
+    #[error("{}: no answer stands where answer_start says; count characters, not bytes", path.display())]
+    MisplacedAnswers {
+        /// The file.
+        path: PathBuf,
+    },
+}

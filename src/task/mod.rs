@@ -1,0 +1,179 @@
+//! What a model can learn, one file per task: how its rows are named and read, which head it needs, how logits become
+//! predictions and scores. The loss, which needs libtorch, is in `train/losses/`.
+//!
+//! A [`Reader`] turns a file into [`Rows`], as [`DataSettings`] say. Rows have an [`Objective`], which is a [`Task`]. An
+//! [`Executor`] computes logits, with ONNX Runtime or with libtorch, and [`predict`] goes through the rows.
+//!
+//! A new task is a file here, a line in each of the two lists below, and a loss where none of the others fits.
+
+mod answers;
+mod class_names;
+mod classification;
+mod error;
+mod executor;
+mod head;
+mod language;
+mod predictions;
+mod preset;
+mod regression;
+mod rows;
+mod settings;
+mod spans;
+mod table;
+mod targets;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
+pub use answers::{AnswerSettings, SpanLogits, SpanQuestions};
+pub use class_names::{check_label_order, class_count, label_names};
+pub use classification::Classification;
+pub use error::TaskError;
+pub use executor::{Executor, Outputs, TokenLoss, predict};
+pub use head::{HeadSpec, Lines};
+pub use language::CausalLm;
+pub use predictions::predictions_format;
+pub use preset::{Preset, missing_task, preset, presets};
+pub use regression::Regression;
+pub use rows::{Encoded, Purpose, Request, Rows, Source};
+pub use settings::DataSettings;
+pub use spans::{SpanRows, SpanSettings, Spans};
+pub use targets::{Judge, Targets};
+
+use crate::dataset::{Metric, metric::MetricError};
+use crate::settings_value::SettingError;
+
+/// What is learnt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// One of several classes for a text.
+    Classification(Classification),
+    /// A number for a text.
+    Regression,
+    /// The next token of a text.
+    #[serde(rename = "causal-lm")]
+    CausalLm,
+    /// Where an answer starts and ends in a text.
+    Spans(Spans),
+}
+
+impl Deref for Objective {
+    type Target = dyn Task;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Objective::Classification(task) => task,
+            Objective::Regression => &Regression,
+            Objective::CausalLm => &CausalLm,
+            Objective::Spans(task) => task,
+        }
+    }
+}
+
+/// How the rows of all tasks are read. The first is for rows without a task.
+const READERS: [&dyn Reader; 3] = [&table::Tables, &language::Texts, &spans::Questions];
+
+/// What a model learns, and how it is judged.
+pub trait Task: fmt::Debug + Sync {
+    /// The head that it needs.
+    fn head(&self) -> HeadSpec;
+
+    /// Whether these are the targets of its rows.
+    fn fits(&self, targets: &Targets) -> bool;
+
+    /// In words that follow "for": `3 classes`.
+    fn in_words(&self) -> String;
+
+    /// The names of its classes in the order of the logits.
+    fn classes(&self) -> Option<&[String]> {
+        None
+    }
+
+    /// Metrics that can be chosen.
+    fn fitting_metrics(&self) -> Vec<Metric>;
+
+    /// Those that are taken where nobody chooses; the first decides.
+    fn usual_metrics(&self) -> &'static [Metric];
+
+    /// What comes of comparing the outputs with the targets of all rows. Empty where the targets alone cannot tell.
+    ///
+    /// # Errors
+    /// Metrics, targets or outputs of another task.
+    fn score(&self, targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError>;
+
+    /// Refuses a metric that does not fit.
+    ///
+    /// # Errors
+    /// The first that does not, with those that do.
+    fn check_metrics(&self, metrics: &[Metric]) -> Result<(), MetricError> {
+        let (fitting, what) = (self.fitting_metrics(), self.in_words());
+        metrics.iter().try_for_each(|metric| metric.check(&fitting, &what))
+    }
+}
+
+/// How the rows of some tasks are named and read.
+pub trait Reader: Sync {
+    /// The tasks that are read so.
+    fn presets(&self) -> &'static [Preset];
+
+    /// Longest row in tokens, where nobody says.
+    fn maximum_length(&self) -> usize {
+        128
+    }
+
+    /// The head that its tasks need, whatever the labels are.
+    fn head(&self) -> HeadSpec;
+
+    /// Refuses values that make no sense together. Keys that do not belong to the task are refused before.
+    ///
+    /// # Errors
+    /// The first of them, with its key and what to do.
+    fn check(&self, settings: &DataSettings) -> Result<(), SettingError>;
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One line that names the file, the place, what was found and the cure.
+    fn read(&self, request: &Request<'_>) -> Result<Box<dyn Rows>, TaskError>;
+
+    /// Whether predictions can be written to a file of this name; asked before anything is computed.
+    ///
+    /// # Errors
+    /// They cannot, with the reason.
+    fn check_predictions(&self, path: &std::path::Path) -> Result<(), TaskError>;
+
+    /// What decides, beside columns and files, how rows are seen: by a key and a value for the journal of a run. `learning`
+    /// says whether it is asked for training and evaluation, or for a plan.
+    fn identity(&self, _settings: &DataSettings, _learning: bool) -> Option<(&'static str, serde_json::Value)> {
+        None
+    }
+}
+
+/// A figure of an evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Its name, e.g. `accuracy`.
+    pub name: String,
+    /// Its value; `None` where it is undefined.
+    pub value: Option<f64>,
+    /// Why it is undefined, what it hides, or what it is over.
+    pub note: Option<String>,
+}
+
+impl From<crate::dataset::Score> for Figure {
+    fn from(score: crate::dataset::Score) -> Self {
+        Figure { name: score.metric.to_string(), value: score.value, note: score.note.map(str::to_owned) }
+    }
+}
+
+impl Figure {
+    /// Four decimals, as papers print it.
+    pub fn show(&self) -> String {
+        self.value.map_or_else(|| "undefined".to_owned(), |value| format!("{value:.4}"))
+    }
+}

@@ -1,0 +1,59 @@
+//! What is made small, one file per kind of target; each as Hugging Face's models have it.
+
+mod classes;
+mod spans;
+mod tokens;
+mod values;
+
+use std::fmt;
+
+use tch::{Device, Tensor};
+
+use super::error::TrainError;
+use super::rows::Rows;
+use crate::task::{Objective, Targets};
+
+/// The loss over rows, with what is to be predicted for each.
+pub trait Loss: fmt::Debug {
+    /// What the mean loss of some rows is taken over: the rows, or the tokens that count in them.
+    fn weight(&self, rows: &[usize]) -> u64 {
+        rows.len() as u64
+    }
+
+    /// The same for all rows.
+    fn total_weight(&self) -> u64;
+
+    /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` are those of these rows, in this order, float32:
+    /// `[rows, outputs]`; for spans `[rows, 2 × tokens]`, the starts first; for tokens `[rows, tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// Logits of another shape; libtorch.
+    fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError>;
+}
+
+/// The loss of rows. `what` names the data in errors ("training", "validation").
+///
+/// # Errors
+/// Targets that are not those of the task.
+pub fn loss_of(what: &'static str, objective: &Objective, rows: &Rows<'_>) -> Result<Box<dyn Loss>, TrainError> {
+    if !objective.fits(rows.targets) {
+        return Err(TrainError::LabelDoesNotFit {
+            what,
+            row: 0,
+            found: rows.targets.in_words().into(),
+            expected: objective.in_words(),
+        });
+    }
+    Ok(match rows.targets {
+        Targets::Classes(classes) => Box::new(classes::CrossEntropy::new(what, classes, objective.head().width)?),
+        Targets::Values(values) => Box::new(values::SquaredError::new(values)),
+        Targets::Tokens(counted) => Box::new(tokens::NextToken::new(rows.encodings, counted)),
+        Targets::Spans(places) => Box::new(spans::Ends::new(places)),
+    })
+}
+
+/// The targets of some rows as a tensor.
+fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
+    let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
+    Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
+}

@@ -1,0 +1,50 @@
+//! The ends of a span: the mean of the cross entropies of start and end, each over all places of the batch, padding included.
+
+use tch::{Reduction, Tensor};
+
+use super::super::error::TrainError;
+use super::{Loss, select};
+
+/// Cross entropy leaves out rows with this target.
+const UNKNOWN: i64 = -100;
+
+/// First and last token of every row's answer, as cross entropy takes them.
+#[derive(Debug)]
+pub(super) struct Ends {
+    starts: Vec<i64>,
+    ends: Vec<i64>,
+}
+
+impl Ends {
+    pub fn new(places: &[Option<(usize, usize)>]) -> Self {
+        let end = |place: Option<usize>| place.map_or(UNKNOWN, |place| place as i64);
+        let ends = |place: &Option<(usize, usize)>| (end(place.map(|ends| ends.0)), end(place.map(|ends| ends.1)));
+        let (starts, ends) = places.iter().map(ends).unzip();
+        Ends { starts, ends }
+    }
+}
+
+impl Loss for Ends {
+    fn total_weight(&self) -> u64 {
+        self.starts.len() as u64
+    }
+
+    fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
+        let parts = logits.f_chunk(2, 1)?;
+        let mut sum: Option<Tensor> = None;
+        for (logits, targets) in parts.iter().zip([&self.starts, &self.ends]) {
+            let targets = select(targets, rows, logits.device())?;
+            let part = logits.f_cross_entropy_loss::<Tensor>(&targets, None, Reduction::Sum, UNKNOWN, 0.0)?;
+            sum = Some(match sum {
+                Some(sum) => sum.f_add(&part)?,
+                None => part,
+            });
+        }
+        let sum = sum.ok_or_else(|| TrainError::Shape {
+            value: "start_logits, end_logits".into(),
+            found: logits.size(),
+            expected: "[rows, 2 × tokens]",
+        })?;
+        Ok(sum.f_div_scalar(2.0)?)
+    }
+}

@@ -1,0 +1,52 @@
+//! Rows to learn from.
+
+use super::error::TrainError;
+use crate::dataset::Encoding;
+use crate::files::sha256;
+use crate::task::Targets;
+
+/// Rows with what is to be predicted for each.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Token ids of every row.
+    pub encodings: &'a [Encoding],
+    /// What is to be predicted.
+    pub targets: &'a Targets,
+}
+
+impl Rows<'_> {
+    /// A hash over tokens and targets.
+    pub(super) fn sha256(&self) -> String {
+        let mut bytes = Vec::new();
+        for encoding in self.encodings {
+            bytes.extend((encoding.len() as u64).to_le_bytes());
+            bytes.extend(encoding.ids.iter().chain(&encoding.type_ids).flat_map(|id| id.to_le_bytes()));
+        }
+        bytes.extend(self.targets.bytes());
+        sha256(&bytes)
+    }
+
+    /// Refuses rows without targets, and targets of other rows. `what` names the data in errors.
+    pub(super) fn check(&self, what: &'static str) -> Result<(), TrainError> {
+        let (rows, targets) = (self.encodings.len(), self.targets.len());
+        if rows == 0 {
+            return Err(TrainError::NoRows { what });
+        }
+        let Targets::Tokens(counted) = self.targets else {
+            return if rows == targets { Ok(()) } else { Err(TrainError::Labels { what, rows, labels: targets }) };
+        };
+        // Every row says of each of its tokens whether it counts, and one of them does.
+        for (row, encoding) in self.encodings.iter().enumerate() {
+            let wrong = |found: &str| Err(TrainError::Tokens { what, row, found: found.into() });
+            match counted.get(row) {
+                None => return wrong("does not say which tokens count"),
+                Some(counted) if counted.len() != encoding.len() => return wrong("counts other tokens than it has"),
+                Some(counted) if !counted.iter().skip(1).any(|&counts| counts) => {
+                    return wrong("has no token that counts");
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
