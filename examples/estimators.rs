@@ -1,5 +1,5 @@
 //! Every estimator on manifolds of known dimension: its bias and its spread over independent samples.
-//! `cargo run --release --example estimators [SAMPLES]`; the table stands in `docs/estimators.md`.
+//! `cargo run --release --example estimators [SAMPLES]`; the table stands in `docs/measurements/estimators.md`.
 
 use gelora::dimension::{
     GRIDE_NEIGHBOURS, Manifold, Method, PersistentHomology, Prepared, Shape, TwoNn, gride, levina_bickel, prepare,

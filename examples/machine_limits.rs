@@ -1,5 +1,5 @@
 //! What the processor can do at most of what the exact search needs: products of 8-bit codes in registers, and reading memory.
-//! `cargo run --release --example machine_limits`; the figures stand in `docs/performance.md`.
+//! `cargo run --release --example machine_limits`; the figures stand in `docs/measurements/neighbours.md`.
 
 use std::hint::black_box;
 use std::time::Instant;

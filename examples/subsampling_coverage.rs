@@ -1,6 +1,6 @@
 //! How good the standard errors of a plan are: on many independent samples of manifolds, the spread of the estimates beside
 //! the standard error that the halves of each sample give, and how often the 95 % interval holds the mean estimate.
-//! `cargo run --release --example subsampling_coverage [SAMPLES]`; the table stands in `docs/dimension.md`.
+//! `cargo run --release --example subsampling_coverage [SAMPLES]`; the table stands in `docs/measurements/coverage.md`.
 
 use gelora::dimension::{Manifold, MeasureSettings, Method, NORMAL_QUANTILE, Scale, Shape, TwoNn, measure};
 use gelora::progress::Silent;

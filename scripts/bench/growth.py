@@ -2,7 +2,7 @@
 """How the exact search grows with points, columns and neighbours, beside FAISS's flat index, in one run.
 
     cargo build --release --no-default-features --example time_two_nn
-    build/bench/bin/python scripts/bench/growth.py activations.npy --plot docs/performance.svg
+    build/bench/bin/python scripts/bench/growth.py activations.npy --plot docs/measurements/neighbours.svg
 
 The file is a float32 array [points, columns] of real activations; its first rows and columns are taken. (The first columns of
 a hidden state are as good as any: no column is special.) The median of --repetitions after one to warm up.

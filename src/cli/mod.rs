@@ -3,6 +3,7 @@
 //! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
 
 mod arguments;
+mod completions;
 mod context;
 mod dimension;
 mod doctor;
@@ -13,6 +14,7 @@ mod expose;
 mod extract;
 mod inspect;
 mod inspection;
+mod man;
 mod manifold;
 pub mod memory;
 mod merge;
@@ -31,6 +33,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use arguments::GlobalArguments;
 use context::Context;
+
+const NAME: &str = "gelora";
 
 const ABOUT: &str = "Gives every layer of a transformer the LoRA rank its data asks for";
 
@@ -51,7 +55,7 @@ Examples:
 Exit codes: 0 done, 1 something you can mend, 2 a bug in gelora, 3 stopped half-way (the same command goes on).";
 
 #[derive(Debug, Parser)]
-#[command(name = "gelora", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
+#[command(name = NAME, version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
@@ -74,6 +78,8 @@ enum Command {
     Merge(merge::Arguments),
     Evaluate(evaluate::Arguments),
     Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// The whole program: reads the arguments of the process, runs the command, and says how it went.
@@ -81,7 +87,7 @@ pub fn main() -> ExitCode {
     // SAFETY: the process has one thread as yet.
     unsafe { crate::runtime::disable_telemetry() };
     context::let_writes_fail();
-    let mut command = negative_numbers_are_values(Cli::command());
+    let mut command = command();
     let parsed =
         command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -91,6 +97,11 @@ pub fn main() -> ExitCode {
     exit::remember_panics();
     let context = Context::new(cli.global);
     exit::guard(&context, || dispatch(&context, cli.command))
+}
+
+/// All commands with their options.
+fn command() -> clap::Command {
+    negative_numbers_are_values(Cli::command())
 }
 
 /// So that what is wrong with a negative number is said, and not that there is no such option.
@@ -124,6 +135,8 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Merge(arguments) => merge::run(context, arguments),
         Command::Evaluate(arguments) => evaluate::run(context, arguments),
         Command::Doctor(arguments) => doctor::run(context, arguments),
+        Command::Completions(arguments) => completions::run(context, arguments),
+        Command::Man(arguments) => man::run(context, arguments),
     }
 }
 
@@ -138,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        negative_numbers_are_values(Cli::command()).debug_assert();
+        command().debug_assert();
     }
 
     /// All files under a folder with this ending.

@@ -40,6 +40,8 @@ fn help_of_every_command() {
         "merge",
         "evaluate",
         "doctor",
+        "completions",
+        "man",
     ];
     for command in commands {
         let output = gelora().args([command, "--help"]).assert().success().stderr("").get_output().clone();
@@ -49,6 +51,76 @@ fn help_of_every_command() {
     }
     let output = gelora().arg("--help").assert().success().get_output().clone();
     insta::assert_snapshot!("help", String::from_utf8(output.stdout).unwrap());
+}
+
+/// The long options of a command, by its help.
+fn options_of(command: &str) -> Vec<String> {
+    let output = gelora().args([command, "--help"]).assert().success().get_output().clone();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let words = help.split("Examples:").next().unwrap().lines().filter_map(|line| {
+        let named = line.trim_start();
+        let long = named.split_whitespace().take(2).find(|word| word.starts_with("--"));
+        long.filter(|_| named.starts_with('-') && line.len() - named.len() <= 6)
+            .map(|word| word.trim_end_matches("...").to_owned())
+    });
+    words.collect()
+}
+
+/// The commands, by the help of the program.
+fn commands() -> Vec<String> {
+    let output = gelora().arg("-h").assert().success().get_output().clone();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let listed = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let name =
+        |line: &str| Some(line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split(' ').next()?.to_owned());
+    listed.lines().filter_map(name).collect()
+}
+
+#[test]
+fn completions_name_every_command_and_option() {
+    let script = |shell: &str| {
+        let output = gelora().args(["completions", shell]).assert().success().stderr("").get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let bash = script("bash");
+    let commands = commands();
+    assert!(commands.len() > 12, "{commands:?}");
+    for command in &commands {
+        assert!(bash.contains(&format!("gelora,{command})")), "{command}");
+    }
+    let options = options_of("train");
+    assert!(options.len() > 40, "{options:?}");
+    let train = bash.split("gelora__subcmd__train)\n").nth(1).unwrap().split("return 0").next().unwrap();
+    for option in options {
+        assert!(train.split_whitespace().any(|word| word.trim_end_matches('"') == option), "{option}");
+    }
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        assert!(script(shell).contains("learning-rate"), "{shell}");
+    }
+    let line = mendable(&["completions", "tcsh"]);
+    assert!(line.contains("bash, elvish, fish, powershell, zsh"), "{line}");
+}
+
+#[test]
+fn manual_pages_are_written_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man1");
+    let output = gelora().arg("man").arg(&pages).arg("--json").assert().success().get_output().clone();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let commands: Vec<String> = commands().into_iter().filter(|command| command != "help").collect();
+    assert_eq!(json["pages"].as_array().unwrap().len(), commands.len() + 1);
+    for command in &commands {
+        let page = std::fs::read_to_string(pages.join(format!("gelora-{command}.1"))).unwrap();
+        assert!(page.contains(&format!(".TH gelora-{command} 1")), "{page}");
+        for option in options_of(command) {
+            assert!(page.contains(&option.replace('-', r"\-")), "{command} {option}");
+        }
+        // The lines of examples stay lines.
+        let examples = page.split(".SH EXAMPLES\n.nf\n").nth(1).unwrap();
+        assert!(examples.lines().any(|line| line.trim_start().starts_with("gelora ")), "{examples}");
+    }
+    let page = std::fs::read_to_string(pages.join("gelora.1")).unwrap();
+    assert!(commands.iter().all(|command| page.contains(&format!(r"gelora\-{command}(1)"))), "{page}");
 }
 
 #[test]

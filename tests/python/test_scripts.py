@@ -20,6 +20,19 @@ def test_sample_data_come_out_of_their_script_and_do_not_overlap(tmp_path):
     assert not set(texts["train"]) & set(texts["dev"])
 
 
+def test_no_room_uses_one_above_it_and_the_picture_is_that_of_the_code(tmp_path):
+    kept = (ROOT / "docs/architecture.svg").read_bytes()
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts/architecture_picture.py", tmp_path / "scripts")
+    subprocess.run([sys.executable, script], check=True, capture_output=True)
+    assert (tmp_path / "docs/architecture.svg").read_bytes() == kept, "run scripts/architecture_picture.py"
+    (tmp_path / "src/onnx/upward.rs").write_text("use crate::cli::run;\n")
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 1 and "onnx" in done.stderr + done.stdout
+
+
 def test_gpu_check_runs_without_a_gpu_and_without_the_onnx_package(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "from importlib.machinery import PathFinder\n"
