@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, ModelClass, match_weights};
-use crate::onnx::{Head, LinearLayer, Model};
+use crate::onnx::{Head, LinearLayer, Model, Trait};
 
 /// The way from the last hidden state to the logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,9 +33,7 @@ impl HeadPath {
         // Products that ONNX Runtime fused with what follows are no linear layers here.
         let fused = |&node: &usize| {
             let kind = &model.graph.nodes[node];
-            !known.contains(&node)
-                && !kind.domain.is_empty()
-                && ["Gemm", "MatMul"].iter().any(|op| kind.op_type.contains(op))
+            !known.contains(&node) && !kind.domain.is_empty() && kind.has(Trait::Product)
         };
         let named = layers.iter().zip(found);
         let names =

@@ -60,10 +60,7 @@ fn refuse_tied(checkpoint: &Checkpoint, model: &Model, name: &str, found: &[(usi
     let mut uses: Vec<bool> = Vec::new();
     for (index, _) in found {
         let constant = &model.graph.initializers[*index].name;
-        let lookup = |node: &usize| {
-            let node = &model.graph.nodes[*node];
-            node.op_type == "Gather" && node.inputs.first() == Some(constant)
-        };
+        let lookup = |node: &usize| model.graph.nodes[*node].lookup().is_some_and(|(table, _)| table == constant);
         uses.extend(users(model, *index).iter().map(lookup));
     }
     if checkpoint.tensor(name).is_some_and(|tensor| tensor.shape.len() == 2)

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::inputs::{TokenInput, token_input};
 use super::linear::LinearFinder;
-use super::residual::{is_fused_attention, is_product, token_embeddings};
-use super::{Block, HiddenStates, Model, Node, Topology, node_inputs};
+use super::residual::token_embeddings;
+use super::{Block, HiddenStates, Model, Node, Topology, Trait, node_inputs};
 
 /// Where the products with a constant weight lie. Nodes are indices into `graph.nodes`, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,7 +49,7 @@ pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accoun
     for block in blocks {
         block.nodes.iter().for_each(|node| *holders.entry(*node).or_default() += 1);
         let inside = block.nodes.iter().map(|node| &graph.nodes[*node]);
-        accounts.attentions.push(inside.filter(|node| node.is("Softmax") || is_fused_attention(node)).count());
+        accounts.attentions.push(inside.filter(|node| node.is("Softmax") || node.has(Trait::Attention)).count());
         let packed = block.nodes.iter().filter(|node| packed_weight(&finder, &graph.nodes[**node]));
         accounts.packed.extend(packed.map(|node| (*node, block.index)));
     }
@@ -84,7 +84,7 @@ fn made_of_tokens(topology: &Topology) -> HashSet<usize> {
     let mut found = HashSet::new();
     // File order is topological.
     for (index, node) in topology.graph.nodes.iter().enumerate() {
-        if !is_shape(node) && node_inputs(node).into_iter().any(|input| values.contains(input)) {
+        if !node.has(Trait::ReadsShape) && node_inputs(node).into_iter().any(|input| values.contains(input)) {
             values.extend(node.outputs.iter().map(String::as_str).filter(|output| !output.is_empty()));
             found.insert(index);
         }
@@ -94,26 +94,16 @@ fn made_of_tokens(topology: &Topology) -> HashSet<usize> {
 
 /// Whether a node multiplies with a constant that has at least two dimensions.
 fn has_weight(finder: &LinearFinder, node: &Node) -> bool {
-    if is_fused_attention(node) {
+    if node.has(Trait::Attention) {
         return packed_weight(finder, node);
     }
-    is_product(node) && node.inputs.iter().any(|input| finder.is_matrix(input))
+    node.has(Trait::Product) && node.inputs.iter().any(|input| finder.is_matrix(input))
 }
 
 /// Whether a node is an attention that holds the weights of its projections: the second input of ONNX Runtime's `Attention`
 /// and its relatives. That of others is a value, and their tables of sines are no weights.
 fn packed_weight(finder: &LinearFinder, node: &Node) -> bool {
-    const HOLDERS: [&str; 6] = [
-        "Attention",
-        "QAttention",
-        "QOrderedAttention",
-        "PackedAttention",
-        "LongformerAttention",
-        "DecoderMaskedSelfAttention",
-    ];
-    !node.domain.is_empty()
-        && HOLDERS.contains(&node.op_type.as_str())
-        && node.inputs.get(1).is_some_and(|weight| finder.is_matrix(weight))
+    node.has(Trait::HoldsProjections) && node.inputs.get(1).is_some_and(|weight| finder.is_matrix(weight))
 }
 
 /// Nodes that look up rows of the table of the token embeddings.
@@ -121,13 +111,8 @@ fn lookups(model: &Model, topology: &Topology, finder: &LinearFinder) -> Vec<usi
     let nodes = &model.graph.nodes;
     let Ok(first) = token_embeddings(model, topology, finder) else { return Vec::new() };
     let table = |node: usize| {
-        let node = &nodes[node];
-        let place = match node.op_type.as_str() {
-            "Gather" | "GatherBlockQuantized" => 0,
-            "EmbedLayerNormalization" => 2,
-            _ => return None,
-        };
-        finder.source(node.inputs.get(place)?).map(|source| source.initializer)
+        let (table, _) = nodes[node].lookup()?;
+        finder.source(table).map(|source| source.initializer)
     };
     let wanted = table(first);
     let same = |node: &usize| *node == first || wanted.is_some() && table(*node) == wanted;
@@ -148,13 +133,11 @@ fn reaches_without_product(topology: &Topology, lookups: &[usize], values: &[&st
             }
             let users = topology.consumers(output).iter().copied();
             open.extend(
-                users.filter(|user| !products.contains(user) && !is_shape(&nodes[*user]) && seen.insert(*user)),
+                users.filter(|user| {
+                    !products.contains(user) && !nodes[*user].has(Trait::ReadsShape) && seen.insert(*user)
+                }),
             );
         }
     }
     false
-}
-
-fn is_shape(node: &Node) -> bool {
-    matches!(node.op_type.as_str(), "Shape" | "Size")
 }

@@ -1,7 +1,7 @@
 //! Exports made in training mode: dropout that is still active, and the edit that switches it off.
 
 use super::splice::{with_input, with_int_attribute};
-use super::{Edit, Model, Node, OnnxError, Topology};
+use super::{Edit, Model, Node, OnnxError, Topology, Trait};
 
 /// A `Dropout` node that drops values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ fn constant_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<&'g su
             return Some(constant);
         }
         let node = topology.producer_node(value)?;
-        if !node.is("Identity") && !node.is("Cast") {
+        if !node.has(Trait::Copies) {
             return None;
         }
         value = node.inputs.first()?;

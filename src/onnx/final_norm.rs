@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::{HiddenStates, Model, Node, Topology};
+use super::{HiddenStates, Model, Node, Topology, Trait};
 
 /// How many nodes of scale and shift may lie around a norm that is written out.
 const AFFINE: usize = 4;
@@ -43,16 +43,15 @@ fn norm<'g>(topology: &Topology<'g>, value: &'g str) -> Option<Inputs<'g>> {
     for _ in 0..AFFINE {
         let node = topology.producer_node(value)?;
         let input = |at: usize| node.inputs.get(at).map(String::as_str);
-        match node.op_type.as_str() {
-            "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => {
-                return input(0).map(Inputs::One);
-            }
-            "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => {
-                let is_norm = node.outputs.first().is_some_and(|output| output == value);
-                return if is_norm { Some(Inputs::Sum(input(0)?, input(1)?)) } else { None };
-            }
-            "Add" | "Mul" | "Div" => {}
-            _ => return None,
+        if node.has(Trait::LayerNorm) {
+            return input(0).map(Inputs::One);
+        }
+        if node.has(Trait::SkipNorm) {
+            let is_norm = node.outputs.first().is_some_and(|output| output == value);
+            return if is_norm { Some(Inputs::Sum(input(0)?, input(1)?)) } else { None };
+        }
+        if !node.has(Trait::Arithmetic) || node.is("Sub") {
+            return None;
         }
         let (left, right) = (input(0)?, input(1)?);
         value = match (is_constant(topology, left), is_constant(topology, right)) {
@@ -105,8 +104,7 @@ fn residual<'g>(topology: &Topology<'g>, inputs: Inputs<'g>) -> Option<&'g str> 
         Inputs::Sum(left, right) => (left, right),
         Inputs::One(value) => {
             let node = topology.producer_node(through_copies(topology, value))?;
-            let sum = ["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"].contains(&node.op_type.as_str());
-            let adds = node.is("Add") || sum;
+            let adds = node.is("Add") || node.has(Trait::SkipNorm);
             let (left, right) = (node.inputs.first()?, node.inputs.get(1)?);
             if !adds || is_constant(topology, left) || is_constant(topology, right) {
                 return None;
@@ -173,7 +171,7 @@ fn through_copies<'g>(topology: &Topology<'g>, value: &'g str) -> &'g str {
     for _ in 0..8 {
         let copy = topology
             .producer_node(value)
-            .filter(|node| ["Identity", "Cast", "Reshape", "Dropout"].iter().any(|operator| node.is(operator)));
+            .filter(|node| node.has(Trait::Copies) || node.is("Reshape") || node.is("Dropout"));
         match copy.and_then(|node| node.inputs.first()) {
             Some(input) => value = input,
             None => break,

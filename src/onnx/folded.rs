@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::{Block, Model, Topology, node_inputs};
+use super::{Block, Model, Topology, Trait, node_inputs};
 
 /// A matrix product of a block, one operand of which depends on constants and shapes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub fn constant_operands(model: &Model, blocks: &[Block]) -> Vec<ConstantOperand
     for block in blocks {
         let linear: HashSet<usize> = block.linears.iter().map(|linear| linear.node).collect();
         for &node in &block.nodes {
-            if !is_product(&model.graph.nodes[node].op_type) || linear.contains(&node) {
+            if !model.graph.nodes[node].has(Trait::MatrixProduct) || linear.contains(&node) {
                 continue;
             }
             // A third operand of a product is its bias.
@@ -66,17 +66,13 @@ fn tables(model: &Model, topology: &Topology, value: &str) -> Option<Vec<usize>>
             continue;
         }
         let node = topology.producer_node(value)?;
-        if matches!(node.op_type.as_str(), "Shape" | "Size" | "Constant") {
+        if node.has(Trait::ReadsShape) || node.is("Constant") {
             continue;
         }
-        if is_product(&node.op_type) {
+        if node.has(Trait::MatrixProduct) {
             return None;
         }
         open.extend(node_inputs(node));
     }
     Some(tables)
-}
-
-fn is_product(operator: &str) -> bool {
-    matches!(operator, "MatMul" | "Gemm" | "Einsum" | "FusedMatMul")
 }

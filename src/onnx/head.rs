@@ -7,7 +7,7 @@ use super::blocks::{between, linears};
 use super::head_pooling::pools;
 use super::inputs::is_ids;
 use super::linear::{LinearFinder, LinearLayer, module_of};
-use super::{Block, HiddenStates, Model, OnnxError, Topology};
+use super::{Block, HiddenStates, Model, Node, OnnxError, Topology, Trait};
 
 /// Outputs that a head makes, in the order they are looked for.
 pub(super) const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
@@ -98,6 +98,7 @@ fn vocabulary(topology: &Topology) -> Option<usize> {
     let graph = topology.graph;
     let mut open: Vec<&str> =
         graph.inputs.iter().map(|input| input.name.as_str()).filter(|name| is_ids(name)).collect();
+    let passes = |node: &Node| node.has_any(&[Trait::Copies, Trait::Reshapes]) || node.is("Slice");
     while let Some(ids) = open.pop() {
         for node in topology.consumers(ids).iter().map(|&index| &graph.nodes[index]) {
             let first = node.inputs.first().is_some_and(|input| input == ids);
@@ -107,7 +108,8 @@ fn vocabulary(topology: &Topology) -> Option<usize> {
                         return table.dims.first().copied();
                     }
                 }
-                "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" | "Slice" if first => {
+                // A `Flatten` would leave no rows of tokens.
+                _ if first && passes(node) && !node.is("Flatten") => {
                     open.extend(node.outputs.first().map(String::as_str));
                 }
                 _ => {}

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::linear::LinearFinder;
-use super::{Model, Node};
+use super::{Model, Node, Trait};
 
 /// Whether the nodes of a head join the tokens of the last hidden state `[batch, sequence, width]`: a reduction over another
 /// axis than the last one, or a product with weights that depend on the inputs.
@@ -22,19 +22,20 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
         let node = &graph.nodes[index];
         let reads = |values: &HashSet<&str>| node.inputs.iter().any(|input| values.contains(input.as_str()));
         // The shape of a hidden state is none of its values.
-        if matches!(node.op_type.as_str(), "Shape" | "Size") || !reads(&states) {
+        if node.has(Trait::ReadsShape) || !reads(&states) {
             continue;
         }
         let outputs = || node.outputs.iter().map(String::as_str);
-        let joins = match node.op_type.as_str() {
-            "GlobalAveragePool" | "GlobalMaxPool" | "AveragePool" | "MaxPool" => true,
-            "MatMul" | "Einsum" => {
+        let joins = match () {
+            () if node.has(Trait::Pooling) => true,
+            // A `Gemm` takes matrices: there is no axis of tokens left.
+            () if node.is("MatMul") || node.is("Einsum") => {
                 let weights = node.inputs.iter().filter(|input| varying.contains(input.as_str())).count();
                 reads(&plain) && weights > 1
             }
-            name if name.starts_with("Reduce") => axes(finder, model, node)
+            () if node.has(Trait::Reduction) => axes(finder, model, node)
                 .is_some_and(|axes| axes.is_empty() || axes.iter().any(|a| matches!(a, 1 | -2))),
-            _ => false,
+            () => false,
         };
         if joins {
             return true;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::graph::Attribute;
 use super::linear::LinearFinder;
-use super::{Block, DataType, Graph, Model, Node, Topology};
+use super::{Block, DataType, Graph, Model, Node, Topology, Trait};
 
 /// Inputs of models that read something other than text, and what that is.
 const OTHER_INPUTS: [(&str, &str); 8] = [
@@ -32,7 +32,7 @@ pub(crate) fn no_embeddings(model: &Model, topology: &Topology, finder: &LinearF
 
 /// The layers are inside of an `If`: a decoder with and without a cache in one file.
 fn in_branches(model: &Model) -> Option<String> {
-    let holds = |graph: &Graph| graph.nodes.iter().any(|node| node.is("Gather") || node.op_type.contains("MatMul"));
+    let holds = |graph: &Graph| graph.nodes.iter().any(|node| node.has(Trait::Product) || node.lookup().is_some());
     let branches = |node: &&Node| {
         node.is("If")
             && node.attributes.iter().any(|(_, value)| matches!(value, Attribute::Graph(graph) if holds(graph)))
@@ -114,15 +114,14 @@ fn lookups<'m>(model: &'m Model, finder: &LinearFinder) -> impl Iterator<Item = 
     })
 }
 
-/// Operations that pass token ids on: they change their type or shape, or leave some out.
-const PASSING: [&str; 8] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Transpose"];
-
 /// The graph input that a value is, behind operations that change type, shape or order only, and whether its two axes have
 /// been exchanged on the way.
 pub(crate) fn input_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<(&'g str, bool)> {
     let (mut value, mut turned) = (value, false);
     while let Some(node) = topology.producer_node(value) {
-        if !PASSING.contains(&node.op_type.as_str()) {
+        // Another type or shape, or some of the ids left out.
+        let passes = node.has_any(&[Trait::Copies, Trait::Reshapes]) || node.is("Slice") || node.is("Transpose");
+        if !passes {
             return None;
         }
         turned ^= node.is("Transpose") && node.ints("perm").is_none_or(|perm| perm == [1, 0]);
@@ -133,50 +132,23 @@ pub(crate) fn input_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Optio
     is_input.then_some((value, turned))
 }
 
-/// Operators that multiply with weights stored as integers, of ONNX and of ONNX Runtime.
-const QUANTIZED: [&str; 12] = [
-    "DequantizeLinear",
-    "DynamicQuantizeMatMul",
-    "GatherBlockQuantized",
-    "MatMulBnb4",
-    "MatMulFpQ4",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "MatMulNBits",
-    "QAttention",
-    "QEmbedLayerNormalization",
-    "QGemm",
-    "QLinearMatMul",
-];
-
-/// Whether a node computes with integers that stand for floating-point numbers.
-pub fn is_quantized(node: &Node) -> bool {
-    QUANTIZED.contains(&node.op_type.as_str())
-        || matches!(node.op_type.as_str(), "DynamicQuantizeLinear" | "QuantizeLinear" | "ConvInteger" | "QLinearConv")
-}
-
 /// Operators of the graph whose weights are stored as integers, with how many there are: `48 MatMulNBits`. Empty where
 /// there are none.
 pub fn quantized_operators(model: &Model) -> String {
-    counted(model, &QUANTIZED)
+    counted(model, Trait::IntegerWeights)
 }
-
-/// Operators that quantize activations by the range of the whole tensor they are given: all rows of a batch, padding included.
-const DYNAMIC: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"];
 
 /// Operators of the graph that quantize activations by the range of a whole batch, with how many there are. Empty where there
 /// are none: then a row does not depend on the others.
 pub fn dynamically_quantized(model: &Model) -> String {
-    counted(model, &DYNAMIC)
+    counted(model, Trait::DynamicRange)
 }
 
-/// How many nodes of these kinds the graph has: `48 MatMulNBits`.
-fn counted(model: &Model, operators: &[&'static str]) -> String {
+/// How many nodes with this trait the graph has: `48 MatMulNBits`.
+fn counted(model: &Model, wanted: Trait) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for node in &model.graph.nodes {
-        if let Some(name) = operators.iter().find(|name| node.op_type == **name) {
-            *counts.entry(name).or_default() += 1;
-        }
+    for node in model.graph.nodes.iter().filter(|node| node.has(wanted)) {
+        *counts.entry(&node.op_type).or_default() += 1;
     }
     counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
@@ -195,7 +167,7 @@ pub fn no_linear_layers(model: &Model, blocks: &[Block]) -> Option<String> {
     }
     let mut products: BTreeMap<&str, usize> = BTreeMap::new();
     let nodes = blocks.iter().flat_map(|block| &block.nodes).map(|node| &model.graph.nodes[*node]);
-    for node in nodes.filter(|node| super::residual::is_product(node) || node.op_type.contains("Attention")) {
+    for node in nodes.filter(|node| node.has(Trait::Product) || node.op_type.contains("Attention")) {
         *products.entry(node.op_type.as_str()).or_default() += 1;
     }
     let products: Vec<String> = products.iter().map(|(name, count)| format!("{count} {name}")).collect();

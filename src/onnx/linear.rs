@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{DataType, Model, Node, Role, Tensor, Topology};
+use super::{DataType, Model, Node, Role, Tensor, Topology, Trait};
 
 /// How the stored weight lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,12 +162,12 @@ impl<'g> LinearFinder<'g> {
             "Gemm" if node.domain.is_empty() && node.float("alpha", 1.0) == 1.0 && node.int("transA", 0) == 0 => {
                 node.int("transB", 0) != 0
             }
-            _ if is_integer_product(node) => false,
+            _ if node.has(Trait::IntegerProduct) => false,
             _ => return None,
         };
         let (source, quantized) = self.weight(weight)?;
         let tensor = &graph.initializers[source.initializer];
-        let fits = if quantized { is_integer_product(node) || !is_float(tensor) } else { is_float(tensor) };
+        let fits = if quantized { node.has(Trait::IntegerProduct) || !is_float(tensor) } else { is_float(tensor) };
         if tensor.dims.len() != 2 || !fits || self.source(input).is_some() {
             return None;
         }
@@ -244,17 +244,9 @@ impl<'g> LinearFinder<'g> {
     }
 }
 
-/// Whether the node multiplies integers.
-fn is_integer_product(node: &Node) -> bool {
-    matches!(
-        node.op_type.as_str(),
-        "MatMulInteger" | "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "QLinearMatMul"
-    )
-}
-
 /// Inputs and outputs of a product with a weight of 4 bits or similar (`MatMulNBits`, `MatMulBnb4`).
 fn packed_features(node: &Node) -> Option<[usize; 2]> {
-    if !matches!(node.op_type.as_str(), "MatMulNBits" | "MatMulBnb4" | "MatMulFpQ4") {
+    if !node.has(Trait::PackedProduct) {
         return None;
     }
     let size = |name| usize::try_from(node.int(name, 0)).ok().filter(|size| *size > 0);
@@ -281,12 +273,8 @@ fn is_float(tensor: &Tensor) -> bool {
 
 /// Whether the node only passes a constant on.
 fn is_copy(node: &Node) -> bool {
-    match node.op_type.as_str() {
-        "Identity" | "Cast" => node.domain.is_empty(),
-        // Without a permutation, or with [1, 0], it turns a matrix.
-        "Transpose" => node.domain.is_empty() && node.ints("perm").is_none_or(|perm| perm == [1, 0]),
-        _ => false,
-    }
+    // Without a permutation, or with [1, 0], a transposition turns a matrix.
+    node.has(Trait::Copies) || node.is("Transpose") && node.ints("perm").is_none_or(|perm| perm == [1, 0])
 }
 
 /// The module path of a node: by the name of its weight, else by what the exporter wrote at the node, else by its path.

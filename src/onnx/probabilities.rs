@@ -1,10 +1,7 @@
 //! Outputs called logits that are probabilities: training would take the cross entropy of probabilities.
 
 use super::head::OUTPUTS;
-use super::{Model, Node, Topology};
-
-/// Operations that change nothing of what a value means.
-const PASSING: [&str; 8] = ["Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Dropout"];
+use super::{Model, Node, Topology, Trait};
 
 /// What to say of the first output of a head that is made by a softmax or its like; `None` where all are plain logits.
 pub fn normalised_logits(model: &Model) -> Option<String> {
@@ -37,19 +34,24 @@ fn normalised<'g>(topology: &Topology<'g>, output: &str) -> Option<(&'g Node, Fo
     let mut node = topology.producer_node(output)?;
     // Every step goes to one node above, so the number of nodes bounds the way.
     for _ in 0..topology.graph.nodes.len() {
-        match node.op_type.as_str() {
-            "Softmax" | "Sigmoid" | "HardSigmoid" => return Some((node, Found::Probabilities)),
-            "LogSoftmax" => return Some((node, Found::Logarithms)),
-            "Log" => {
+        match () {
+            () if node.has(Trait::Probabilities) => return Some((node, Found::Probabilities)),
+            () if node.has(Trait::LogProbabilities) => return Some((node, Found::Logarithms)),
+            () if node.is("Log") => {
                 let (found, _) = normalised(topology, node.inputs.first()?)?;
                 return Some((found, Found::Logarithms));
             }
-            "Div" => return written_out(topology, node).then_some((node, Found::Probabilities)),
-            operator if PASSING.contains(&operator) => node = topology.producer_node(node.inputs.first()?)?,
-            _ => return None,
+            () if node.is("Div") => return written_out(topology, node).then_some((node, Found::Probabilities)),
+            () if keeps_meaning(node) => node = topology.producer_node(node.inputs.first()?)?,
+            () => return None,
         }
     }
     None
+}
+
+/// Whether a node changes nothing of what a value means.
+fn keeps_meaning(node: &Node) -> bool {
+    node.has_any(&[Trait::Copies, Trait::Reshapes]) || node.is("Transpose") || node.is("Dropout")
 }
 
 /// `exp(x) / sum(exp(x))`.

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use super::inputs::{TokenInput, is_ids, token_input};
 use super::lacking::{input_behind, no_embeddings};
 use super::linear::LinearFinder;
-use super::{Model, Node, Topology, node_inputs};
+use super::{Model, Node, Topology, Trait, node_inputs};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +53,7 @@ pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &Line
     let mut found: Vec<(bool, usize, usize)> = Vec::new();
     let mut turned = false;
     for (index, node) in model.graph.nodes.iter().enumerate() {
-        let (indices, table) = match node.op_type.as_str() {
-            "Gather" if node.int("axis", 0) == 0 => (node.inputs.get(1), node.inputs.first()),
-            "EmbedLayerNormalization" => (node.inputs.first(), node.inputs.get(2)),
-            "GatherBlockQuantized" => (node.inputs.get(1), node.inputs.first()),
-            _ => continue,
-        };
-        let (Some(indices), Some(table)) = (indices, table) else { continue };
+        let Some((table, indices)) = node.lookup().filter(|_| node.int("axis", 0) == 0) else { continue };
         let Some(rows) = table_rows(topology, finder, table) else { continue };
         match input_behind(topology, indices) {
             Some((input, false)) => found.push((is_ids(input), rows, index)),
@@ -89,11 +83,6 @@ fn table_rows(topology: &Topology, finder: &LinearFinder, value: &str) -> Option
     }
 }
 
-/// Whether the node passes on shapes and no values.
-fn shapes_only(node: &Node) -> bool {
-    matches!(node.op_type.as_str(), "Shape" | "Size")
-}
-
 /// For every node how many nodes the longest path from `source` to it has; `None` where there is none. Paths through shapes
 /// do not count.
 fn flow(topology: &Topology, source: usize) -> Vec<Option<usize>> {
@@ -102,7 +91,7 @@ fn flow(topology: &Topology, source: usize) -> Vec<Option<usize>> {
     depth[source] = Some(0);
     // File order is topological.
     for (index, node) in nodes.iter().enumerate().skip(source + 1) {
-        if !shapes_only(node) {
+        if !node.has(Trait::ReadsShape) {
             let above = node_inputs(node).into_iter().filter_map(|input| topology.producer(input));
             depth[index] = above.filter_map(|producer| depth[producer]).max().map(|deepest| deepest + 1);
         }
@@ -175,7 +164,7 @@ impl<'a, 'g> Stream<'a, 'g> {
     fn users(&self, node: usize) -> impl Iterator<Item = usize> {
         let outputs = self.topology.graph.nodes[node].outputs.iter().filter(|output| !output.is_empty());
         let users = outputs.flat_map(|output| self.topology.consumers(output)).copied();
-        users.filter(|user| self.nodes.contains(user) && !shapes_only(&self.topology.graph.nodes[*user]))
+        users.filter(|user| self.nodes.contains(user) && !self.topology.graph.nodes[*user].has(Trait::ReadsShape))
     }
 
     /// In a topological order a node is on every path from the first to the last one exactly when no edge passes over it.
@@ -200,16 +189,14 @@ impl<'a, 'g> Stream<'a, 'g> {
         {
             return Stretch::Attention;
         }
-        if nodes().any(is_product) {
+        if nodes().any(|node| node.has(Trait::Product)) {
             return if self.has_bypass(from, to) { Stretch::Branch } else { Stretch::Other };
         }
-        if inside.len() == 1
-            && nodes().all(|node| matches!(node.op_type.as_str(), "Reshape" | "Flatten" | "Unsqueeze" | "Squeeze"))
-        {
+        if inside.len() == 1 && nodes().all(|node| node.has(Trait::Reshapes)) {
             return Stretch::Layout;
         }
         // What a norm is made of is followed by something; a reduction alone joins the tokens of a row (a head's mean).
-        if graph.nodes[to].op_type.starts_with("Reduce") {
+        if graph.nodes[to].has(Trait::Reduction) {
             return Stretch::Other;
         }
         let alone = |node: &Node| {
@@ -220,8 +207,8 @@ impl<'a, 'g> Stream<'a, 'g> {
                 on_stream || self.is_constant(input) || (node.is("Mul") && self.is_mask(input))
             })
         };
-        match nodes().all(|node| is_token_wise(node) && alone(node)) {
-            true => Stretch::Norm { normalises: nodes().any(is_normalisation) },
+        match nodes().all(|node| node.has_any(&[Trait::Normalisation, Trait::NormPart]) && alone(node)) {
+            true => Stretch::Norm { normalises: nodes().any(|node| node.has(Trait::Normalisation)) },
             false => Stretch::Other,
         }
     }
@@ -231,29 +218,16 @@ impl<'a, 'g> Stream<'a, 'g> {
     fn attends(&self, index: usize) -> bool {
         let nodes = &self.topology.graph.nodes;
         if !nodes[index].is("Softmax") {
-            return is_fused_attention(&nodes[index]);
+            return nodes[index].has(Trait::Attention);
         }
-        const PASSING: [&str; 11] = [
-            "Cast",
-            "Dropout",
-            "Identity",
-            "Mul",
-            "Where",
-            "Reshape",
-            "Transpose",
-            "Slice",
-            "Squeeze",
-            "Unsqueeze",
-            "Expand",
-        ];
         let mut open = vec![index];
         while let Some(node) = open.pop() {
             for user in self.users(node) {
                 let computed = nodes[user].inputs.iter().all(|input| !self.is_constant(input));
-                if is_product(&nodes[user]) && computed {
+                if nodes[user].has(Trait::Product) && computed {
                     return true;
                 }
-                if PASSING.contains(&nodes[user].op_type.as_str()) {
+                if nodes[user].has(Trait::PassesScores) {
                     open.push(user);
                 }
             }
@@ -291,10 +265,10 @@ impl<'a, 'g> Stream<'a, 'g> {
         let mut seen = HashSet::new();
         while let Some(node) = open.pop() {
             for user in self.users(node) {
-                if user == to && !is_product(&self.topology.graph.nodes[to]) {
+                if user == to && !self.topology.graph.nodes[to].has(Trait::Product) {
                     return true;
                 }
-                if user < to && !is_product(&self.topology.graph.nodes[user]) && seen.insert(user) {
+                if user < to && !self.topology.graph.nodes[user].has(Trait::Product) && seen.insert(user) {
                     open.push(user);
                 }
             }
@@ -369,7 +343,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         // Around an integer product a factor passes by, which is no addition.
         let adds = |at: &usize| {
             let node = &self.topology.graph.nodes[self.cuts[at + 1]];
-            self.stretches[*at] == Stretch::Branch && (node.is("Add") || is_skip_norm(node))
+            self.stretches[*at] == Stretch::Branch && (node.is("Add") || node.has(Trait::SkipNorm))
         };
         if let Some(branch) = (end..self.stretches.len()).find(adds) {
             let (stop, branch) = (self.label(self.cuts[end + 1]), self.label(self.cuts[branch + 1]));
@@ -409,10 +383,13 @@ impl<'a, 'g> Stream<'a, 'g> {
         let nodes = &self.topology.graph.nodes;
         let mut scales = false;
         for node in (self.cuts[at] + 1..=self.cuts[at + 1]).filter(|node| self.nodes.contains(node)) {
-            match nodes[node].op_type.as_str() {
-                "Mul" | "Div" if nodes[node].inputs.iter().any(|input| self.is_number(input)) => scales = true,
-                "Cast" | "CastLike" | "Identity" => {}
-                _ => return false,
+            let node = &nodes[node];
+            match () {
+                () if node.has(Trait::Copies) || node.is("CastLike") => {}
+                () if (node.is("Mul") || node.is("Div")) && node.inputs.iter().any(|input| self.is_number(input)) => {
+                    scales = true;
+                }
+                () => return false,
             }
         }
         scales
@@ -427,7 +404,7 @@ impl<'a, 'g> Stream<'a, 'g> {
             }
             match self.topology.producer_node(value) {
                 Some(node) if node.is("Constant") => return true,
-                Some(node) if node.is("Cast") || node.is("Identity") => match node.inputs.first() {
+                Some(node) if node.has(Trait::Copies) => match node.inputs.first() {
                     Some(input) => value = input,
                     None => return false,
                 },
@@ -459,7 +436,7 @@ impl<'a, 'g> Stream<'a, 'g> {
     fn is_normed(&self, cut: usize) -> bool {
         let index = self.cuts[cut];
         let node = &self.topology.graph.nodes[index];
-        is_skip_norm(node) && self.value(index).is_ok_and(|value| Some(&value) != node.outputs.get(3))
+        node.has(Trait::SkipNorm) && self.value(index).is_ok_and(|value| Some(&value) != node.outputs.get(3))
     }
 
     /// Whether the branch of an attention begins with a norm.
@@ -467,76 +444,12 @@ impl<'a, 'g> Stream<'a, 'g> {
         let nodes = &self.topology.graph.nodes;
         (self.cuts[at] + 1..self.cuts[at + 1])
             .filter(|node| self.nodes.contains(node))
-            .take_while(|node| !is_product(&nodes[*node]))
-            .any(|node| is_normalisation(&nodes[node]))
+            .take_while(|node| !nodes[*node].has(Trait::Product))
+            .any(|node| nodes[node].has(Trait::Normalisation))
     }
 }
 
 /// The sum that a fused addition and normalisation gives beside its result.
 pub(crate) fn skip_sum(node: &Node) -> Option<&String> {
-    node.outputs.get(3).filter(|output| is_skip_norm(node) && !output.is_empty())
-}
-
-fn is_skip_norm(node: &Node) -> bool {
-    matches!(node.op_type.as_str(), "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization")
-}
-
-pub(crate) fn is_fused_attention(node: &Node) -> bool {
-    matches!(
-        node.op_type.as_str(),
-        "Attention"
-            | "MultiHeadAttention"
-            | "GroupQueryAttention"
-            | "DecoderMaskedMultiHeadAttention"
-            | "DecoderMaskedSelfAttention"
-            | "PackedAttention"
-            | "PackedMultiHeadAttention"
-            | "PagedAttention"
-            | "SparseAttention"
-            | "LongformerAttention"
-            | "QAttention"
-            | "QOrderedAttention"
-    )
-}
-
-pub(crate) fn is_product(node: &Node) -> bool {
-    let name = node.op_type.as_str();
-    name.contains("MatMul") || name.contains("Gemm") || matches!(name, "Einsum" | "Conv" | "MoE" | "QMoE")
-}
-
-fn is_normalisation(node: &Node) -> bool {
-    let name = node.op_type.as_str();
-    name.ends_with("Normalization") || matches!(name, "ReduceMean" | "ReduceL2" | "ReduceSumSquare" | "LpNormalization")
-}
-
-/// Operations that norms are made of.
-fn is_token_wise(node: &Node) -> bool {
-    // The second half is how half precision is kept from overflowing: values beyond a bound are clipped where there are any.
-    const ELEMENTS: [&str; 24] = [
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Sqrt",
-        "Reciprocal",
-        "Cast",
-        "CastLike",
-        "Identity",
-        "Dropout",
-        "Max",
-        "Clip",
-        "Abs",
-        "Neg",
-        "Min",
-        "IsInf",
-        "IsNaN",
-        "Not",
-        "Or",
-        "Greater",
-        "Where",
-        "ReduceSum",
-        "ReduceMax",
-    ];
-    is_normalisation(node) || ELEMENTS.contains(&node.op_type.as_str())
+    node.outputs.get(3).filter(|output| node.has(Trait::SkipNorm) && !output.is_empty())
 }

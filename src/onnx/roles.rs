@@ -4,8 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use super::residual::is_fused_attention;
-use super::{LinearLayer, Topology};
+use super::{LinearLayer, Topology, Trait};
 
 /// What a linear layer of a block is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,13 +135,13 @@ impl<'a, 'g> Structure<'a, 'g> {
     }
 
     fn roles(mut self) -> Vec<Role> {
-        let mut softmaxes: Vec<usize> = self.block.iter().copied().filter(|&n| self.is(n, &["Softmax"])).collect();
+        let nodes = &self.topology.graph.nodes;
+        let mut softmaxes: Vec<usize> = self.block.iter().copied().filter(|&n| nodes[n].is("Softmax")).collect();
         softmaxes.sort_unstable();
         for softmax in softmaxes {
             self.around_softmax(softmax);
         }
-        let nodes = &self.topology.graph.nodes;
-        let fused: Vec<usize> = self.block.iter().copied().filter(|&n| is_fused_attention(&nodes[n])).collect();
+        let fused: Vec<usize> = self.block.iter().copied().filter(|&n| nodes[n].has(Trait::Attention)).collect();
         for node in fused {
             self.around_fused_attention(node);
         }
@@ -150,8 +149,8 @@ impl<'a, 'g> Structure<'a, 'g> {
         self.roles
     }
 
-    fn is(&self, node: usize, operators: &[&str]) -> bool {
-        operators.contains(&self.topology.graph.nodes[node].op_type.as_str())
+    fn has(&self, node: usize, wanted: Trait) -> bool {
+        self.topology.graph.nodes[node].has(wanted)
     }
 
     /// The scores come in from a product of queries and keys; the product that the probabilities enter takes the values.
@@ -227,10 +226,10 @@ impl<'a, 'g> Structure<'a, 'g> {
         let mut open = std::collections::VecDeque::from([value]);
         while let Some(value) = open.pop_front() {
             let Some(node) = self.topology.producer(value) else { continue };
-            if !self.block.contains(&node) || !seen.insert(node) || self.is(node, &["Shape"]) {
+            if !self.block.contains(&node) || !seen.insert(node) || self.has(node, Trait::ReadsShape) {
                 continue;
             }
-            let product = self.is(node, &["MatMul", "Gemm"]);
+            let product = self.has(node, Trait::LinearProduct);
             if product && self.linears.contains_key(&node) == linear {
                 found.push(node);
             } else if !product {
@@ -249,7 +248,10 @@ impl<'a, 'g> Structure<'a, 'g> {
             if node == source {
                 return true;
             }
-            if self.block.contains(&node) && seen.insert(node) && !self.is(node, &["MatMul", "Gemm", "Shape"]) {
+            if self.block.contains(&node)
+                && seen.insert(node)
+                && !self.topology.graph.nodes[node].has_any(&[Trait::LinearProduct, Trait::ReadsShape])
+            {
                 open.extend(self.topology.graph.nodes[node].inputs.iter().map(String::as_str));
             }
         }
@@ -263,10 +265,10 @@ impl<'a, 'g> Structure<'a, 'g> {
         let mut found = Vec::new();
         while let Some(value) = open.pop() {
             for &node in self.topology.consumers(value) {
-                if !self.block.contains(&node) || !seen.insert(node) || self.is(node, &["Shape"]) {
+                if !self.block.contains(&node) || !seen.insert(node) || self.has(node, Trait::ReadsShape) {
                     continue;
                 }
-                if self.is(node, &["MatMul", "Gemm"]) {
+                if self.has(node, Trait::LinearProduct) {
                     if self.linears.contains_key(&node) == linear {
                         found.push(node);
                     }

@@ -4,21 +4,9 @@
 //! uses that: with activations up to 255 a pair stays within 16 bits only where the weights are at most 64. Its documents
 //! advise to quantize with `reduce_range` there.
 
-use super::Model;
 use super::tensor::DataType;
+use super::{Model, Trait};
 
-/// Operators that multiply unsigned activations by weights.
-const PRODUCTS: [&str; 9] = [
-    "ConvInteger",
-    "DynamicQuantizeMatMul",
-    "MatMulInteger",
-    "MatMulIntegerToFloat",
-    "QAttention",
-    "QGemm",
-    "QLinearConv",
-    "QLinearMatMul",
-    "DynamicQuantizeLSTM",
-];
 /// The largest weight with which no pair of products overflows.
 const SAFE: u8 = 64;
 
@@ -35,7 +23,7 @@ pub fn products_that_may_saturate(model: &Model) -> usize {
         let bytes = weights.get(name.as_str()).and_then(|tensor| model.bytes(tensor).ok());
         bytes.is_some_and(|bytes| bytes.iter().any(|byte| byte.cast_signed().unsigned_abs() > SAFE))
     };
-    let products = model.graph.nodes.iter().filter(|node| PRODUCTS.contains(&node.op_type.as_str()));
+    let products = model.graph.nodes.iter().filter(|node| node.has(Trait::Saturating));
     products.filter(|node| node.inputs.iter().any(is_wide)).count()
 }
 

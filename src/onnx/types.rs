@@ -3,7 +3,7 @@
 use super::graph::{Attribute, Dimension};
 use super::linear::LinearFinder;
 use super::tensor::DataType;
-use super::{Model, Node, Topology};
+use super::{Model, Node, Topology, Trait};
 
 /// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.
 pub fn element_type(model: &Model, topology: &Topology, value: &str) -> Option<DataType> {
@@ -44,24 +44,18 @@ fn step<'g>(node: &'g Node, value: &str) -> Step<'g> {
             _ => None,
         }),
         "ConstantOfShape" => Step::Known(Some(node.tensor("value").map_or(DataType::Float, |value| value.data_type))),
-        "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => known(DataType::Int64),
-        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
-        | "IsInf" => known(DataType::Bool),
-        "MatMulInteger" | "ConvInteger" => known(DataType::Int32),
         "DynamicQuantizeLinear" if node.outputs.get(1).is_some_and(|scale| scale == value) => known(DataType::Float),
         "DynamicQuantizeLinear" => known(DataType::Uint8),
-        // The type of the scale.
-        "DequantizeLinear" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => input(match node.op_type.as_str() {
-            "DequantizeLinear" => 1,
-            "DynamicQuantizeMatMul" => 0,
-            _ => 2,
-        }),
-        "QAttention" => input(3),
-        "EmbedLayerNormalization" => input(2),
-        "QEmbedLayerNormalization" => known(DataType::Float),
-        "Where" | "CastLike" => input(1),
         "If" | "Loop" | "Scan" => Step::Known(None),
-        _ => input(0),
+        _ => node
+            .traits()
+            .iter()
+            .find_map(|own| match own {
+                Trait::Gives(data_type) => Some(known(*data_type)),
+                Trait::TypeOf(place) => Some(input(*place)),
+                _ => None,
+            })
+            .unwrap_or_else(|| input(0)),
     }
 }
 
@@ -97,7 +91,7 @@ fn made_with(topology: &Topology, finder: &LinearFinder, value: &str) -> Option<
         if let Some(width) = norm_width(topology, finder, node) {
             return Some(width);
         }
-        if matches!(node.op_type.as_str(), "Add" | "Cast" | "Identity" | "Dropout" | "Mul" | "Div" | "Sub") {
+        if node.has_any(&[Trait::Arithmetic, Trait::Copies]) || node.is("Dropout") {
             open.extend(node.inputs.iter().map(String::as_str));
         }
     }
@@ -111,11 +105,6 @@ fn taken_by(topology: &Topology, finder: &LinearFinder, user: usize, value: &str
 
 /// The width of the scale of a norm.
 fn norm_width(topology: &Topology, finder: &LinearFinder, node: &Node) -> Option<usize> {
-    let place = match node.op_type.as_str() {
-        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => 1,
-        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => 2,
-        _ => return None,
-    };
-    let scale = finder.source(node.inputs.get(place)?)?;
+    let scale = finder.source(node.norm_scale()?)?;
     topology.graph.initializers[scale.initializer].dims.last().copied()
 }

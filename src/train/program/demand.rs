@@ -9,9 +9,8 @@ use std::collections::HashMap;
 use super::super::operators::{FUSED, ints};
 use super::graph::Graph;
 use super::linear::LINEAR;
-use super::packing::ELEMENT_WISE;
 use super::probe::{Dim, Shapes};
-use crate::onnx::{Attribute, Node, node_inputs};
+use crate::onnx::{Attribute, Node, Trait, node_inputs};
 
 /// How much of a value is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +111,10 @@ fn through(graph: &Graph<'_>, node: &Node, axis: usize, shapes: &Shapes) -> Opti
             }
             Some(Moved { axes, shape: None })
         }
-        ("", "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization")
-            if axis < last && (node.int("axis", -1) == -1 || node.int("axis", -1) == last as i64) =>
+        ("", _)
+            if node.has(Trait::LayerNorm)
+                && axis < last
+                && (node.int("axis", -1) == -1 || node.int("axis", -1) == last as i64) =>
         {
             first_only(axis)
         }
@@ -121,7 +122,7 @@ fn through(graph: &Graph<'_>, node: &Node, axis: usize, shapes: &Shapes) -> Opti
         ("", "MatMul") if axis + 1 == last && shapes.get(&node.inputs[0])?.len() == output.len() => first_only(axis),
         ("", "Transpose") => first_only(usize::try_from(*node.ints("perm")?.get(axis)?).ok()?),
         ("", "Reshape") => through_reshape(node, axis, shapes),
-        ("", operator) if ELEMENT_WISE.contains(&operator) => {
+        ("", _) if node.has(Trait::ElementWise) => {
             let axes = node.inputs.iter().map(|input| broadcast_axis(graph, input, output, axis, shapes));
             Some(Moved { axes: axes.collect::<Option<_>>()?, shape: None })
         }

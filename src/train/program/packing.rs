@@ -11,7 +11,7 @@ use super::super::operators::FUSED;
 use super::graph::Graph;
 use super::linear::LINEAR;
 use super::probe::{Dim, Shapes};
-use crate::onnx::{Node, ValueInfo, mask_input};
+use crate::onnx::{Node, Trait, ValueInfo, mask_input};
 
 /// The fused attention, and how many inputs it has: Q, K, V and the mask that is added to the scores.
 const ATTENTION: &str = "Attention";
@@ -134,52 +134,11 @@ enum RowWise {
 }
 
 fn row_wise_operator(node: &Node) -> Option<RowWise> {
-    match (node.domain.as_str(), node.op_type.as_str()) {
-        (FUSED, LINEAR) => Some(RowWise::First),
-        ("", "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization") => {
-            matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First)
-        }
-        ("", operator) if ELEMENT_WISE.contains(&operator) => Some(RowWise::Elements),
-        ("com.microsoft", operator) if FUSED_ELEMENT_WISE.contains(&operator) => Some(RowWise::Elements),
-        _ => None,
+    match () {
+        () if node.domain == FUSED => (node.op_type == LINEAR).then_some(RowWise::First),
+        () if node.has(Trait::LayerNorm) => matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First),
+        // A norm fused with an addition treats every token by itself too.
+        () if node.has_any(&[Trait::ElementWise, Trait::SkipNorm]) => Some(RowWise::Elements),
+        () => None,
     }
 }
-
-/// The same of ONNX Runtime's fused operators; the norms treat every token by itself.
-const FUSED_ELEMENT_WISE: &[&str] =
-    &["BiasGelu", "FastGelu", "Gelu", "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"];
-
-/// Operators that compute each element of their output from the elements at its place.
-pub(super) const ELEMENT_WISE: &[&str] = &[
-    "Abs",
-    "Add",
-    "Cast",
-    "Celu",
-    "Div",
-    "Elu",
-    "Erf",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LeakyRelu",
-    "Log",
-    "Max",
-    "Min",
-    "Mish",
-    "Mul",
-    "Neg",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Selu",
-    "Sigmoid",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "SwiGLU",
-    "Swish",
-    "Tanh",
-];

@@ -9,7 +9,7 @@ use super::super::error::TrainError;
 use super::super::operators::{Building, FUSED, Kernel, Nature, build, find, full_name};
 use super::graph::{Graph, node_error, on_device};
 use super::linear::{Adapter, LINEAR, Linears};
-use crate::onnx::{Node, is_quantized};
+use crate::onnx::{Node, Trait};
 
 /// Where a step finds an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,7 +307,9 @@ fn turns(steps: &[Step], order: &[usize], outputs: &[Place]) -> Vec<Turn> {
 
 fn unsupported(node: &Node) -> TrainError {
     let cure = match node.domain.as_str() {
-        _ if is_quantized(node) => "the export is quantized: train the floating-point export that it was made of",
+        _ if node.has(Trait::Quantized) => {
+            "the export is quantized: train the floating-point export that it was made of"
+        }
         "com.microsoft" => "train from the export as it was before ONNX Runtime's optimizer",
         "" => "export the model with another opset or attention implementation (`eager`), or report the operator",
         _ => "export the model without custom operators",

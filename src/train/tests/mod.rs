@@ -3,6 +3,7 @@
 pub(crate) mod gradients;
 mod mixed;
 mod numbers;
+mod operators;
 mod order;
 mod reference;
 mod resume;
