@@ -20,12 +20,9 @@ use super::store::check_shard;
 use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
 use crate::dataset::{Encoding, Example, Padding, Tokenizer};
 use crate::files::FileError;
-use crate::onnx::{HiddenStates, Model};
+use crate::onnx::{HiddenStates, Model, Topology, has_training_dropout, precision_of};
 use crate::progress::{Event, Observer};
-use crate::runtime::{
-    Device, FixedSizes, InferenceSession, Library, SelfCheck, SessionSettings, check_rows, has_training_dropout,
-    precision_of,
-};
+use crate::runtime::{Device, FixedSizes, InferenceSession, Library, SelfCheck, SessionSettings, check_rows};
 
 /// Rows of the data per piece in passes that only count.
 const PASS_ROWS: usize = 4096;
@@ -257,7 +254,7 @@ impl Extraction<'_> {
             hidden_states: self.states.values.clone(),
             widths: Vec::new(),
             dtype: "float32".into(),
-            precision: precision_of(self.model, self.states),
+            precision: precision_of(self.model, &Topology::new(&self.model.graph), self.states),
             pooling: settings.pooling,
             source_rows: self.source.rows(),
             rows_wanted: settings.first_rows,

@@ -1,9 +1,10 @@
 //! The graph that extraction runs: the hidden states, each followed by one small node that pools it.
 
 use super::{ActivationsError, Pooling};
-use crate::onnx::{DataType, HiddenStates, Model, is_ids};
-use crate::runtime::subgraph::{Additions, node, subgraph, value};
-use crate::runtime::{FixedSizes, type_of};
+use crate::onnx::{
+    Additions, DataType, Dimension, HiddenStates, Model, NodeSpec, Topology, ValueInfo, element_type, is_ids, subgraph,
+};
+use crate::runtime::FixedSizes;
 
 /// Extra input: one weight per token, `[batch, 1, sequence]`.
 pub(super) const POOL_WEIGHTS: &str = "gelora.pool_weights";
@@ -18,41 +19,41 @@ pub(super) fn output(state: usize) -> String {
 /// The bytes of the model with pooled outputs: `[batch, 1, width]`, or `[points, width]` for tokens; float32.
 ///
 /// Whatever the hidden states do not need (the head) is left out.
-pub(super) fn pooled_model(
-    model: &Model,
-    states: &HiddenStates,
-    pooling: &Pooling,
-) -> Result<Vec<u8>, ActivationsError> {
+///
+/// # Errors
+/// When the operator set is too old to pick tokens, or the file cannot be read.
+pub fn pooled_model(model: &Model, states: &HiddenStates, pooling: &Pooling) -> Result<Vec<u8>, ActivationsError> {
     // `GatherND` exists since operator set 11, and looks at batches as we need it since 12.
     if pooling.is_tokens() && model.opset() < 12 {
         return Err(ActivationsError::OldOperatorSet { path: model.path().into(), found: model.opset() });
     }
+    let topology = Topology::new(&model.graph);
     let mut additions = Additions::default();
     for (index, state) in states.values.iter().enumerate() {
         let wide = format!("gelora.float32.{index}");
-        let input = if type_of(model, state) == Some(DataType::Float) {
+        let input = if element_type(model, &topology, state) == Some(DataType::Float) {
             state
         } else {
             // Weights such as 1/7 have no place in 16 bits.
             let float = i64::from(DataType::Float.code());
-            additions.nodes.push(node("Cast", &[state], &wide, &[("to", float)]));
+            additions.nodes.push(NodeSpec::new("Cast", &[state], &wide).int("to", float));
             &wide
         };
-        let pool = if pooling.is_tokens() {
-            node("GatherND", &[input, TOKEN_PLACES], &output(index), &[("batch_dims", 0)])
-        } else {
-            node("MatMul", &[POOL_WEIGHTS, input], &output(index), &[])
-        };
-        additions.nodes.push(pool);
-        additions.outputs.push(value(&output(index), DataType::Float, None));
+        additions.nodes.push(match pooling.is_tokens() {
+            true => NodeSpec::new("GatherND", &[input, TOKEN_PLACES], &output(index)).int("batch_dims", 0),
+            false => NodeSpec::new("MatMul", &[POOL_WEIGHTS, input], &output(index)),
+        });
+        additions.outputs.push(ValueInfo::tensor(&output(index), DataType::Float, None));
     }
     additions.inputs.push(if pooling.is_tokens() {
-        value(TOKEN_PLACES, DataType::Int64, Some(&["gelora.points", "2"]))
+        let places = [Dimension::Named("gelora.points".into()), Dimension::Fixed(2)];
+        ValueInfo::tensor(TOKEN_PLACES, DataType::Int64, Some(&places))
     } else {
         let sizes = FixedSizes::of(&model.graph.inputs);
-        let axis = |fixed: Option<usize>, name: &str| fixed.map_or_else(|| name.to_owned(), |size| size.to_string());
-        let (batch, sequence) = (axis(sizes.rows, "gelora.batch"), axis(sizes.length, "gelora.sequence"));
-        value(POOL_WEIGHTS, DataType::Float, Some(&[&batch, "1", &sequence]))
+        let axis =
+            |fixed: Option<usize>, name: &str| fixed.map_or_else(|| Dimension::Named(name.into()), Dimension::Fixed);
+        let weights = [axis(sizes.rows, "gelora.batch"), Dimension::Fixed(1), axis(sizes.length, "gelora.sequence")];
+        ValueInfo::tensor(POOL_WEIGHTS, DataType::Float, Some(&weights))
     });
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
     Ok(subgraph(model, &wanted, &additions)?)

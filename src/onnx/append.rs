@@ -1,36 +1,12 @@
-//! Nodes that gelora appends to an export: pooled hidden states, and a head where there is none.
+//! The head that gelora appends to an export without one.
 
 use super::graph::{Dimension, ValueInfo};
 use super::inputs::mask_input;
 use super::tensor::DataType;
 use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
 
-/// The extra graph input of [`append_pooling`].
-pub const POOL_WEIGHTS: &str = "pool_weights";
-
 /// The vector that a head of [`append_head`] reads.
 pub(super) const POOLED: &str = "gelora.head.pooled";
-
-/// Appends one small product per hidden state: `pooled.N = pool_weights · hidden_states.N`, float32
-/// `[batch, 1, hidden]`, where `pool_weights` is a new float32 input `[batch, 1, sequence]`. With `1/n` at the n real
-/// tokens of a row this is their mean, with a single one it is that token.
-///
-/// # Errors
-/// When a hidden state is known not to have three dimensions.
-pub fn append_pooling(model: &Model, states: &HiddenStates) -> Result<Edit<'static>, OnnxError> {
-    let mut edit = Edit::new();
-    let (batch, sequence) = batch_and_sequence(model);
-    edit.add_input(POOL_WEIGHTS, DataType::Float, &[batch.clone(), Dimension::Fixed(1), sequence]);
-    for (index, state) in states.values.iter().enumerate() {
-        let info = info(model, state);
-        let width = width(model, state, info)?;
-        let hidden = as_float(&mut edit, model, state, &format!("gelora.pooling.{index}"));
-        let pooled = format!("pooled.{index}");
-        edit.add_node(NodeSpec::new("MatMul", &[POOL_WEIGHTS, &hidden], &pooled));
-        edit.add_output(&pooled, DataType::Float, &[batch.clone(), Dimension::Fixed(1), width]);
-    }
-    Ok(edit)
-}
 
 /// Which token a new head reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

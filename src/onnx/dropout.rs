@@ -22,6 +22,12 @@ pub fn active_dropout(model: &Model) -> Vec<ActiveDropout> {
         .collect()
 }
 
+/// Whether there is a dropout with a training mode; one without is inert.
+pub fn has_training_dropout(model: &Model) -> bool {
+    let trains = |node: &Node| node.is("Dropout") && node.inputs.get(2).is_some_and(|name| !name.is_empty());
+    model.graph.nodes.iter().any(trains)
+}
+
 fn is_active(model: &Model, topology: &Topology, node: &Node) -> bool {
     match model.opset() {
         // Before version 7 an attribute says whether the node is at rest, and by default it is not.

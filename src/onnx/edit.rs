@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use super::graph::Dimension;
+use super::graph::{Dimension, ValueInfo};
 use super::node_spec::NodeSpec;
 use super::splice::{GraphField, graph_fields};
 use super::tensor::{DataType, Tensor, TensorData};
@@ -72,14 +72,14 @@ impl<'a> Edit<'a> {
 
     /// Makes a value of the graph an output.
     pub fn add_output(&mut self, name: &str, data_type: DataType, shape: &[Dimension]) -> &mut Self {
-        self.graph.message(12, |info| value_info(info, name, data_type, shape));
+        self.graph.message(12, |info| ValueInfo::tensor(name, data_type, Some(shape)).encode(info));
         self.new_outputs.push(name.into());
         self
     }
 
     /// Adds a graph input.
     pub fn add_input(&mut self, name: &str, data_type: DataType, shape: &[Dimension]) -> &mut Self {
-        self.graph.message(11, |info| value_info(info, name, data_type, shape));
+        self.graph.message(11, |info| ValueInfo::tensor(name, data_type, Some(shape)).encode(info));
         self.new_values.push(name.into());
         self
     }
@@ -262,7 +262,7 @@ impl<'a> Edit<'a> {
         if model.ir_version < 4 {
             for (name, data_type, dims) in &self.new_initializers {
                 let shape: Vec<Dimension> = dims.iter().map(|dim| Dimension::Fixed(*dim)).collect();
-                graph.message(11, |info| value_info(info, name, *data_type, &shape));
+                graph.message(11, |info| ValueInfo::tensor(name, *data_type, Some(&shape)).encode(info));
             }
         }
         let mut writer = Writer::new();
@@ -409,26 +409,6 @@ fn write_pieces(pieces: &[Piece], original: &[u8], out: &mut impl Write) -> io::
         }
     }
     Ok(())
-}
-
-fn value_info(info: &mut Writer, name: &str, data_type: DataType, shape: &[Dimension]) {
-    info.string(1, name).message(2, |kind| {
-        kind.message(1, |tensor| {
-            tensor.int(1, i64::from(data_type.code())).message(2, |dims| {
-                for dimension in shape {
-                    dims.message(1, |writer| match dimension {
-                        Dimension::Fixed(value) => {
-                            writer.int(1, *value as i64);
-                        }
-                        Dimension::Named(name) => {
-                            writer.string(2, name);
-                        }
-                        Dimension::Unknown => {}
-                    });
-                }
-            });
-        });
-    });
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -33,16 +33,17 @@ mod roles;
 mod saturation;
 mod splice;
 mod states;
+mod subgraph;
 mod tensor;
 mod topology;
 mod types;
 pub mod wire;
 
 pub use accounting::{Accounts, account};
-pub use append::{HeadPooling, POOL_WEIGHTS, append_head, append_pooling};
+pub use append::{HeadPooling, append_head};
 pub use blocks::{Block, blocks, linear_layers};
 pub use copies::first_copies;
-pub use dropout::{ActiveDropout, active_dropout, disable_training_mode};
+pub use dropout::{ActiveDropout, active_dropout, disable_training_mode, has_training_dropout};
 pub use edit::{Edit, Produce};
 pub use error::OnnxError;
 pub use expose::expose;
@@ -63,9 +64,10 @@ pub use residual::ResidualStream;
 pub use roles::Role;
 pub use saturation::products_that_may_saturate;
 pub use states::{HiddenStates, Origin};
+pub use subgraph::{Additions, subgraph};
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};
-pub use types::{element_type, width};
+pub use types::{element_type, precision_of, width};
 
 /// Changes that only tests make.
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! Nodes to append, and their encoding.
+//! Nodes and values to append, and their encoding.
 
+use super::graph::{Dimension, ValueInfo};
+use super::tensor::DataType;
 use super::wire::Writer;
 
 /// A node to append.
@@ -78,5 +80,39 @@ impl NodeSpec {
                 };
             });
         }
+    }
+}
+
+impl ValueInfo {
+    /// A tensor; without a shape it is left to the runtime.
+    pub fn tensor(name: &str, data_type: DataType, shape: Option<&[Dimension]>) -> Self {
+        ValueInfo { name: name.into(), data_type: Some(data_type), shape: shape.map(<[Dimension]>::to_vec) }
+    }
+
+    pub(super) fn encode(&self, info: &mut Writer) {
+        info.string(1, &self.name);
+        let Some(data_type) = self.data_type else { return };
+        info.message(2, |kind| {
+            kind.message(1, |tensor| {
+                tensor.int(1, i64::from(data_type.code()));
+                if let Some(shape) = &self.shape {
+                    tensor.message(2, |dims| encode_shape(dims, shape));
+                }
+            });
+        });
+    }
+}
+
+fn encode_shape(dims: &mut Writer, shape: &[Dimension]) {
+    for dimension in shape {
+        dims.message(1, |writer| match dimension {
+            Dimension::Fixed(value) => {
+                writer.int(1, *value as i64);
+            }
+            Dimension::Named(name) => {
+                writer.string(2, name);
+            }
+            Dimension::Unknown => {}
+        });
     }
 }

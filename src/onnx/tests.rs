@@ -17,7 +17,9 @@ fn use_all(bytes: Vec<u8>) {
     let _ = linear_layers(&model);
     let Ok(states) = HiddenStates::find(&model) else { return };
     let _ = (blocks(&model, &states), head(&model, &states));
-    let _ = append_pooling(&model, &states).map(|edit| edit.apply_to_bytes(&model));
+    let _ = expose(&model, &states).map(|edit| edit.apply_to_bytes(&model));
+    let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
+    let _ = subgraph(&model, &wanted, &Additions::default());
     for tensor in &model.graph.initializers {
         let _ = (model.to_f32(tensor), model.to_i64(tensor));
     }

@@ -3,7 +3,7 @@
 use super::graph::{Attribute, Dimension};
 use super::linear::LinearFinder;
 use super::tensor::DataType;
-use super::{Model, Node, Topology, Trait};
+use super::{HiddenStates, Model, Node, Topology, Trait};
 
 /// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.
 pub fn element_type(model: &Model, topology: &Topology, value: &str) -> Option<DataType> {
@@ -57,6 +57,17 @@ fn step<'g>(node: &'g Node, value: &str) -> Step<'g> {
             })
             .unwrap_or_else(|| input(0)),
     }
+}
+
+/// Machine epsilon of the coarsest element type among the hidden states and what they are copies of.
+pub fn precision_of(model: &Model, topology: &Topology, states: &HiddenStates) -> f32 {
+    let names = states.aliases(topology);
+    let epsilon = |name: &&str| match element_type(model, topology, name) {
+        Some(DataType::Float16) => half::f16::EPSILON.to_f32(),
+        Some(DataType::BFloat16) => half::bf16::EPSILON.to_f32(),
+        _ => f32::EPSILON,
+    };
+    names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max)
 }
 
 /// The last dimension of a value `[batch, sequence, width]`: as declared, else by the norms and linear layers around it.

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use ndarray::{Axis, Ix3, s};
 
-use super::self_check::{has_training_dropout, padded, type_of};
-use super::subgraph::{Additions, subgraph, value};
+use super::self_check::padded;
 use super::{Difference, Feeder, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding};
-use crate::onnx::{DataType, Model};
+use crate::onnx::{Additions, DataType, Model, Topology, ValueInfo, element_type, has_training_dropout, subgraph};
 
 /// Rows that are tried.
 const ROWS: usize = 4;
@@ -37,8 +36,8 @@ pub fn causality(
     padding: Padding,
     settings: &SessionSettings,
 ) -> Result<Option<Causality>, RuntimeError> {
-    let element = type_of(model, output).unwrap_or(DataType::Float);
-    let additions = Additions { outputs: vec![value(output, element, None)], ..Default::default() };
+    let element = element_type(model, &Topology::new(&model.graph), output).unwrap_or(DataType::Float);
+    let additions = Additions { outputs: vec![ValueInfo::tensor(output, element, None)], ..Default::default() };
     let bytes = subgraph(model, &[output], &additions)?;
     let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };
     let mut session =

@@ -14,7 +14,6 @@ mod saturation;
 mod self_check;
 mod session;
 mod sizes;
-pub(crate) mod subgraph;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +26,6 @@ pub use library::{Found, Library, RECOMMENDED, disable_telemetry};
 pub use placement::Placement;
 pub use saturation::saturating_products;
 pub use self_check::{Difference, SelfCheck, self_check};
-pub(crate) use self_check::{RowStates, check_rows, has_training_dropout, padded, precision_of, type_of};
+pub(crate) use self_check::{RowStates, check_rows, padded};
 pub use session::{InferenceSession, InputTensor, SessionSettings};
 pub use sizes::{FixedSizes, filled_batch, part_of};

@@ -6,10 +6,12 @@ use ndarray::{Array2, Axis, Ix3, s};
 use serde::{Deserialize, Serialize};
 
 use super::sizes::widened;
-use super::subgraph::{Additions, subgraph, value};
 use super::{Feeder, FixedSizes, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding, pad};
-use crate::onnx::{DataType, HiddenStates, Model, Topology};
+use crate::onnx::{
+    Additions, DataType, HiddenStates, Model, Topology, ValueInfo, element_type, has_training_dropout, precision_of,
+    subgraph,
+};
 
 /// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,8 +62,10 @@ pub fn self_check(
     settings: &SessionSettings,
 ) -> Result<SelfCheck, RuntimeError> {
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
-    let precision = precision_of(model, states);
-    let outputs = wanted.iter().map(|name| value(name, type_of(model, name).unwrap_or(DataType::Float), None));
+    let topology = Topology::new(&model.graph);
+    let precision = precision_of(model, &topology, states);
+    let element = |name| element_type(model, &topology, name).unwrap_or(DataType::Float);
+    let outputs = wanted.iter().map(|name| ValueInfo::tensor(name, element(name), None));
     let additions = Additions { outputs: outputs.collect(), ..Default::default() };
     let bytes = subgraph(model, &wanted, &additions)?;
     let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };
@@ -206,28 +210,4 @@ impl Difference {
             }
         }
     }
-}
-
-/// Whether there is a dropout with a training mode; one without is inert.
-pub(crate) fn has_training_dropout(model: &Model) -> bool {
-    let trains =
-        |node: &crate::onnx::Node| node.is("Dropout") && node.inputs.get(2).is_some_and(|name| !name.is_empty());
-    model.graph.nodes.iter().any(trains)
-}
-
-/// The element type of a value, where it can be told.
-pub(crate) fn type_of(model: &Model, name: &str) -> Option<DataType> {
-    crate::onnx::element_type(model, &Topology::new(&model.graph), name)
-}
-
-/// Machine epsilon of the coarsest element type among the hidden states and what they are copies of.
-pub(crate) fn precision_of(model: &Model, states: &HiddenStates) -> f32 {
-    let topology = Topology::new(&model.graph);
-    let names = states.aliases(&topology);
-    let epsilon = |name: &&str| match crate::onnx::element_type(model, &topology, name) {
-        Some(DataType::Float16) => half::f16::EPSILON.to_f32(),
-        Some(DataType::BFloat16) => half::bf16::EPSILON.to_f32(),
-        _ => f32::EPSILON,
-    };
-    names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max)
 }

@@ -38,7 +38,8 @@ def pooling(original, edited):
     weights = (mask / mask.sum(1, keepdims=True))[:, None, :]
     names = states_of(original)
     states = run(original, names)
-    pooled = run(edited, [f"pooled.{index}" for index in range(len(names))], pool_weights=weights)
+    outputs = [f"gelora.pooled.{index}" for index in range(len(names))]
+    pooled = run(edited, outputs, **{"gelora.pool_weights": weights})
     for state, value in zip(states, pooled):
         assert value.shape == (3, 1, state.shape[2]), value.shape
         np.testing.assert_allclose(value[:, 0], (state * mask[:, :, None]).sum(1) / mask.sum(1, keepdims=True), atol=1e-5)

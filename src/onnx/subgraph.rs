@@ -5,23 +5,26 @@
 
 use std::collections::HashSet;
 
-use crate::onnx::wire::{Reader, Value, WireError, Writer};
-use crate::onnx::{Graph, Model, OnnxError, Topology, node_inputs};
+use super::wire::{Reader, Value, WireError, Writer};
+use super::{Graph, Model, NodeSpec, OnnxError, Topology, ValueInfo, node_inputs};
 
 /// What a subgraph has beyond the model's own nodes.
 #[derive(Debug, Clone, Default)]
 pub struct Additions {
-    /// Encoded `NodeProto`s, in topological order; they may use the wanted values and the added inputs.
-    pub nodes: Vec<Vec<u8>>,
-    /// Encoded `ValueInfoProto`s of further inputs.
-    pub inputs: Vec<Vec<u8>>,
-    /// Encoded `ValueInfoProto`s of the outputs; they replace those of the model.
-    pub outputs: Vec<Vec<u8>>,
+    /// In topological order; they may use the wanted values and the added inputs.
+    pub nodes: Vec<NodeSpec>,
+    /// Further inputs.
+    pub inputs: Vec<ValueInfo>,
+    /// The outputs; they replace those of the model.
+    pub outputs: Vec<ValueInfo>,
 }
 
 const GRAPH: u32 = 7;
 
 /// The model as far as `wanted` needs it, with the additions, as the bytes of an `.onnx` file.
+///
+/// # Errors
+/// When the file cannot be read as protobuf.
 pub fn subgraph(model: &Model, wanted: &[&str], additions: &Additions) -> Result<Vec<u8>, OnnxError> {
     let malformed = |error: WireError| OnnxError::Malformed { path: model.path().into(), reason: error.to_string() };
     let kept = Kept::new(&model.graph, wanted);
@@ -48,9 +51,12 @@ pub fn subgraph(model: &Model, wanted: &[&str], additions: &Additions) -> Result
             Value::Fixed64(_) | Value::Fixed32(_) => {}
         }
     }
-    for (number, messages) in [(1, &additions.nodes), (11, &additions.inputs), (12, &additions.outputs)] {
-        for message in messages {
-            writer.message(GRAPH, |graph| drop_result(graph.bytes(number, message)));
+    for node in &additions.nodes {
+        writer.message(GRAPH, |graph| drop_result(graph.message(1, |message| node.encode(message))));
+    }
+    for (number, values) in [(11, &additions.inputs), (12, &additions.outputs)] {
+        for value in values {
+            writer.message(GRAPH, |graph| drop_result(graph.message(number, |message| value.encode(message))));
         }
     }
     Ok(writer.into_bytes())
@@ -103,42 +109,4 @@ impl<'g> Kept<'g> {
             _ => true,
         }
     }
-}
-
-/// An encoded `NodeProto` of the default domain.
-pub fn node(operator: &str, inputs: &[&str], output: &str, ints: &[(&str, i64)]) -> Vec<u8> {
-    let mut node = Writer::new();
-    for input in inputs {
-        node.string(1, input);
-    }
-    node.string(2, output).string(3, output).string(4, operator);
-    for (name, value) in ints {
-        node.message(5, |attribute| {
-            attribute.string(1, name).int(3, *value).int(20, 2);
-        });
-    }
-    node.into_bytes()
-}
-
-/// An encoded `ValueInfoProto` of a tensor; `axes` are names, or nothing where the shape is left to ONNX Runtime.
-pub fn value(name: &str, data_type: crate::onnx::DataType, axes: Option<&[&str]>) -> Vec<u8> {
-    let mut value = Writer::new();
-    value.string(1, name).message(2, |kind| {
-        kind.message(1, |tensor| {
-            tensor.int(1, i64::from(data_type.code()));
-            if let Some(axes) = axes {
-                tensor.message(2, |shape| {
-                    for axis in axes {
-                        shape.message(1, |dimension| {
-                            match axis.parse::<i64>() {
-                                Ok(size) => dimension.int(1, size),
-                                Err(_) => dimension.string(2, axis),
-                            };
-                        });
-                    }
-                });
-            }
-        });
-    });
-    value.into_bytes()
 }
