@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use super::super::operators::{FUSED, ints};
 use super::graph::Graph;
-use super::linear::LINEAR;
+use super::operation::Operation;
 use super::probe::{Dim, Shapes};
-use crate::onnx::{Attribute, Node, Trait, node_inputs};
+use crate::onnx::{Attribute, Node, Trait};
 
 /// How much of a value is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,28 +22,31 @@ enum Demand {
 
 /// Narrows the graph to the position that its head reads, if it reads one.
 pub(super) fn narrow(graph: &mut Graph<'_>, shapes: &Shapes) {
-    let Some(index) = graph.nodes.iter().find_map(|node| root(graph, node, shapes)) else { return };
+    let Some(index) = graph.operations.iter().find_map(|operation| root(graph, operation, shapes)) else { return };
     let demands = demands(graph, shapes, index);
-    let mut narrower = Narrower { nodes: Vec::new(), rows: HashMap::new(), index };
-    for node in &graph.nodes {
-        if root(graph, node, shapes) == Some(index) {
+    let mut narrower = Narrower { operations: Vec::new(), rows: HashMap::new(), index };
+    for operation in &graph.operations {
+        if let Some(node) = operation.node()
+            && root(graph, operation, shapes) == Some(index)
+        {
             let input = narrower.row(&node.inputs[0], 1);
             let attributes = vec![("axes".to_owned(), Attribute::Ints(vec![1]))];
             let squeeze = Node { op_type: "Squeeze".into(), inputs: vec![input], attributes, ..node.clone() };
-            narrower.nodes.push(squeeze);
+            narrower.operations.push(Operation::Node(squeeze));
             continue;
         }
-        match row_demand(node, &demands).and_then(|axis| Some((axis, through(graph, node, axis, shapes)?))) {
-            Some((axis, moved)) => narrower.narrowed(node, axis, moved),
-            None => narrower.nodes.push(node.clone()),
+        match row_demand(operation, &demands).and_then(|axis| Some((axis, through(graph, operation, axis, shapes)?))) {
+            Some((axis, moved)) => narrower.narrowed(operation, axis, moved),
+            None => narrower.operations.push(operation.clone()),
         }
     }
-    graph.nodes = narrower.nodes;
+    graph.operations = narrower.operations;
     graph.remove_unused();
 }
 
-/// The position that a node takes from `[batch, length, width]`, if it takes one.
-fn root(graph: &Graph<'_>, node: &Node, shapes: &Shapes) -> Option<i64> {
+/// The position that an operation takes from `[batch, length, width]`, if it takes one.
+fn root(graph: &Graph<'_>, operation: &Operation, shapes: &Shapes) -> Option<i64> {
+    let node = operation.node()?;
     if !node.is("Gather") || !matches!(node.int("axis", 0), 1 | -2) {
         return None;
     }
@@ -60,49 +63,53 @@ fn demands(graph: &Graph<'_>, shapes: &Shapes, index: i64) -> HashMap<String, De
             *present = Demand::Whole;
         }
     };
-    for node in graph.nodes.iter().rev() {
-        if root(graph, node, shapes) == Some(index) {
-            ask(&mut demands, &node.inputs[0], Demand::Row(1));
+    for operation in graph.operations.iter().rev() {
+        if root(graph, operation, shapes) == Some(index) {
+            ask(&mut demands, &operation.inputs()[0], Demand::Row(1));
             continue;
         }
-        let moved = row_demand(node, &demands).and_then(|axis| through(graph, node, axis, shapes));
+        let moved = row_demand(operation, &demands).and_then(|axis| through(graph, operation, axis, shapes));
         match moved {
             Some(Moved { axes, .. }) => {
-                for (input, axis) in node.inputs.iter().zip(axes) {
+                for (input, axis) in operation.inputs().iter().zip(axes) {
                     ask(&mut demands, input, axis.map_or(Demand::Whole, Demand::Row));
                 }
             }
-            None => node_inputs(node).into_iter().for_each(|input| ask(&mut demands, input, Demand::Whole)),
+            None => operation.needs().into_iter().for_each(|input| ask(&mut demands, input, Demand::Whole)),
         }
     }
     demands
 }
 
-/// The axis along which only one position of the node's only output is looked at.
-fn row_demand(node: &Node, demands: &HashMap<String, Demand>) -> Option<usize> {
-    match (node.outputs.as_slice(), node.outputs.first().and_then(|output| demands.get(output))) {
+/// The axis along which only one position of the operation's only output is looked at.
+fn row_demand(operation: &Operation, demands: &HashMap<String, Demand>) -> Option<usize> {
+    let outputs = operation.outputs();
+    match (outputs, outputs.first().and_then(|output| demands.get(output))) {
         ([_], Some(Demand::Row(axis))) => Some(*axis),
         _ => None,
     }
 }
 
-/// What a narrowed node reads: per input the axis to narrow (or the input as it is), and a new shape for `Reshape`.
+/// What a narrowed operation reads: per input the axis to narrow (or the input as it is), and a new shape for `Reshape`.
 struct Moved {
     axes: Vec<Option<usize>>,
     shape: Option<Vec<i64>>,
 }
 
 /// How narrowing the output along `axis` narrows the inputs, if it can.
-fn through(graph: &Graph<'_>, node: &Node, axis: usize, shapes: &Shapes) -> Option<Moved> {
-    let output = shapes.get(node.outputs.first()?)?;
+fn through(graph: &Graph<'_>, operation: &Operation, axis: usize, shapes: &Shapes) -> Option<Moved> {
+    let output = shapes.get(operation.outputs().first()?)?;
     let last = output.len().checked_sub(1)?;
     let first_only = |axis: usize| {
-        let mut axes = vec![None; node.inputs.len()];
+        let mut axes = vec![None; operation.inputs().len()];
         axes[0] = Some(axis);
         Some(Moved { axes, shape: None })
     };
+    let node = match operation {
+        Operation::Node(node) => node,
+        Operation::Linear(_) => return if axis < last { first_only(axis) } else { None },
+    };
     match (node.domain.as_str(), node.op_type.as_str()) {
-        (FUSED, LINEAR) if axis < last => first_only(axis),
         (FUSED, "Attention") if axis == 2 => {
             let mask = node.inputs.get(3).map(|mask| broadcast_axis(graph, mask, output, axis, shapes));
             let mut axes = vec![Some(2), None, None];
@@ -170,7 +177,7 @@ fn through_reshape(node: &Node, axis: usize, shapes: &Shapes) -> Option<Moved> {
 }
 
 struct Narrower {
-    nodes: Vec<Node>,
+    operations: Vec<Operation>,
     /// Narrowed forms that exist: (value, axis) to name.
     rows: HashMap<(String, usize), String>,
     index: i64,
@@ -184,7 +191,7 @@ impl Narrower {
             return row.clone();
         }
         let row = row_name(name, axis);
-        self.nodes.push(Node {
+        self.operations.push(Operation::Node(Node {
             name: row.clone(),
             op_type: "Row".into(),
             domain: FUSED.into(),
@@ -195,27 +202,29 @@ impl Narrower {
                 ("index".to_owned(), Attribute::Int(self.index)),
             ],
             metadata: Vec::new(),
-        });
+        }));
         self.rows.insert(key, row.clone());
         row
     }
 
-    fn narrowed(&mut self, node: &Node, axis: usize, moved: Moved) {
-        let mut narrowed = node.clone();
-        for (input, axis) in narrowed.inputs.iter_mut().zip(&moved.axes) {
+    fn narrowed(&mut self, operation: &Operation, axis: usize, moved: Moved) {
+        let mut narrowed = operation.clone();
+        for (input, axis) in narrowed.inputs_mut().iter_mut().zip(&moved.axes) {
             if let Some(axis) = axis {
                 *input = self.row(input, *axis);
             }
         }
-        if let Some(shape) = moved.shape {
-            narrowed.inputs.truncate(1);
-            narrowed.attributes = vec![("shape".to_owned(), Attribute::Ints(shape))];
+        if let Operation::Node(node) = &mut narrowed {
+            node.name = operation.label().to_owned();
+            if let Some(shape) = moved.shape {
+                node.inputs.truncate(1);
+                node.attributes = vec![("shape".to_owned(), Attribute::Ints(shape))];
+            }
         }
-        narrowed.name = node.label().to_owned();
-        let output = node.outputs[0].clone();
-        narrowed.outputs = vec![row_name(&output, axis)];
+        let output = operation.outputs()[0].clone();
+        narrowed.outputs_mut()[0] = row_name(&output, axis);
         self.rows.insert((output.clone(), axis), row_name(&output, axis));
-        self.nodes.push(narrowed);
+        self.operations.push(narrowed);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::super::operators::FUSED;
 use super::graph::Graph;
+use super::operation::Operation;
 use crate::onnx::{Attribute, Node};
 
 /// Constants of exports are rounded to float32.
@@ -25,9 +26,9 @@ struct Found {
 }
 
 fn rewrite(graph: &mut Graph<'_>, find: fn(&Graph<'_>, usize) -> Option<Found>) {
-    for index in 0..graph.nodes.len() {
+    for index in 0..graph.operations.len() {
         if let Some(Found { last, node }) = find(graph, index) {
-            graph.nodes[last] = node;
+            graph.operations[last] = Operation::Node(node);
         }
     }
     graph.remove_unused();
@@ -84,7 +85,7 @@ impl Graph<'_> {
 
     /// `x` if the value is `x · factor`, written as a product or as a quotient.
     fn scaled_by(&self, name: &str, factor: f64) -> Option<String> {
-        let node = &self.nodes[self.maker(name)?];
+        let node = self.node(self.maker(name)?)?;
         let (x, number) = self.with_number(node)?;
         let fits = (node.is("Mul") && close(number, factor))
             || (node.is("Div") && node.inputs[0] == x && close(number, 1.0 / factor));
@@ -99,7 +100,7 @@ impl Graph<'_> {
                 return None;
             }
             let index = *self.users(&value).first()?;
-            let node = &self.nodes[index];
+            let node = self.node(index)?;
             let other = self.other(node, &value)?;
             let is_half_x = self.scaled_by(other, 0.5).is_some_and(|inner| inner == x);
             let halves = (node.is("Mul") && self.is_number(other, 0.5))
@@ -128,19 +129,19 @@ fn close(a: f64, b: f64) -> bool {
 fn gelu_node(graph: &Graph<'_>, bracket: &Node, x: &str, approximate: &str) -> Option<Found> {
     let last = graph.half_x_times(bracket.outputs.first()?, x)?;
     let attributes = vec![("approximate", Attribute::String(approximate.as_bytes().to_vec()))];
-    Some(Found { last, node: replacing(&graph.nodes[last], "", "Gelu", vec![x.to_owned()], attributes) })
+    Some(Found { last, node: replacing(graph.node(last)?, "", "Gelu", vec![x.to_owned()], attributes) })
 }
 
 /// The node that adds 1 to the output of this one.
 fn plus_one<'g>(graph: &'g Graph<'_>, node: &Node) -> Option<&'g Node> {
-    let add = &graph.nodes[graph.only_user(node)?];
+    let add = graph.node(graph.only_user(node)?)?;
     let one = graph.other(add, node.outputs.first()?)?;
     (add.is("Add") && graph.is_number(one, 1.0)).then_some(add)
 }
 
 /// `½ · x · (1 + erf(x / √2))`.
 fn erf_gelu(graph: &Graph<'_>, index: usize) -> Option<Found> {
-    let erf = &graph.nodes[index];
+    let erf = graph.node(index)?;
     if !erf.is("Erf") {
         return None;
     }
@@ -150,7 +151,7 @@ fn erf_gelu(graph: &Graph<'_>, index: usize) -> Option<Found> {
 
 /// `½ · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`.
 fn tanh_gelu(graph: &Graph<'_>, index: usize) -> Option<Found> {
-    let tanh = &graph.nodes[index];
+    let tanh = graph.node(index)?;
     if !tanh.is("Tanh") {
         return None;
     }
@@ -173,9 +174,9 @@ fn is_cube(graph: &Graph<'_>, name: &str, x: &str) -> bool {
 
 /// `x · sigmoid(x)`.
 fn silu(graph: &Graph<'_>, index: usize) -> Option<Found> {
-    let sigmoid = &graph.nodes[index];
+    let sigmoid = graph.node(index)?;
     let last = graph.only_user(sigmoid).filter(|_| sigmoid.is("Sigmoid"))?;
-    let product = &graph.nodes[last];
+    let product = graph.node(last)?;
     let x = &sigmoid.inputs[0];
     let fits = product.is("Mul") && graph.other(product, &sigmoid.outputs[0]) == Some(x);
     fits.then(|| Found { last, node: replacing(product, "", "Swish", vec![x.clone()], Vec::new()) })
@@ -183,7 +184,7 @@ fn silu(graph: &Graph<'_>, index: usize) -> Option<Found> {
 
 /// `(x − mean) / √(mean((x − mean)²) + ε) · weight + bias` over the last axis.
 fn layer_normalization(graph: &Graph<'_>, index: usize) -> Option<Found> {
-    let quotient = &graph.nodes[index];
+    let quotient = graph.node(index)?;
     if !quotient.is("Div") {
         return None;
     }
@@ -195,16 +196,16 @@ fn layer_normalization(graph: &Graph<'_>, index: usize) -> Option<Found> {
     }
     let root = graph.made_by(&quotient.inputs[1], "Sqrt")?;
     let (variance, epsilon) = graph.with_number(graph.made_by(&root.inputs[0], "Add")?)?;
-    let square = &graph.nodes[graph.maker(&mean_of(graph, variance)?)?];
+    let square = graph.node(graph.maker(&mean_of(graph, variance)?)?)?;
     let is_square = match square.op_type.as_str() {
         "Pow" => square.inputs[0] == *difference && graph.is_number(&square.inputs[1], 2.0),
         "Mul" => square.inputs.iter().all(|input| input == difference),
         _ => false,
     };
-    let scale = &graph.nodes[graph.only_user(quotient)?];
+    let scale = graph.node(graph.only_user(quotient)?)?;
     let weight = graph.other(scale, &quotient.outputs[0])?;
     let last = graph.only_user(scale)?;
-    let shift = &graph.nodes[last];
+    let shift = graph.node(last)?;
     let bias = graph.other(shift, &scale.outputs[0])?;
     let vectors = [weight, bias].map(|name| graph.constant(name).map(tch::Tensor::size));
     let [Some(first), Some(second)] = vectors else { return None };
@@ -228,13 +229,13 @@ fn mean_of(graph: &Graph<'_>, name: &str) -> Option<String> {
 
 /// `softmax(scale · Q·Kᵀ + mask) · V`; K arrives transposed, as the export has it.
 fn attention(graph: &Graph<'_>, index: usize) -> Option<Found> {
-    let softmax = &graph.nodes[index];
+    let softmax = graph.node(index)?;
     let old = graph.opset() < 13;
     if !softmax.is("Softmax") || old || !matches!(softmax.int("axis", -1), -1 | 3) {
         return None;
     }
     let last = graph.only_user(softmax)?;
-    let product = &graph.nodes[last];
+    let product = graph.node(last)?;
     if !product.is("MatMul") || product.inputs[0] != softmax.outputs[0] {
         return None;
     }
@@ -269,7 +270,7 @@ fn unscaled(graph: &Graph<'_>, name: &str) -> Option<(String, f64)> {
     if is_product(name) {
         return Some((name.to_owned(), 1.0));
     }
-    let node = &graph.nodes[graph.maker(name)?];
+    let node = graph.node(graph.maker(name)?)?;
     let (inner, number) = graph.with_number(node)?;
     let factor = match node.op_type.as_str() {
         "Mul" => number,

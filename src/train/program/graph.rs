@@ -9,6 +9,7 @@ use super::super::operators::{
     Building, Call, OpError, build, find, full_name, kind_of, lift, load, load_attribute, scalar,
 };
 use super::inline::{branch, without_functions};
+use super::operation::Operation;
 use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
 
 /// What a program keeps of a model: nodes with their tensor attributes beside them, and the initializers as tensors.
@@ -111,7 +112,7 @@ fn with_own_bytes(node: &Node, model: &Model) -> Result<Node, TrainError> {
 pub(super) struct Graph<'s> {
     source: &'s Source,
     /// In topological order.
-    pub nodes: Vec<Node>,
+    pub operations: Vec<Operation>,
     /// Values that must exist under their names.
     pub wanted: HashSet<String>,
     /// Initializers that must not be folded away: adapted, or trained as a whole.
@@ -126,7 +127,7 @@ impl<'s> Graph<'s> {
     pub fn new(source: &'s Source, wanted: &[&str], pinned: &'s HashSet<String>) -> Result<Self, TrainError> {
         let mut graph = Graph {
             source,
-            nodes: source.nodes.clone(),
+            operations: source.nodes.iter().cloned().map(Operation::Node).collect(),
             wanted: wanted.iter().map(|name| (*name).to_owned()).collect(),
             pinned,
             folded: HashMap::new(),
@@ -164,17 +165,22 @@ impl<'s> Graph<'s> {
         self.constant(name).and_then(|tensor| scalar(tensor).ok())
     }
 
-    /// Index of the node that makes a value.
+    /// The operation at this place, where it is a node.
+    pub fn node(&self, index: usize) -> Option<&Node> {
+        self.operations[index].node()
+    }
+
+    /// Index of the operation that makes a value.
     pub fn maker(&self, name: &str) -> Option<usize> {
         self.makers.get(name).copied()
     }
 
     /// The node that makes a value, if it is this operator of the default domain.
     pub fn made_by(&self, name: &str, op_type: &str) -> Option<&Node> {
-        self.maker(name).map(|index| &self.nodes[index]).filter(|node| node.is(op_type))
+        self.maker(name).and_then(|index| self.node(index)).filter(|node| node.is(op_type))
     }
 
-    /// Indices of the nodes that use a value.
+    /// Indices of the operations that use a value.
     pub fn users(&self, name: &str) -> &[usize] {
         self.users.get(name).map_or(&[], Vec::as_slice)
     }
@@ -184,29 +190,29 @@ impl<'s> Graph<'s> {
         self.users(name).len() == 1 && !self.wanted.contains(name)
     }
 
-    /// Drops the nodes that nothing needs and indexes the rest.
+    /// Drops the operations that nothing needs and indexes the rest.
     pub fn remove_unused(&mut self) {
         let mut needed: HashSet<&str> = self.wanted.iter().map(String::as_str).collect();
-        let mut keep = vec![false; self.nodes.len()];
-        for (index, node) in self.nodes.iter().enumerate().rev() {
-            if node.outputs.iter().any(|o| needed.contains(o.as_str())) {
+        let mut keep = vec![false; self.operations.len()];
+        for (index, operation) in self.operations.iter().enumerate().rev() {
+            if operation.outputs().iter().any(|o| needed.contains(o.as_str())) {
                 keep[index] = true;
-                needed.extend(node_inputs(node));
+                needed.extend(operation.needs());
             }
         }
         let mut keep = keep.into_iter();
-        self.nodes.retain(|_| keep.next().unwrap_or(false));
+        self.operations.retain(|_| keep.next().unwrap_or(false));
         self.index();
     }
 
     fn index(&mut self) {
         self.users.clear();
         self.makers.clear();
-        for (index, node) in self.nodes.iter().enumerate() {
-            for input in node_inputs(node) {
+        for (index, operation) in self.operations.iter().enumerate() {
+            for input in operation.needs() {
                 self.users.entry(input.to_owned()).or_default().push(index);
             }
-            for output in node.outputs.iter().filter(|o| !o.is_empty()) {
+            for output in operation.outputs().iter().filter(|o| !o.is_empty()) {
                 self.makers.insert(output.clone(), index);
             }
         }
@@ -214,31 +220,40 @@ impl<'s> Graph<'s> {
 
     /// Puts the taken branch in the place of every `If` whose condition is constant. Returns whether there was one.
     fn take_known_branches(&mut self) -> Result<bool, TrainError> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut operations = Vec::with_capacity(self.operations.len());
         let mut any = false;
-        for node in std::mem::take(&mut self.nodes) {
-            let condition = if node.is("If") { node.inputs.first().and_then(|name| self.number(name)) } else { None };
-            match condition.and_then(|condition| branch(&node, condition != 0.0)) {
-                Some((taken, initializers)) => {
+        for operation in std::mem::take(&mut self.operations) {
+            match self.taken_branch(&operation)? {
+                Some(taken) => {
                     any = true;
-                    for tensor in initializers {
-                        let loaded = load_attribute(&tensor).map_err(|error| node_error(&node, &error))?;
-                        self.folded.insert(tensor.name, loaded);
-                    }
-                    nodes.extend(taken);
+                    operations.extend(taken.into_iter().map(Operation::Node));
                 }
-                None => nodes.push(node),
+                None => operations.push(operation),
             }
         }
-        self.nodes = nodes;
+        self.operations = operations;
         self.index();
         Ok(any)
     }
 
+    /// The nodes of the branch that an `If` with a constant condition takes; its constants are known from here on.
+    fn taken_branch(&mut self, operation: &Operation) -> Result<Option<Vec<Node>>, TrainError> {
+        let Some(node) = operation.node().filter(|node| node.is("If")) else { return Ok(None) };
+        let condition = node.inputs.first().and_then(|name| self.number(name));
+        let Some((taken, initializers)) = condition.and_then(|condition| branch(node, condition != 0.0)) else {
+            return Ok(None);
+        };
+        for tensor in initializers {
+            let loaded = load_attribute(&tensor).map_err(|error| node_error(node, &error))?;
+            self.folded.insert(tensor.name, loaded);
+        }
+        Ok(Some(taken))
+    }
+
     /// Computes, on the CPU, every node whose inputs are all constants.
     fn fold(&mut self) -> Result<(), TrainError> {
-        for index in 0..self.nodes.len() {
-            let node = &self.nodes[index];
+        for index in 0..self.operations.len() {
+            let Some(node) = self.node(index) else { continue };
             let inputs: Option<Vec<Option<&Tensor>>> = node
                 .inputs
                 .iter()
@@ -253,7 +268,7 @@ impl<'s> Graph<'s> {
             self.folded.extend(names.into_iter().zip(outputs).filter(|(name, _)| !name.is_empty()));
         }
         let folded = &self.folded;
-        self.nodes.retain(|node| !node.outputs.iter().all(|o| o.is_empty() || folded.contains_key(o)));
+        self.operations.retain(|made| !made.outputs().iter().all(|o| o.is_empty() || folded.contains_key(o)));
         self.index();
         Ok(())
     }

@@ -7,13 +7,11 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 use super::super::error::TrainError;
-use super::super::operators::{Built, Call, FUSED, OpError, because, kernel};
+use super::super::operators::{Built, Call, OpError, because, kernel};
 use super::graph::{Graph, is_float, on_device};
+use super::operation::{LinearStep, Operation};
 use super::{LinearBackend, LinearChoice, Precision};
-use crate::onnx::{Attribute, Node};
-
-/// Name of the fused operation.
-pub(super) const LINEAR: &str = "Linear";
+use crate::onnx::Node;
 
 /// Which library multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,70 +48,52 @@ impl Adapter {
     }
 }
 
-/// Replaces products with a constant matrix by `gelora.Linear` nodes, their bias included, where
-/// `wanted` says so of the weight.
+/// Replaces products with a constant matrix, their bias included, by linear layers where `wanted` says so of the weight.
 pub(super) fn fuse_linear(graph: &mut Graph<'_>, wanted: &dyn Fn(&str) -> bool) {
-    for index in 0..graph.nodes.len() {
-        let Some(mut found) = recognise(graph, &graph.nodes[index]) else { continue };
+    for index in 0..graph.operations.len() {
+        let Some(mut found) = graph.node(index).and_then(|node| recognise(graph, node)) else { continue };
         if !wanted(&found.weight) {
             continue;
         }
         let mut place = index;
         if found.bias.is_none()
-            && let Some((add, bias)) = separate_bias(graph, index, &found)
+            && let Some((add, bias)) = separate_bias(graph, &found)
         {
             (place, found.bias) = (add, Some(bias));
+            if let Some(output) = graph.operations[add].outputs().first() {
+                found.output = output.clone();
+            }
         }
-        let node = found.into_node(&graph.nodes[index], &graph.nodes[place].outputs);
-        graph.nodes[place] = node;
+        graph.operations[place] = Operation::Linear(found);
     }
     graph.remove_unused();
 }
 
-struct Found {
-    input: String,
-    weight: String,
-    /// The weight is `[out, in]`.
-    out_in: bool,
-    bias: Option<String>,
-}
-
-impl Found {
-    fn into_node(self, product: &Node, outputs: &[String]) -> Node {
-        let text = |value: String| Attribute::String(value.into_bytes());
-        let mut attributes = vec![
-            ("weight".to_owned(), text(self.weight)),
-            ("out_in".to_owned(), Attribute::Int(i64::from(self.out_in))),
-        ];
-        attributes.extend(self.bias.map(|bias| ("bias".to_owned(), text(bias))));
-        Node {
-            name: product.label().to_owned(),
-            op_type: LINEAR.into(),
-            domain: FUSED.into(),
-            inputs: vec![self.input],
-            outputs: outputs.to_vec(),
-            attributes,
-            metadata: product.metadata.clone(),
-        }
-    }
-}
-
-fn recognise(graph: &Graph<'_>, node: &Node) -> Option<Found> {
+fn recognise(graph: &Graph<'_>, node: &Node) -> Option<LinearStep> {
     let [input, weight, ..] = node.inputs.as_slice() else { return None };
-    let mut found = match (node.domain.as_str(), node.op_type.as_str()) {
-        ("", "MatMul") => Found { input: input.clone(), weight: weight.clone(), out_in: false, bias: None },
+    let mut found = LinearStep {
+        label: node.label().to_owned(),
+        input: input.clone(),
+        output: node.outputs.first()?.clone(),
+        weight: weight.clone(),
+        out_in: false,
+        bias: None,
+    };
+    match (node.domain.as_str(), node.op_type.as_str()) {
+        ("", "MatMul") => {}
         ("", "Gemm") => {
             let plain = node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0 && node.int("transA", 0) == 0;
-            let bias = node.inputs.get(2).filter(|b| !b.is_empty()).cloned();
             if !plain {
                 return None;
             }
-            Found { input: input.clone(), weight: weight.clone(), out_in: node.int("transB", 0) != 0, bias }
+            found.bias = node.inputs.get(2).filter(|bias| !bias.is_empty()).cloned();
+            found.out_in = node.int("transB", 0) != 0;
         }
         _ => return None,
-    };
+    }
     // Newer exporters leave the transposition of the weight in the graph.
-    while let Some(maker) = graph.maker(&found.weight).map(|index| &graph.nodes[index]) {
+    while let Some(index) = graph.maker(&found.weight) {
+        let maker = graph.node(index)?;
         let turned = maker.is("Transpose") && maker.ints("perm").is_none_or(|perm| perm == [1, 0]);
         if !turned && !maker.is("Identity") {
             return None;
@@ -133,8 +113,8 @@ fn recognise(graph: &Graph<'_>, node: &Node) -> Option<Found> {
 }
 
 /// The `Add` of a constant vector that alone uses the product.
-fn separate_bias(graph: &Graph<'_>, index: usize, found: &Found) -> Option<(usize, String)> {
-    let product = graph.nodes[index].outputs.first()?;
+fn separate_bias(graph: &Graph<'_>, found: &LinearStep) -> Option<(usize, String)> {
+    let product = &found.output;
     let width = *graph
         .constant(&found.weight)
         .or_else(|| graph.initializer(&found.weight))?
@@ -144,7 +124,7 @@ fn separate_bias(graph: &Graph<'_>, index: usize, found: &Found) -> Option<(usiz
         return None;
     }
     let add = *graph.users(product).first()?;
-    let node = &graph.nodes[add];
+    let node = graph.node(add)?;
     let bias = node.inputs.iter().find(|name| *name != product)?;
     let fits = graph.constant(bias).is_some_and(|b| b.size() == [width]);
     (node.is("Add") && fits).then(|| (add, bias.clone()))
@@ -224,14 +204,14 @@ impl Linears {
         Ok(backend)
     }
 
-    /// The kernel of a `gelora.Linear` node.
-    pub fn build(&self, graph: &Graph<'_>, node: &Node, adapter: Option<&Adapter>) -> Result<Built, TrainError> {
-        let name = node.string("weight").unwrap_or_default();
+    /// The kernel of a linear layer.
+    pub fn build(&self, graph: &Graph<'_>, step: &LinearStep, adapter: Option<&Adapter>) -> Result<Built, TrainError> {
+        let name = &step.weight;
         let Some(value) = graph.constant(name).or_else(|| graph.initializer(name)) else {
             return Ok(because(format!("the weight `{name}` is not in the file")));
         };
-        let weight = self.weight(name, value, node.int("out_in", 0) != 0)?;
-        let bias = match node.string("bias").and_then(|bias| graph.constant(bias)) {
+        let weight = self.weight(name, value, step.out_in)?;
+        let bias = match step.bias.as_deref().and_then(|bias| graph.constant(bias)) {
             Some(bias) => Some(self.rounded(on_device(bias, self.device)?)?),
             None => None,
         };

@@ -6,6 +6,7 @@ mod fusion;
 mod graph;
 mod inline;
 mod linear;
+mod operation;
 mod packing;
 mod probe;
 mod schedule;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::super::operators::FUSED;
 use super::graph::Graph;
-use super::linear::LINEAR;
+use super::operation::Operation;
 use super::probe::{Dim, Shapes};
 use crate::onnx::{Node, Trait, ValueInfo, mask_input};
 
@@ -34,16 +34,16 @@ pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes,
         return false;
     }
     let mut packer =
-        Packer { mask: mask.to_owned(), nodes: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
+        Packer { mask: mask.to_owned(), operations: Vec::new(), packed: HashMap::new(), unpacked: HashMap::new() };
     packer.add("RealTokens", vec![mask.to_owned()], TOKENS.into());
-    for node in &graph.nodes {
-        packer.node(graph, node, &is_token_wise);
+    for operation in &graph.operations {
+        packer.operation(graph, operation, &is_token_wise);
     }
     if packer.packed.is_empty() {
         return false;
     }
     graph.wanted.iter().for_each(|name| packer.unpack(name));
-    graph.nodes = packer.nodes;
+    graph.operations = packer.operations;
     graph.remove_unused();
     true
 }
@@ -51,7 +51,7 @@ pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes,
 struct Packer {
     /// The input that tells tokens from padding.
     mask: String,
-    nodes: Vec<Node>,
+    operations: Vec<Operation>,
     /// Name of the packed form of a value.
     packed: HashMap<String, String>,
     /// Values that also exist unpacked, under their own names, though they were made packed.
@@ -63,32 +63,34 @@ impl Packer {
         let op_type = op_type.to_owned();
         let name = output.clone();
         let (domain, outputs) = (FUSED.to_owned(), vec![output]);
-        self.nodes.push(Node { name, op_type, domain, inputs, outputs, ..Node::default() });
+        self.operations.push(Operation::Node(Node { name, op_type, domain, inputs, outputs, ..Node::default() }));
     }
 
-    fn node(&mut self, graph: &Graph<'_>, node: &Node, is_token_wise: &dyn Fn(&str) -> bool) {
-        let mut node = node.clone();
-        let is_packed = node.inputs.iter().any(|input| self.packed.contains_key(input));
-        let starts = node.domain == FUSED && node.op_type == LINEAR;
-        if (is_packed || starts) && is_row_wise(graph, &node, is_token_wise) {
-            for input in node.inputs.iter_mut().filter(|input| is_token_wise(input)) {
+    fn operation(&mut self, graph: &Graph<'_>, operation: &Operation, is_token_wise: &dyn Fn(&str) -> bool) {
+        let mut operation = operation.clone();
+        let is_packed = operation.inputs().iter().any(|input| self.packed.contains_key(input));
+        let starts = matches!(operation, Operation::Linear(_));
+        if (is_packed || starts) && is_row_wise(graph, &operation, is_token_wise) {
+            for input in operation.inputs_mut().iter_mut().filter(|input| is_token_wise(input)) {
                 *input = self.pack(input);
             }
-            let output = node.outputs[0].clone();
-            node.outputs[0] = packed_name(&output);
+            let output = operation.outputs()[0].clone();
+            operation.outputs_mut()[0] = packed_name(&output);
             self.packed.insert(output.clone(), packed_name(&output));
             self.unpacked.insert(output, false);
         } else {
-            for input in node.inputs.iter().filter(|input| !input.is_empty()) {
+            for input in operation.inputs().iter().filter(|input| !input.is_empty()) {
                 self.unpack(input);
             }
-            if node.domain == FUSED && node.op_type == ATTENTION {
+            if let Operation::Node(node) = &mut operation
+                && (node.domain.as_str(), node.op_type.as_str()) == (FUSED, ATTENTION)
+            {
                 // With the mask it can leave out what is padding.
                 node.inputs.resize(ATTENTION_INPUTS, String::new());
                 node.inputs.push(self.mask.clone());
             }
         }
-        self.nodes.push(node);
+        self.operations.push(operation);
     }
 
     fn pack(&mut self, name: &str) -> String {
@@ -114,14 +116,14 @@ fn packed_name(name: &str) -> String {
     format!("{name} (packed)")
 }
 
-/// Whether the node treats every token by itself.
-fn is_row_wise(graph: &Graph<'_>, node: &Node, is_token_wise: &dyn Fn(&str) -> bool) -> bool {
-    let [output] = node.outputs.as_slice() else { return false };
+/// Whether the operation treats every token by itself.
+fn is_row_wise(graph: &Graph<'_>, operation: &Operation, is_token_wise: &dyn Fn(&str) -> bool) -> bool {
+    let [output] = operation.outputs() else { return false };
     let is_vector = |name: &str| graph.constant(name).or_else(|| graph.initializer(name)).is_some_and(|t| t.dim() <= 1);
-    let Some(pattern) = row_wise_operator(node) else { return false };
+    let Some(pattern) = row_wise_operator(operation) else { return false };
     let inputs_fit = match pattern {
-        RowWise::Elements => node.inputs.iter().all(|input| is_token_wise(input) || is_vector(input)),
-        RowWise::First => node.inputs.first().is_some_and(|input| is_token_wise(input)),
+        RowWise::Elements => operation.inputs().iter().all(|input| is_token_wise(input) || is_vector(input)),
+        RowWise::First => operation.inputs().first().is_some_and(|input| is_token_wise(input)),
     };
     inputs_fit && is_token_wise(output)
 }
@@ -133,9 +135,10 @@ enum RowWise {
     First,
 }
 
-fn row_wise_operator(node: &Node) -> Option<RowWise> {
+fn row_wise_operator(operation: &Operation) -> Option<RowWise> {
+    let Some(node) = operation.node() else { return Some(RowWise::First) };
     match () {
-        () if node.domain == FUSED => (node.op_type == LINEAR).then_some(RowWise::First),
+        () if node.domain == FUSED => None,
         () if node.has(Trait::LayerNorm) => matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First),
         // A norm fused with an addition treats every token by itself too.
         () if node.has_any(&[Trait::ElementWise, Trait::SkipNorm]) => Some(RowWise::Elements),

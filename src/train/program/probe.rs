@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use tch::{Device, Tensor};
 
-use super::super::operators::{Building, Call, FUSED, OpError, because, build, find, kind_of};
+use super::super::operators::{Building, Call, OpError, because, build, find, kind_of};
 use super::graph::Graph;
-use super::linear::LINEAR;
-use crate::onnx::{DataType, Dimension, Node, TokenInput, ValueInfo, token_input};
+use super::operation::Operation;
+use crate::onnx::{DataType, Dimension, TokenInput, ValueInfo, token_input};
 
 /// One dimension of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +83,9 @@ fn run(
         values.insert(&input.name, tensor);
     }
     let mut sizes = HashMap::new();
-    for node in &graph.nodes {
-        let outputs = execute(graph, node, &values)?;
-        for (name, tensor) in node.outputs.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+    for operation in &graph.operations {
+        let outputs = execute(graph, operation, &values)?;
+        for (name, tensor) in operation.outputs().iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
             sizes.insert(name.clone(), tensor.size());
             values.insert(name, tensor);
         }
@@ -93,22 +93,23 @@ fn run(
     Ok(sizes)
 }
 
-fn execute(graph: &Graph<'_>, node: &Node, values: &HashMap<&str, Tensor>) -> Result<Vec<Tensor>, OpError> {
+fn execute(graph: &Graph<'_>, operation: &Operation, values: &HashMap<&str, Tensor>) -> Result<Vec<Tensor>, OpError> {
     let value = |name: &String| {
         let known = values.get(name.as_str()).or_else(|| graph.constant(name)).or_else(|| graph.initializer(name));
         known.ok_or_else(|| OpError::Because(format!("`{name}` is not known")))
     };
-    if node.domain == FUSED && node.op_type == LINEAR {
+    let node = match operation {
+        Operation::Node(node) => node,
         // Only the shape counts.
-        let weight = value(&node.string("weight").unwrap_or_default().to_owned())?.size();
-        let input = value(&node.inputs[0])?;
-        let mut shape = input.size();
-        let width = weight.get(if node.int("out_in", 0) != 0 { 0 } else { 1 }).copied();
-        if let (Some(last), Some(width)) = (shape.last_mut(), width) {
-            *last = width;
+        Operation::Linear(linear) => {
+            let (weight, input) = (value(&linear.weight)?.size(), value(&linear.input)?);
+            let mut shape = input.size();
+            if let (Some(last), Some(width)) = (shape.last_mut(), weight.get(usize::from(!linear.out_in))) {
+                *last = *width;
+            }
+            return Ok(vec![Tensor::f_zeros(&shape, (input.f_kind()?, Device::Cpu))?]);
         }
-        return Ok(vec![Tensor::f_zeros(&shape, (input.f_kind()?, Device::Cpu))?]);
-    }
+    };
     let Some(operator) = find(&node.domain, &node.op_type) else { return because("an unknown operator") };
     let inputs = node.inputs.iter().map(|name| if name.is_empty() { Ok(None) } else { value(name).map(Some) });
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;

@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use tch::{Device, Tensor};
 
 use super::super::error::TrainError;
-use super::super::operators::{Building, FUSED, Kernel, Nature, build, find, full_name};
-use super::graph::{Graph, node_error, on_device};
-use super::linear::{Adapter, LINEAR, Linears};
+use super::super::operators::{Building, Kernel, Nature, build, find, full_name};
+use super::graph::{Graph, error_of, on_device};
+use super::linear::{Adapter, Linears};
+use super::operation::Operation;
 use crate::onnx::{Node, Trait};
 
 /// Where a step finds an input.
@@ -114,19 +115,19 @@ pub(super) fn compile(graph: &Graph<'_>, wanted: &[&str], context: &Context<'_>)
         steps: Vec::new(),
         data_steps: Vec::new(),
     };
-    for node in &graph.nodes {
-        compiler.node(node)?;
+    for operation in &graph.operations {
+        compiler.operation(operation)?;
     }
     let outputs = wanted.iter().map(|name| compiler.place(name, false)).collect::<Result<Vec<_>, _>>()?;
     Ok(compiler.finish(outputs))
 }
 
 impl Compiler<'_> {
-    fn node(&mut self, node: &Node) -> Result<(), TrainError> {
-        let (kernel, host, nature) = self.kernel(node)?;
-        let names = || node.inputs.iter().enumerate().filter(|(_, name)| !name.is_empty());
+    fn operation(&mut self, operation: &Operation) -> Result<(), TrainError> {
+        let (kernel, host, nature) = self.kernel(operation)?;
+        let names = || operation.inputs().iter().enumerate().filter(|(_, name)| !name.is_empty());
         // An adapter varies, whatever it is applied to.
-        let mut data = self.adapter(node).is_some();
+        let mut data = self.adapter(operation).is_some();
         let mut unknown = nature == Nature::UnknownShape;
         for (position, name) in names() {
             match self.class(name)? {
@@ -140,12 +141,12 @@ impl Compiler<'_> {
         }
         data |= nature == Nature::UnknownShape;
         unknown &= nature != Nature::KnownShape;
-        let mut inputs = vec![None; node.inputs.len()];
+        let mut inputs = vec![None; operation.inputs().len()];
         for (position, name) in names() {
             inputs[position] = Some(self.place(name, !data || host.contains(&position))?);
         }
-        let mut outputs = Vec::with_capacity(node.outputs.len());
-        for name in &node.outputs {
+        let mut outputs = Vec::with_capacity(operation.outputs().len());
+        for name in operation.outputs() {
             if name.is_empty() {
                 outputs.push(None);
                 continue;
@@ -163,26 +164,34 @@ impl Compiler<'_> {
                 _ => Place::Shape(self.shapes - 1),
             }));
         }
-        self.steps.push(Step { kernel, inputs, outputs, node: node.label().to_owned(), operator: full_name(node) });
+        let (node, operator) = (operation.label().to_owned(), operation.operator());
+        self.steps.push(Step { kernel, inputs, outputs, node, operator });
         self.data_steps.push(data);
         Ok(())
     }
 
     /// The adapter of a linear layer.
-    fn adapter(&self, node: &Node) -> Option<&Adapter> {
-        let weight = node.string("weight").filter(|_| is_linear(node))?;
-        self.context.adapters.iter().find(|adapter| adapter.adapts(weight))
+    fn adapter(&self, operation: &Operation) -> Option<&Adapter> {
+        match operation {
+            Operation::Node(_) => None,
+            Operation::Linear(linear) => self.context.adapters.iter().find(|adapter| adapter.adapts(&linear.weight)),
+        }
     }
 
-    fn kernel(&self, node: &Node) -> Result<(Kernel, &'static [usize], Nature), TrainError> {
-        if is_linear(node) {
-            let built = self.context.linears.build(self.graph, node, self.adapter(node))?;
-            return Ok((built.map_err(|error| node_error(node, &error))?, &[], Nature::Values));
-        }
-        let Some(operator) = find(&node.domain, &node.op_type) else { return Err(unsupported(node)) };
-        let building = Building { node, opset: self.graph.opset() };
-        let kernel = build(operator, &building).map_err(|error| node_error(node, &error))?;
-        Ok((kernel, operator.host, operator.nature))
+    fn kernel(&self, operation: &Operation) -> Result<(Kernel, &'static [usize], Nature), TrainError> {
+        let (built, host, nature): (_, &'static [usize], _) = match operation {
+            Operation::Linear(linear) => {
+                let adapter = self.adapter(operation);
+                (self.context.linears.build(self.graph, linear, adapter)?, &[], Nature::Values)
+            }
+            Operation::Node(node) => {
+                let Some(operator) = find(&node.domain, &node.op_type) else { return Err(unsupported(node)) };
+                let building = Building { node, opset: self.graph.opset() };
+                (build(operator, &building), operator.host, operator.nature)
+            }
+        };
+        let kernel = built.map_err(|error| error_of(&operation.operator(), operation.label(), &error))?;
+        Ok((kernel, host, nature))
     }
 
     fn class(&mut self, name: &str) -> Result<Class, TrainError> {
@@ -278,10 +287,6 @@ impl Compiler<'_> {
         chosen.reverse();
         chosen
     }
-}
-
-fn is_linear(node: &Node) -> bool {
-    node.domain == FUSED && node.op_type == LINEAR
 }
 
 fn slot(place: &Place) -> Option<usize> {
