@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use gelora::activations::{ExtractSettings, Pooling, extract_texts};
 use gelora::dataset::{Example, Tokenizer};
-use gelora::onnx::{HiddenStates, Model};
+use gelora::onnx::Transformer;
 use gelora::progress::{Event, Observer};
 use gelora::runtime::Device;
 
@@ -59,15 +59,14 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let folder = PathBuf::from(folder);
-    let model = Model::open(folder.join("model.onnx"))?;
-    let states = HiddenStates::find(&model)?;
+    let model = Transformer::open(folder.join("model.onnx"))?;
     let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), 128)?;
     let texts = std::fs::read_to_string(texts)?;
     let example = |(line, text): (usize, &str)| Example { line, text: text.into(), pair: None };
     let examples: Vec<Example> = texts.lines().enumerate().map(example).collect();
     for _ in 0..repeat {
         let clock = Clock::default();
-        let done = extract_texts(&model, &states, &examples, &tokenizer, &settings, Path::new(store), &clock)?;
+        let done = extract_texts(&model, &examples, &tokenizer, &settings, Path::new(store), &clock)?;
         let seconds = clock.0.lock().map_or(0.0, |clock| clock.1);
         println!(
             "{}",

@@ -3,9 +3,7 @@
 #![no_main]
 
 use gelora::activations::{Pooling, pooled_model};
-use gelora::onnx::{
-    HiddenStates, Model, Topology, active_dropout, blocks, disable_training_mode, expose, head, linear_layers,
-};
+use gelora::onnx::{Model, Transformer, active_dropout, disable_training_mode, expose};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,21 +15,22 @@ fuzz_target!(|bytes: &[u8]| {
     for tensor in &model.graph.initializers {
         let _ = (model.to_f32(tensor), model.to_i64(tensor));
     }
-    let topology = Topology::new(&model.graph);
+    let model = Transformer::new(model);
+    let topology = model.topology();
     for output in &model.graph.outputs {
         let _ = topology.ancestors(&[&output.name], &Default::default());
     }
     for input in &model.graph.inputs {
         let _ = topology.descendants(&[&input.name], &Default::default());
     }
-    linear_layers(&model);
+    let _ = (model.linears(), model.first_copies());
     active_dropout(&model);
     if let Ok(edit) = disable_training_mode(&model) {
         let _ = edit.apply_to_bytes(&model);
     }
-    let Ok(states) = HiddenStates::find(&model) else { return };
-    let _ = (blocks(&model, &states), head(&model, &states));
-    if let Ok(edit) = expose(&model, &states)
+    let Ok(states) = model.states() else { return };
+    let _ = (model.blocks(), model.head());
+    if let Ok(edit) = expose(&model, states)
         && let Ok(bytes) = edit.apply_to_bytes(&model)
     {
         // What an edit writes is a model again.
@@ -39,6 +38,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // Made for one session: what is wrong with it ONNX Runtime says.
     for pooling in [Pooling::Mean, Pooling::Tokens { per_row: 1, seed: 0 }] {
-        let _ = pooled_model(&model, &states, &pooling).map(|bytes| Model::from_bytes("/nowhere/fuzz.onnx", bytes));
+        let _ = pooled_model(&model, &pooling).map(|bytes| Model::from_bytes("/nowhere/fuzz.onnx", bytes));
     }
 });

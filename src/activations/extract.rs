@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::MANIFEST;
 use super::pipeline::{Engine, Pipeline, Sink, TakeBatch};
-use super::pooled_model::{pooled_model, vocabulary};
+use super::pooled_model::pooled_model;
 use super::pooling::TokenSample;
 use super::shard::{self, ShardSettings};
 use super::source::{Encoded, Seen, Source, Texts};
@@ -20,7 +20,7 @@ use super::store::check_shard;
 use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
 use crate::dataset::{Encoding, Example, Padding, Tokenizer};
 use crate::files::FileError;
-use crate::onnx::{HiddenStates, Model, Topology, has_training_dropout, precision_of};
+use crate::onnx::{Transformer, has_training_dropout, precision_of, vocabulary};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Device, FixedSizes, InferenceSession, Library, SelfCheck, SessionSettings, check_rows};
 
@@ -79,21 +79,19 @@ pub struct Provenance {
 
 /// Extracts the hidden states of tokenized rows to the store in `folder`, or goes on with what an earlier run left.
 pub fn extract(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     encodings: &[Encoding],
     settings: &ExtractSettings,
     folder: &Path,
     observer: &dyn Observer,
 ) -> Result<Store, ActivationsError> {
-    Extraction { model, states, source: &Encoded(encodings), settings, observer }.run(folder)
+    Extraction { model, source: &Encoded(encodings), settings, observer }.run(folder)
 }
 
 /// The same from texts, which are tokenized while the model runs. Padding and the hash of the tokenizer are the
 /// tokenizer's, whatever `settings` say.
 pub fn extract_texts(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     examples: &[Example],
     tokenizer: &Tokenizer,
     settings: &ExtractSettings,
@@ -102,7 +100,7 @@ pub fn extract_texts(
 ) -> Result<Store, ActivationsError> {
     let settings = settings.clone().of_tokenizer(tokenizer);
     let source = Texts::new(examples, tokenizer);
-    Extraction { model, states, source: &source, settings: &settings, observer }.run(folder)
+    Extraction { model, source: &source, settings: &settings, observer }.run(folder)
 }
 
 /// The vectors of some rows.
@@ -117,8 +115,7 @@ pub struct MiniBatch {
 /// Hands out the hidden states of tokenized rows, `batch_rows` rows at a time and in their order, without keeping them.
 /// Ends when there are no more rows, or when `take` wants no more. What was computed is in the manifest that is returned.
 pub fn stream(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     encodings: &[Encoding],
     settings: &ExtractSettings,
     batch_rows: usize,
@@ -126,14 +123,13 @@ pub fn stream(
     observer: &dyn Observer,
 ) -> Result<Manifest, ActivationsError> {
     let settings = ExtractSettings { shard_rows: Some(batch_rows), ..settings.clone() };
-    Extraction { model, states, source: &Encoded(encodings), settings: &settings, observer }.stream(take)
+    Extraction { model, source: &Encoded(encodings), settings: &settings, observer }.stream(take)
 }
 
 /// The same from texts, as [`extract_texts`] takes them.
 #[allow(clippy::too_many_arguments, reason = "those of `extract_texts`, the size of a batch, and who takes them")]
 pub fn stream_texts(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     examples: &[Example],
     tokenizer: &Tokenizer,
     settings: &ExtractSettings,
@@ -144,7 +140,7 @@ pub fn stream_texts(
     let settings = settings.clone().of_tokenizer(tokenizer);
     let settings = ExtractSettings { shard_rows: Some(batch_rows), ..settings };
     let source = Texts::new(examples, tokenizer);
-    Extraction { model, states, source: &source, settings: &settings, observer }.stream(take)
+    Extraction { model, source: &source, settings: &settings, observer }.stream(take)
 }
 
 impl ExtractSettings {
@@ -158,8 +154,7 @@ impl ExtractSettings {
 }
 
 struct Extraction<'a> {
-    model: &'a Model,
-    states: &'a HiddenStates,
+    model: &'a Transformer,
     source: &'a dyn Source,
     settings: &'a ExtractSettings,
     observer: &'a dyn Observer,
@@ -170,7 +165,7 @@ impl Extraction<'_> {
         if self.source.rows() == 0 {
             return Err(ActivationsError::NoRows);
         }
-        let wanted = self.new_manifest();
+        let wanted = self.new_manifest()?;
         let earlier = if self.settings.overwrite { self.half_done(&wanted, folder) } else { Manifest::read(folder)? };
         // Without a finished shard nothing is lost.
         let manifest = match earlier.filter(|earlier| !earlier.shards.is_empty()) {
@@ -197,7 +192,7 @@ impl Extraction<'_> {
             return Err(ActivationsError::NoRows);
         }
         let sink = Sink::Stream { take, early: BTreeMap::new(), next: 0 };
-        let manifest = self.compute(self.new_manifest(), sink)?;
+        let manifest = self.compute(self.new_manifest()?, sink)?;
         self.check_finite(&manifest)?;
         Ok(manifest)
     }
@@ -244,17 +239,17 @@ impl Extraction<'_> {
         earlier.check_same(wanted, folder).ok().map(|()| earlier)
     }
 
-    fn new_manifest(&self) -> Manifest {
+    fn new_manifest(&self) -> Result<Manifest, ActivationsError> {
         let settings = self.settings;
-        Manifest {
+        Ok(Manifest {
             format: FORMAT,
             gelora: env!("CARGO_PKG_VERSION").into(),
             complete: false,
             model: ModelIdentity::of(self.model),
-            hidden_states: self.states.values.clone(),
+            hidden_states: self.model.states()?.values.clone(),
             widths: Vec::new(),
             dtype: "float32".into(),
-            precision: precision_of(self.model, &Topology::new(&self.model.graph), self.states),
+            precision: precision_of(self.model)?,
             pooling: settings.pooling,
             source_rows: self.source.rows(),
             rows_wanted: settings.first_rows,
@@ -268,7 +263,7 @@ impl Extraction<'_> {
             self_check: None,
             non_finite: 0,
             shards: Vec::new(),
-        }
+        })
     }
 
     fn compute(&self, mut manifest: Manifest, mut sink: Sink<'_>) -> Result<Manifest, ActivationsError> {
@@ -319,7 +314,7 @@ impl Extraction<'_> {
         manifest: &mut Manifest,
         sink: &Sink<'_>,
     ) -> Result<Vec<Engine>, ActivationsError> {
-        let bytes = pooled_model(self.model, self.states, &self.settings.pooling)?;
+        let bytes = pooled_model(self.model, &self.settings.pooling)?;
         let (count, session) = self.share_threads(bytes.len(), self.settings.session.clone());
         let mut first = self.engine(library, &bytes, &session)?;
         self.say_where(library, first.session(), count, &session);
@@ -365,7 +360,7 @@ impl Extraction<'_> {
         let folder = self.model.path().parent().unwrap_or(Path::new("."));
         let session = InferenceSession::from_bytes(library, bytes, folder, session)?;
         let padding = self.settings.padding;
-        Ok(Engine::new(session, self.states.values.len(), self.settings.pooling, padding)?)
+        Ok(Engine::new(session, self.model.states()?.values.len(), self.settings.pooling, padding)?)
     }
 
     fn say_where(&self, library: &Library, session: &InferenceSession, engines: usize, settings: &SessionSettings) {

@@ -18,6 +18,5 @@ pub use extract::{ExtractSettings, MiniBatch, Provenance, extract, extract_texts
 pub use manifest::{FORMAT, Manifest, ModelIdentity, ShardEntry, ShardFile};
 pub use pipeline::TakeBatch;
 pub use pooled_model::pooled_model;
-pub(crate) use pooled_model::vocabulary;
 pub use pooling::{Pooling, PoolingKind};
 pub use store::Store;

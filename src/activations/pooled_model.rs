@@ -1,9 +1,7 @@
 //! The graph that extraction runs: the hidden states, each followed by one small node that pools it.
 
 use super::{ActivationsError, Pooling};
-use crate::onnx::{
-    Additions, DataType, Dimension, HiddenStates, Model, NodeSpec, Topology, ValueInfo, element_type, is_ids, subgraph,
-};
+use crate::onnx::{Additions, DataType, Dimension, NodeSpec, Transformer, ValueInfo, subgraph};
 use crate::runtime::FixedSizes;
 
 /// Extra input: one weight per token, `[batch, 1, sequence]`.
@@ -21,17 +19,17 @@ pub(super) fn output(state: usize) -> String {
 /// Whatever the hidden states do not need (the head) is left out.
 ///
 /// # Errors
-/// When the operator set is too old to pick tokens, or the file cannot be read.
-pub fn pooled_model(model: &Model, states: &HiddenStates, pooling: &Pooling) -> Result<Vec<u8>, ActivationsError> {
+/// When there are no hidden states, the operator set is too old to pick tokens, or the file cannot be read.
+pub fn pooled_model(model: &Transformer, pooling: &Pooling) -> Result<Vec<u8>, ActivationsError> {
     // `GatherND` exists since operator set 11, and looks at batches as we need it since 12.
     if pooling.is_tokens() && model.opset() < 12 {
         return Err(ActivationsError::OldOperatorSet { path: model.path().into(), found: model.opset() });
     }
-    let topology = Topology::new(&model.graph);
+    let states = model.states()?;
     let mut additions = Additions::default();
     for (index, state) in states.values.iter().enumerate() {
         let wide = format!("gelora.float32.{index}");
-        let input = if element_type(model, &topology, state) == Some(DataType::Float) {
+        let input = if model.element_type(state) == Some(DataType::Float) {
             state
         } else {
             // Weights such as 1/7 have no place in 16 bits.
@@ -57,14 +55,4 @@ pub fn pooled_model(model: &Model, states: &HiddenStates, pooling: &Pooling) -> 
     });
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
     Ok(subgraph(model, &wanted, &additions)?)
-}
-
-/// Rows of the embedding table, where `input_ids` goes straight into one.
-pub(crate) fn vocabulary(model: &Model) -> Option<usize> {
-    let graph = &model.graph;
-    let gather = |node: &&crate::onnx::Node| {
-        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| is_ids(name))
-    };
-    let table = graph.nodes.iter().find(gather)?.inputs.first()?;
-    graph.initializers.iter().find(|tensor| tensor.name == *table)?.dims.first().copied()
 }

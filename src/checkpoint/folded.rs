@@ -2,7 +2,7 @@
 
 use super::matching::is_tensor;
 use super::{Checkpoint, CheckpointError};
-use crate::onnx::{Block, Model, constant_operands};
+use crate::onnx::{Block, Transformer, constant_operands};
 
 /// A product of a block with a constant that is no parameter of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl std::fmt::Display for FoldedProduct {
 /// # Errors
 /// When export or checkpoint cannot be read.
 pub fn folded_products(
-    model: &Model,
+    model: &Transformer,
     blocks: &[Block],
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Vec<FoldedProduct>, CheckpointError> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Checkpoint, CheckpointError, ModelTask, WeightMatch, match_head, match_weights, model_class};
-use crate::onnx::{Edit, Head, HeadTensor, HiddenStates, LinearLayer, Model, head, own_bias, own_tensor};
+use crate::onnx::{Edit, Head, HeadTensor, LinearLayer, Model, Transformer, own_bias, own_tensor};
 
 /// The edit that gives tensors of the head their own initializers: those the export shares with other parts of the model,
 /// and biases of zeros it left out. `value` says what to put there, by checkpoint name; where it gives `None` the tensor
@@ -12,18 +12,17 @@ use crate::onnx::{Edit, Head, HeadTensor, HiddenStates, LinearLayer, Model, head
 /// # Errors
 /// When a value does not fit, or a bias is missing at a layer that cannot take one.
 pub fn own_head(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     checkpoint: &Checkpoint,
     value: &dyn Fn(&str) -> Option<Vec<f32>>,
 ) -> Result<Edit<'static>, CheckpointError> {
     let mut edit = Edit::new();
-    let Some(head) = head(model, states)? else { return Ok(edit) };
-    let matches = match_head(model, checkpoint, &head)?;
+    let Some(head) = model.head()? else { return Ok(edit) };
+    let matches = match_head(model, checkpoint, head)?;
     for (index, (tensor, found)) in head.tensors.iter().zip(&matches).enumerate() {
         let name = found.as_ref().map_or(&tensor.name, |found| &found.tensor);
         if let (true, Some(values)) = (tensor.shared, value(name)) {
-            own_tensor(&mut edit, model, &head, index, &values)?;
+            own_tensor(&mut edit, model, head, index, &values)?;
         }
     }
     let trained = |linear: &&LinearLayer| head.tensors.iter().any(|tensor| tensor.index == linear.weight_index);
@@ -44,12 +43,12 @@ pub fn own_head(
 ///
 /// # Errors
 /// As [`own_head`].
-pub fn with_own_head(model: Model, states: &HiddenStates, checkpoint: &Checkpoint) -> Result<Model, CheckpointError> {
-    let edit = own_head(&model, states, checkpoint, &|name| checkpoint.to_f32(name).ok())?;
+pub fn with_own_head(model: Transformer, checkpoint: &Checkpoint) -> Result<Transformer, CheckpointError> {
+    let edit = own_head(&model, checkpoint, &|name| checkpoint.to_f32(name).ok())?;
     if edit.is_empty() {
         return Ok(model);
     }
-    Ok(Model::from_bytes(model.path(), edit.apply_to_bytes(&model)?)?)
+    Ok(Transformer::new(Model::from_bytes(model.path(), edit.apply_to_bytes(&model)?)?))
 }
 
 /// The tensors of a head that are trained, each with its tensor in the checkpoint where that is known: all of [`Head::tensors`]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::slices::parts;
 use super::values::{Equality, same_values};
 use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, TensorInfo, WeightMatch};
-use crate::onnx::{Accounts, Block, HiddenStates, LinearLayer, Model, Topology, WeightLayout, account};
+use crate::onnx::{Accounts, Block, HiddenStates, LinearLayer, Transformer, WeightLayout, account};
 
 /// Names listed before "and more".
 const LISTED: usize = 4;
@@ -28,12 +28,12 @@ pub struct Structure {
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
     /// The export.
-    pub model: &'a Model,
+    pub model: &'a Transformer,
     /// Its hidden states.
     pub states: &'a HiddenStates,
     /// What lies between them.
     pub blocks: &'a [Block],
-    /// All linear layers ([`crate::onnx::linear_layers`]), in blocks or not.
+    /// All linear layers ([`Transformer::linears`]), in blocks or not.
     pub linears: &'a [LinearLayer],
     /// Their tensors in the checkpoint, in the same order.
     pub matches: &'a [Option<WeightMatch>],
@@ -48,7 +48,7 @@ pub struct Parts<'a> {
 /// # Errors
 /// When export or checkpoint cannot be read.
 pub fn structure(parts: &Parts<'_>) -> Result<Structure, CheckpointError> {
-    let accounts = account(parts.model, parts.states, parts.blocks);
+    let accounts = account(parts.model)?;
     let layers = Layers::new(parts);
     let mut found = Structure::default();
     if let Some(stacks) = layers.two_stacks(&accounts) {
@@ -71,7 +71,21 @@ pub fn structure(parts: &Parts<'_>) -> Result<Structure, CheckpointError> {
     Ok(found)
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// What is known of an export, its checkpoint and its configuration; `matches` are the tensors of its linear layers.
+    ///
+    /// # Errors
+    /// When hidden states or blocks cannot be found.
+    pub fn new(
+        model: &'a Transformer,
+        matches: &'a [Option<WeightMatch>],
+        checkpoint: Option<&'a Checkpoint>,
+        config: Option<&'a Value>,
+    ) -> Result<Self, CheckpointError> {
+        let (states, blocks, linears) = (model.states()?, model.blocks()?, model.linears());
+        Ok(Parts { model, states, blocks, linears, matches, checkpoint, config })
+    }
+
     fn label(&self, node: usize) -> String {
         let node = &self.model.graph.nodes[node];
         format!("`{}` ({})", node.label(), node.op_type)
@@ -310,7 +324,7 @@ impl Parts<'_> {
         checkpoint: &Checkpoint,
         tensor: &TensorInfo,
     ) -> Result<Option<BTreeSet<String>>, CheckpointError> {
-        let topology = Topology::new(&self.model.graph);
+        let topology = self.model.topology();
         let bytes = checkpoint.bytes(&tensor.name)?;
         let size: usize = tensor.shape.iter().product();
         for constant in &self.model.graph.initializers {

@@ -4,7 +4,7 @@ use itertools::Itertools;
 use proptest::prelude::*;
 
 use super::*;
-use crate::onnx::{HiddenStates, LinearLayer, Model, blocks, head};
+use crate::onnx::{LinearLayer, Model, Transformer};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx").join(name)
@@ -15,9 +15,8 @@ fn weights_of_both_exporters_are_found_by_content() {
     for name in ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"] {
         let folder = ModelFolder::open(&fixture(name)).unwrap();
         let checkpoint = folder.checkpoint.expect("a checkpoint");
-        let model = Model::open(&folder.onnx).unwrap();
-        let states = HiddenStates::find(&model).unwrap();
-        let blocks = blocks(&model, &states).unwrap();
+        let model = Transformer::open(&folder.onnx).unwrap();
+        let blocks = model.blocks().unwrap();
         let wanted: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
         let found = match_weights(&model, &checkpoint, &wanted).unwrap();
         for (linear, found) in wanted.iter().zip_eq(&found) {
@@ -26,8 +25,8 @@ fn weights_of_both_exporters_are_found_by_content() {
             assert!(found.transposed, "the exporters turn 2-D weights of matrix products");
             assert!(linear.module.as_ref().unwrap().ends_with(found.module()), "{linear:?} {found:?}");
         }
-        if let Some(head) = head(&model, &states).unwrap() {
-            let found = match_head(&model, &checkpoint, &head).unwrap();
+        if let Some(head) = model.head().unwrap() {
+            let found = match_head(&model, &checkpoint, head).unwrap();
             let names: Vec<String> = found.into_iter().flatten().map(|found| found.tensor).collect();
             assert_eq!(names, ["classifier.weight", "classifier.bias"]);
         }
@@ -49,8 +48,8 @@ fn names_serve_where_the_values_differ() {
         write_safetensors(&folder.path().join("model.safetensors"), &tensors, bytes).unwrap();
         Checkpoint::open(folder.path()).unwrap().unwrap()
     };
-    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
-    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let blocks = model.blocks().unwrap();
     let wanted: Vec<&LinearLayer> = blocks.iter().flat_map(|block| &block.linears).collect();
     for (scale, how) in [(1.0, MatchedBy::Content), (2.0, MatchedBy::Name)] {
         let found = match_weights(&model, &write(scale), &wanted).unwrap();
@@ -96,8 +95,8 @@ fn fused(folder: &Path, other_names: bool) -> Checkpoint {
 fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = fused(folder.path(), true);
-    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
-    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let blocks = model.blocks().unwrap();
     for (layer, block) in blocks.iter().enumerate() {
         let wanted: Vec<&LinearLayer> = block.linears.iter().collect();
         let found = match_weights(&model, &checkpoint, &wanted).unwrap();
@@ -120,22 +119,11 @@ fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
 #[test]
 fn an_export_that_splits_modules_of_the_model_is_told() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
-    let blocks = blocks(&model, &states).unwrap();
-    let linears = crate::onnx::linear_layers(&model);
+    let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
     let obstacles = |other_names: bool| {
         let checkpoint = fused(folder.path(), other_names);
-        let matches = match_weights(&model, &checkpoint, &linears.iter().collect::<Vec<_>>()).unwrap();
-        let parts = Parts {
-            model: &model,
-            states: &states,
-            blocks: &blocks,
-            linears: &linears,
-            matches: &matches,
-            checkpoint: Some(&checkpoint),
-            config: None,
-        };
+        let matches = match_weights(&model, &checkpoint, &model.linears().iter().collect::<Vec<_>>()).unwrap();
+        let parts = Parts::new(&model, &matches, Some(&checkpoint), None).unwrap();
         structure(&parts).unwrap().obstacles
     };
     // With names of its own for everything, the checkpoint is one that is converted when it is loaded.
@@ -287,27 +275,26 @@ proptest! {
     }
 }
 
-/// The tiny encoder with one input of its classifier exchanged or left out, and its states.
-fn with_classifier_input(position: usize, input: Option<&str>) -> (Model, HiddenStates) {
-    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
-    let classifier = head(&model, &states).unwrap().unwrap().linears.pop().unwrap();
+/// The tiny encoder with one input of its classifier exchanged or left out.
+fn with_classifier_input(position: usize, input: Option<&str>) -> Transformer {
+    let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let classifier = model.head().unwrap().unwrap().linears.last().unwrap();
     let changed = crate::onnx::test_support::with_input(&model, classifier.node, position, input);
-    (Model::from_bytes(model.path(), changed).unwrap(), states)
+    Transformer::new(Model::from_bytes(model.path(), changed).unwrap())
 }
 
 #[test]
 fn a_bias_that_the_exporter_left_out_comes_back() {
     let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
-    let (bare, states) = with_classifier_input(2, None);
-    let names = |model: &Model| {
-        let head = head(model, &states).unwrap().unwrap();
-        head.tensors.into_iter().map(|tensor| tensor.name).collect::<Vec<_>>()
+    let bare = with_classifier_input(2, None);
+    let names = |model: &Transformer| {
+        let head = model.head().unwrap().unwrap();
+        head.tensors.iter().map(|tensor| tensor.name.clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(&bare), ["model.classifier.weight"]);
-    let whole = with_own_head(bare, &states, &checkpoint).unwrap();
+    let whole = with_own_head(bare, &checkpoint).unwrap();
     assert_eq!(names(&whole), ["model.classifier.weight", "model.classifier.bias"]);
-    let tensor = &head(&whole, &states).unwrap().unwrap().tensors[1];
+    let tensor = &whole.head().unwrap().unwrap().tensors[1];
     let values = whole.to_f32(&whole.graph.initializers[tensor.index]).unwrap();
     assert_eq!(values, checkpoint.to_f32("classifier.bias").unwrap());
 }
@@ -316,11 +303,11 @@ fn a_bias_that_the_exporter_left_out_comes_back() {
 fn a_shared_tensor_of_the_head_gets_its_own() {
     let checkpoint = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
     let table = "model.bert.embeddings.token_type_embeddings.weight";
-    let (tied, states) = with_classifier_input(1, Some(table));
-    let weight = |model: &Model| head(model, &states).unwrap().unwrap().tensors[0].clone();
+    let tied = with_classifier_input(1, Some(table));
+    let weight = |model: &Transformer| model.head().unwrap().unwrap().tensors[0].clone();
     assert!(weight(&tied).shared);
-    let untied = own_head(&tied, &states, &checkpoint, &|_| Some(vec![0.5; 32])).unwrap();
-    let untied = Model::from_bytes(tied.path(), untied.apply_to_bytes(&tied).unwrap()).unwrap();
+    let untied = own_head(&tied, &checkpoint, &|_| Some(vec![0.5; 32])).unwrap();
+    let untied = Transformer::new(Model::from_bytes(tied.path(), untied.apply_to_bytes(&tied).unwrap()).unwrap());
     let found = weight(&untied);
     assert!(!found.shared && found.name == "model.classifier.weight", "{found:?}");
     assert_eq!(untied.to_f32(&untied.graph.initializers[found.index]).unwrap(), [0.5; 32]);

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 
-use crate::activations::vocabulary;
 use crate::checkpoint::ModelFolder;
 use crate::files::{open_file, write_atomically};
-use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin};
+use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin, Transformer, vocabulary};
 use crate::progress::{Event, Observer};
 use crate::report;
 use crate::runtime::{Comparison, compare_outputs};
@@ -79,7 +78,7 @@ struct Exposed {
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
-    let model = Model::open(&folder.onnx)?;
+    let model = Transformer::open(&folder.onnx)?;
     let states = wanted_states(&arguments, &model)?;
     let shown = states.as_ref().is_some_and(|states| states.origin == Origin::Outputs);
     let dropout = onnx::active_dropout(&model);
@@ -94,7 +93,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if let Some(states) = states.as_ref().filter(|_| !shown) {
         edit.extend(onnx::expose(&model, states)?);
         if matches!(states.origin, Origin::Graph(_)) {
-            let found = Weights::new(&folder, &model, states)?.structure(&folder, &model, states)?;
+            let found = Weights::new(&folder, &model)?.structure(&folder, &model)?;
             found.obstacles.iter().for_each(|obstacle| context.observer().observe(Event::Warning(obstacle)));
         }
     }
@@ -126,7 +125,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 }
 
 /// The hidden states that the copy shows; with `--eval` alone an export without any is no error.
-fn wanted_states(arguments: &Arguments, model: &Model) -> anyhow::Result<Option<HiddenStates>> {
+fn wanted_states(arguments: &Arguments, model: &Transformer) -> anyhow::Result<Option<HiddenStates>> {
     if let Ok(shown) = HiddenStates::shown(model)
         && (arguments.tap.is_some() || arguments.tap_list.is_some())
     {
@@ -141,8 +140,8 @@ fn wanted_states(arguments: &Arguments, model: &Model) -> anyhow::Result<Option<
     Ok(match (&arguments.tap, &arguments.tap_list) {
         (Some(pattern), _) => Some(HiddenStates::matching(model, pattern)?),
         (None, Some(names)) => Some(HiddenStates::named(model, names)?),
-        (None, None) if arguments.eval => HiddenStates::find(model).ok(),
-        (None, None) => Some(HiddenStates::find(model)?),
+        (None, None) if arguments.eval => model.states().ok().cloned(),
+        (None, None) => Some(model.states()?.clone()),
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::ModelFolder;
 use crate::dataset::Example;
-use crate::onnx::{self, HiddenStates, Model};
+use crate::onnx::Transformer;
 use crate::progress::{Observer, Silent};
 use crate::runtime::self_check;
 
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let folder = ModelFolder::open(&arguments.model)?;
-    let model = Model::open(&folder.onnx)?;
+    let model = Transformer::open(&folder.onnx)?;
     let mut inspection = Inspection::new(&folder, &model)?;
     if !arguments.no_self_check && inspection.obstacles.is_empty() {
         match check(context, &folder, &model) {
@@ -57,7 +57,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
 }
 
 /// Runs a few sentences of different lengths through the model, cut to the length that it takes where that is fixed.
-fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Result<Check> {
+fn check(context: &Context, folder: &ModelFolder, model: &Transformer) -> anyhow::Result<Check> {
     /// No sentence is longer.
     const LENGTH: usize = 32;
     const SENTENCES: [&str; 6] = [
@@ -80,10 +80,9 @@ fn check(context: &Context, folder: &ModelFolder, model: &Model) -> anyhow::Resu
     let examples: Vec<Example> =
         SENTENCES.iter().enumerate().map(|(line, text)| Example { line, text: (*text).into(), pair: None }).collect();
     let encodings = tokenizer.encode(&examples, &Silent)?;
-    let states = HiddenStates::find(model)?;
     let padding = tokenizer.padding();
-    let check = self_check(library, model, &states, &encodings, padding, &session.inference())?;
-    let causality = match onnx::head(model, &states)?.filter(|head| head.predicts_tokens) {
+    let check = self_check(library, model, &encodings, padding, &session.inference())?;
+    let causality = match model.head()?.filter(|head| head.predicts_tokens) {
         Some(_) => causality_of(&session, model, &encodings, &tokenizer)?,
         None => None,
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::checkpoint::{MatchedBy, ModelFolder, WeightMatch, folded_products, trained_head};
-use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, ValueInfo};
+use crate::onnx::{self, Dimension, HiddenStates, LinearLayer, Model, Transformer, ValueInfo};
 use crate::report;
 use crate::runtime::{Causality, SelfCheck, saturating_products};
 
@@ -101,7 +101,7 @@ struct HeadFacts {
 
 impl Inspection {
     /// What the files say, without running the model.
-    pub(crate) fn new(folder: &ModelFolder, model: &Model) -> anyhow::Result<Self> {
+    pub(crate) fn new(folder: &ModelFolder, model: &Transformer) -> anyhow::Result<Self> {
         let mut inspection = Self {
             onnx: model.path().display().to_string(),
             producer: model.producer.clone(),
@@ -131,32 +131,27 @@ impl Inspection {
                 folder.folder.display()
             ));
         }
-        match HiddenStates::find(model) {
-            Ok(states) => inspection.enter_graph(folder, model, &states)?,
+        match model.states() {
+            Ok(states) => inspection.enter_graph(folder, model, states)?,
             Err(error) => inspection.obstacles.push(error.to_string()),
         }
         inspection.note_what_lacks(folder);
         Ok(inspection)
     }
 
-    fn enter_graph(&mut self, folder: &ModelFolder, model: &Model, states: &HiddenStates) -> anyhow::Result<()> {
+    fn enter_graph(&mut self, folder: &ModelFolder, model: &Transformer, states: &HiddenStates) -> anyhow::Result<()> {
         self.found = how_found(states);
-        let topology = onnx::Topology::new(&model.graph);
         self.hidden_states = states
             .values
             .iter()
             .enumerate()
-            .map(|(index, tensor)| State {
-                index,
-                tensor: tensor.clone(),
-                width: onnx::width(model, &topology, tensor),
-            })
+            .map(|(index, tensor)| State { index, tensor: tensor.clone(), width: model.width(tensor) })
             .collect();
-        if let Err(error) = onnx::blocks(model, states) {
+        if let Err(error) = model.blocks() {
             self.obstacles.push(error.to_string());
             return Ok(());
         }
-        let weights = Weights::new(folder, model, states)?;
+        let weights = Weights::new(folder, model)?;
         let Weights { blocks, linears, matches } = &weights;
         let by_node: HashMap<usize, Option<&WeightMatch>> =
             linears.iter().zip(matches).map(|(linear, found)| (linear.node, found.as_ref())).collect();
@@ -169,7 +164,7 @@ impl Inspection {
                 self.obstacles.push(of_another_model(checkpoint));
             }
         }
-        let structure = weights.structure(folder, model, states)?;
+        let structure = weights.structure(folder, model)?;
         self.obstacles.extend(structure.obstacles);
         self.notes.extend(structure.warnings);
         self.notes.extend(structure.notes);
@@ -192,12 +187,12 @@ impl Inspection {
         if let Some(folded) = folded_products(model, blocks, folder.checkpoint.as_ref())?.first() {
             self.notes.push(format!("it can be planned for, but not trained or merged into: {folded}"));
         }
-        for block in blocks {
+        for block in *blocks {
             let weights = block.linears.iter().map(|linear| WeightFacts::new(linear, found(linear)));
             self.blocks.push(BlockFacts { block: block.index, nodes: block.nodes.len(), weights: weights.collect() });
         }
-        if let Some(head) = onnx::head(model, states)? {
-            let trained = trained_head(model, folder.checkpoint.as_ref(), folder.config.as_ref(), &head)?;
+        if let Some(head) = model.head()? {
+            let trained = trained_head(model, folder.checkpoint.as_ref(), folder.config.as_ref(), head)?;
             let tensors = trained
                 .into_iter()
                 .map(|(tensor, found)| found.map_or_else(|| tensor.name.clone(), |found| found.tensor));

@@ -15,12 +15,12 @@ use super::weights::{add, replace};
 use super::{MergeError, Writing};
 use crate::adapter::SavedTensor;
 use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, own_head};
-use crate::onnx::{DataType, Edit, HiddenStates, Model, OnnxError, append_head};
+use crate::onnx::{DataType, Edit, Model, OnnxError, Transformer, append_head};
 
 /// Writes the export to the same place relative to `out` as it has in the base folder.
 pub(super) fn write(
     base: &ModelFolder,
-    model: &Model,
+    model: &Transformer,
     targets: &Targets,
     out: &Path,
     writing: &Writing,
@@ -94,20 +94,19 @@ fn values(saved: &SavedTensor, transposed: bool) -> Vec<f32> {
 }
 
 /// What of the head has no place in the export yet: a new head, or tensors that the exporter shared or left out.
-fn add_head(base: &ModelFolder, model: &Model, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
+fn add_head(base: &ModelFolder, model: &Transformer, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
     let saved = |name: &str| {
         targets.list.iter().find_map(|target| match target.change {
             Change::Values(saved) if target.name == name => Some(saved),
             _ => None,
         })
     };
-    let states = HiddenStates::find(model)?;
     if let Some(pooling) = targets.added_head {
         let (Some(weight), Some(bias)) = (saved("classifier.weight"), saved("classifier.bias")) else {
             let reason = "the adapter's new head has no `classifier.weight` and `classifier.bias`".into();
             return Err(OnnxError::Edit { path: model.path().into(), reason }.into());
         };
-        edit.extend(append_head(model, &states, pooling, &values(weight, false), &values(bias, false))?);
+        edit.extend(append_head(model, pooling, &values(weight, false), &values(bias, false))?);
         return Ok(());
     }
     let handled = RefCell::new(BTreeSet::new());
@@ -117,7 +116,7 @@ fn add_head(base: &ModelFolder, model: &Model, targets: &Targets, edit: &mut Edi
             handled.borrow_mut().insert(name.to_owned());
             Some(values(saved, false))
         };
-        edit.extend(own_head(model, &states, checkpoint, &trained)?);
+        edit.extend(own_head(model, checkpoint, &trained)?);
     }
     for target in &targets.list {
         let Change::Values(saved) = target.change else { continue };

@@ -26,7 +26,7 @@ use ndarray::ArrayView2;
 use crate::adapter::{AdapterFolder, Initialization, Provenance};
 use crate::checkpoint::ModelFolder;
 use crate::files::write_json;
-use crate::onnx::{HiddenStates, Model};
+use crate::onnx::{Model, Transformer};
 use crate::progress::{Event, Observer};
 
 pub use error::MergeError;
@@ -68,11 +68,10 @@ pub fn merge(
     let folder = AdapterFolder::read(adapter)?;
     let new = NewFolder::new(base, adapter, out)?;
     observer.check()?;
-    let model = Model::open(&base.onnx)?;
+    let model = Transformer::open(&base.onnx)?;
     let mut warnings = warnings(base, &model, &folder, settings, observer)?;
-    let states = HiddenStates::find(&model)?;
-    let changes = targets::named_as_base(base, &model, &states, &folder)?;
-    let targets = Targets::find(base, &model, &states, adapter, &folder, &changes)?;
+    let changes = targets::named_as_base(base, &model, &folder)?;
+    let targets = Targets::find(base, &model, adapter, &folder, &changes)?;
     warnings.extend(targets.warnings.iter().cloned());
 
     let steps = targets.steps();
@@ -210,7 +209,7 @@ fn labels(provenance: Option<&Provenance>) -> Option<Vec<String>> {
 /// Writes everything.
 fn write_all(
     base: &ModelFolder,
-    model: &Model,
+    model: &Transformer,
     targets: &Targets,
     out: &Path,
     writing: &Writing,

@@ -13,7 +13,7 @@ use crate::checkpoint::{
     Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, equal_tensors,
     folded_products, initializers_of, is_prefixed, match_head, match_weights, model_class, same_values, to_f32,
 };
-use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, WeightLayout, blocks, head, linear_layers};
+use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 
 /// The tensors of a head that training adds.
 const ADDED_HEAD: [&str; 2] = ["classifier.weight", "classifier.bias"];
@@ -91,8 +91,7 @@ pub(super) enum Change<'a> {
 /// The adapter under the names of the base: those of its checkpoint, or of the export where there is none.
 pub(super) fn named_as_base(
     base: &ModelFolder,
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     folder: &AdapterFolder,
 ) -> Result<Adapter, MergeError> {
     let mut known: HashSet<String> = HashSet::new();
@@ -103,14 +102,14 @@ pub(super) fn named_as_base(
                 checkpoint.tensors().iter().filter_map(|tensor| tensor.name.strip_suffix(".weight").map(str::to_owned)),
             );
         }
-        None => known.extend(linear_layers(model).into_iter().filter_map(|layer| layer.module)),
+        None => known.extend(model.linears().iter().filter_map(|layer| layer.module.clone())),
     }
     // An added head has these names, whatever the checkpoint calls another (`mask_predictions.classifier`).
     if folder.provenance.as_ref().is_some_and(|provenance| provenance.added_head.is_some()) {
         known.extend(ADDED_HEAD.map(str::to_owned));
     }
     // A head that the checkpoint lacks keeps its name, whatever wrapper the export has in front of it.
-    if let Some(head) = head(model, states)? {
+    if let Some(head) = model.head()? {
         let tensors = head.tensors.iter().map(|tensor| &tensor.name);
         let saved =
             folder.adapter.saved.iter().filter(|saved| tensors.clone().any(|name| saved::is_called(name, &saved.name)));
@@ -123,35 +122,34 @@ impl<'a> Targets<'a> {
     /// Finds every place, and refuses what does not fit.
     pub fn find(
         base: &ModelFolder,
-        model: &Model,
-        states: &HiddenStates,
+        model: &Transformer,
         place: &Path,
         folder: &AdapterFolder,
         adapter: &'a Adapter,
     ) -> Result<Self, MergeError> {
-        let layers = linear_layers(model);
+        let layers = model.linears();
         let wanted: Vec<&LinearLayer> = layers.iter().collect();
         let matches = match &base.checkpoint {
             Some(checkpoint) => match_weights(model, checkpoint, &wanted)?,
             None => vec![None; layers.len()],
         };
-        let finder = Finder { base, model, layers: &layers, matches: &matches };
+        let finder = Finder { base, model, layers, matches: &matches };
         finder.refuse_incomplete(place, folder, adapter)?;
         finder.refuse_changed(place, folder, adapter)?;
-        finder.refuse_folded(states, adapter)?;
+        finder.refuse_folded(adapter)?;
         let mut warnings = finder.warnings(adapter);
         let mut list = Vec::new();
         for factors in &adapter.factors {
             list.push(finder.factors(factors, folder.config.initialization)?);
         }
-        let known = head(model, states)?;
+        let known = model.head()?;
         let again = known.as_ref().is_some_and(|head| head.added);
         if again && !folder.head_apart && adapter.saved.iter().any(|saved| ADDED_HEAD.contains(&saved.name.as_str())) {
             return finder.does_not_fit(format!(
                 "the export has a head that gelora added, and the adapter claims another as its own ({TENSOR_FILE}): train it again"
             ));
         }
-        let places = finder.head_places(states)?;
+        let places = finder.head_places()?;
         let pooling = folder.provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
         for saved in &adapter.saved {
             let named = (pooling.is_some() || again) && ADDED_HEAD.contains(&saved.name.as_str());
@@ -163,7 +161,7 @@ impl<'a> Targets<'a> {
             Some(weight) => weight.values.shape().first().copied(),
             None => known.and_then(|head| Some(head.linears.last()?.out_features)),
         };
-        warnings.extend(finder.lacking(states, adapter)?);
+        warnings.extend(finder.lacking(adapter)?);
         let added_head = pooling.filter(|_| added.is_some());
         let head_apart = added_head.is_some() || folder.head_apart;
         if let Some(target) = list.iter().find(|target| finder.has_another(target)) {
@@ -204,7 +202,7 @@ impl<'a> Targets<'a> {
 
 struct Finder<'b> {
     base: &'b ModelFolder,
-    model: &'b Model,
+    model: &'b Transformer,
     layers: &'b [LinearLayer],
     matches: &'b [Option<WeightMatch>],
 }
@@ -404,15 +402,15 @@ impl Finder<'_> {
     }
 
     /// A weight that was multiplied into a constant would be merged into half of its places.
-    fn refuse_folded(&self, states: &HiddenStates, adapter: &Adapter) -> Result<(), MergeError> {
-        let blocks = blocks(self.model, states)?;
+    fn refuse_folded(&self, adapter: &Adapter) -> Result<(), MergeError> {
+        let blocks = self.model.blocks()?;
         let adapted = adapter.factors.iter().flat_map(|factors| self.layers_of(&factors.module));
         let nodes: HashSet<usize> = adapted.map(|(layer, _)| layer.node).collect();
         let touched = |block: usize| {
             let block = blocks.iter().find(|known| known.index == block);
             block.is_some_and(|block| block.linears.iter().any(|linear| nodes.contains(&linear.node)))
         };
-        let folded = folded_products(self.model, &blocks, self.base.checkpoint.as_ref())?;
+        let folded = folded_products(self.model, blocks, self.base.checkpoint.as_ref())?;
         match folded.into_iter().find(|found| touched(found.block)) {
             Some(found) => Err(MergeError::Folded { onnx: self.model.path().into(), found }),
             None => Ok(()),
@@ -434,8 +432,8 @@ impl Finder<'_> {
     }
 
     /// The initializers of the head by the name of their checkpoint tensor.
-    fn head_places(&self, states: &HiddenStates) -> Result<HashMap<String, (Place, bool)>, MergeError> {
-        let Some(head) = head(self.model, states)? else { return Ok(HashMap::new()) };
+    fn head_places(&self) -> Result<HashMap<String, (Place, bool)>, MergeError> {
+        let Some(head) = self.model.head()? else { return Ok(HashMap::new()) };
         let matches = match &self.base.checkpoint {
             // What the checkpoint calls as a head that training added is another head.
             _ if head.added => vec![None; head.tensors.len()],
@@ -507,8 +505,8 @@ impl Finder<'_> {
     }
 
     /// Says what of the head is in the export alone: a pooler that the exported model made anew, say.
-    fn lacking(&self, states: &HiddenStates, adapter: &Adapter) -> Result<Option<String>, MergeError> {
-        let (Some(checkpoint), Some(head)) = (&self.base.checkpoint, head(self.model, states)?) else {
+    fn lacking(&self, adapter: &Adapter) -> Result<Option<String>, MergeError> {
+        let (Some(checkpoint), Some(head)) = (&self.base.checkpoint, self.model.head()?) else {
             return Ok(None);
         };
         let linears: Vec<&LinearLayer> = head.linears.iter().filter(|layer| !layer.quantized).collect();

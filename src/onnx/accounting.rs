@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::inputs::{TokenInput, token_input};
 use super::linear::LinearFinder;
 use super::residual::token_embeddings;
-use super::{Block, HiddenStates, Model, Node, Topology, Trait, node_inputs};
+use super::{Model, Node, OnnxError, Topology, Trait, Transformer, node_inputs};
 
 /// Where the products with a constant weight lie. Nodes are indices into `graph.nodes`, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,14 +28,17 @@ pub struct Accounts {
 }
 
 /// Finds the place of every product with a constant weight.
-pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accounts {
+///
+/// # Errors
+/// When hidden states or blocks cannot be found.
+pub fn account(model: &Transformer) -> Result<Accounts, OnnxError> {
     let graph = &model.graph;
-    let topology = Topology::new(graph);
-    let finder = LinearFinder::new(model, &topology);
+    let topology = model.topology();
+    let finder = LinearFinder::new(&topology);
     let products: Vec<usize> = (0..graph.nodes.len()).filter(|node| has_weight(&finder, &graph.nodes[*node])).collect();
     let mut accounts = Accounts { lookups: lookups(model, &topology, &finder), ..Default::default() };
-    let aliases = states.aliases(&topology);
-    let (Some(first), Some(last)) = (aliases.first(), aliases.last()) else { return accounts };
+    let aliases = model.states()?.aliases(&topology);
+    let (Some(first), Some(last)) = (aliases.first(), aliases.last()) else { return Ok(accounts) };
     let none = HashSet::new();
     let behind = topology.descendants(last, &none);
     let wanted: Vec<&str> = last.iter().copied().chain(logits(model)).collect();
@@ -46,7 +49,7 @@ pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accoun
     let looked_up: Vec<&str> = looked_up.map(String::as_str).filter(|output| !output.is_empty()).collect();
     let from_lookup = topology.descendants(&looked_up, &none);
     let mut holders: HashMap<usize, usize> = HashMap::new();
-    for block in blocks {
+    for block in model.blocks()? {
         block.nodes.iter().for_each(|node| *holders.entry(*node).or_default() += 1);
         let inside = block.nodes.iter().map(|node| &graph.nodes[*node]);
         accounts.attentions.push(inside.filter(|node| node.is("Softmax") || node.has(Trait::Attention)).count());
@@ -67,7 +70,7 @@ pub fn account(model: &Model, states: &HiddenStates, blocks: &[Block]) -> Accoun
             None => accounts.outside.push(node),
         }
     }
-    accounts
+    Ok(accounts)
 }
 
 /// Outputs that a head makes of the last hidden state.

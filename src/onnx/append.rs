@@ -3,7 +3,7 @@
 use super::graph::{Dimension, ValueInfo};
 use super::inputs::mask_input;
 use super::tensor::DataType;
-use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
+use super::{Edit, Model, NodeSpec, OnnxError, Transformer};
 
 /// The vector that a head of [`append_head`] reads.
 pub(super) const POOLED: &str = "gelora.head.pooled";
@@ -51,15 +51,14 @@ impl HeadPooling {
 /// When the last hidden state does not have three dimensions or the width of the weight, when the export has no
 /// `attention_mask` (mean and last), or has an output `logits` already.
 pub fn append_head(
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     pooling: HeadPooling,
     weight: &[f32],
     bias: &[f32],
 ) -> Result<Edit<'static>, OnnxError> {
     let fail = |reason: String| OnnxError::Edit { path: model.path().into(), reason };
     let mut edit = Edit::new();
-    let Some(state) = states.values.last() else { return Err(fail("it has no hidden states".into())) };
+    let Some(state) = model.states()?.values.last() else { return Err(fail("it has no hidden states".into())) };
     let labels = bias.len();
     let width = weight.len().checked_div(labels).unwrap_or(0);
     let info = info(model, state);
@@ -137,7 +136,7 @@ fn info<'m>(model: &'m Model, value: &str) -> Option<&'m ValueInfo> {
 }
 
 /// The last dimension of a hidden state.
-fn width(model: &Model, state: &str, info: Option<&ValueInfo>) -> Result<Dimension, OnnxError> {
+fn width(model: &Transformer, state: &str, info: Option<&ValueInfo>) -> Result<Dimension, OnnxError> {
     if let Some(other) = info.and_then(|info| info.shape.as_deref()).filter(|shape| shape.len() != 3) {
         let reason = format!(
             "hidden state `{state}` has {} dimensions, not batch × sequence × hidden; export it padded",
@@ -145,13 +144,12 @@ fn width(model: &Model, state: &str, info: Option<&ValueInfo>) -> Result<Dimensi
         );
         return Err(OnnxError::Edit { path: model.path().into(), reason });
     }
-    let width = super::types::width(model, &Topology::new(&model.graph), state);
-    Ok(width.map_or(Dimension::Unknown, Dimension::Fixed))
+    Ok(model.width(state).map_or(Dimension::Unknown, Dimension::Fixed))
 }
 
 /// The value itself where it is float32, else a cast of it.
-fn as_float(edit: &mut Edit, model: &Model, value: &str, name: &str) -> String {
-    if super::types::element_type(model, &Topology::new(&model.graph), value) == Some(DataType::Float) {
+fn as_float(edit: &mut Edit, model: &Transformer, value: &str, name: &str) -> String {
+    if model.element_type(value) == Some(DataType::Float) {
         return value.to_owned();
     }
     edit.add_node(NodeSpec::new("Cast", &[value], name).int("to", 1));

@@ -21,14 +21,13 @@ pub struct Block {
 ///
 /// # Errors
 /// When a hidden state does not depend on the one before it.
-pub fn blocks(model: &Model, states: &HiddenStates) -> Result<Vec<Block>, OnnxError> {
-    let topology = Topology::new(&model.graph);
-    let finder = LinearFinder::new(model, &topology);
-    let aliases = states.aliases(&topology);
+pub(super) fn find(model: &Model, topology: &Topology, states: &HiddenStates) -> Result<Vec<Block>, OnnxError> {
+    let finder = LinearFinder::new(topology);
+    let aliases = states.aliases(topology);
     let all: HashSet<&str> = aliases.iter().flatten().copied().collect();
     let mut blocks = Vec::with_capacity(states.blocks());
     for (index, ends) in aliases.windows(2).enumerate() {
-        let nodes = between(&topology, &ends[0], &ends[1], &all);
+        let nodes = between(topology, &ends[0], &ends[1], &all);
         if nodes.is_empty() {
             return Err(OnnxError::NoBlock {
                 path: model.path().into(),
@@ -37,17 +36,16 @@ pub fn blocks(model: &Model, states: &HiddenStates) -> Result<Vec<Block>, OnnxEr
             });
         }
         let mut linears = linears(&finder, &nodes);
-        roles::assign(&topology, &nodes, &mut linears);
+        roles::assign(topology, &nodes, &mut linears);
         blocks.push(Block { index: index + 1, nodes, linears });
     }
     Ok(blocks)
 }
 
 /// All linear layers of a graph, in file order, in blocks or not; their roles are not told apart.
-pub fn linear_layers(model: &Model) -> Vec<LinearLayer> {
-    let topology = Topology::new(&model.graph);
-    let finder = LinearFinder::new(model, &topology);
-    (0..model.graph.nodes.len()).filter_map(|node| finder.linear(node)).collect()
+pub(super) fn linear_layers(topology: &Topology) -> Vec<LinearLayer> {
+    let finder = LinearFinder::new(topology);
+    (0..topology.graph.nodes.len()).filter_map(|node| finder.linear(node)).collect()
 }
 
 /// Nodes that depend on `from` and feed `to` without passing through another value of `barriers`, in file order.

@@ -9,7 +9,7 @@ use super::{DataType, LinearLayer, Model, OnnxError, WeightLayout};
 ///
 /// # Errors
 /// When a weight cannot be read.
-pub fn first_copies(model: &Model, linears: &[LinearLayer]) -> Result<Vec<usize>, OnnxError> {
+pub(super) fn first_copies(model: &Model, linears: &[LinearLayer]) -> Result<Vec<usize>, OnnxError> {
     let matrices = linears.iter().map(|linear| Matrix::new(model, linear)).collect::<Result<Vec<_>, _>>()?;
     let mut alike: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
     let mut first = Vec::with_capacity(matrices.len());

@@ -1,7 +1,7 @@
 //! Exports made in training mode: dropout that is still active, and the edit that switches it off.
 
 use super::splice::{with_input, with_int_attribute};
-use super::{Edit, Model, Node, OnnxError, Topology, Trait};
+use super::{Edit, Model, Node, OnnxError, Topology, Trait, Transformer};
 
 /// A `Dropout` node that drops values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub struct ActiveDropout {
 }
 
 /// The `Dropout` nodes of the main graph that are in training mode by a constant.
-pub fn active_dropout(model: &Model) -> Vec<ActiveDropout> {
-    let topology = Topology::new(&model.graph);
+pub fn active_dropout(model: &Transformer) -> Vec<ActiveDropout> {
+    let topology = model.topology();
     let nodes = model.graph.nodes.iter().enumerate();
     nodes
         .filter(|(_, node)| node.is("Dropout") && is_active(model, &topology, node))
@@ -61,7 +61,7 @@ fn constant_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<&'g su
 ///
 /// # Errors
 /// When a node says itself that it is in training mode (operator sets before 7 with `is_test` = 0 written out).
-pub fn disable_training_mode(model: &Model) -> Result<Edit<'static>, OnnxError> {
+pub fn disable_training_mode(model: &Transformer) -> Result<Edit<'static>, OnnxError> {
     let mut edit = Edit::new();
     for ActiveDropout { node, name } in active_dropout(model) {
         let encoding = match model.opset() {

@@ -2,20 +2,19 @@
 
 use super::graph::Dimension;
 use super::states::Origin;
-use super::types::{element_type, width};
-use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Topology};
+use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Transformer, blocks};
 
 impl HiddenStates {
     /// Takes inner values as hidden states 0 to L, in this order.
     ///
     /// # Errors
     /// When there are fewer than two, when the graph has no such value, or when one does not depend on the one before it.
-    pub fn named(model: &Model, values: &[String]) -> Result<Self, OnnxError> {
+    pub fn named(model: &Transformer, values: &[String]) -> Result<Self, OnnxError> {
         let fail = |reason: String| Err(OnnxError::Tap { path: model.path().into(), reason });
         if values.len() < 2 {
             return fail(format!("{} values are too few: name hidden states 0 (embeddings) to L", values.len()));
         }
-        let topology = Topology::new(&model.graph);
+        let topology = model.topology();
         for value in values {
             if topology.producer(value).is_none() {
                 let near = nearest(model, value).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -23,7 +22,7 @@ impl HiddenStates {
             }
         }
         let states = HiddenStates { values: values.to_vec(), origin: Origin::Named };
-        super::blocks(model, &states)?;
+        blocks::find(model, &topology, &states)?;
         Ok(states)
     }
 
@@ -31,7 +30,7 @@ impl HiddenStates {
     ///
     /// # Errors
     /// As [`HiddenStates::named`], and when the pattern is not a regular expression.
-    pub fn matching(model: &Model, pattern: &str) -> Result<Self, OnnxError> {
+    pub fn matching(model: &Transformer, pattern: &str) -> Result<Self, OnnxError> {
         let fail = |reason: String| OnnxError::Tap { path: model.path().into(), reason };
         let regex = regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
             fail(format!("`{pattern}` is not a regular expression: {}", last_line(&error.to_string())))
@@ -54,17 +53,16 @@ impl HiddenStates {
 ///
 /// # Errors
 /// When the element type of a hidden state cannot be told.
-pub fn expose(model: &Model, states: &HiddenStates) -> Result<Edit<'static>, OnnxError> {
-    let topology = Topology::new(&model.graph);
+pub fn expose(model: &Transformer, states: &HiddenStates) -> Result<Edit<'static>, OnnxError> {
     let (batch, sequence) = super::append::batch_and_sequence(model);
     let mut edit = Edit::new();
     for (index, value) in states.values.iter().enumerate() {
-        let Some(data_type) = element_type(model, &topology, value) else {
+        let Some(data_type) = model.element_type(value) else {
             let reason =
                 format!("the element type of `{value}` cannot be told; run onnx.shape_inference on the export first");
             return Err(OnnxError::Edit { path: model.path().into(), reason });
         };
-        let width = width(model, &topology, value).map_or(Dimension::Unknown, Dimension::Fixed);
+        let width = model.width(value).map_or(Dimension::Unknown, Dimension::Fixed);
         let name = format!("hidden_states.{index}");
         edit.add_node(NodeSpec::new("Identity", &[value], &name));
         edit.add_output(&name, data_type, &[batch.clone(), sequence.clone(), width]);

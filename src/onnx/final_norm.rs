@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::{HiddenStates, Model, Node, Topology, Trait};
+use super::{Node, Topology, Trait, Transformer};
 
 /// How many nodes of scale and shift may lie around a norm that is written out.
 const AFFINE: usize = 4;
@@ -15,8 +15,8 @@ const ROOT: usize = 6;
 
 /// `true`: a norm that no other hidden state has gone through lies between the last residual addition and the last hidden
 /// state. `false`: there is none, or it is the norm that ends every block. `None`: the graph does not tell.
-pub fn last_state_after_final_norm(model: &Model, states: &HiddenStates) -> Option<bool> {
-    let topology = Topology::new(&model.graph);
+pub fn last_state_after_final_norm(model: &Transformer) -> Option<bool> {
+    let (topology, states) = (model.topology(), model.states().ok()?);
     let last = states.values.last()?;
     if states.blocks() == 0 {
         return None;

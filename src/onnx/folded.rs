@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::{Block, Model, Topology, Trait, node_inputs};
+use super::{Block, Topology, Trait, Transformer, node_inputs};
 
 /// A matrix product of a block, one operand of which depends on constants and shapes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct ConstantOperand {
 }
 
 /// All of them, but for linear layers and for operands that are themselves made by a product.
-pub fn constant_operands(model: &Model, blocks: &[Block]) -> Vec<ConstantOperand> {
-    let topology = Topology::new(&model.graph);
+pub fn constant_operands(model: &Transformer, blocks: &[Block]) -> Vec<ConstantOperand> {
+    let topology = model.topology();
     let mut found = Vec::new();
     for block in blocks {
         let linear: HashSet<usize> = block.linears.iter().map(|linear| linear.node).collect();
@@ -31,7 +31,7 @@ pub fn constant_operands(model: &Model, blocks: &[Block]) -> Vec<ConstantOperand
             }
             // A third operand of a product is its bias.
             for operand in model.graph.nodes[node].inputs.iter().take(2) {
-                let initializers = tables(model, &topology, operand).unwrap_or_default();
+                let initializers = tables(&topology, operand).unwrap_or_default();
                 // A matrix that is multiplied as it stands is a weight, which shared ones list at their first use only.
                 let weight = initializers.len() == 1 && model.graph.initializers[initializers[0]].name == *operand;
                 if !initializers.is_empty() && !weight {
@@ -45,8 +45,8 @@ pub fn constant_operands(model: &Model, blocks: &[Block]) -> Vec<ConstantOperand
 
 /// The floating-point constants of at least two dimensions that a value is made of; `None` where an input of the graph or a
 /// product has part in it.
-fn tables(model: &Model, topology: &Topology, value: &str) -> Option<Vec<usize>> {
-    let graph = &model.graph;
+fn tables(topology: &Topology, value: &str) -> Option<Vec<usize>> {
+    let graph = topology.graph;
     let mut open = vec![value];
     let mut seen = HashSet::new();
     let mut tables = Vec::new();
@@ -54,8 +54,7 @@ fn tables(model: &Model, topology: &Topology, value: &str) -> Option<Vec<usize>>
         if !seen.insert(value) {
             continue;
         }
-        if topology.initializer(value).is_some() {
-            let index = graph.initializers.iter().position(|tensor| tensor.name == value)?;
+        if let Some(index) = topology.initializer_index(value) {
             let tensor = &graph.initializers[index];
             if tensor.data_type.is_float()
                 && tensor.dims.len() > 1

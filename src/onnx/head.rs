@@ -7,7 +7,7 @@ use super::blocks::{between, linears};
 use super::head_pooling::pools;
 use super::inputs::is_ids;
 use super::linear::{LinearFinder, LinearLayer, module_of};
-use super::{Block, HiddenStates, Model, Node, OnnxError, Topology, Trait};
+use super::{Block, Node, OnnxError, Topology, Trait, Transformer};
 
 /// Outputs that a head makes, in the order they are looked for.
 pub(super) const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
@@ -57,9 +57,9 @@ pub struct HeadTensor {
 ///
 /// # Errors
 /// When the blocks cannot be found.
-pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxError> {
-    let topology = Topology::new(&model.graph);
-    let aliases = states.aliases(&topology);
+pub(super) fn find(model: &Transformer) -> Result<Option<Head>, OnnxError> {
+    let topology = model.topology();
+    let aliases = model.states()?.aliases(&topology);
     let Some(last) = aliases.last() else { return Ok(None) };
     let is_output = |name: &&str| model.graph.outputs.iter().any(|output| output.name == **name);
     let outputs: Vec<&str> = OUTPUTS.iter().copied().filter(is_output).collect();
@@ -71,13 +71,13 @@ pub fn head(model: &Model, states: &HiddenStates) -> Result<Option<Head>, OnnxEr
     if nodes.is_empty() {
         return Ok(None);
     }
-    let finder = LinearFinder::new(model, &topology);
+    let finder = LinearFinder::new(&topology);
     let linears = linears(&finder, &nodes);
-    let blocks = super::blocks(model, states)?;
+    let blocks = model.blocks()?;
     let predicts_tokens = linears.last().is_some_and(|last| Some(last.out_features) == vocabulary(&topology));
     let tensors = match predicts_tokens {
         true => Vec::new(),
-        false => trained_tensors(&finder, &nodes, &linears, &blocks),
+        false => trained_tensors(&finder, &nodes, &linears, blocks),
     };
     let pools = pools(&finder, model, last, &nodes);
     let added = linears.last().is_some_and(|last| last.input == POOLED);

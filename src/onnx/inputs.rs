@@ -1,6 +1,6 @@
 //! What the inputs of an export are called: by Hugging Face, by Google's BERT, and by converters from TensorFlow.
 
-use super::ValueInfo;
+use super::{Model, Node, ValueInfo};
 
 /// What an input of tokens holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub fn is_ids(name: &str) -> bool {
 /// The input that tells tokens from padding.
 pub fn mask_input(inputs: &[ValueInfo]) -> Option<&str> {
     inputs.iter().map(|input| input.name.as_str()).find(|name| token_input(name) == Some(TokenInput::Mask))
+}
+
+/// Rows of the embedding table, where `input_ids` goes straight into one.
+pub fn vocabulary(model: &Model) -> Option<usize> {
+    let graph = &model.graph;
+    let gather = |node: &&Node| {
+        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| is_ids(name))
+    };
+    let table = graph.nodes.iter().find(gather)?.inputs.first()?;
+    graph.initializers.iter().find(|tensor| tensor.name == *table)?.dims.first().copied()
 }
 
 #[cfg(test)]

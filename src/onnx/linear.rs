@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{DataType, Model, Node, Role, Tensor, Topology, Trait};
+use super::{DataType, Node, Role, Tensor, Topology, Trait};
 
 /// How the stored weight lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,22 +69,21 @@ pub(crate) struct Source {
 /// Everything one needs to know to find linear layers in a graph.
 pub(crate) struct LinearFinder<'g> {
     pub topology: &'g Topology<'g>,
-    initializers: HashMap<&'g str, usize>,
-    /// For each initializer the nodes that use it, through copies too.
-    users: HashMap<usize, Vec<usize>>,
 }
 
 impl<'g> LinearFinder<'g> {
-    pub fn new(model: &'g Model, topology: &'g Topology<'g>) -> Self {
-        let initializers = model.graph.initializers.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-        let mut finder = LinearFinder { topology, initializers, users: HashMap::new() };
+    pub fn new(topology: &'g Topology<'g>) -> Self {
+        LinearFinder { topology }
+    }
+
+    fn all_users(&self) -> HashMap<usize, Vec<usize>> {
         let mut users: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (index, node) in model.graph.nodes.iter().enumerate() {
+        for (index, node) in self.topology.graph.nodes.iter().enumerate() {
             if is_copy(node) {
                 continue;
             }
             for input in super::node_inputs(node) {
-                if let Some(source) = finder.source(input) {
+                if let Some(source) = self.source(input) {
                     let users = users.entry(source.initializer).or_default();
                     if users.last() != Some(&index) {
                         users.push(index);
@@ -92,8 +91,7 @@ impl<'g> LinearFinder<'g> {
                 }
             }
         }
-        finder.users = users;
-        finder
+        users
     }
 
     /// The initializer behind a value, if nothing but copies lie between.
@@ -102,7 +100,7 @@ impl<'g> LinearFinder<'g> {
         let mut transposed = false;
         // The bound only guards against a graph that runs in a circle.
         for _ in 0..16 {
-            if let Some(&initializer) = self.initializers.get(value) {
+            if let Some(initializer) = self.topology.initializer_index(value) {
                 return Some(Source { initializer, transposed });
             }
             let node = self.topology.producer_node(value)?;
@@ -145,7 +143,8 @@ impl<'g> LinearFinder<'g> {
 
     /// Nodes that use an initializer, directly or through copies.
     pub fn users(&self, initializer: usize) -> &[usize] {
-        self.users.get(&initializer).map_or(&[], Vec::as_slice)
+        let users = self.topology.index().users.get_or_init(|| self.all_users());
+        users.get(&initializer).map_or(&[], Vec::as_slice)
     }
 
     /// The linear layer that this node is; its role is left at `Other`.

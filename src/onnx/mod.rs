@@ -36,13 +36,13 @@ mod states;
 mod subgraph;
 mod tensor;
 mod topology;
+mod transformer;
 mod types;
 pub mod wire;
 
 pub use accounting::{Accounts, account};
 pub use append::{HeadPooling, append_head};
-pub use blocks::{Block, blocks, linear_layers};
-pub use copies::first_copies;
+pub use blocks::Block;
 pub use dropout::{ActiveDropout, active_dropout, disable_training_mode, has_training_dropout};
 pub use edit::{Edit, Produce};
 pub use error::OnnxError;
@@ -51,8 +51,8 @@ pub use external::ExternalFile;
 pub use final_norm::last_state_after_final_norm;
 pub use folded::{ConstantOperand, constant_operands};
 pub use graph::{Attribute, Dimension, Function, Graph, Node, ValueInfo};
-pub use head::{Head, HeadTensor, head};
-pub use inputs::{TokenInput, is_ids, mask_input, token_input};
+pub use head::{Head, HeadTensor};
+pub use inputs::{TokenInput, is_ids, mask_input, token_input, vocabulary};
 pub use lacking::{dynamically_quantized, no_linear_layers, quantized_operators};
 pub use linear::{LinearLayer, WeightLayout};
 pub use model::Model;
@@ -67,7 +67,8 @@ pub use states::{HiddenStates, Origin};
 pub use subgraph::{Additions, subgraph};
 pub use tensor::{DataType, Tensor, TensorData};
 pub use topology::{Topology, node_inputs};
-pub use types::{element_type, precision_of, width};
+pub use transformer::Transformer;
+pub use types::precision_of;
 
 /// Changes that only tests make.
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use super::linear::LinearFinder;
 use super::splice::with_input;
-use super::{DataType, Edit, Head, LinearLayer, Model, OnnxError, Topology};
+use super::{DataType, Edit, Head, LinearLayer, Model, OnnxError, Transformer};
 
 /// Gives head tensor number `tensor` an initializer of its own with these values, in the type of the shared one: every node of the head that
 /// reads the shared one reads the new one instead. Returns the name of the new initializer.
@@ -16,7 +16,7 @@ use super::{DataType, Edit, Head, LinearLayer, Model, OnnxError, Topology};
 /// When the number of values is not that of the tensor.
 pub fn own_tensor(
     edit: &mut Edit,
-    model: &Model,
+    model: &Transformer,
     head: &Head,
     tensor: usize,
     values: &[f32],
@@ -29,8 +29,8 @@ pub fn own_tensor(
     if dims.iter().product::<usize>() != values.len() {
         return Err(fail(format!("`{}` has shape {dims:?}, not {} values", wanted.name, values.len())));
     }
-    let topology = Topology::new(&model.graph);
-    let finder = LinearFinder::new(model, &topology);
+    let topology = model.topology();
+    let finder = LinearFinder::new(&topology);
     let name = free_name(model, &wanted.name);
     let module = wanted.name.rsplit_once('.').map(|(module, _)| module);
     let mut found = false;

@@ -380,7 +380,7 @@ fn normal_domain(domain: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::wire::Writer;
-    use super::super::{HiddenStates, Model, blocks};
+    use super::super::{Model, Transformer};
 
     const MANY: usize = 30_000;
 
@@ -406,8 +406,7 @@ mod tests {
             }
         });
         let model = Model::from_bytes("copies.onnx", model.into_bytes()).unwrap();
-        let states = HiddenStates::find(&model).unwrap();
-        assert_eq!(blocks(&model, &states).unwrap()[0].nodes, [MANY + 1]);
+        assert_eq!(Transformer::new(model).blocks().unwrap()[0].nodes, [MANY + 1]);
 
         let mut model = Writer::new();
         model.int(1, 8).message(7, |graph| {

@@ -1,11 +1,11 @@
 //! Outputs called logits that are probabilities: training would take the cross entropy of probabilities.
 
 use super::head::OUTPUTS;
-use super::{Model, Node, Topology, Trait};
+use super::{Node, Topology, Trait, Transformer};
 
 /// What to say of the first output of a head that is made by a softmax or its like; `None` where all are plain logits.
-pub fn normalised_logits(model: &Model) -> Option<String> {
-    let topology = Topology::new(&model.graph);
+pub fn normalised_logits(model: &Transformer) -> Option<String> {
+    let topology = model.topology();
     let outputs = OUTPUTS.iter().filter(|name| model.graph.outputs.iter().any(|output| output.name == **name));
     outputs.into_iter().find_map(|output| {
         let (node, found) = normalised(&topology, output)?;

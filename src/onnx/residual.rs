@@ -35,13 +35,12 @@ pub struct ResidualStream {
 pub(crate) type Reason = String;
 
 /// Finds the residual stream of a graph.
-pub(crate) fn residual_stream(model: &Model) -> Result<ResidualStream, Reason> {
-    let topology = Topology::new(&model.graph);
-    let finder = LinearFinder::new(model, &topology);
-    let source = token_embeddings(model, &topology, &finder)?;
-    let below = flow(&topology, source);
-    let output = deepest_output(&topology, &below, source)?;
-    let stream = Stream::new(&topology, &finder, source, &below, &output);
+pub(crate) fn residual_stream(model: &Model, topology: &Topology) -> Result<ResidualStream, Reason> {
+    let finder = LinearFinder::new(topology);
+    let source = token_embeddings(model, topology, &finder)?;
+    let below = flow(topology, source);
+    let output = deepest_output(topology, &below, source)?;
+    let stream = Stream::new(topology, &finder, source, &below, &output);
     let (values, pre_norm, final_norm) = stream.hidden_states()?;
     let embeddings = model.graph.nodes[source].label().to_owned();
     Ok(ResidualStream { values, embeddings, output, pre_norm, final_norm })

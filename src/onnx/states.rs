@@ -30,9 +30,9 @@ impl HiddenStates {
     ///
     /// # Errors
     /// When one between 0 and the last is missing, or when there are neither outputs nor a residual stream.
-    pub fn find(model: &Model) -> Result<Self, OnnxError> {
+    pub(super) fn find(model: &Model, topology: &Topology) -> Result<Self, OnnxError> {
         match Self::shown(model) {
-            Err(OnnxError::NoHiddenStates { path, outputs, .. }) => match residual_stream(model) {
+            Err(OnnxError::NoHiddenStates { path, outputs, .. }) => match residual_stream(model, topology) {
                 Ok(stream) => Ok(HiddenStates { values: stream.values.clone(), origin: Origin::Graph(stream) }),
                 Err(reason) => Err(OnnxError::NoHiddenStates { path, outputs, reason }),
             },

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::wire::{Reader, Value, WireError, Writer};
-use super::{Graph, Model, NodeSpec, OnnxError, Topology, ValueInfo, node_inputs};
+use super::{Model, NodeSpec, OnnxError, Topology, Transformer, ValueInfo, node_inputs};
 
 /// What a subgraph has beyond the model's own nodes.
 #[derive(Debug, Clone, Default)]
@@ -25,9 +25,9 @@ const GRAPH: u32 = 7;
 ///
 /// # Errors
 /// When the file cannot be read as protobuf.
-pub fn subgraph(model: &Model, wanted: &[&str], additions: &Additions) -> Result<Vec<u8>, OnnxError> {
+pub fn subgraph(model: &Transformer, wanted: &[&str], additions: &Additions) -> Result<Vec<u8>, OnnxError> {
     let malformed = |error: WireError| OnnxError::Malformed { path: model.path().into(), reason: error.to_string() };
-    let kept = Kept::new(&model.graph, wanted);
+    let kept = Kept::new(&model.topology(), wanted);
     let mut writer = Writer::new();
     let buffer = model.file_bytes();
     let mut at = Position::default();
@@ -81,11 +81,11 @@ struct Kept<'g> {
 }
 
 impl<'g> Kept<'g> {
-    fn new(graph: &'g Graph, wanted: &[&'g str]) -> Self {
-        let nodes = Topology::new(graph).ancestors(wanted, &HashSet::new());
+    fn new(topology: &Topology<'g>, wanted: &[&'g str]) -> Self {
+        let nodes = topology.ancestors(wanted, &HashSet::new());
         let mut values: HashSet<&str> = wanted.iter().copied().collect();
         for &index in &nodes {
-            let node = &graph.nodes[index];
+            let node = &topology.graph.nodes[index];
             values.extend(node_inputs(node));
             values.extend(node.outputs.iter().map(String::as_str));
         }

@@ -10,14 +10,19 @@ fn fixture(name: &str) -> Model {
     Model::open(folder.join("model.onnx")).unwrap()
 }
 
+/// The hidden states of a graph as it is now.
+fn found(model: &Model) -> Result<HiddenStates, OnnxError> {
+    HiddenStates::find(model, &Topology::indexed(&model.graph, topology::Index::new(&model.graph).into()))
+}
+
 /// Everything the room does with a model; the results do not matter here.
 fn use_all(bytes: Vec<u8>) {
-    let Ok(model) = Model::from_bytes("model.onnx", bytes) else { return };
+    let Ok(model) = Model::from_bytes("model.onnx", bytes).map(Transformer::new) else { return };
     let _ = (active_dropout(&model), disable_training_mode(&model).map(|edit| edit.apply_to_bytes(&model)));
-    let _ = linear_layers(&model);
-    let Ok(states) = HiddenStates::find(&model) else { return };
-    let _ = (blocks(&model, &states), head(&model, &states));
-    let _ = expose(&model, &states).map(|edit| edit.apply_to_bytes(&model));
+    let _ = (model.linears(), model.first_copies());
+    let Ok(states) = model.states() else { return };
+    let _ = (model.blocks(), model.head());
+    let _ = expose(&model, states).map(|edit| edit.apply_to_bytes(&model));
     let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
     let _ = subgraph(&model, &wanted, &Additions::default());
     for tensor in &model.graph.initializers {
@@ -58,8 +63,8 @@ fn small() -> Vec<u8> {
 #[test]
 fn every_prefix_and_every_changed_byte_gives_an_answer() {
     let whole = small();
-    let model = Model::from_bytes("model.onnx", whole.clone()).unwrap();
-    assert_eq!(blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap().len(), 2);
+    let model = Transformer::new(Model::from_bytes("model.onnx", whole.clone()).unwrap());
+    assert_eq!(model.blocks().unwrap().len(), 2);
     assert_eq!(active_dropout(&model).len(), 1);
     for end in 0..whole.len() {
         use_all(whole[..end].to_vec());
@@ -119,30 +124,31 @@ fn absurd_sizes_are_refused() {
 #[test]
 fn structure_tells_the_roles_where_names_fail() {
     for name in ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"] {
-        let mut model = fixture(name);
-        let states = HiddenStates::find(&model).unwrap();
-        let named: Vec<Vec<Role>> = roles(&model, &states);
+        let model = Transformer::new(fixture(name));
+        let named: Vec<Vec<Role>> = roles(&model);
+        let mut model = model.into_model();
         for node in &mut model.graph.nodes {
             node.name.clear();
             node.metadata.clear();
         }
-        assert!(blocks(&model, &states).unwrap().iter().all(|block| block.linears.iter().all(|l| l.module.is_none())));
-        assert_eq!(roles(&model, &states), named, "{name}");
+        let model = Transformer::new(model);
+        let blocks = model.blocks().unwrap();
+        assert!(blocks.iter().all(|block| block.linears.iter().all(|linear| linear.module.is_none())));
+        assert_eq!(roles(&model), named, "{name}");
         assert!(named.iter().flatten().all(|role| *role != Role::Other));
     }
 }
 
-fn roles(model: &Model, states: &HiddenStates) -> Vec<Vec<Role>> {
-    let blocks = blocks(model, states).unwrap();
+fn roles(model: &Transformer) -> Vec<Vec<Role>> {
+    let blocks = model.blocks().unwrap();
     blocks.iter().map(|block| block.linears.iter().map(|linear| linear.role).collect()).collect()
 }
 
 /// An output may be a copy of the tensor that the next block reads.
 #[test]
 fn copies_of_hidden_states_are_seen_through() {
+    let before = Transformer::new(fixture("tiny_encoder"));
     let mut model = fixture("tiny_encoder");
-    let states = HiddenStates::find(&model).unwrap();
-    let before = blocks(&model, &states).unwrap();
     for node in &mut model.graph.nodes {
         for value in node.inputs.iter_mut().chain(&mut node.outputs) {
             if value == "hidden_states.1" {
@@ -157,8 +163,9 @@ fn copies_of_hidden_states_are_seen_through() {
         ..Default::default()
     };
     model.graph.nodes.push(copy);
-    let after = blocks(&model, &states).unwrap();
-    let weights = |blocks: &[Block]| -> Vec<Vec<String>> {
+    let after = Transformer::new(model);
+    let weights = |model: &Transformer| -> Vec<Vec<String>> {
+        let blocks = model.blocks().unwrap();
         blocks.iter().map(|block| block.linears.iter().map(|linear| linear.weight.clone()).collect()).collect()
     };
     assert_eq!(weights(&after), weights(&before));
@@ -201,7 +208,7 @@ fn ids_with_exchanged_axes_name_the_models_that_are_not_covered() {
         node.inputs.iter_mut().filter(|input| *input == "input_ids").for_each(|input| *input = "turned".into());
     }
     graph.nodes.insert(0, computed("Transpose", &["input_ids"], "turned"));
-    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    let error = found(&model).unwrap_err().to_string();
     assert!(
         error.contains("export the model batch first (models that compute sequence first, such as XLNet, are not"),
         "{error}"
@@ -226,38 +233,46 @@ fn embeddings_by_products_are_no_lost_block() {
         computed("Add", &["segments", "places"], &output),
     ];
     model.graph.nodes.splice(place..=place, counted);
-    let states = HiddenStates::find(&model).unwrap();
-    let account_of = |model: &Model, states: &HiddenStates| account(model, states, &blocks(model, states).unwrap());
-    let accounts = account_of(&model, &states);
+    let states = found(&model).unwrap();
+    let account_of = |model: Model, states: &HiddenStates| {
+        let model = Transformer::with_states(model, states.clone());
+        (account(&model).unwrap(), model.into_model())
+    };
+    let (accounts, model) = account_of(model, &states);
     assert_eq!((accounts.outside, accounts.in_several), (vec![], vec![]));
     // The products of a block that is missed still count, beside these.
     let missed = HiddenStates { values: states.values[1..].to_vec(), origin: Origin::Named };
-    assert_eq!(account_of(&model, &missed).outside.len(), 6);
+    let (accounts, mut model) = account_of(model, &missed);
+    assert_eq!(accounts.outside.len(), 6);
     // Behind hidden state 0 what is made of the mask alone passes the blocks by, and is none either.
     let last = model.graph.nodes.iter().position(|node| node.outputs == ["hidden_states.2"]).expect("a node");
     let stream = std::mem::replace(&mut model.graph.nodes[last].inputs[0], "shifted".into());
     model.graph.nodes.insert(last, computed("Add", &[&stream, "places"], "shifted"));
-    assert_eq!(account_of(&model, &states).outside, Vec::<usize>::new());
+    assert_eq!(account_of(model, &states).0.outside, Vec::<usize>::new());
 }
 
 #[test]
 fn missing_hidden_states_are_named() {
     let mut model = fixture("tiny_encoder");
     model.graph.outputs.retain(|output| output.name != "hidden_states.1");
-    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    let error = found(&model).unwrap_err().to_string();
     assert!(error.contains("number 1 is missing"), "{error}");
     model.graph.outputs.retain(|output| output.name == "logits");
-    let found = HiddenStates::find(&model).unwrap();
-    assert_eq!(found.values, ["hidden_states.0", "hidden_states.1", "hidden_states.2"], "those of the residual stream");
-    let Origin::Graph(stream) = found.origin else { panic!("no output shows them") };
+    let states = found(&model).unwrap();
+    assert_eq!(
+        states.values,
+        ["hidden_states.0", "hidden_states.1", "hidden_states.2"],
+        "those of the residual stream"
+    );
+    let Origin::Graph(stream) = states.origin else { panic!("no output shows them") };
     assert_eq!((stream.pre_norm, stream.output.as_str()), (false, "logits"));
     // Without what looks up the embeddings there is no stream.
     model.graph.nodes.retain(|node| !node.is("Gather"));
-    let error = HiddenStates::find(&model).unwrap_err().to_string();
+    let error = found(&model).unwrap_err().to_string();
     assert!(error.contains("its outputs are logits") && error.contains("output_hidden_states=True"), "{error}");
     assert!(error.contains("no node looks up embeddings"), "{error}");
     let numbered = |i: usize| ValueInfo { name: format!("hidden_states_{i}"), ..Default::default() };
     model.graph.outputs = (0..11).rev().map(numbered).collect();
-    let found = HiddenStates::find(&model).unwrap().values;
+    let found = found(&model).unwrap().values;
     assert_eq!([&found[0], &found[9], &found[10]], ["hidden_states_0", "hidden_states_9", "hidden_states_10"]);
 }

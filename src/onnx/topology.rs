@@ -1,43 +1,61 @@
 //! Who makes a value and who uses it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
 use super::graph::{Attribute, Graph, Node};
 use super::tensor::Tensor;
 
-/// Indices over the values of a graph. Values that only a subgraph uses count as used by the node that holds it.
+/// A graph with indices over its values. Values that only a subgraph uses count as used by the node that holds it.
 #[derive(Debug)]
 pub struct Topology<'g> {
     /// The graph it was made from.
     pub graph: &'g Graph,
-    producers: HashMap<&'g str, usize>,
-    consumers: HashMap<&'g str, Vec<usize>>,
-    initializers: HashMap<&'g str, usize>,
+    index: Arc<Index>,
 }
 
-impl<'g> Topology<'g> {
-    /// Indexes a graph.
-    pub fn new(graph: &'g Graph) -> Self {
-        let mut producers = HashMap::new();
-        let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, node) in graph.nodes.iter().enumerate() {
+/// Where values are made and used.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    producers: HashMap<String, usize>,
+    consumers: HashMap<String, Vec<usize>>,
+    initializers: HashMap<String, usize>,
+    /// For each initializer the nodes that use it, through copies too.
+    pub users: OnceLock<HashMap<usize, Vec<usize>>>,
+}
+
+impl Index {
+    pub fn new(graph: &Graph) -> Self {
+        let mut index = Index::default();
+        for (place, node) in graph.nodes.iter().enumerate() {
             for output in node.outputs.iter().filter(|name| !name.is_empty()) {
-                producers.insert(output.as_str(), index);
+                index.producers.insert(output.clone(), place);
             }
             let mut inputs: Vec<&str> = node_inputs(node);
             inputs.sort_unstable();
             inputs.dedup();
             for input in inputs {
-                consumers.entry(input).or_default().push(index);
+                index.consumers.entry(input.to_owned()).or_default().push(place);
             }
         }
-        let initializers = graph.initializers.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
-        Topology { graph, producers, consumers, initializers }
+        index.initializers = graph.initializers.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+        index
+    }
+}
+
+impl<'g> Topology<'g> {
+    /// A graph that was indexed before.
+    pub(super) fn indexed(graph: &'g Graph, index: Arc<Index>) -> Self {
+        Topology { graph, index }
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Index of the node that makes a value.
     pub fn producer(&self, value: &str) -> Option<usize> {
-        self.producers.get(value).copied()
+        self.index.producers.get(value).copied()
     }
 
     /// The node that makes a value.
@@ -47,12 +65,17 @@ impl<'g> Topology<'g> {
 
     /// Indices of the nodes that use a value, in file order.
     pub fn consumers(&self, value: &str) -> &[usize] {
-        self.consumers.get(value).map_or(&[], Vec::as_slice)
+        self.index.consumers.get(value).map_or(&[], Vec::as_slice)
     }
 
     /// The initializer of this name.
     pub fn initializer(&self, value: &str) -> Option<&'g Tensor> {
-        self.initializers.get(value).map(|index| &self.graph.initializers[*index])
+        self.initializer_index(value).map(|index| &self.graph.initializers[index])
+    }
+
+    /// Its index in `graph.initializers`.
+    pub fn initializer_index(&self, value: &str) -> Option<usize> {
+        self.index.initializers.get(value).copied()
     }
 
     /// The constant of this name: an initializer, or the value of a `Constant` node.

@@ -3,10 +3,10 @@
 use super::graph::{Attribute, Dimension};
 use super::linear::LinearFinder;
 use super::tensor::DataType;
-use super::{HiddenStates, Model, Node, Topology, Trait};
+use super::{Model, Node, OnnxError, Topology, Trait, Transformer};
 
 /// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.
-pub fn element_type(model: &Model, topology: &Topology, value: &str) -> Option<DataType> {
+pub(super) fn element_type(model: &Model, topology: &Topology, value: &str) -> Option<DataType> {
     let graph = &model.graph;
     let mut value = value;
     // Every step goes to one value above, so the number of nodes bounds the way.
@@ -60,28 +60,31 @@ fn step<'g>(node: &'g Node, value: &str) -> Step<'g> {
 }
 
 /// Machine epsilon of the coarsest element type among the hidden states and what they are copies of.
-pub fn precision_of(model: &Model, topology: &Topology, states: &HiddenStates) -> f32 {
-    let names = states.aliases(topology);
-    let epsilon = |name: &&str| match element_type(model, topology, name) {
+///
+/// # Errors
+/// When there are no hidden states.
+pub fn precision_of(model: &Transformer) -> Result<f32, OnnxError> {
+    let topology = model.topology();
+    let names = model.states()?.aliases(&topology);
+    let epsilon = |name: &&str| match element_type(model, &topology, name) {
         Some(DataType::Float16) => half::f16::EPSILON.to_f32(),
         Some(DataType::BFloat16) => half::bf16::EPSILON.to_f32(),
         _ => f32::EPSILON,
     };
-    names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max)
+    Ok(names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max))
 }
 
 /// The last dimension of a value `[batch, sequence, width]`: as declared, else by the norms and linear layers around it.
-pub fn width(model: &Model, topology: &Topology, value: &str) -> Option<usize> {
+pub(super) fn width(model: &Model, topology: &Topology, finder: &LinearFinder, value: &str) -> Option<usize> {
     let graph = &model.graph;
     let declared = graph.outputs.iter().chain(&graph.value_info).filter(|info| info.name == value);
     let shape = declared.filter_map(|info| info.shape.as_deref()).find_map(|shape| match shape.last() {
         Some(Dimension::Fixed(width)) => Some(*width),
         _ => None,
     });
-    let finder = LinearFinder::new(model, topology);
-    shape.or_else(|| made_with(topology, &finder, value)).or_else(|| {
+    shape.or_else(|| made_with(topology, finder, value)).or_else(|| {
         let users = topology.consumers(value).iter();
-        users.filter_map(|user| taken_by(topology, &finder, *user, value)).next()
+        users.filter_map(|user| taken_by(topology, finder, *user, value)).next()
     })
 }
 

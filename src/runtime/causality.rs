@@ -7,7 +7,7 @@ use ndarray::{Axis, Ix3, s};
 use super::self_check::padded;
 use super::{Difference, Feeder, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding};
-use crate::onnx::{Additions, DataType, Model, Topology, ValueInfo, element_type, has_training_dropout, subgraph};
+use crate::onnx::{Additions, DataType, Transformer, ValueInfo, has_training_dropout, subgraph};
 
 /// Rows that are tried.
 const ROWS: usize = 4;
@@ -30,13 +30,13 @@ pub struct Causality {
 /// When ONNX Runtime cannot run the model.
 pub fn causality(
     library: &Library,
-    model: &Model,
+    model: &Transformer,
     output: &str,
     encodings: &[Encoding],
     padding: Padding,
     settings: &SessionSettings,
 ) -> Result<Option<Causality>, RuntimeError> {
-    let element = element_type(model, &Topology::new(&model.graph), output).unwrap_or(DataType::Float);
+    let element = model.element_type(output).unwrap_or(DataType::Float);
     let additions = Additions { outputs: vec![ValueInfo::tensor(output, element, None)], ..Default::default() };
     let bytes = subgraph(model, &[output], &additions)?;
     let settings = SessionSettings { keep_dropout: has_training_dropout(model), ..settings.clone() };

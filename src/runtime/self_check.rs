@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::sizes::widened;
 use super::{Feeder, FixedSizes, InferenceSession, Library, RuntimeError, SessionSettings, Tokens};
 use crate::dataset::{Encoding, Padding, pad};
-use crate::onnx::{
-    Additions, DataType, HiddenStates, Model, Topology, ValueInfo, element_type, has_training_dropout, precision_of,
-    subgraph,
-};
+use crate::onnx::{Additions, DataType, Transformer, ValueInfo, has_training_dropout, precision_of, subgraph};
 
 /// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,16 +52,14 @@ pub type RowStates = Vec<Array2<f32>>;
 /// Checks an export on a few rows of the data.
 pub fn self_check(
     library: &Library,
-    model: &Model,
-    states: &HiddenStates,
+    model: &Transformer,
     encodings: &[Encoding],
     padding: Padding,
     settings: &SessionSettings,
 ) -> Result<SelfCheck, RuntimeError> {
-    let wanted: Vec<&str> = states.values.iter().map(String::as_str).collect();
-    let topology = Topology::new(&model.graph);
-    let precision = precision_of(model, &topology, states);
-    let element = |name| element_type(model, &topology, name).unwrap_or(DataType::Float);
+    let wanted: Vec<&str> = model.states()?.values.iter().map(String::as_str).collect();
+    let precision = precision_of(model)?;
+    let element = |name| model.element_type(name).unwrap_or(DataType::Float);
     let outputs = wanted.iter().map(|name| ValueInfo::tensor(name, element(name), None));
     let additions = Additions { outputs: outputs.collect(), ..Default::default() };
     let bytes = subgraph(model, &wanted, &additions)?;

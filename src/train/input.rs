@@ -6,11 +6,10 @@ use std::path::Path;
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
 use super::rows::Rows;
-use crate::activations::vocabulary;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, trained_head};
 use crate::dataset::{Encoding, Metric, Padding};
-use crate::onnx::{Head, HeadPooling, HiddenStates, Model, blocks, head, linear_layers};
+use crate::onnx::{Head, HeadPooling, Model, Transformer, vocabulary};
 use crate::rank::{Plan, PlannedModule};
 use crate::task::{Judge, Lines, Objective};
 
@@ -18,7 +17,7 @@ use crate::task::{Judge, Lines, Objective};
 #[derive(Clone, Copy)]
 pub struct TrainInput<'a> {
     /// The export.
-    pub model: &'a Model,
+    pub model: &'a Transformer,
     /// SHA-256 of its `.onnx` file; must be that of the plan.
     pub model_sha256: &'a str,
     /// Its checkpoint, if there is one: a trained head gets the names it has there.
@@ -71,7 +70,7 @@ impl<'a> TrainInput<'a> {
     pub(super) fn check(&self) -> Result<(), TrainError> {
         check_plan(self.plan, self.model, self.model_sha256)?;
         self.plan.check()?;
-        self.plan.check_weights(&linear_layers(self.model))?;
+        self.plan.check_weights(self.model.linears())?;
         self.refuse_folded()?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
@@ -88,12 +87,11 @@ impl<'a> TrainInput<'a> {
 
     /// A weight that was multiplied into a constant would be trained in half of its places.
     fn refuse_folded(&self) -> Result<(), TrainError> {
-        let blocks = blocks(self.model, &HiddenStates::find(self.model)?)?;
         let planned = |block: usize| {
             let block = self.plan.blocks.iter().find(|known| known.block == block);
             block.is_some_and(|block| block.modules.iter().any(|module| module.rank > 0))
         };
-        let folded = folded_products(self.model, &blocks, self.checkpoint)?;
+        let folded = folded_products(self.model, self.model.blocks()?, self.checkpoint)?;
         match folded.into_iter().find(|found| planned(found.block)) {
             Some(found) => Err(TrainError::Folded { onnx: self.model.path().into(), found }),
             None => Ok(()),
@@ -121,13 +119,9 @@ impl<'a> TrainInput<'a> {
     }
 
     /// The tensors of the head, and the values that the program is asked for.
-    pub(super) fn saved_names(
-        &self,
-        states: &HiddenStates,
-        pooling: Option<HeadPooling>,
-    ) -> Result<SavedNames, TrainError> {
+    pub(super) fn saved_names(&self, pooling: Option<HeadPooling>) -> Result<SavedNames, TrainError> {
         let spec = self.objective.head();
-        match (head(self.model, states)?, pooling) {
+        match (self.model.head()?, pooling) {
             (found, _) if spec.lines == Lines::Vocabulary => {
                 let output = self.token_output(found, pooling)?;
                 Ok(SavedNames { tensors: Vec::new(), outputs: vec![output] })
@@ -137,33 +131,33 @@ impl<'a> TrainInput<'a> {
                 if head.outputs != spec.outputs {
                     return Err(TrainError::NoSpanHead { found: head.outputs.join(", ") });
                 }
-                check_width(&head, spec.width)?;
-                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: head.outputs })
+                check_width(head, spec.width)?;
+                Ok(SavedNames { tensors: self.head_tensors(head)?, outputs: head.outputs.clone() })
             }
             (None, None) => Err(TrainError::NoHead { model: self.model.path().to_owned() }),
             (Some(head), Some(_)) => {
-                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
+                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output.clone() })
             }
             (None, Some(_)) => {
                 let tensor =
                     |name: &str| SavedName { initializer: String::new(), name: name.to_owned(), transposed: false };
                 Ok(SavedNames {
                     tensors: vec![tensor(HEAD_WEIGHT), tensor(HEAD_BIAS)],
-                    outputs: states.values.last().cloned().into_iter().collect(),
+                    outputs: self.model.states()?.values.last().cloned().into_iter().collect(),
                 })
             }
             (Some(head), None) => {
                 if head.outputs.len() > 1 {
                     return Err(TrainError::SeveralOutputs { outputs: head.outputs.join(", ") });
                 }
-                check_width(&head, spec.width)?;
-                Ok(SavedNames { tensors: self.head_tensors(&head)?, outputs: vec![head.output] })
+                check_width(head, spec.width)?;
+                Ok(SavedNames { tensors: self.head_tensors(head)?, outputs: vec![head.output.clone()] })
             }
         }
     }
 
     /// The output of the export that predicts tokens.
-    fn token_output(&self, head: Option<Head>, pooling: Option<HeadPooling>) -> Result<String, TrainError> {
+    fn token_output(&self, head: Option<&Head>, pooling: Option<HeadPooling>) -> Result<String, TrainError> {
         let refuse = |found: String| Err(TrainError::NoLanguageHead { model: self.model.path().to_owned(), found });
         match head {
             None => refuse("makes no logits".into()),
@@ -172,9 +166,9 @@ impl<'a> TrainInput<'a> {
                 refuse(format!("makes {width} logits (`{}`), not one for every token of the vocabulary", head.output))
             }
             Some(head) if pooling.is_some() => {
-                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output })
+                Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output.clone() })
             }
-            Some(head) => Ok(head.output),
+            Some(head) => Ok(head.output.clone()),
         }
     }
 

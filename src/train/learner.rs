@@ -12,7 +12,6 @@ use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
 use crate::dataset::{Batch, Encoding, Padding};
-use crate::onnx::HiddenStates;
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
 use crate::settings::TrainSettings;
@@ -62,8 +61,7 @@ impl<'a> Learner<'a> {
         device: Device,
         linear: LinearBackend,
     ) -> Result<Self, TrainError> {
-        let states = HiddenStates::find(input.model)?;
-        let names = input.saved_names(&states, settings.head)?;
+        let names = input.saved_names(settings.head)?;
         let modules = input.planned_modules()?;
         // A head of our own looks at real tokens only; the loss of a span goes over padding too.
         let head = input.objective.head();

@@ -1,7 +1,7 @@
 //! Refuses to take a model whose tokens see those after them for a language model.
 
 use crate::dataset::{Encoding, Tokenizer};
-use crate::onnx::{self, Model};
+use crate::onnx::Transformer;
 use crate::runtime::{Causality, causality};
 
 use super::{Session, WorkflowError};
@@ -9,13 +9,13 @@ use super::{Session, WorkflowError};
 /// What a trial says of the output that predicts tokens; `None` where no row can tell, or there is no such output.
 pub fn causality_of(
     session: &Session<'_>,
-    model: &Model,
+    model: &Transformer,
     encodings: &[Encoding],
     tokenizer: &Tokenizer,
 ) -> Result<Option<Causality>, WorkflowError> {
     const LOGITS: &str = "logits";
     // Integers are scaled by the largest value of all tokens, which makes each depend on all others a little.
-    let quantized = onnx::linear_layers(model).iter().any(|linear| linear.quantized);
+    let quantized = model.linears().iter().any(|linear| linear.quantized);
     if quantized || !model.graph.outputs.iter().any(|output| output.name == LOGITS) {
         return Ok(None);
     }
@@ -26,7 +26,7 @@ pub fn causality_of(
 /// Refuses a model whose predictions of a token know that token, by a trial on some rows.
 pub fn refuse_foresight(
     session: &Session<'_>,
-    model: &Model,
+    model: &Transformer,
     encodings: &[Encoding],
     tokenizer: &Tokenizer,
 ) -> Result<(), WorkflowError> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::ModelFolder;
 use crate::dataset::{Encoding, Metric, Tokenizer};
 use crate::evaluate::{EvaluateSettings, check_outputs, evaluate_export};
-use crate::onnx::{HiddenStates, Model};
+use crate::onnx::Transformer;
 use crate::progress::Event;
 use crate::runtime::{InferenceSession, saturating_products, self_check};
 use crate::task::{DataSettings, Encoded, Figure, Lines, Objective, Outputs, Request, Rows};
@@ -106,18 +106,18 @@ pub(super) fn evaluate(
 /// obey its mask, which is slower and always right.
 pub(super) fn padding_is_safe(
     session: &Session<'_>,
-    model: &Model,
+    model: &Transformer,
     encodings: &[Encoding],
     tokenizer: &Tokenizer,
 ) -> Result<bool, WorkflowError> {
-    let Ok(states) = HiddenStates::find(model) else {
+    if model.states().is_err() {
         let text = "the export shows no hidden states to check its attention mask with: only rows of equal length are \
                     computed together";
         session.observer().observe(Event::Notice(text));
         return Ok(false);
-    };
+    }
     let padding = tokenizer.padding();
-    let check = self_check(session.library()?, model, &states, encodings, padding, &session.inference())?;
+    let check = self_check(session.library()?, model, encodings, padding, &session.inference())?;
     if let Some(fault) = check.padding_fault(model) {
         session.observer().observe(Event::Warning(&format!("the export {fault}")));
     }
@@ -160,11 +160,12 @@ pub fn evaluate_model(
         reader.check_predictions(predictions)?;
     }
     let folder = ModelFolder::open(model)?;
-    let model = Model::open(&folder.onnx)?;
+    let model = Transformer::open(&folder.onnx)?;
     data.check()?;
     check_outputs(&model, &reader.head())?;
-    let states = HiddenStates::find(&model).ok();
-    let head = FoundHead::new(&folder, &model, states.as_ref())?;
+    // An export whose hidden states cannot be found is run all the same.
+    let found = if model.states().is_ok() { model.head()? } else { None };
+    let head = FoundHead::new(&folder, &model, found);
     head.fits_task(data)?;
     if let Some(text) = saturating_products(&model) {
         session.observer().observe(Event::Warning(&text));

@@ -8,7 +8,7 @@ use crate::checkpoint::{
 };
 use crate::dataset::{DatasetError, Tokenizer};
 use crate::merge::{MergeReport, REPORT_FILE};
-use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin};
+use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin, Transformer};
 use crate::progress::Event;
 use crate::runtime::{FixedSizes, saturating_products};
 
@@ -18,31 +18,30 @@ use super::{Session, WorkflowError};
 /// An export with its folder and its hidden states.
 pub struct Export {
     pub folder: ModelFolder,
-    pub model: Model,
-    pub states: HiddenStates,
+    pub model: Transformer,
 }
 
 impl Export {
     /// Opens a model folder or an `.onnx` file that has hidden states and no active dropout.
     pub fn new(path: &Path) -> Result<Self, WorkflowError> {
         let folder = ModelFolder::open(path)?;
-        let model = Model::open(&folder.onnx)?;
-        let states = HiddenStates::find(&model)?;
+        let model = Transformer::open(&folder.onnx)?;
+        model.states()?;
         let dropout = onnx::active_dropout(&model).len();
         if dropout > 0 {
             return Err(WorkflowError::ActiveDropout { onnx: folder.onnx, model: path.into(), nodes: dropout });
         }
-        Ok(Self { folder, model, states })
+        Ok(Self { folder, model })
     }
 
     /// The blocks, and all linear layers with their tensors in the checkpoint.
-    pub fn weights(&self) -> Result<Weights, WorkflowError> {
-        Weights::new(&self.folder, &self.model, &self.states)
+    pub fn weights(&self) -> Result<Weights<'_>, WorkflowError> {
+        Weights::new(&self.folder, &self.model)
     }
 
     /// Refuses an export whose hidden states are not what lies between its blocks, and says what else should be known.
-    pub fn told_structure(&self, session: &Session<'_>, weights: &Weights) -> Result<(), WorkflowError> {
-        let found = weights.structure(&self.folder, &self.model, &self.states)?;
+    pub fn told_structure(&self, session: &Session<'_>, weights: &Weights<'_>) -> Result<(), WorkflowError> {
+        let found = weights.structure(&self.folder, &self.model)?;
         if let Some(obstacle) = found.obstacles.first() {
             return Err(WorkflowError::Structure { onnx: self.folder.onnx.clone(), obstacle: obstacle.clone() });
         }
@@ -53,11 +52,13 @@ impl Export {
 
     /// Says where the hidden states come from, if the export does not show them, and what sizes it fixes.
     pub fn tell_origin(&self, session: &Session<'_>) {
-        if self.states.origin != Origin::Outputs {
+        if let Ok(states) = self.model.states()
+            && states.origin != Origin::Outputs
+        {
             let text = format!(
                 "{} hidden states found in the graph: {} (`gelora expose --tap` names others)",
-                self.states.values.len(),
-                how_found(&self.states)
+                states.values.len(),
+                how_found(states)
             );
             session.observer().observe(Event::Notice(&text));
         }
@@ -77,18 +78,18 @@ impl Export {
     /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
     /// leave out a bias of zeros.
     #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
-    pub fn with_own_head(&self) -> Result<Model, WorkflowError> {
-        let model = Model::open(&self.folder.onnx)?;
+    pub fn with_own_head(&self) -> Result<Transformer, WorkflowError> {
+        let model = Transformer::open(&self.folder.onnx)?;
         match &self.folder.checkpoint {
-            Some(checkpoint) => Ok(with_own_head(model, &self.states, checkpoint)?),
+            Some(checkpoint) => Ok(with_own_head(model, checkpoint)?),
             None => Ok(model),
         }
     }
 
     /// The tensors of the export's head that are trained, under the names of the checkpoint, where it knows them. `None` where there is no head.
     pub fn head_names(&self) -> Result<Option<Vec<String>>, WorkflowError> {
-        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
-        let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), &head)?;
+        let Some(head) = self.model.head()? else { return Ok(None) };
+        let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), head)?;
         let name = |(tensor, found): (&HeadTensor, Option<WeightMatch>)| {
             found.map_or_else(|| tensor.name.clone(), |found| found.tensor)
         };
@@ -97,13 +98,13 @@ impl Export {
 
     /// The head, to be asked whether it fits the task.
     pub(super) fn found_head(&self) -> Result<FoundHead<'_>, WorkflowError> {
-        Ok(FoundHead::new(&self.folder, &self.model, Some(&self.states))?)
+        Ok(FoundHead::new(&self.folder, &self.model, self.model.head()?))
     }
 
     /// What the graph does between the last hidden state and the logits. `None` where there is no head.
     pub(super) fn head_path(&self) -> Result<Option<HeadPath>, WorkflowError> {
-        let Some(head) = onnx::head(&self.model, &self.states)? else { return Ok(None) };
-        Ok(Some(HeadPath::new(&self.model, self.folder.checkpoint.as_ref(), &head)?))
+        let Some(head) = self.model.head()? else { return Ok(None) };
+        Ok(Some(HeadPath::new(&self.model, self.folder.checkpoint.as_ref(), head)?))
     }
 
     /// What PEFT calls the modules of an adapter over this model.
@@ -123,18 +124,17 @@ impl Export {
 }
 
 /// What an export has to adapt.
-pub struct Weights {
-    pub blocks: Vec<Block>,
+pub struct Weights<'m> {
+    pub blocks: &'m [Block],
     /// All linear layers, in blocks or not.
-    pub linears: Vec<LinearLayer>,
+    pub linears: &'m [LinearLayer],
     /// Their tensors in the checkpoint, in the same order.
     pub matches: Vec<Option<WeightMatch>>,
 }
 
-impl Weights {
-    pub fn new(folder: &ModelFolder, model: &Model, states: &HiddenStates) -> Result<Self, WorkflowError> {
-        let blocks = onnx::blocks(model, states)?;
-        let linears = onnx::linear_layers(model);
+impl<'m> Weights<'m> {
+    pub fn new(folder: &ModelFolder, model: &'m Transformer) -> Result<Self, WorkflowError> {
+        let (blocks, linears) = (model.blocks()?, model.linears());
         let matches = match &folder.checkpoint {
             Some(checkpoint) => match_weights(model, checkpoint, &linears.iter().collect::<Vec<_>>())
                 .map_err(WorkflowError::Matching)?,
@@ -144,15 +144,9 @@ impl Weights {
     }
 
     /// Whether all parts of the model agree on its blocks.
-    pub fn structure(
-        &self,
-        folder: &ModelFolder,
-        model: &Model,
-        states: &HiddenStates,
-    ) -> Result<Structure, WorkflowError> {
-        let Self { blocks, linears, matches } = self;
+    pub fn structure(&self, folder: &ModelFolder, model: &Transformer) -> Result<Structure, WorkflowError> {
         let (checkpoint, config) = (folder.checkpoint.as_ref(), folder.config.as_ref());
-        Ok(structure(&Parts { model, states, blocks, linears, matches, checkpoint, config })?)
+        Ok(structure(&Parts::new(model, &self.matches, checkpoint, config)?)?)
     }
 }
 

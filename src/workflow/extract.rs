@@ -64,20 +64,20 @@ pub(super) fn extract(
 ) -> Result<Store, WorkflowError> {
     let Subject { session, model, rows, tokenizer, drawn, .. } = *subject;
     let observer = session.observer();
-    let (model, states) = (&model.model, &model.states);
+    let model = &model.model;
     let settings = |overwrite| ExtractSettings { first_rows, ..subject.extraction(overwrite) };
     match rows.source() {
         Source::Examples(examples) => {
             let examples = drawn.of(examples);
             once_more(observer, overwrite, |overwrite| {
-                extract_texts(model, states, &examples, tokenizer, &settings(overwrite), out, observer)
+                extract_texts(model, &examples, tokenizer, &settings(overwrite), out, observer)
             })
         }
         Source::Encodings(encodings) => {
             let encodings = drawn.of(encodings);
             once_more(observer, overwrite, |overwrite| {
                 let settings = settings(overwrite).of_tokenizer(tokenizer);
-                activations::extract(model, states, &encodings, &settings, out, observer)
+                activations::extract(model, &encodings, &settings, out, observer)
             })
         }
     }

@@ -11,18 +11,13 @@ use super::{Session, WorkflowError};
 pub(super) struct FoundHead<'m> {
     model: &'m Model,
     folder: &'m ModelFolder,
-    head: Option<Head>,
+    head: Option<&'m Head>,
 }
 
 impl<'m> FoundHead<'m> {
-    /// Looks for it. `states` are the hidden states of the export, where they are known.
-    pub(super) fn new(
-        folder: &'m ModelFolder,
-        model: &'m Model,
-        states: Option<&HiddenStates>,
-    ) -> Result<Self, OnnxError> {
-        let head = states.map(|states| head(model, states)).transpose()?.flatten();
-        Ok(Self { model, folder, head })
+    /// The head of an export, where one was found.
+    pub(super) fn new(folder: &'m ModelFolder, model: &'m Model, head: Option<&'m Head>) -> Self {
+        Self { model, folder, head }
     }
 
     /// Refuses a head of another kind than the task needs.

@@ -64,7 +64,6 @@ impl Subject<'_> {
 
     /// Measures mini-batches as they come out of the model, and keeps nothing.
     pub fn stream(&self, batch_rows: usize) -> Result<(Manifest, Measured), WorkflowError> {
-        let states = &self.model.states;
         let observer = self.session.observer();
         let settings = self.extraction(false);
         let batches = (self.drawn.rows.len() + batch_rows / 2) / batch_rows;
@@ -92,12 +91,12 @@ impl Subject<'_> {
             Source::Examples(examples) => {
                 let examples = self.drawn.of(examples);
                 let take = &mut take;
-                stream_texts(model, states, &examples, self.tokenizer, &settings, batch_rows, take, observer)?
+                stream_texts(model, &examples, self.tokenizer, &settings, batch_rows, take, observer)?
             }
             Source::Encodings(encodings) => {
                 let encodings = self.drawn.of(encodings);
                 let settings: ExtractSettings = settings.of_tokenizer(self.tokenizer);
-                activations::stream(model, states, &encodings, &settings, batch_rows, &mut take, observer)?
+                activations::stream(model, &encodings, &settings, batch_rows, &mut take, observer)?
             }
         };
         if let Some(failure) = failure {

@@ -170,7 +170,7 @@ fn rank(
         model: model_provenance(model, manifest)?,
         data: DataProvenance { sampling: measured.sampling, ..data_provenance(data, manifest) },
         extraction: extraction_provenance(manifest),
-        hidden_states: &model.states.values,
+        hidden_states: &model.model.states()?.values,
         blocks,
         representation: settings.representation(),
         estimator: settings.two_nn(),
@@ -233,9 +233,9 @@ pub(super) fn blocks_to_adapt(
         return Err(WorkflowError::OtherCheckpoint(of_another_model(checkpoint)));
     }
     model.told_structure(session, &weights)?;
-    let first_copies = onnx::first_copies(&model.model, linears)?;
+    let first_copies = model.model.first_copies()?;
     let quantized = linears.iter().any(|linear| linear.quantized);
-    let layers = Layers { linears, matches, first_copies: &first_copies };
+    let layers = Layers { linears, matches, first_copies };
     Ok((BlockToAdapt::all(blocks, layers), quantized))
 }
 
@@ -261,7 +261,7 @@ fn write(model: &Export, plan: &Plan, files: &PlanFiles) -> Result<(), WorkflowE
 /// What PEFT needs to train this plan itself.
 pub(super) fn config_settings(model: &Export) -> Result<ConfigSettings, WorkflowError> {
     let (names, path) = (model.head_names()?, model.head_path()?);
-    let predicts_tokens = onnx::head(&model.model, &model.states)?.is_some_and(|head| head.predicts_tokens);
+    let predicts_tokens = model.model.head()?.is_some_and(|head| head.predicts_tokens);
     let naming = model.naming(match &names {
         _ if predicts_tokens => TrainedHead::Tokens,
         Some(names) => TrainedHead::Own(names, path.as_ref()),
@@ -300,7 +300,7 @@ fn model_provenance(model: &Export, manifest: &Manifest) -> Result<ModelProvenan
         other_files,
         producer: model.model.producer.clone(),
         opset: model.model.opset(),
-        last_state_after_final_norm: onnx::last_state_after_final_norm(&model.model, &model.states),
+        last_state_after_final_norm: onnx::last_state_after_final_norm(&model.model),
     })
 }
 

@@ -10,7 +10,6 @@ use crate::checkpoint::ModelFolder;
 use crate::dataset::{Metric, Tokenizer};
 use crate::files::{sha256, sha256_file, write_json};
 use crate::merge::{MergeSettings, merge};
-use crate::onnx;
 use crate::progress::Event;
 use crate::rank::Plan;
 
@@ -302,7 +301,7 @@ impl<'a> Pipeline<'a> {
             batch_tokens: self.config.train.evaluation_tokens,
             padding_is_safe,
         };
-        let before = match onnx::head(&self.model.model, &self.model.states)? {
+        let before = match self.model.model.head()? {
             Some(_) => Some(evaluate(self.session, &self.model.folder.onnx, &data)?.0),
             None => None,
         };

@@ -260,7 +260,7 @@ impl TrainingFacts {
 /// Refuses a plan that was edited into something the export has not, and warns of a configuration beside it that was.
 fn check_edited_plan(session: &Session<'_>, model: &Export, plan: &Plan, file: &Path) -> Result<(), WorkflowError> {
     let (blocks, _) = blocks_to_adapt(session, model)?;
-    plan.check_export(&model.states.values, &blocks, model.folder.checkpoint.is_some())
+    plan.check_export(&model.model.states()?.values, &blocks, model.folder.checkpoint.is_some())
         .map_err(|fault| RankError::in_plan(file, fault))?;
     let beside = file.with_file_name(CONFIG_FILE);
     let Ok(found) = crate::files::read(&beside) else { return Ok(()) };

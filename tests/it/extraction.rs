@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gelora::activations::{ActivationsError, ExtractSettings, Pooling, Store, extract, extract_texts};
 use gelora::dataset::{Encoding, Example, Padding, Positions, Tokenizer};
-use gelora::onnx::{HiddenStates, Model};
+use gelora::onnx::Transformer;
 use gelora::progress::{Event, Observer, Silent};
 use gelora::runtime::{Device, InferenceSession, SessionSettings, Tokens, feed, self_check};
 use itertools::Itertools;
@@ -45,8 +45,7 @@ pub fn rows(count: usize) -> Vec<Encoding> {
 
 /// A tiny encoder in a folder of its own.
 pub struct Tiny {
-    pub model: Model,
-    pub states: HiddenStates,
+    pub model: Transformer,
     pub folder: tempfile::TempDir,
 }
 
@@ -57,9 +56,7 @@ pub fn tiny_model(kind: Kind) -> Tiny {
     if kind == Kind::External {
         std::fs::write(folder.path().join("table.bin"), tiny::external_table()).unwrap();
     }
-    let model = Model::open(&path).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
-    Tiny { model, states, folder }
+    Tiny { model: Transformer::open(&path).unwrap(), folder }
 }
 
 impl Tiny {
@@ -69,7 +66,7 @@ impl Tiny {
         settings: &ExtractSettings,
         name: &str,
     ) -> Result<Store, ActivationsError> {
-        extract(&self.model, &self.states, rows, settings, &self.folder.path().join(name), &Silent)
+        extract(&self.model, rows, settings, &self.folder.path().join(name), &Silent)
     }
 
     /// Both hidden states, pooled.
@@ -275,7 +272,7 @@ fn a_store_of_something_else_is_refused() {
     let duplicates = ExtractSettings { keep_duplicates: true, ..mean.clone() };
     refused(tiny.extract(&rows, &duplicates, "store"), "another treatment of repeated rows");
     let other = tiny_model(Kind::IgnoresMask);
-    refused(extract(&other.model, &other.states, &rows, &mean, store.path(), &Silent), "another model");
+    refused(extract(&other.model, &rows, &mean, store.path(), &Silent), "another model");
 
     let overwrite = ExtractSettings { overwrite: true, ..settings(Pooling::First) };
     assert_eq!(tiny.extract(&rows, &overwrite, "store").unwrap().manifest().pooling, Pooling::First);
@@ -286,19 +283,19 @@ fn a_random_export_is_refused_and_one_without_mask_is_used_rightly() {
     let Some(library) = library() else { return };
     let rows = rows(80);
     let random = tiny_model(Kind::Random);
-    let check = self_check(library, &random.model, &random.states, &rows, Padding::default(), &cpu()).unwrap();
+    let check = self_check(library, &random.model, &rows, Padding::default(), &cpu()).unwrap();
     assert!(!check.deterministic && check.between_runs.hidden_state == 1, "{check:?}");
     let error = random.extract(&rows, &settings(Pooling::Mean), "store").unwrap_err().to_string();
     assert!(error.contains("gelora expose --eval") && !error.contains('\n'), "{error}");
     assert!(!random.folder.path().join("store").exists());
 
     let maskless = tiny_model(Kind::IgnoresMask);
-    let check = self_check(library, &maskless.model, &maskless.states, &rows, Padding::default(), &cpu()).unwrap();
+    let check = self_check(library, &maskless.model, &rows, Padding::default(), &cpu()).unwrap();
     assert!(check.deterministic && check.batch_invariant && !check.padding_invariant, "{check:?}");
     let observer = Listener::default();
     let folder = maskless.folder.path().join("store");
     let mean = settings(Pooling::Mean);
-    let store = extract(&maskless.model, &maskless.states, &rows, &mean, &folder, &observer).unwrap();
+    let store = extract(&maskless.model, &rows, &mean, &folder, &observer).unwrap();
     assert!(observer.said.lock().unwrap().iter().any(|text| text.contains("ignores its attention mask")));
     assert!(store.manifest().equal_lengths);
     let alone = maskless.one_by_one(&rows);
@@ -308,7 +305,7 @@ fn a_random_export_is_refused_and_one_without_mask_is_used_rightly() {
     }
 
     let good = tiny_model(Kind::Good);
-    let check = self_check(library, &good.model, &good.states, &rows, Padding::default(), &cpu()).unwrap();
+    let check = self_check(library, &good.model, &rows, Padding::default(), &cpu()).unwrap();
     assert!(check.deterministic && check.batch_invariant && check.padding_invariant, "{check:?}");
 }
 
@@ -344,7 +341,7 @@ fn a_self_check_says_which_hidden_state_is_not_finite() {
     let Some(library) = library() else { return };
     let mut rows = rows(8);
     let check = |model: &Tiny, rows: &[Encoding]| {
-        self_check(library, &model.model, &model.states, rows, Padding::default(), &cpu()).unwrap().not_finite
+        self_check(library, &model.model, rows, Padding::default(), &cpu()).unwrap().not_finite
     };
     assert_eq!(check(&tiny_model(Kind::Good), &rows), None);
     rows.iter_mut().for_each(|row| row.ids[0] = 7);
@@ -355,7 +352,7 @@ fn a_self_check_says_which_hidden_state_is_not_finite() {
 fn hidden_states_that_are_not_batch_first_are_refused() {
     let Some(library) = library() else { return };
     let tiny = tiny_model(Kind::SequenceFirst);
-    let error = self_check(library, &tiny.model, &tiny.states, &rows(30), Padding::default(), &cpu()).unwrap_err();
+    let error = self_check(library, &tiny.model, &rows(30), Padding::default(), &cpu()).unwrap_err();
     let said = error.to_string();
     assert!(said.starts_with("hidden state `hidden_states.0` has shape ["), "{said}");
     assert!(said.contains("gelora expects [batch, sequence, width]; export the model batch first"), "{said}");
@@ -461,8 +458,7 @@ fn hidden_states_equal_those_of_transformers() {
     let expected = |name: &str| -> ndarray::Array3<f32> {
         ndarray_npy::read_npy(scratch.path().join(format!("{name}.npy"))).unwrap()
     };
-    let model = Model::open(folder.join("model.onnx")).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
+    let model = Transformer::open(folder.join("model.onnx")).unwrap();
     let tokenizer = Tokenizer::open(&folder.join("tokenizer.json"), 128).unwrap();
     let every = Pooling::Tokens { per_row: 128, seed: 0 };
     let poolings = [("mean", Pooling::Mean), ("first", Pooling::First), ("last", Pooling::Last), ("tokens", every)];
@@ -470,7 +466,7 @@ fn hidden_states_equal_those_of_transformers() {
         let expected = expected(name);
         let settings = ExtractSettings { keep_duplicates: true, shard_rows: Some(64), ..settings(pooling) };
         let place = scratch.path().join(format!("store-{name}"));
-        let store = extract_texts(&model, &states, &examples, &tokenizer, &settings, &place, &Silent).unwrap();
+        let store = extract_texts(&model, &examples, &tokenizer, &settings, &place, &Silent).unwrap();
         assert_eq!(store.hidden_states(), 7);
         for state in 0..7 {
             let expected = expected.slice(s![state, .., ..]).to_owned();

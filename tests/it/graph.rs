@@ -2,25 +2,23 @@
 
 use gelora::activations::{Pooling, pooled_model};
 use gelora::onnx::{
-    Edit, HeadPooling, HiddenStates, Model, Role, WeightLayout, active_dropout, append_head, blocks,
-    disable_training_mode, head,
+    Edit, HeadPooling, Role, Transformer, WeightLayout, active_dropout, append_head, disable_training_mode,
 };
 
 use super::python::{check, repository, text};
 
 const EXPORTS: [&str; 3] = ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"];
 
-fn open(name: &str) -> Model {
-    Model::open(repository("onnx").join(name).join("model.onnx")).expect("the fixture opens")
+fn open(name: &str) -> Transformer {
+    Transformer::open(repository("onnx").join(name).join("model.onnx")).expect("the fixture opens")
 }
 
 #[test]
 fn both_exporters_have_the_same_blocks() {
     for name in EXPORTS {
         let model = open(name);
-        let states = HiddenStates::find(&model).unwrap();
-        assert_eq!(states.values, ["hidden_states.0", "hidden_states.1", "hidden_states.2"]);
-        let blocks = blocks(&model, &states).unwrap();
+        assert_eq!(model.states().unwrap().values, ["hidden_states.0", "hidden_states.1", "hidden_states.2"]);
+        let blocks = model.blocks().unwrap();
         assert_eq!(blocks.len(), 2);
         for (number, block) in blocks.iter().enumerate() {
             assert_eq!(block.index, number + 1);
@@ -39,7 +37,7 @@ fn both_exporters_have_the_same_blocks() {
 fn the_head_is_trained_without_the_pooler() {
     for name in ["tiny_encoder", "tiny_encoder_dynamo"] {
         let model = open(name);
-        let head = head(&model, &HiddenStates::find(&model).unwrap()).unwrap().expect("it has a head");
+        let head = model.head().unwrap().expect("it has a head");
         assert_eq!(head.output, "logits");
         assert_eq!(head.linears.len(), 2, "pooler and classifier");
         let names: Vec<&str> = head.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -48,7 +46,7 @@ fn the_head_is_trained_without_the_pooler() {
         assert_eq!(head.linears[1].layout, WeightLayout::OutIn);
     }
     let base = open("tiny_encoder_base");
-    assert_eq!(head(&base, &HiddenStates::find(&base).unwrap()).unwrap(), None);
+    assert_eq!(base.head().unwrap(), None);
 }
 
 #[test]
@@ -56,9 +54,8 @@ fn pooled_outputs_are_means_of_the_hidden_states() {
     let folder = tempfile::tempdir().unwrap();
     for name in EXPORTS {
         let model = open(name);
-        let states = HiddenStates::find(&model).unwrap();
         let out = folder.path().join(format!("{name}.onnx"));
-        std::fs::write(&out, pooled_model(&model, &states, &Pooling::Mean).unwrap()).unwrap();
+        std::fs::write(&out, pooled_model(&model, &Pooling::Mean).unwrap()).unwrap();
         check("graph_checks.py", &["pooling", text(model.path()), text(&out)]);
     }
 }
@@ -66,25 +63,24 @@ fn pooled_outputs_are_means_of_the_hidden_states() {
 #[test]
 fn a_head_can_be_added_to_an_export_without_one() {
     let model = open("tiny_encoder_base");
-    let states = HiddenStates::find(&model).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let weight: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
     for pooling in [HeadPooling::First, HeadPooling::Mean, HeadPooling::Last] {
-        let edit = append_head(&model, &states, pooling, &weight, &[0.25, -0.5]).unwrap();
+        let edit = append_head(&model, pooling, &weight, &[0.25, -0.5]).unwrap();
         let out = folder.path().join(format!("{}.onnx", pooling.as_str()));
         edit.write(&model, &out).unwrap();
         let written = std::fs::read(&out).unwrap();
         assert!(written.starts_with(model.file_bytes()), "appending leaves the rest as it was");
         assert_eq!(written, edit.apply_to_bytes(&model).unwrap());
         check("graph_checks.py", &[&format!("head-{}", pooling.as_str()), text(model.path()), text(&out)]);
-        let with_head = Model::open(&out).unwrap();
-        let head = head(&with_head, &states).unwrap().expect("now it has a head");
+        let with_head = Transformer::open(&out).unwrap();
+        let head = with_head.head().unwrap().expect("now it has a head");
         let names: Vec<&str> = head.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["classifier.weight", "classifier.bias"]);
-        let again = append_head(&with_head, &states, pooling, &weight, &[0.25, -0.5]).unwrap();
+        let again = append_head(&with_head, pooling, &weight, &[0.25, -0.5]).unwrap();
         assert!(again.apply_to_bytes(&with_head).unwrap_err().to_string().contains("already"));
     }
-    let error = append_head(&model, &states, HeadPooling::First, &weight[..30], &[0.0, 0.0]).unwrap_err();
+    let error = append_head(&model, HeadPooling::First, &weight[..30], &[0.0, 0.0]).unwrap_err();
     assert!(error.to_string().contains("does not fit"), "{error}");
 }
 
@@ -99,7 +95,7 @@ fn active_dropout_is_found_and_switched_off() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("model.onnx");
     disable_training_mode(&model).unwrap().write(&model, &out).unwrap();
-    let quiet = Model::open(&out).unwrap();
+    let quiet = Transformer::open(&out).unwrap();
     assert!(active_dropout(&quiet).is_empty());
     assert_eq!(quiet.graph.nodes.len(), model.graph.nodes.len());
     check("graph_checks.py", &["dropout", text(model.path()), text(&out), text(open("tiny_encoder").path())]);
@@ -108,8 +104,7 @@ fn active_dropout_is_found_and_switched_off() {
 #[test]
 fn only_the_replaced_bytes_change() {
     let model = open("tiny_encoder");
-    let states = HiddenStates::find(&model).unwrap();
-    let linear = &blocks(&model, &states).unwrap()[0].linears[0];
+    let linear = &model.blocks().unwrap()[0].linears[0];
     let tensor = &model.graph.initializers[linear.weight_index];
     let bytes = vec![7u8; model.bytes(tensor).unwrap().len()];
     let mut edit = Edit::new();

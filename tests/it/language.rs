@@ -7,7 +7,7 @@ use gelora::adapter::{Adapter, LoraFactors};
 use gelora::checkpoint::{ModelFolder, with_own_head};
 use gelora::dataset::{Encoding, Metric, Padding};
 use gelora::files::sha256_file;
-use gelora::onnx::{HiddenStates, Model, head, last_state_after_final_norm};
+use gelora::onnx::{Transformer, last_state_after_final_norm};
 use gelora::rank::Plan;
 use gelora::runtime::Device;
 use gelora::task::{Objective, Targets};
@@ -57,12 +57,11 @@ fn compare(folder: &Path) {
     let name = folder.display();
     let base = ModelFolder::open(folder).unwrap();
     let plan = plan(&base, &[2, 2]);
-    let model = Model::open(&base.onnx).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
-    let found = head(&model, &states).unwrap().unwrap();
+    let model = Transformer::open(&base.onnx).unwrap();
+    let found = model.head().unwrap().unwrap();
     assert!(found.predicts_tokens && found.tensors.is_empty(), "{name}: the head is not trained");
-    assert_eq!(last_state_after_final_norm(&model, &states), Some(true), "{name}");
-    let model = with_own_head(model, &states, base.checkpoint.as_ref().unwrap()).unwrap();
+    assert_eq!(last_state_after_final_norm(&model), Some(true), "{name}");
+    let model = with_own_head(model, base.checkpoint.as_ref().unwrap()).unwrap();
     let (expected, matrices) = reference(folder);
     let (encodings, targets) = text_rows(folder);
     let input = TrainInput {
@@ -115,8 +114,7 @@ fn loss_and_gradients_are_those_of_transformers_and_peft() {
 fn the_norm_of_an_encoder_belongs_to_its_blocks() {
     for name in ["tiny_encoder", "tiny_encoder_dynamo"] {
         let folder = ModelFolder::open(&crate::python::repository("onnx").join(name)).unwrap();
-        let model = Model::open(&folder.onnx).unwrap();
-        let states = HiddenStates::find(&model).unwrap();
-        assert_eq!(last_state_after_final_norm(&model, &states), Some(false), "{name}");
+        let model = Transformer::open(&folder.onnx).unwrap();
+        assert_eq!(last_state_after_final_norm(&model), Some(false), "{name}");
     }
 }

@@ -11,7 +11,7 @@ use gelora::checkpoint::{Checkpoint, ElementType, ModelFolder, from_f32, match_w
 use gelora::files::{sha256_file, write_json};
 use gelora::merge::{MergeError, MergeSettings, merge};
 use gelora::onnx::{
-    DataType, Dimension, Edit, HeadPooling, HiddenStates, LinearLayer, Model, NodeSpec, Role, TensorData, blocks, head,
+    DataType, Dimension, Edit, HeadPooling, LinearLayer, Model, NodeSpec, Role, TensorData, Transformer,
 };
 use gelora::progress::{CancelFlag, Event, Observer, Silent};
 use gelora::rank::Plan;
@@ -36,8 +36,8 @@ fn wave(shape: &[usize], phase: f32) -> ndarray::ArrayD<f32> {
 
 /// A plan for the attention of every block, block `i` at `ranks[i]`, alpha = 2 · rank.
 pub fn plan(folder: &ModelFolder, ranks: &[usize]) -> Plan {
-    let model = Model::open(&folder.onnx).unwrap();
-    let blocks = blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap();
+    let model = Transformer::open(&folder.onnx).unwrap();
+    let blocks = model.blocks().unwrap();
     let checkpoint = folder.checkpoint.as_ref().unwrap();
     let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
     let blocks = blocks.iter().zip_eq(ranks).map(|(block, rank)| {
@@ -145,13 +145,12 @@ fn the_export_differs_only_where_it_was_adapted() {
         let base = ModelFolder::open(&fixture(name)).unwrap();
         write_adapter(&fixture(name), &adapter, trained_head(), Flavour::Native, None);
         merge(&base, &adapter, &out, &MergeSettings::default(), &Silent).unwrap();
-        let model = Model::open(&base.onnx).unwrap();
-        let states = HiddenStates::find(&model).unwrap();
+        let model = Transformer::open(&base.onnx).unwrap();
         let attention = [Role::Query, Role::Key, Role::Value, Role::Output];
-        let blocks = blocks(&model, &states).unwrap();
+        let blocks = model.blocks().unwrap();
         let linears = blocks.iter().flat_map(|block| &block.linears).filter(|linear| linear.role.is_in(&attention));
         let mut allowed: Vec<usize> = linears.map(|linear| linear.weight_index).collect();
-        allowed.extend(head(&model, &states).unwrap().unwrap().tensors.iter().map(|tensor| tensor.index));
+        allowed.extend(model.head().unwrap().unwrap().tensors.iter().map(|tensor| tensor.index));
         assert_eq!(allowed.len(), 10);
         let ranges: Vec<_> = allowed
             .iter()
@@ -411,8 +410,8 @@ fn tied_weights_are_refused() {
     for name in ["model.safetensors", "config.json"] {
         fs::copy(fixture("tiny_encoder").join(name), base.join(name)).unwrap();
     }
-    let model = Model::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
-    let weight = &blocks(&model, &HiddenStates::find(&model).unwrap()).unwrap()[0].linears[0].weight.clone();
+    let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
+    let weight = &model.blocks().unwrap()[0].linears[0].weight.clone();
     let mut edit = Edit::new();
     edit.add_initializer("row", DataType::Int64, &[], &0i64.to_le_bytes());
     edit.add_node(NodeSpec::new("Gather", &[weight, "row"], "looked_up"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gelora::onnx::{HiddenStates, Model, blocks, head};
+use gelora::onnx::{Model, Transformer};
 use gelora::train::{AdapterSpec, LinearBackend, Precision, Program, ProgramOptions, TrainableKind};
 use itertools::Itertools;
 use safetensors::{Dtype, SafeTensors};
@@ -135,9 +135,8 @@ pub fn relative_difference(found: &Tensor, expected: &Tensor) -> f64 {
 }
 
 fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tensor>, rank: usize) {
-    let model = Model::open(folder.join("model.onnx")).expect("the export");
-    let states = HiddenStates::find(&model).expect("hidden states");
-    let layers = blocks(&model, &states).expect("blocks").into_iter().flat_map(|block| block.linears);
+    let model = Transformer::open(folder.join("model.onnx")).expect("the export");
+    let layers = model.blocks().expect("blocks").iter().flat_map(|block| block.linears.clone());
     // (initializer, module) of every weight that PEFT adapted.
     let known = |path: &str| {
         let mut modules = tensors.keys().filter_map(|k| k.strip_prefix("value.")?.strip_suffix(".lora_A.weight"));
@@ -147,7 +146,7 @@ fn gradients_equal_those_of_peft(folder: &Path, tensors: &BTreeMap<String, Tenso
         layers.filter_map(|layer| Some((layer.weight, known(&layer.module?)?))).collect();
     assert_eq!(adapted.len(), tensors.keys().filter(|k| k.starts_with("value.") && k.contains("lora_A")).count());
     // (initializer, PEFT's name) of the head's own tensors.
-    let head = head(&model, &states).expect("blocks").expect("a head");
+    let head = model.head().expect("blocks").expect("a head");
     let whole: Vec<(&str, &str)> = head
         .tensors
         .iter()

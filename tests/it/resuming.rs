@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use gelora::activations::{ActivationsError, ExtractSettings, MiniBatch, Pooling, Store, extract, stream};
-use gelora::onnx::{HiddenStates, Model};
+use gelora::onnx::Transformer;
 use gelora::progress::Silent;
 
 use crate::extraction::{Listener, contents, rows, settings, tiny_model};
@@ -24,17 +24,17 @@ fn what_was_stopped_goes_on_and_ends_the_same() {
     let folder = tiny.folder.path().join("stopped");
     for steps in [3, 12, 8] {
         let observer = Listener { stop_after: Some(steps), ..Default::default() };
-        let error = extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &observer).unwrap_err();
+        let error = extract(&tiny.model, &rows, &settings, &folder, &observer).unwrap_err();
         assert!(matches!(error, ActivationsError::Cancelled(_)), "{error:?}");
         let error = Store::open(&folder).unwrap_err();
         assert!(error.to_string().contains("is not complete"), "{error}");
     }
-    let finished = extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &Silent).unwrap();
+    let finished = extract(&tiny.model, &rows, &settings, &folder, &Silent).unwrap();
     assert_eq!(finished.manifest(), whole.manifest());
     assert_eq!(contents(&folder), contents(whole.path()));
 
     let observer = Listener::default();
-    extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &observer).unwrap();
+    extract(&tiny.model, &rows, &settings, &folder, &observer).unwrap();
     assert!(observer.said.lock().unwrap()[0].contains("is complete already"));
 }
 
@@ -72,11 +72,11 @@ fn a_full_disk_is_one_line_and_the_next_run_goes_on() {
     let settings = ExtractSettings { shard_rows: Some(500), ..settings(Pooling::Mean) };
     std::fs::write(disk.0.join("ballast"), vec![1; 80 << 10]).unwrap();
     let store = disk.0.join("store");
-    let error = extract(&tiny.model, &tiny.states, &rows, &settings, &store, &Silent).unwrap_err().to_string();
+    let error = extract(&tiny.model, &rows, &settings, &store, &Silent).unwrap_err().to_string();
     assert!(error.contains("No space left") && error.contains("run the same command again"), "{error}");
     assert!(!error.contains('\n'), "{error}");
     std::fs::remove_file(disk.0.join("ballast")).unwrap();
-    let done = extract(&tiny.model, &tiny.states, &rows, &settings, &store, &Silent).unwrap();
+    let done = extract(&tiny.model, &rows, &settings, &store, &Silent).unwrap();
     let whole = tiny.extract(&rows, &settings, "whole").unwrap();
     assert_eq!(contents(done.path()), contents(whole.path()));
 }
@@ -88,10 +88,9 @@ const CHILD_FOLDER: &str = "GELORA_TEST_CHILD_FOLDER";
 #[ignore = "started by killed_runs_go_on"]
 fn child() {
     let Some(folder) = std::env::var_os(CHILD_FOLDER).map(PathBuf::from) else { return };
-    let model = Model::open(folder.join("model.onnx")).unwrap();
-    let states = HiddenStates::find(&model).unwrap();
+    let model = Transformer::open(folder.join("model.onnx")).unwrap();
     let settings = ExtractSettings { shard_rows: Some(40), batch_tokens: Some(8), ..settings(Pooling::Mean) };
-    extract(&model, &states, &rows(4000), &settings, &folder.join("store"), &Silent).unwrap();
+    extract(&model, &rows(4000), &settings, &folder.join("store"), &Silent).unwrap();
 }
 
 #[test]
@@ -185,7 +184,7 @@ fn a_stream_hands_out_what_a_store_would_hold() {
             Ok(if batches.len() == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         let settings = settings(Pooling::Mean);
-        let manifest = stream(&tiny.model, &tiny.states, &rows, &settings, 30, &mut take, &Silent).unwrap();
+        let manifest = stream(&tiny.model, &rows, &settings, 30, &mut take, &Silent).unwrap();
         (batches, manifest)
     };
     let (batches, manifest) = streamed(usize::MAX);

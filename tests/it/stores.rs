@@ -65,7 +65,7 @@ fn every_damage_is_noticed_and_only_its_shard_is_made_anew() {
                 "{error}"
             );
             let listener = Listener::default();
-            extract(&tiny.model, &tiny.states, &rows, &settings, &folder, &listener).unwrap();
+            extract(&tiny.model, &rows, &settings, &folder, &listener).unwrap();
             assert!(listener.said.lock().unwrap().iter().any(|said| said.contains(name)), "{name}: {words}");
             assert!(contents(&folder) == whole, "{name}: {words}");
             assert_eq!(fs::metadata(folder.join("shard-00001/rows.npy")).unwrap().modified().unwrap(), untouched);

@@ -11,7 +11,7 @@ use tch::Tensor;
 use crate::checkpoint::{ModelFolder, match_weights};
 use crate::dataset::{Encoding, Metric, Padding};
 use crate::files::sha256_file;
-use crate::onnx::{HeadPooling, HiddenStates, LinearLayer, Model, Role, blocks};
+use crate::onnx::{HeadPooling, LinearLayer, Role, Transformer};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
 use crate::task::{Classification, Objective, Targets};
@@ -19,7 +19,7 @@ use crate::train::{Kernels, Rows, TrainInput, TrainSettings};
 
 /// An opened export with everything that training needs beside it.
 pub struct Bench {
-    pub model: Model,
+    pub model: Transformer,
     pub folder: ModelFolder,
     pub sha256: String,
     pub plan: Plan,
@@ -46,7 +46,7 @@ impl Bench {
     /// Two classes: a row holds token 80 or token 90 somewhere.
     pub fn new(name: &str) -> Self {
         let folder = ModelFolder::open(&export(name)).unwrap();
-        let model = Model::open(&folder.onnx).unwrap();
+        let model = Transformer::open(&folder.onnx).unwrap();
         let sha256 = sha256_file(&folder.onnx).unwrap();
         let plan = plan(&model, &folder, &sha256);
         let (encodings, targets) = rows(120, 1);
@@ -130,9 +130,8 @@ fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Targets) {
 }
 
 /// Rank 2 in the first block, 1 in the second, on query, key, value and output.
-pub fn plan(model: &Model, folder: &ModelFolder, sha256: &str) -> Plan {
-    let states = HiddenStates::find(model).unwrap();
-    let planned = blocks(model, &states).unwrap().into_iter().map(|block| {
+pub fn plan(model: &Transformer, folder: &ModelFolder, sha256: &str) -> Plan {
+    let planned = model.blocks().unwrap().iter().map(|block| {
         let rank = if block.index == 1 { 2 } else { 1 };
         let wanted = |linear: &&LinearLayer| !matches!(linear.role, Role::FeedForward | Role::Other);
         let linears: Vec<&LinearLayer> = block.linears.iter().filter(wanted).collect();

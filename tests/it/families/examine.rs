@@ -8,9 +8,7 @@ use gelora::checkpoint::{
 };
 use gelora::dataset::Positions;
 use gelora::merge::{MergeSettings, merge};
-use gelora::onnx::{
-    HeadTensor, HiddenStates, LinearLayer, Model, blocks as onnx_blocks, expose, first_copies, head, linear_layers,
-};
+use gelora::onnx::{HeadTensor, LinearLayer, Model, Transformer, expose};
 use gelora::progress::Silent;
 use gelora::rank::{BlockToAdapt, Layers, ModuleToAdapt};
 use gelora::runtime::{Device, Feeder, InferenceSession, Library, SessionSettings, Tokens};
@@ -141,7 +139,7 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
     if let Ok(reason) = std::fs::read_to_string(fixture.folder.join("failed.txt")) {
         return Outcome::nothing(Verdict::Refused(format!("the exporter fails: {reason}")));
     }
-    let model = match Model::open(fixture.folder.join("model.onnx")) {
+    let model = match Transformer::open(fixture.folder.join("model.onnx")) {
         Ok(model) => model,
         Err(error) => return Outcome::nothing(refused(&error)),
     };
@@ -153,14 +151,14 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
         return Outcome::nothing(verdict);
     }
     let reference = fixture.reference();
-    let (states, blocks) = match structure(fixture, &model, &reference) {
+    let blocks = match structure(fixture, &model, &reference) {
         Ok(found) => found,
         Err(verdict) => return Outcome::nothing(verdict),
     };
     let tolerance = fixture.tolerance();
     let folder = ModelFolder::open(&fixture.folder).expect("it was opened before");
-    let bare = onnx_blocks(&model, &states).expect("it was done before");
-    let folded = folded_products(&model, &bare, folder.checkpoint.as_ref()).expect("readable").into_iter().next();
+    let bare = model.blocks().expect("it was done before");
+    let folded = folded_products(&model, bare, folder.checkpoint.as_ref()).expect("readable").into_iter().next();
     let merges = if fixture.folder.join("adapter").exists() {
         match merge(&folder, &fixture.folder.join("adapter"), out, &MergeSettings::default(), &Silent) {
             Ok(_) => Verdict::Wrong("the merged model was not checked".into()),
@@ -170,7 +168,7 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
         Verdict::Refused("the weights are integers".into())
     };
     Outcome {
-        plans: Verdict::of(states_differ(library, &model, &states, &reference), tolerance),
+        plans: Verdict::of(states_differ(library, &model, &reference), tolerance),
         // The check that training begins with.
         trains: match folded {
             Some(folded) => refused(&folded),
@@ -181,12 +179,8 @@ pub fn examine(library: &Library, fixture: &Fixture, out: &Path) -> Outcome {
     }
 }
 
-fn structure(
-    fixture: &Fixture,
-    model: &Model,
-    reference: &Reference,
-) -> Result<(HiddenStates, Vec<BlockToAdapt>), Verdict> {
-    let (states, blocks) = agreed(fixture, model)?;
+fn structure(fixture: &Fixture, model: &Transformer, reference: &Reference) -> Result<Vec<BlockToAdapt>, Verdict> {
+    let blocks = agreed(fixture, model)?;
     if blocks.len() != reference.layers {
         return Err(Verdict::Wrong(format!("{} blocks instead of {}", blocks.len(), reference.layers)));
     }
@@ -200,27 +194,19 @@ fn structure(
         let surplus: Vec<&String> = found.difference(&reference.modules).collect();
         return Err(Verdict::Wrong(format!("weights missing: {missing:?}, not expected: {surplus:?}")));
     }
-    Ok((states, blocks))
+    Ok(blocks)
 }
 
-/// Hidden states and blocks of an export that a plan takes: where graph, checkpoint and configuration agree on them.
-fn agreed(fixture: &Fixture, model: &Model) -> Result<(HiddenStates, Vec<BlockToAdapt>), Verdict> {
-    let states = HiddenStates::find(model).map_err(|error| refused(&error))?;
-    let blocks = onnx_blocks(model, &states).map_err(|error| refused(&error))?;
+/// The blocks of an export that a plan takes: where graph, checkpoint and configuration agree on them.
+fn agreed(fixture: &Fixture, model: &Transformer) -> Result<Vec<BlockToAdapt>, Verdict> {
+    let blocks = model.blocks().map_err(|error| refused(&error))?;
     let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
     let checkpoint = folder.checkpoint.as_ref().expect("the script wrote one");
-    let linears = linear_layers(model);
+    let linears = model.linears();
     let wanted: Vec<&LinearLayer> = linears.iter().collect();
     let matches = match_weights(model, checkpoint, &wanted).map_err(|error| refused(&error))?;
-    let parts = Parts {
-        model,
-        states: &states,
-        blocks: &blocks,
-        linears: &linears,
-        matches: &matches,
-        checkpoint: Some(checkpoint),
-        config: folder.config.as_ref(),
-    };
+    let parts =
+        Parts::new(model, &matches, Some(checkpoint), folder.config.as_ref()).map_err(|error| refused(&error))?;
     let found = structure_of(&parts).map_err(|error| refused(&error))?;
     if let Some(obstacle) = found.obstacles.into_iter().next() {
         return Err(Verdict::Refused(obstacle));
@@ -228,20 +214,14 @@ fn agreed(fixture: &Fixture, model: &Model) -> Result<(HiddenStates, Vec<BlockTo
     if !found.notes.is_empty() {
         println!("{}: {}", fixture.name, found.notes.join("; "));
     }
-    let first_copies = first_copies(model, &linears).map_err(|error| refused(&error))?;
-    let layers = Layers { linears: &linears, matches: &matches, first_copies: &first_copies };
-    let blocks = BlockToAdapt::all(&blocks, layers);
-    Ok((states, blocks))
+    let first_copies = model.first_copies().map_err(|error| refused(&error))?;
+    Ok(BlockToAdapt::all(blocks, Layers { linears, matches: &matches, first_copies }))
 }
 
 /// Largest difference from the hidden states of transformers at real tokens, relative to the largest value. Where the
 /// hidden states are inner values, the exposed copy is run.
-fn states_differ(
-    library: &Library,
-    model: &Model,
-    states: &HiddenStates,
-    reference: &Reference,
-) -> Result<f64, Verdict> {
+fn states_differ(library: &Library, model: &Transformer, reference: &Reference) -> Result<f64, Verdict> {
+    let states = model.states().map_err(|error| refused(&error))?;
     let names: Vec<String> = (0..states.values.len()).map(|index| format!("hidden_states.{index}")).collect();
     let bytes = if names == states.values {
         model.file_bytes().to_vec()
@@ -378,16 +358,14 @@ fn at_tokens(output: &Tensor, reference: &Reference, case: &str) -> Tensor {
 
 /// The export as it is trained, with a place of its own for every tensor of the head, and these tensors under the names of the
 /// checkpoint.
-fn trained_head(fixture: &Fixture) -> Result<(Model, Vec<HeadTensor>), Verdict> {
+fn trained_head(fixture: &Fixture) -> Result<(Transformer, Vec<HeadTensor>), Verdict> {
     let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
-    let model = Model::open(&folder.onnx).map_err(|error| refused(&error))?;
-    let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
+    let model = Transformer::open(&folder.onnx).map_err(|error| refused(&error))?;
     let checkpoint = folder.checkpoint.expect("the script wrote one");
-    let model = with_own_head(model, &states, &checkpoint).map_err(|error| refused(&error))?;
-    let states = HiddenStates::find(&model).map_err(|error| refused(&error))?;
-    let Some(head) = head(&model, &states).map_err(|error| refused(&error))? else { return Ok((model, Vec::new())) };
-    let trained = checkpoint::trained_head(&model, Some(&checkpoint), folder.config.as_ref(), &head);
+    let model = with_own_head(model, &checkpoint).map_err(|error| refused(&error))?;
     let mut tensors = Vec::new();
+    let Some(head) = model.head().map_err(|error| refused(&error))? else { return Ok((model, tensors)) };
+    let trained = checkpoint::trained_head(&model, Some(&checkpoint), folder.config.as_ref(), head);
     for (tensor, found) in trained.map_err(|error| refused(&error))? {
         let mut tensor = tensor.clone();
         let Some(found) = found else {
