@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::slices::parts;
 use super::values::{Equality, same_values};
-use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, TensorInfo, WeightMatch};
-use crate::onnx::{Accounts, Block, HiddenStates, LinearLayer, Transformer, WeightLayout, account};
+use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, Parts, TensorInfo, WeightMatch};
+use crate::onnx::{Accounts, Block, LinearLayer, WeightLayout, account};
 
 /// Names listed before "and more".
 const LISTED: usize = 4;
@@ -22,25 +22,6 @@ pub struct Structure {
     pub warnings: Vec<String>,
     /// What should be known.
     pub notes: Vec<String>,
-}
-
-/// All that is known of a model before it is run.
-#[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
-    /// The export.
-    pub model: &'a Transformer,
-    /// Its hidden states.
-    pub states: &'a HiddenStates,
-    /// What lies between them.
-    pub blocks: &'a [Block],
-    /// All linear layers ([`Transformer::linears`]), in blocks or not.
-    pub linears: &'a [LinearLayer],
-    /// Their tensors in the checkpoint, in the same order.
-    pub matches: &'a [Option<WeightMatch>],
-    /// The checkpoint, if there is one.
-    pub checkpoint: Option<&'a Checkpoint>,
-    /// `config.json`, if there is one.
-    pub config: Option<&'a Value>,
 }
 
 /// Compares the blocks with each other, with the rest of the graph, with the configuration and with the checkpoint.
@@ -71,21 +52,7 @@ pub fn structure(parts: &Parts<'_>) -> Result<Structure, CheckpointError> {
     Ok(found)
 }
 
-impl<'a> Parts<'a> {
-    /// What is known of an export, its checkpoint and its configuration; `matches` are the tensors of its linear layers.
-    ///
-    /// # Errors
-    /// When hidden states or blocks cannot be found.
-    pub fn new(
-        model: &'a Transformer,
-        matches: &'a [Option<WeightMatch>],
-        checkpoint: Option<&'a Checkpoint>,
-        config: Option<&'a Value>,
-    ) -> Result<Self, CheckpointError> {
-        let (states, blocks, linears) = (model.states()?, model.blocks()?, model.linears());
-        Ok(Parts { model, states, blocks, linears, matches, checkpoint, config })
-    }
-
+impl Parts<'_> {
     fn label(&self, node: usize) -> String {
         let node = &self.model.graph.nodes[node];
         format!("`{}` ({})", node.label(), node.op_type)

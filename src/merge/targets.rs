@@ -437,7 +437,7 @@ impl Finder<'_> {
         let matches = match &self.base.checkpoint {
             // What the checkpoint calls as a head that training added is another head.
             _ if head.added => vec![None; head.tensors.len()],
-            Some(checkpoint) => match_head(self.model, checkpoint, &head)?,
+            Some(checkpoint) => match_head(self.model, checkpoint, head)?,
             None => vec![None; head.tensors.len()],
         };
         let mut places = HashMap::new();

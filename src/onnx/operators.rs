@@ -166,9 +166,12 @@ static CONTRIB: &[Row] = &[
     (&["DynamicQuantizeLSTM"], &[DynamicRange, Saturating]),
 ];
 
+/// A domain, and what an operator is there.
+type InDomain = (&'static str, &'static [Trait]);
+
 /// Rows of the table by the name of the operator, with the domain of each.
-static BY_NAME: LazyLock<HashMap<&str, Vec<(&str, &[Trait])>>> = LazyLock::new(|| {
-    let mut by_name: HashMap<&str, Vec<(&str, &[Trait])>> = HashMap::new();
+static BY_NAME: LazyLock<HashMap<&str, Vec<InDomain>>> = LazyLock::new(|| {
+    let mut by_name: HashMap<&str, Vec<InDomain>> = HashMap::new();
     for (domain, rows) in [("", ONNX), ("com.microsoft", CONTRIB)] {
         for (names, traits) in rows {
             names.iter().for_each(|name| by_name.entry(name).or_default().push((domain, traits)));
