@@ -1,7 +1,7 @@
 //! Whether the head of an export is one for the task: asked before anything is computed.
 
 use crate::checkpoint::ModelFolder;
-use crate::onnx::{Dimension, Head, HiddenStates, Model, OnnxError, head};
+use crate::onnx::{Dimension, Head, Model};
 use crate::progress::Event;
 use crate::task::{DataSettings, Lines, Objective, label_names};
 

@@ -33,7 +33,7 @@ impl Source {
     /// Opens a folder or a file; `tensor` names one of a safetensors file.
     pub fn open(path: &Path, tensor: Option<&str>) -> Result<Self, WorkflowError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if !(tensor.is_none() || extension == "safetensors") {
+        if tensor.is_some() && extension != "safetensors" {
             return Err(refused(format!(
                 "--tensor names a tensor of a .safetensors file, and {} is none",
                 path.display()
@@ -53,7 +53,7 @@ impl Source {
             return Self::tensors(path, tensor);
         }
         let file = open_file(path)?;
-        if !(file.metadata().map_err(FileError::new("read", path))?.len() > 0) {
+        if file.metadata().map_err(FileError::new("read", path))?.len() == 0 {
             return Err(refused(format!(
                 "{} is empty; save it with numpy.save as a float32 or float64 array of shape [points, columns]",
                 path.display()
@@ -72,7 +72,7 @@ impl Source {
             .filter(|tensor| tensor.shape.len() == 2 && !matches!(tensor.element_type, ElementType::Other(_)));
         let mut names: Vec<String> = matrices.map(|tensor| tensor.name.clone()).collect();
         if let Some(wanted) = tensor {
-            if !(names.iter().any(|name| name == wanted)) {
+            if names.iter().all(|name| name != wanted) {
                 return Err(refused(format!(
                     "{} has no matrix of floats called `{wanted}`; it has {}",
                     path.display(),
@@ -81,7 +81,7 @@ impl Source {
             }
             names = vec![wanted.to_owned()];
         }
-        if !(!names.is_empty()) {
+        if names.is_empty() {
             return Err(refused(format!(
                 "{} has no matrix of floats; save points as tensors of shape [points, columns]",
                 path.display()
@@ -154,7 +154,7 @@ impl Source {
                     }
                     _ => {
                         let values = checkpoint.to_f32(&tensor.name)?;
-                        if !(values.len() == shape[0] * shape[1]) {
+                        if values.len() != shape[0] * shape[1] {
                             return Err(refused(format!(
                                 "{}: tensor {} is not read as a matrix",
                                 path.display(),
