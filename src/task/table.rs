@@ -235,6 +235,7 @@ impl Rows for TableRows {
     }
 
     fn write_predictions(&self, path: &Path, outputs: &Outputs) -> Result<(), TaskError> {
+        predictions_format(path)?;
         let (expected, found) = (self.dataset.examples.len(), outputs.rows().len());
         if found != expected {
             return Err(TaskError::Lengths { what: "predictions", found, expected });
