@@ -8,7 +8,6 @@ use std::sync::Mutex;
 
 use crate::progress::Cancelled;
 use crate::settings::SettingError;
-use crate::task::TaskError;
 #[cfg(feature = "train")]
 use crate::train::TrainError;
 use crate::workflow::WorkflowError;
@@ -132,7 +131,7 @@ fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
 /// own, with file and line.)
 fn setting_in_words(error: &anyhow::Error) -> Option<String> {
     let refused = match error.downcast_ref()? {
-        WorkflowError::Setting(refused) | WorkflowError::Task(TaskError::Setting(refused)) => refused,
+        WorkflowError::Setting(refused) => refused,
         #[cfg(feature = "train")]
         WorkflowError::Train(TrainError::Setting(refused)) => refused,
         _ => return None,

@@ -37,8 +37,8 @@ impl Documents {
             let (found, cure) = ("is a folder", "name a file in it");
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
-        let bytes = read_file(path)?;
-        Documents::from_bytes(path, &bytes, settings, template)
+        format_of(path, settings)?;
+        Documents::from_bytes(path, &read_file(path)?, settings, template)
     }
 
     /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do not.

@@ -25,11 +25,6 @@ pub struct TextRows {
 type Token = (u32, bool);
 
 impl TextRows {
-    /// How many tokens count.
-    pub fn tokens(&self) -> u64 {
-        self.counted.iter().flatten().filter(|&&counts| counts).count() as u64
-    }
-
     fn push(&mut self, tokens: &[Token]) {
         let counted: Vec<bool> = tokens.iter().enumerate().map(|(place, token)| place > 0 && token.1).collect();
         if counted.contains(&true) {
@@ -68,7 +63,8 @@ impl Tokenizer {
         let (mut rows, mut stream, mut cut) = (TextRows::default(), Vec::new(), 0);
         for (number, chunk) in examples.chunks(CHUNK).enumerate() {
             observer.check()?;
-            let learnt = |at: usize| documents.learnt.as_ref().map(|learnt| learnt[number * CHUNK + at].clone());
+            let learnt =
+                |at: usize| documents.learnt.as_ref().and_then(|learnt| learnt.get(number * CHUNK + at).cloned());
             let texts: Vec<Vec<Token>> = chunk
                 .par_iter()
                 .enumerate()

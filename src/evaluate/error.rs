@@ -66,6 +66,16 @@ pub enum EvaluateError {
         /// Tokens in a row, padding included.
         length: usize,
     },
+    /// Nothing says which tokens count.
+    #[error(
+        "{found} of {rows} rows say which of their tokens count; make the rows with the tokenizer's `encode_texts`"
+    )]
+    NoTokens {
+        /// Rows that say so.
+        found: usize,
+        /// Rows.
+        rows: usize,
+    },
     /// A token that the logits have no place for.
     #[error(
         "token id {id} in row {row}, counted from 0, is outside the {vocabulary} tokens that the model predicts; use the \

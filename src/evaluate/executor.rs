@@ -52,7 +52,8 @@ fn has_outputs(outputs: &[ValueInfo], head: &HeadSpec) -> Result<(), EvaluateErr
 /// The logits over a vocabulary stay where ONNX Runtime put them and are read once, so memory is that of one batch.
 ///
 /// # Errors
-/// No output that the task needs, or one of another shape; logits that are not finite; cancellation.
+/// No output that the task needs, or one of another shape; a language model without targets for all its tokens; logits that are
+/// not finite; cancellation.
 pub fn evaluate_export(
     session: &mut InferenceSession,
     encodings: &[Encoding],
@@ -79,7 +80,7 @@ impl<'a> OnnxExecutor<'a> {
     /// For these rows. `targets` say which tokens count, for a language model.
     ///
     /// # Errors
-    /// No output that the task needs; inputs that nothing is known of.
+    /// No output that the task needs; inputs that nothing is known of; a language model without targets for all its tokens.
     pub fn new(
         session: &'a mut InferenceSession,
         encodings: &'a [Encoding],
@@ -90,6 +91,11 @@ impl<'a> OnnxExecutor<'a> {
         has_outputs(session.outputs(), head)?;
         let feeder = Feeder::new(session.inputs(), &[])?;
         let counted = if let Some(Targets::Tokens(counted)) = targets { counted.as_slice() } else { &[] };
+        let fits = counted.len() == encodings.len()
+            && counted.iter().zip(encodings).all(|(counted, encoding)| counted.len() == encoding.len());
+        if head.lines == Lines::Vocabulary && !fits {
+            return Err(EvaluateError::NoTokens { found: counted.len(), rows: encodings.len() });
+        }
         Ok(OnnxExecutor { session, feeder, encodings, counted, settings })
     }
 

@@ -190,6 +190,9 @@ fn traits(domain: &str, name: &str) -> &'static [Trait] {
 /// What the name of an unknown operator says of it: optimizers put what they fuse into one name.
 fn told_by_name(name: &str) -> &'static [Trait] {
     match name {
+        _ if (name.contains("MatMul") || name.contains("Gemm")) && name.ends_with("Normalization") => {
+            &[Product, Normalisation]
+        }
         _ if name.contains("MatMul") || name.contains("Gemm") => &[Product],
         _ if name.ends_with("Normalization") => &[Normalisation],
         _ if name.starts_with("Reduce") => &[Reduction],

@@ -69,6 +69,10 @@ impl Task for Classification {
         matches!(targets, Targets::Classes(_))
     }
 
+    fn target(&self) -> &'static str {
+        "a class"
+    }
+
     fn in_words(&self) -> String {
         format!("{} classes", self.labels.len())
     }

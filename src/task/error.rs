@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use crate::dataset::DatasetError;
 use crate::dataset::metric::MetricError;
 use crate::files::FileError;
-use crate::settings_value::SettingError;
 
 /// What can be wrong with rows, labels and predictions of a task. Every text is one line that ends in the cure.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +12,6 @@ pub enum TaskError {
     /// The rows.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A setting.
-    #[error(transparent)]
-    Setting(#[from] SettingError),
     /// A metric.
     #[error(transparent)]
     Metric(#[from] MetricError),

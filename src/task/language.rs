@@ -36,6 +36,10 @@ impl Task for CausalLm {
         matches!(targets, Targets::Tokens(_))
     }
 
+    fn target(&self) -> &'static str {
+        "the next token"
+    }
+
     fn in_words(&self) -> String {
         "tokens".into()
     }

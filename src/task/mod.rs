@@ -4,7 +4,8 @@
 //! A [`Reader`] turns a file into [`Rows`], as [`DataSettings`] say. Rows have an [`Objective`], which is a [`Task`]. An
 //! [`Executor`] computes logits, with ONNX Runtime or with libtorch, and [`predict`] goes through the rows.
 //!
-//! A new task is a file here, a line in each of the two lists below, and a loss where none of the others fits.
+//! A new task is a file here, a line in [`Objective`] and in its `deref`, and one in the list of readers (a task with a table of
+//! labels: a preset in its list); a kind of target that is not there yet is a variant of [`Targets`] and a loss.
 
 mod answers;
 mod class_names;
@@ -86,7 +87,10 @@ pub trait Task: fmt::Debug + Sync {
     /// Whether these are the targets of its rows.
     fn fits(&self, targets: &Targets) -> bool;
 
-    /// In words that follow "for": `3 classes`.
+    /// What a target of a row is, in words: `a class`.
+    fn target(&self) -> &'static str;
+
+    /// What it is about, in words that follow "cannot be computed for": `3 classes`.
     fn in_words(&self) -> String;
 
     /// The names of its classes in the order of the logits.

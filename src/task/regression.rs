@@ -46,6 +46,10 @@ impl Task for Regression {
         matches!(targets, Targets::Values(_))
     }
 
+    fn target(&self) -> &'static str {
+        "a value"
+    }
+
     fn in_words(&self) -> String {
         "a regression".into()
     }

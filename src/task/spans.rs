@@ -42,8 +42,12 @@ impl Task for Spans {
         matches!(targets, Targets::Spans(_))
     }
 
+    fn target(&self) -> &'static str {
+        "a part of a text"
+    }
+
     fn in_words(&self) -> String {
-        "span answers, which have F1 and exact match of their own".into()
+        "span answers".into()
     }
 
     fn fitting_metrics(&self) -> Vec<Metric> {
@@ -98,9 +102,15 @@ impl SpanSettings {
     }
 }
 
-const fn squad(name: &'static str, keys: &'static [&'static str]) -> Preset {
+const fn squad(
+    name: &'static str,
+    keys: &'static [&'static str],
+    train_file: &'static str,
+    dev_file: &'static str,
+) -> Preset {
     Preset {
         name,
+        // Questions have no columns; these stand in the journals of runs.
         text: "text",
         pair: None,
         label: Some("label"),
@@ -108,14 +118,14 @@ const fn squad(name: &'static str, keys: &'static [&'static str]) -> Preset {
         labels: &[],
         metrics: &[],
         keys,
-        train_file: "train-v1.1.json",
-        dev_file: "dev-v1.1.json",
+        train_file,
+        dev_file,
     }
 }
 
 const PRESETS: [Preset; 2] = [
-    squad("squad", &["stride", "max_answer_length", "n_best"]),
-    squad("squad2", &["stride", "max_answer_length", "n_best", "null_threshold"]),
+    squad("squad", &["stride", "max_answer_length", "n_best"], "train-v1.1.json", "dev-v1.1.json"),
+    squad("squad2", &["stride", "max_answer_length", "n_best", "null_threshold"], "train-v2.0.json", "dev-v2.0.json"),
 ];
 
 /// Questions about contexts.
@@ -315,6 +325,10 @@ impl Rows for SpanRows {
 }
 
 impl Judge for SpanRows {
+    fn rows(&self) -> usize {
+        self.windows.len()
+    }
+
     fn judge(&self, outputs: &Outputs) -> Result<Vec<Figure>, TaskError> {
         self.questions().judge(outputs)
     }
@@ -325,6 +339,10 @@ impl Judge for SpanRows {
 }
 
 impl Judge for SpanQuestions<'_> {
+    fn rows(&self) -> usize {
+        self.windows.len()
+    }
+
     fn judge(&self, outputs: &Outputs) -> Result<Vec<Figure>, TaskError> {
         let (found, expected) = (outputs.rows().len(), self.windows.len());
         if found != expected {

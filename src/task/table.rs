@@ -61,9 +61,12 @@ impl Reader for Tables {
         let load = LoadSettings { limit: request.limit(), ..settings.load_settings() };
         let load = match request.like {
             Some(Objective::Classification(task)) => {
-                LoadSettings { kind: Some(LabelKind::Classes), labels: Some(task.labels.clone()), ..load }
+                let classes = Labels::Classes { names: task.labels.clone(), rows: Vec::new() };
+                load.with_labels_of(&classes)
             }
-            Some(_) => LoadSettings { kind: Some(LabelKind::Values), labels: None, ..load },
+            Some(Objective::Regression) => load.with_labels_of(&Labels::Values(Vec::new())),
+            // Of other tasks there are no tables.
+            Some(Objective::CausalLm | Objective::Spans(_)) => load,
             None => load,
         };
         let dataset = match request.purpose {
@@ -113,7 +116,7 @@ fn check_metrics(settings: &DataSettings, load: &LoadSettings) -> Result<(), Set
         Some(LabelKind::Classes) => {
             (of_classes.collect(), classes.map_or("classes".to_owned(), |classes| format!("{classes} classes")))
         }
-        None => (of_classes.chain(Metric::OF_VALUES).collect(), "labels".to_owned()),
+        None => (of_classes.chain(Metric::OF_VALUES).collect(), "rows with a label each".to_owned()),
     };
     let Some(misfit) = metrics.iter().find(|metric| !fitting.contains(metric)) else { return Ok(()) };
     let known: Vec<_> = fitting.iter().map(|metric| metric.name()).collect();

@@ -32,7 +32,7 @@ impl Targets {
         self.len() == 0
     }
 
-    /// What they are, in words that follow "where … is expected".
+    /// What they are, in words: `a class`.
     pub fn in_words(&self) -> &'static str {
         match self {
             Targets::Classes(_) => "a class",
@@ -58,6 +58,9 @@ impl Targets {
 
 /// Scores outputs by more than the targets of the rows.
 pub trait Judge: Sync {
+    /// How many rows it scores.
+    fn rows(&self) -> usize;
+
     /// What comes of the outputs of all rows.
     ///
     /// # Errors

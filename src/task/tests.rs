@@ -161,7 +161,7 @@ fn a_metric_that_does_not_fit_says_which_do() {
     pearson cannot be computed for 2 classes; choose one of accuracy, f1, matthews
     accuracy cannot be computed for a regression; choose one of pearson, spearman
     accuracy cannot be computed for tokens; choose perplexity
-    f1 cannot be computed for span answers, which have F1 and exact match of their own; leave it out
+    f1 cannot be computed for span answers; leave it out
     ");
     // What is advised, or taken where nobody chooses, is not refused in its turn.
     for objective in [two, three, Objective::Regression, Objective::CausalLm] {
@@ -322,4 +322,67 @@ fn presets_know_names_and_numbers_of_classes() {
         };
         assert!(preset.metrics.iter().all(|metric| fitting.contains(metric)), "{}", preset.name);
     }
+}
+
+/// What decides how a table is read, beside its settings.
+#[derive(Default)]
+struct How<'a> {
+    purpose: Option<Purpose>,
+    like: Option<&'a Objective>,
+    config: Option<&'a serde_json::Value>,
+    predictions: bool,
+}
+
+/// Reads a table through the reader of its task.
+fn read(settings: &DataSettings, how: &How<'_>) -> Result<Box<dyn Rows>, TaskError> {
+    let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/tiny_encoder/tokenizer.json");
+    let tokenizer = crate::dataset::Tokenizer::open(&model, 24).unwrap();
+    settings.reader().read(&Request {
+        path: &settings.train,
+        settings,
+        purpose: how.purpose.unwrap_or(Purpose::Evaluate),
+        like: how.like,
+        model_config: how.config,
+        predictions: how.predictions,
+        tokenizer: &tokenizer,
+        observer: &Silent,
+    })
+}
+
+#[test]
+fn held_out_rows_are_whole_and_have_the_classes_of_the_training_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tsv");
+    std::fs::write(&path, "text\tlabel\na\tx\nb\tz\nc\ty\n").unwrap();
+    let settings = DataSettings { limit: Some(2), ..DataSettings::of(&path) };
+    let train = read(&settings, &How { purpose: Some(Purpose::Train), ..How::default() }).unwrap();
+    assert_eq!((train.len(), train.objective().unwrap().classes().unwrap().len()), (2, 2), "y is beyond the limit");
+    let like = classes(&["z", "y", "x"]);
+    let held_out = read(&settings, &How { like: Some(&like), ..How::default() }).unwrap();
+    assert_eq!((held_out.len(), held_out.objective()), (3, Some(&like)));
+    let other = classes(&["x", "y"]);
+    let refused = read(&settings, &How { like: Some(&other), ..How::default() }).err().unwrap().to_string();
+    assert!(refused.contains("line 3: label `z` is not one of `x`, `y`"), "{refused}");
+    // A plan without named labels reads none.
+    assert!(read(&settings, &How { purpose: Some(Purpose::Plan), ..How::default() }).unwrap().objective().is_none());
+}
+
+#[test]
+fn rows_without_labels_are_predicted_as_the_classes_of_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tsv");
+    std::fs::write(&path, "text\na\nb\n").unwrap();
+    let settings = DataSettings::of(&path);
+    let config = json!({"id2label": {"0": "no", "1": "yes"}});
+    let rows = read(&settings, &How { predictions: true, config: Some(&config), ..How::default() }).unwrap();
+    assert_eq!((rows.objective(), rows.lacks().is_some()), (Some(&classes(&["no", "yes"])), true));
+    let rows = read(&settings, &How { predictions: true, ..How::default() }).unwrap();
+    assert!(rows.objective().is_none(), "nobody knows the classes");
+    let refused = read(&settings, &How::default()).err().unwrap().to_string();
+    assert!(refused.contains("no column `label`"), "{refused}");
+    // Names that the labels are not, in an order that the data contradicts.
+    std::fs::write(&path, "text\tlabel\na\tyes\nb\tno\n").unwrap();
+    let named = DataSettings { labels: Some(vec!["yes".into(), "no".into()]), ..DataSettings::of(&path) };
+    let refused = read(&named, &How { config: Some(&config), ..How::default() }).err().unwrap();
+    assert!(matches!(refused, TaskError::LabelOrder { .. }), "{refused}");
 }

@@ -97,7 +97,10 @@ impl Executor for Evaluated<'_, '_> {
     }
 
     fn token_loss(&mut self, rows: &[usize]) -> Result<TokenLoss, TrainError> {
-        let Some(loss) = self.loss else { return Ok(TokenLoss::default()) };
+        let Some(loss) = self.loss else {
+            let expected = "a loss: that of tokens is all that is kept of their logits";
+            return Err(TrainError::Shape { value: "logits".into(), found: Vec::new(), expected });
+        };
         let sum = self.learner.loss(self.rows.encodings, rows, loss)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
         self.sum += sum;
         Ok(TokenLoss { sum, tokens: loss.weight(rows) })

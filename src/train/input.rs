@@ -81,6 +81,13 @@ impl<'a> TrainInput<'a> {
                 check_tokens(rows.encodings, vocabulary)?;
             }
         }
+        // Windows are scored together, by question.
+        if let (Lines::Ends, Some(rows)) = (self.objective.head().lines, self.validation) {
+            let (rows, labels) = (rows.encodings.len(), self.judge.map_or(0, |judge| judge.rows()));
+            if rows != labels {
+                return Err(TrainError::Labels { what: "validation", rows, labels });
+            }
+        }
         self.objective.check_metrics(self.metrics)?;
         Ok(())
     }

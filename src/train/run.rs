@@ -27,6 +27,7 @@ use crate::adapter::Adapter;
 use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
 use crate::settings::{Kernels, TrainSettings};
+use crate::task::Lines;
 
 /// libtorch's random generator and its number of threads belong to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -70,7 +71,8 @@ pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Resu
 /// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
 ///
 /// # Errors
-/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's.
+/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
+/// logits are not one line for every row.
 pub fn logits(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
@@ -83,6 +85,14 @@ pub fn logits(
     input.check()?;
     let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
+    let head = input.objective.head();
+    if head.lines != Lines::Row {
+        return Err(TrainError::Shape {
+            value: head.outputs.join(", "),
+            found: Vec::new(),
+            expected: "[rows, outputs]: the task has other logits, which are not handed out",
+        });
+    }
     let budget = settings.evaluation_tokens;
     let (outputs, _) = evaluation::outputs_and_loss(&mut learner, input, rows, None, budget, observer)?;
     let lines = outputs.rows();

@@ -103,7 +103,9 @@ impl<'m> FoundHead<'m> {
 
     /// Why the head, where there is one, does not fit; with the cure.
     fn misfit(&self, data: &DataSettings) -> Option<String> {
-        data.reader().head().misfit(self.head.as_ref()?)
+        // Where nothing says what is learnt, the rows do.
+        let named = data.task.is_some() || data.objective.is_some();
+        data.reader().head().misfit(self.head.filter(|_| named)?)
     }
 
     fn refused(&self, reason: String) -> WorkflowError {

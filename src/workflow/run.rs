@@ -200,6 +200,7 @@ impl<'a> Pipeline<'a> {
             "limit": section.limit,
             "max_length": section.max_length(),
             "plan": self.config.plan,
+            // Tasks that have one enter it; the others have this key too, as journals of earlier versions.
             "template": Value::Null,
         });
         let data = PlanData { section, rows: self.train.as_ref(), tokenizer: &self.tokenizer };

@@ -1,5 +1,6 @@
 //! LoRA training at the ranks of a plan, to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::files::sha256;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
 use crate::settings::{SettingError, TrainSettings};
-use crate::task::{DataSettings, Lines, Purpose, Rows, Targets};
+use crate::task::{DataSettings, Encoded, Lines, Purpose, Rows, Targets};
 use crate::train::{
     Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainInput, TrainOutcome, check_plan, train,
 };
@@ -174,13 +175,8 @@ pub(super) fn train_adapter(
     if let Some(warning) = crate::onnx::normalised_logits(&model.model) {
         session.observer().observe(Event::Warning(&warning));
     }
-    let encode = |rows: &'_ dyn Rows| -> Result<(Vec<Encoding>, Targets), WorkflowError> {
-        let encoded = rows.encode(data.tokenizer, session.observer())?;
-        let unlabelled = || WorkflowError::NoLabels { path: rows.path().to_owned() };
-        Ok((encoded.encodings.into_owned(), encoded.targets.ok_or_else(unlabelled)?))
-    };
-    let train_rows = encode(data.train)?;
-    let validation = data.validation.map(encode).transpose()?;
+    let train_rows = Learnt::new(session, data.tokenizer, data.train)?;
+    let validation = data.validation.map(|rows| Learnt::new(session, data.tokenizer, rows)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
     let identity = ModelIdentity::of(&model.model);
     let trained = model.with_own_head()?;
@@ -191,8 +187,8 @@ pub(super) fn train_adapter(
         config: model.folder.config.as_ref(),
         plan,
         objective,
-        train: TrainRows { encodings: &train_rows.0, targets: &train_rows.1 },
-        validation: validation.as_ref().map(|(encodings, targets)| TrainRows { encodings, targets }),
+        train: train_rows.rows(),
+        validation: validation.as_ref().map(Learnt::rows),
         judge: data.validation.and_then(|rows| rows.judge()),
         metrics: data.metrics,
         padding: data.tokenizer.padding(),
@@ -231,6 +227,24 @@ pub(super) fn train_adapter(
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, out))
+}
+
+/// Rows as the trainer takes them.
+struct Learnt<'a> {
+    encodings: Cow<'a, [Encoding]>,
+    targets: Targets,
+}
+
+impl<'a> Learnt<'a> {
+    fn new(session: &Session<'_>, tokenizer: &Tokenizer, rows: &'a dyn Rows) -> Result<Self, WorkflowError> {
+        let Encoded { encodings, targets } = rows.encode(tokenizer, session.observer())?;
+        let unlabelled = || WorkflowError::NoLabels { path: rows.path().to_owned() };
+        Ok(Learnt { encodings, targets: targets.ok_or_else(unlabelled)? })
+    }
+
+    fn rows(&self) -> TrainRows<'_> {
+        TrainRows { encodings: &self.encodings, targets: &self.targets }
+    }
 }
 
 impl TrainingFacts {

@@ -41,7 +41,7 @@ pub fn loss_of(what: &'static str, objective: &Objective, rows: &Rows<'_>) -> Re
             what,
             row: 0,
             found: rows.targets.in_words().into(),
-            expected: objective.in_words(),
+            expected: objective.target().into(),
         });
     }
     Ok(match rows.targets {

@@ -147,7 +147,7 @@ fn labels_must_fit_the_objective() {
     };
     let two = classes(&["a", "b"]);
     insta::assert_snapshot!(refuse(&two, Targets::Classes(vec![0, 2])), @"row 1 of the validation data has class 2 where one of 2 classes is needed; check the label column");
-    insta::assert_snapshot!(refuse(&Objective::Regression, Targets::Classes(vec![0])), @"row 0 of the validation data has a class where a regression is needed; check the label column");
+    insta::assert_snapshot!(refuse(&Objective::Regression, Targets::Classes(vec![0])), @"row 0 of the validation data has a class where a value is needed; check the label column");
 }
 
 #[test]

@@ -12,30 +12,43 @@ use crate::workflow::WorkflowError;
 /// The dimensions of all layers.
 #[derive(Debug, Serialize)]
 pub struct Dimensions {
+    /// From what they come.
     #[serde(flatten)]
     pub origin: Origin,
+    /// What was done to the vectors first.
     pub representation: Frame,
+    /// Between which distances were measured.
     pub metric: Metric,
+    /// How TwoNN was fitted.
     pub method: String,
     /// Share of the largest ratios that the methods `linear` and `censored-mle` leave out.
     pub discard: f64,
+    /// At which neighbours all layers are read.
     pub scale: PlanScale,
+    /// The layers, in the order of the file.
     pub layers: Vec<Layer>,
 }
 
 /// From what the dimensions come.
 #[derive(Debug, Serialize)]
 pub struct Origin {
+    /// The version that measured.
     pub gelora_version: &'static str,
+    /// The store or file.
     pub source: String,
     /// Of the file, or of the manifest of a store.
     pub source_sha256: String,
+    /// Of everything random.
     pub seed: u64,
+    /// Random halves behind every interval.
     pub subsamples: usize,
+    /// At most so many points were drawn.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
+    /// The widest interval asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<f64>,
+    /// Points in a mini-batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mini_batch: Option<usize>,
 }
@@ -45,16 +58,27 @@ pub struct Origin {
 pub struct Layer {
     /// Number of the hidden state, name of the tensor, or name of the file.
     pub layer: String,
+    /// Columns of its points.
     pub width: usize,
+    /// Its intrinsic dimension; `None` where it has none.
     pub dimension: Option<f64>,
+    /// Where it lies with 95 %.
     pub interval: Option<(f64, f64)>,
+    /// Its standard error.
     pub standard_error: Option<f64>,
+    /// Rows that were read.
     pub rows: usize,
+    /// Points that were measured: distinct, finite rows.
     pub points: usize,
+    /// Rows that repeat another.
     pub duplicates: usize,
+    /// Rows left out because they are as good as another.
     pub near_duplicates: usize,
+    /// Rows with NaN or infinity.
     pub non_finite: usize,
+    /// What found the neighbours.
     pub engine: Option<String>,
+    /// Why it has no dimension.
     pub degenerate: Option<String>,
     /// TwoNN, at the nearest neighbours.
     pub two_nn: Option<f64>,
@@ -64,10 +88,13 @@ pub struct Layer {
     pub decimation: Vec<(usize, f64, Option<f64>)>,
     /// Points whose nearest neighbour is nearer than chance explains once in a thousand.
     pub near_neighbours: Option<usize>,
+    /// GRIDE at growing scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gride: Option<Vec<ScaleEstimate>>,
+    /// By the likelihood of Levina and Bickel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levina_bickel: Option<LocalLikelihood>,
+    /// By the growth of spanning trees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent_homology: Option<TreeEstimate>,
 }
@@ -76,12 +103,17 @@ pub struct Layer {
 pub struct Found {
     /// Points that there are.
     pub all: usize,
+    /// What is known of it.
     pub layer: Layer,
+    /// All readings.
     pub measurement: Measurement,
 }
 
 impl Dimensions {
     /// Chooses the scale, one for all layers, and reads the dimensions there.
+    ///
+    /// # Errors
+    /// A layer without a dimension at that scale.
     pub fn new(origin: Origin, settings: &PlanSettings, found: Vec<Found>) -> Result<Self, WorkflowError> {
         let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), settings.scale.0);
         let layers = found.into_iter().map(|Found { mut layer, measurement, .. }| {

@@ -136,7 +136,7 @@ impl Estimators {
         let batches = points.nrows() / rows;
         if batches < FEWEST_BATCHES {
             return Err(WorkflowError::Points(format!(
-                "{} points make {batches} mini-batches of {rows}, but {FEWEST_BATCHES} are needed to tell how certain their \
+                "layer {layer}: {} points make {batches} mini-batches of {rows}, but {FEWEST_BATCHES} are needed to tell how certain their \
                  average is; give smaller ones (100 points at least) or more points",
                 points.nrows()
             )));
