@@ -201,7 +201,18 @@ def test_decoders_are_planned_with_every_pooling(trained, tmp_path, pooling):
 def test_a_classifier_is_no_language_model(tmp_path):
     data = write_texts(tmp_path / "train.jsonl", 120, 1)
     error = run("evaluate", ROOT / "onnx/tiny_encoder", "--data", data, "--task", "causal-lm", expect=1).stderr
-    assert "eos_token" in error and error.count("\n") == 1
+    assert "does not give a logit for every token" in error and "--head lm" in error and error.count("\n") == 1
+
+
+def test_a_language_model_needs_a_token_that_ends_a_text(tmp_path):
+    model, data = tmp_path / "model", write_texts(tmp_path / "dev.jsonl", 4, 1)
+    language_cases.make("llama", model)
+    write_tokenizer(model)
+    (model / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "eos_token_id"}))
+    error = run("evaluate", model, "--data", data, "--task", "causal-lm", expect=1).stderr
+    assert "tokenizer_config.json" in error and '"eos_token"' in error and error.count("\n") == 1
 
 
 def test_the_real_model_learns_stories(tmp_path):
