@@ -42,7 +42,7 @@ pub struct Layers<'a> {
     pub linears: &'a [LinearLayer],
     /// Their checkpoint tensors; `None` throughout without a checkpoint.
     pub matches: &'a [Option<WeightMatch>],
-    /// For each the position of the first one with the same values ([`crate::onnx::first_copies`]).
+    /// For each the position of the first one with the same values ([`crate::onnx::Transformer::first_copies`]).
     pub first_copies: &'a [usize],
 }
 
