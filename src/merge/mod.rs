@@ -7,6 +7,7 @@ mod base;
 mod checkpoint;
 mod error;
 mod export;
+mod finder;
 mod folder;
 mod leading;
 mod report;

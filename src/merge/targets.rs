@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::MergeError;
+use super::finder::Finder;
 use super::saved::{self, Place};
 use crate::adapter::{
     Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
 };
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, equal_tensors,
-    folded_products, initializers_of, is_prefixed, match_head, match_weights, model_class, same_values, to_f32,
+    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, folded_products,
+    is_prefixed, match_head, match_weights, model_class,
 };
 use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 
@@ -200,13 +201,6 @@ impl<'a> Targets<'a> {
     }
 }
 
-struct Finder<'b> {
-    base: &'b ModelFolder,
-    model: &'b Transformer,
-    layers: &'b [LinearLayer],
-    matches: &'b [Option<WeightMatch>],
-}
-
 impl Finder<'_> {
     fn does_not_fit<T>(&self, reason: String) -> Result<T, MergeError> {
         Err(MergeError::DoesNotFit { base: self.base.folder.clone(), reason })
@@ -221,134 +215,11 @@ impl Finder<'_> {
             .is_some_and(|name| tasks.into_iter().filter_map(|task| model_class(config, task)).any(|c| c.name == name))
     }
 
-    /// Every module that the configuration adapts or saves has its tensors in the file.
-    fn refuse_incomplete(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
-        let incomplete = |reason: String| MergeError::Incomplete { adapter: place.into(), reason };
-        let called = Called::new(folder, adapter);
-        for (layer, found) in self.layers.iter().zip(self.matches) {
-            let module = match found {
-                Some(found) if !found.tensor.ends_with(".weight") => continue,
-                Some(found) => found.module(),
-                None if self.base.checkpoint.is_some() => continue,
-                None => layer.module.as_deref().unwrap_or_default(),
-            };
-            let adapted = folder.config.adapts(&called.by_peft(module)).map_err(&incomplete)? == Some(true);
-            if adapted && !adapter.factors.iter().any(|factors| saved::is_called(module, &factors.module)) {
-                return Err(incomplete(format!(
-                    "its configuration adapts `{module}`, and its tensors are not in the file; copy the folder again"
-                )));
-            }
-        }
-        for tensor in self.base.checkpoint.iter().flat_map(|checkpoint| checkpoint.tensors()) {
-            let name = called.by_peft(&tensor.name);
-            let adapted =
-                adapter.factors.iter().any(|factors| tensor.name.starts_with(&format!("{}.", factors.module)));
-            if adapted || adapter.saved.iter().any(|saved| saved.name == tensor.name) {
-                continue;
-            }
-            // Checkpoints keep heads of pre-training that no class but that one has (`mask_predictions.classifier`): where the
-            // file has a module that a name means, others that end alike count only if the model has them.
-            let elsewhere = |name: &str| folder.adapter.saved.iter().any(|saved| is_under(&saved.name, name));
-            let mut names = folder.config.saved().iter().filter(|wanted| is_under(&name, wanted));
-            let saves = names.clone().any(|name| !elsewhere(name));
-            if saves || names.next().is_some() && self.has_tensor(&tensor.name, &name)? {
-                return Err(incomplete(format!(
-                    "its `modules_to_save` names the module of `{}`, which is not in the file; copy the folder again",
-                    tensor.name
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// A weight of the base that came with the adapter is that of this base.
-    fn refuse_changed(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
-        if folder.frozen.is_empty() {
-            return Ok(());
-        }
-        let path = place.join(TENSOR_FILE);
-        let file = Checkpoint::open_file(&path)?;
-        for frozen in &folder.frozen {
-            let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
-            let module = pairs.filter(|(peft, _)| peft.module == frozen.module).map(|(_, base)| &base.module).next();
-            let (Some(module), Some(tensor)) = (module, file.tensor(&frozen.tensor)) else { continue };
-            if !self.is_base_weight(module, tensor, file.bytes(&frozen.tensor)?)? {
-                return Err(MergeError::NotMergeable {
-                    file: path,
-                    what: "tensor",
-                    tensor: frozen.tensor.clone(),
-                    reason: format!(
-                        "is a base weight {:?} that PEFT saved with the adapter, and {} has another one: the adapter was trained over \
-                         changed weights (a resized vocabulary?); merge it with PEFT (`merge_and_unload`) and export that model",
-                        tensor.shape,
-                        self.base.folder.display()
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether this is the weight of a module: of the checkpoint, or of the export where there is none.
-    fn is_base_weight(&self, module: &str, tensor: &TensorInfo, bytes: &[u8]) -> Result<bool, MergeError> {
-        if let Some(checkpoint) = &self.base.checkpoint {
-            let known = self.layers_of(module).find_map(|(_, found)| found);
-            let name = known.map_or_else(|| format!("{module}.weight"), |found| found.tensor.clone());
-            let Some(stored) = checkpoint.tensor(&name) else { return Ok(false) };
-            return Ok(stored.shape == tensor.shape
-                && same_values((bytes, &tensor.element_type), (checkpoint.bytes(&name)?, &stored.element_type)));
-        }
-        let Some((layer, _)) = self.layers_of(module).next() else { return Ok(false) };
-        let stored = self.model.to_f32(&self.model.graph.initializers[layer.weight_index])?;
-        let shape = [layer.out_features, layer.in_features];
-        let at = |row: usize, column: usize| match layer.layout {
-            WeightLayout::InOut => stored[column * shape[0] + row],
-            WeightLayout::OutIn => stored[row * shape[1] + column],
-        };
-        let own = to_f32(bytes, &tensor.element_type).unwrap_or_default();
-        Ok(tensor.shape == shape && own.iter().enumerate().all(|(i, value)| *value == at(i / shape[1], i % shape[1])))
-    }
-
-    /// Whether the export, or the class of the model, has the module of a tensor of the checkpoint. `by_peft` is its name there.
-    fn has_tensor(&self, tensor: &str, by_peft: &str) -> Result<bool, MergeError> {
-        let Some(checkpoint) = &self.base.checkpoint else { return Ok(false) };
-        let in_class = |task| {
-            let class = self.base.config.as_ref().and_then(|config| model_class(config, task));
-            class.is_some_and(|class| class.head.iter().any(|known| known == by_peft))
-        };
-        if in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering) {
-            return Ok(true);
-        }
-        // The weight tells modules apart: biases are often zeros.
-        let module = tensor.rsplit_once('.').map_or(tensor, |(module, _)| module);
-        let weight = format!("{module}.weight");
-        let judged = if checkpoint.tensor(&weight).is_some() { weight.as_str() } else { tensor };
-        let called = |path: &str, name: &str| saved::is_called(path, name);
-        let in_layers = self.layers.iter().zip(self.matches).any(|(layer, found)| {
-            let same = |found: &WeightMatch| found.tensor == judged && found.how == MatchedBy::Content;
-            found.as_ref().is_some_and(same) || layer.module.as_deref().is_some_and(|path| called(path, module))
-        });
-        if in_layers || self.model.graph.initializers.iter().any(|constant| called(&constant.name, judged)) {
-            return Ok(true);
-        }
-        Ok(equal_tensors(checkpoint, judged)?.is_empty()
-            && !initializers_of(self.model, checkpoint, judged)?.is_empty())
-    }
-
     /// What has to come in front of the names of a checkpoint without a head, when tensors of one are appended.
     fn new_prefix(&self) -> Option<String> {
         let (checkpoint, config) = (self.base.checkpoint.as_ref()?, self.base.config.as_ref()?);
         let alone = is_prefixed(checkpoint, config) == Some(false);
         alone.then(|| base_model_prefix(config)).flatten().map(str::to_owned)
-    }
-
-    /// The linear layers of a module, with the checkpoint's word on their names where there is one.
-    fn layers_of<'s>(&'s self, module: &'s str) -> impl Iterator<Item = (&'s LinearLayer, Option<&'s WeightMatch>)> {
-        let all = self.layers.iter().zip(self.matches).map(|(layer, found)| (layer, found.as_ref()));
-        all.filter(move |(layer, found)| match found {
-            Some(found) => found.module() == module,
-            None => layer.module.as_deref().is_some_and(|path| path == module || path.ends_with(&format!(".{module}"))),
-        })
     }
 
     fn factors<'a>(&self, factors: &'a LoraFactors, initialization: Initialization) -> Result<Target<'a>, MergeError> {
@@ -534,34 +405,6 @@ impl Finder<'_> {
                 "{n} adapted weights of the export differ from the checkpoint's: both are merged, but they are not the same model"
             )],
         }
-    }
-}
-
-/// Whether a tensor lies in a module that this name in `modules_to_save` means.
-fn is_under(tensor: &str, name: &str) -> bool {
-    tensor.match_indices('.').any(|(at, _)| tensor[..at].ends_with(name))
-}
-
-/// What PEFT calls the modules of the base: told by a module of the adapter whose name in the base is another.
-struct Called {
-    without: String,
-    within: String,
-}
-
-impl Called {
-    fn new(folder: &AdapterFolder, adapter: &Adapter) -> Self {
-        let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
-        let differs = pairs.map(|(peft, base)| (&peft.module, &base.module)).find(|(peft, base)| peft != base);
-        let (mut without, mut within) = (String::new(), String::new());
-        if let Some((peft, base)) = differs {
-            within.push_str(peft.strip_suffix(base.as_str()).unwrap_or_default());
-            without.push_str(base.strip_suffix(peft.as_str()).unwrap_or_default());
-        }
-        Called { without, within }
-    }
-
-    fn by_peft(&self, name: &str) -> String {
-        format!("{}{}", self.within, name.strip_prefix(self.without.as_str()).unwrap_or(name))
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use ndarray::Array2;
 use tch::{Kind, Tensor};
 
 use super::error::TrainError;
@@ -15,6 +13,7 @@ use super::input::TrainInput;
 use super::journal::{EvaluationLine, Journal, StepLine, SummaryLine};
 use super::learner::Learner;
 use super::losses::{Loss, loss_of};
+use super::once::{backend, take_turn};
 use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
@@ -23,14 +22,9 @@ use super::rows::Rows;
 use super::schedule::LearningRate;
 use super::state::{Header, Position, State};
 use super::{device, state};
-use crate::adapter::Adapter;
 use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
-use crate::settings::{Kernels, TrainSettings};
-use crate::task::Lines;
-
-/// libtorch's random generator and its number of threads belong to the whole process.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::settings::TrainSettings;
 
 /// Trains adapters at the ranks of a plan, and the head.
 ///
@@ -46,7 +40,7 @@ pub fn train(
     settings: &TrainSettings,
     observer: &dyn Observer,
 ) -> Result<TrainOutcome, TrainError> {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = take_turn();
     let mut run = Run::prepare(input, settings, observer)?;
     let done = run.go();
     if let Err(TrainError::Cancelled(_)) = done {
@@ -54,74 +48,6 @@ pub fn train(
     }
     done?;
     run.outcome()
-}
-
-/// The adapter that a run with these settings starts from: A random, B zero, the head as it is or fresh.
-///
-/// # Errors
-/// As [`train`].
-pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Result<Adapter, TrainError> {
-    settings.check()?;
-    input.check()?;
-    let device = device::open(settings.device)?;
-    let learner = Learner::new(input, settings, device, LinearBackend::Torch)?;
-    Ok(learner.adapter(&learner.parameters().read()?))
-}
-
-/// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
-///
-/// # Errors
-/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
-/// logits are not one line for every row.
-pub fn logits(
-    input: &TrainInput<'_>,
-    settings: &TrainSettings,
-    adapter: &Adapter,
-    rows: Rows<'_>,
-    observer: &dyn Observer,
-) -> Result<Array2<f32>, TrainError> {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    settings.check()?;
-    input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
-    learner.load(adapter)?;
-    let head = input.objective.head();
-    if head.lines != Lines::Row {
-        return Err(TrainError::Shape {
-            value: head.outputs.join(", "),
-            found: Vec::new(),
-            expected: "[rows, outputs]: the task has other logits, which are not handed out",
-        });
-    }
-    let budget = settings.evaluation_tokens;
-    let (outputs, _) = evaluation::outputs_and_loss(&mut learner, input, rows, None, budget, observer)?;
-    let lines = outputs.rows();
-    let width = lines.first().map_or(0, Vec::len);
-    let value = |(row, column): (usize, usize)| lines[row].get(column).copied().unwrap_or(f32::NAN);
-    Ok(Array2::from_shape_fn((lines.len(), width), value))
-}
-
-/// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
-/// adapter that holds the derivatives in the place of the values.
-///
-/// # Errors
-/// As [`logits`].
-pub fn loss_and_gradient(
-    input: &TrainInput<'_>,
-    settings: &TrainSettings,
-    adapter: &Adapter,
-    rows: Rows<'_>,
-) -> Result<(f64, Adapter), TrainError> {
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    settings.check()?;
-    input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
-    learner.load(adapter)?;
-    let targets = loss_of("given", input.objective, &rows)?;
-    let all: Vec<usize> = (0..rows.encodings.len()).collect();
-    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight() as f64)?;
-    let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
-    Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
 }
 
 const PADDING_MATTERS: &str = "the logits of a row change with the padding of its batch, so padding is computed like text, \
@@ -517,15 +443,6 @@ pub(super) fn in_float16(input: &TrainInput<'_>) -> bool {
         input.plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.weight.as_str()).collect();
     let mut initializers = input.model.graph.initializers.iter();
     initializers.any(|tensor| tensor.data_type == DataType::Float16 && planned.contains(tensor.name.as_str()))
-}
-
-/// The kernels as the program calls them.
-fn backend(kernels: Kernels) -> LinearBackend {
-    match kernels {
-        Kernels::Auto => LinearBackend::Auto,
-        Kernels::Torch => LinearBackend::Torch,
-        Kernels::OneDnn => LinearBackend::OneDnn,
-    }
 }
 
 fn state_folder(input: &TrainInput<'_>) -> PathBuf {

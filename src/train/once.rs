@@ -1,0 +1,103 @@
+//! What takes no steps: the adapter a run starts from, logits, and a gradient.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ndarray::Array2;
+use tch::Kind;
+
+use super::error::TrainError;
+use super::input::TrainInput;
+use super::learner::Learner;
+use super::losses::loss_of;
+use super::program::LinearBackend;
+use super::rows::Rows;
+use super::{device, evaluation};
+use crate::adapter::Adapter;
+use crate::progress::Observer;
+use crate::settings::{Kernels, TrainSettings};
+use crate::task::Lines;
+
+/// libtorch's random generator and its number of threads belong to the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other run of this process goes on.
+pub(super) fn take_turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The adapter that a run with these settings starts from: A random, B zero, the head as it is or fresh.
+///
+/// # Errors
+/// As [`train`].
+pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Result<Adapter, TrainError> {
+    settings.check()?;
+    input.check()?;
+    let device = device::open(settings.device)?;
+    let learner = Learner::new(input, settings, device, LinearBackend::Torch)?;
+    Ok(learner.adapter(&learner.parameters().read()?))
+}
+
+/// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
+///
+/// # Errors
+/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
+/// logits are not one line for every row.
+pub fn logits(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    adapter: &Adapter,
+    rows: Rows<'_>,
+    observer: &dyn Observer,
+) -> Result<Array2<f32>, TrainError> {
+    let _turn = take_turn();
+    settings.check()?;
+    input.check()?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
+    learner.load(adapter)?;
+    let head = input.objective.head();
+    if head.lines != Lines::Row {
+        return Err(TrainError::Shape {
+            value: head.outputs.join(", "),
+            found: Vec::new(),
+            expected: "[rows, outputs]: the task has other logits, which are not handed out",
+        });
+    }
+    let budget = settings.evaluation_tokens;
+    let (outputs, _) = evaluation::outputs_and_loss(&mut learner, input, rows, None, budget, observer)?;
+    let lines = outputs.rows();
+    let width = lines.first().map_or(0, Vec::len);
+    let value = |(row, column): (usize, usize)| lines[row].get(column).copied().unwrap_or(f32::NAN);
+    Ok(Array2::from_shape_fn((lines.len(), width), value))
+}
+
+/// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
+/// adapter that holds the derivatives in the place of the values.
+///
+/// # Errors
+/// As [`logits`].
+pub fn loss_and_gradient(
+    input: &TrainInput<'_>,
+    settings: &TrainSettings,
+    adapter: &Adapter,
+    rows: Rows<'_>,
+) -> Result<(f64, Adapter), TrainError> {
+    let _turn = take_turn();
+    settings.check()?;
+    input.check()?;
+    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
+    learner.load(adapter)?;
+    let targets = loss_of("given", input.objective, &rows)?;
+    let all: Vec<usize> = (0..rows.encodings.len()).collect();
+    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight() as f64)?;
+    let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
+    Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
+}
+
+/// The kernels as the program calls them.
+pub(super) fn backend(kernels: Kernels) -> LinearBackend {
+    match kernels {
+        Kernels::Auto => LinearBackend::Auto,
+        Kernels::Torch => LinearBackend::Torch,
+        Kernels::OneDnn => LinearBackend::OneDnn,
+    }
+}
