@@ -29,7 +29,7 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
         let joins = match () {
             () if node.has(Trait::Pooling) => true,
             // A `Gemm` takes matrices: there is no axis of tokens left.
-            () if node.is("MatMul") || node.is("Einsum") => {
+            () if node.has(Trait::MatrixProduct) && !node.is("Gemm") => {
                 let weights = node.inputs.iter().filter(|input| varying.contains(input.as_str())).count();
                 reads(&plain) && weights > 1
             }

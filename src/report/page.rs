@@ -382,7 +382,11 @@ fn provenance(plan: &Plan) -> Vec<Group> {
             data.push(text("Drawn", "in proportion to the labels".into()));
         }
         if let (Some(until), Some(width)) = (sampling.until, sampling.width) {
-            data.push(text("Drawn until", format!("no interval is wider than {until}; the widest is {width:.2}")));
+            let reached = match width <= until {
+                true => format!("no interval is wider than {until}; the widest is {width:.2}"),
+                false => format!("all rows were used, and the widest interval is {width:.2}: {until} was not reached"),
+            };
+            data.push(text("Drawn until", reached));
         }
         if let (Some(rows), Some(batches)) = (sampling.mini_batch, sampling.mini_batches) {
             data.push(text("Mini-batches", format!("{batches} of {} rows, averaged", number::thousands(rows))));

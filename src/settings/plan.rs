@@ -361,7 +361,7 @@ impl PlanSettings {
     /// # Errors
     /// The first such value, with its key and what to do.
     pub fn check(&self) -> Result<(), SettingError> {
-        at_least("tokens_per_text", Some(self.tokens_per_text as u64), 1)?;
+        self.check_extraction()?;
         at_least("rows", self.rows.map(|n| n as u64), 50)?;
         at_least("mini_batch", self.mini_batch.map(|rows| rows as u64), 100)?;
         if let Some(until) = self.until {
@@ -371,11 +371,6 @@ impl PlanSettings {
                 return Err(SettingError::new("subsamples", "is 0, and `until` needs them".into(), cure));
             }
         }
-        if self.stratified && self.rows.is_none() {
-            let cure = "give `rows`, or leave it out";
-            return Err(SettingError::new("stratified", "needs a number of rows".into(), cure));
-        }
-        at_least("batch_tokens", self.batch_tokens.map(|tokens| tokens as u64), 1)?;
         number("discard", self.discard, |v| (0.0..1.0).contains(&v), "give a share from 0 to below 1")?;
         if let Some(confidence) = self.confidence {
             let cure = "give a share from 0.5 to below 1, or leave it out";
@@ -392,6 +387,21 @@ impl PlanSettings {
             let cure = "name at least one, or leave it out";
             return Err(SettingError::new("projections", "is empty".into(), cure));
         }
+        Ok(())
+    }
+
+    /// Refuses values of what extraction reads (rows, batches, tokens) that mean nothing.
+    ///
+    /// # Errors
+    /// As [`PlanSettings::check`].
+    pub fn check_extraction(&self) -> Result<(), SettingError> {
+        at_least("tokens_per_text", Some(self.tokens_per_text as u64), 1)?;
+        at_least("rows", self.rows.map(|n| n as u64), 1)?;
+        if self.stratified && self.rows.is_none() {
+            let cure = "give `rows`, or leave it out";
+            return Err(SettingError::new("stratified", "needs a number of rows".into(), cure));
+        }
+        at_least("batch_tokens", self.batch_tokens.map(|tokens| tokens as u64), 1)?;
         Ok(())
     }
 }

@@ -80,18 +80,23 @@ impl Reader for Tables {
             request.observer.observe(Event::Warning(warning));
         }
         let classes = |names: &[String]| Objective::Classification(Classification { labels: names.to_vec() });
-        let known = request.model_config.and_then(label_names).or_else(|| settings.labels.clone());
+        let names = request.model_config.and_then(label_names);
         let objective = match &dataset.labels {
             Some(labels) => Some(labels.names().map_or(Objective::Regression, classes)),
-            // Predictions without labels have the names of the model's classes.
-            None if request.predictions => known
-                .as_deref()
-                .map(classes)
-                .or((settings.objective == Some(LabelKind::Values)).then_some(Objective::Regression)),
+            None if request.predictions && load.kind == Some(LabelKind::Values) => Some(Objective::Regression),
+            // Predictions without labels have the names that were given, else those of the model's classes, else the task's. A
+            // model with one output names a value.
+            None if request.predictions => {
+                let given = settings.labels.as_ref().or(names.as_ref()).or(load.labels.as_ref());
+                given.map(|given| match given.len() {
+                    1 => Objective::Regression,
+                    _ => classes(given),
+                })
+            }
             None => None,
         };
-        if let (Some(objective), Some(names)) = (&objective, known.filter(|_| request.model_config.is_some())) {
-            check_label_order(&names, objective)?;
+        if let (Some(objective), Some(names)) = (&objective, &names) {
+            check_label_order(names, objective)?;
         }
         let columns = std::iter::once(load.text).chain(load.pair).collect();
         Ok(Box::new(TableRows { dataset, objective, columns }))

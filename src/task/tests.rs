@@ -378,6 +378,14 @@ fn rows_without_labels_are_predicted_as_the_classes_of_the_model() {
     assert_eq!((rows.objective(), rows.lacks().is_some()), (Some(&classes(&["no", "yes"])), true));
     let rows = read(&settings, &How { predictions: true, ..How::default() }).unwrap();
     assert!(rows.objective().is_none(), "nobody knows the classes");
+    let how = |config| How { predictions: true, config: Some(config), ..How::default() };
+    let given = DataSettings { labels: Some(vec!["bad".into(), "good".into()]), ..DataSettings::of(&path) };
+    assert_eq!(read(&given, &how(&config)).unwrap().objective(), Some(&classes(&["bad", "good"])));
+    // The one output of a regression is no class.
+    let one = json!({"id2label": {"0": "score"}});
+    assert_eq!(read(&settings, &how(&one)).unwrap().objective(), Some(&Objective::Regression));
+    let values = DataSettings { objective: Some(LabelKind::Values), ..DataSettings::of(&path) };
+    assert_eq!(read(&values, &how(&config)).unwrap().objective(), Some(&Objective::Regression));
     let refused = read(&settings, &How::default()).err().unwrap().to_string();
     assert!(refused.contains("no column `label`"), "{refused}");
     // Names that the labels are not, in an order that the data contradicts.

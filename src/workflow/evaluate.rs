@@ -11,6 +11,7 @@ use crate::evaluate::{EvaluateSettings, check_outputs, evaluate_export};
 use crate::onnx::Transformer;
 use crate::progress::Event;
 use crate::runtime::{InferenceSession, saturating_products, self_check};
+use crate::settings_value::at_least;
 use crate::task::{DataSettings, Encoded, Figure, Lines, Objective, Outputs, Request, Rows};
 
 use super::causality::refuse_foresight;
@@ -144,6 +145,7 @@ pub fn evaluate_model(
     data: &DataSettings,
     settings: &EvaluationSettings<'_>,
 ) -> Result<EvaluationFacts, WorkflowError> {
+    at_least("batch_tokens", Some(settings.batch_tokens as u64), 1)?;
     let reader = data.reader();
     if let Some(predictions) = settings.predictions {
         let beside = ["tokenizer.json", "config.json"].map(|name| model.join(name));

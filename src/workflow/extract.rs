@@ -23,6 +23,7 @@ pub fn extract_activations(
     out: &Path,
     overwrite: bool,
 ) -> Result<Store, WorkflowError> {
+    plan.check_extraction()?;
     session.take_folder(out, &[("model", model)])?;
     let model = Export::new(model)?;
     model.tell_origin(session);

@@ -252,7 +252,12 @@ impl<'a> Pipeline<'a> {
     }
 
     fn merge(&self, journal: &mut Journal) -> Result<(), WorkflowError> {
-        let inputs = json!({ "model": self.model_inputs()?, "adapter": journal.outputs("train") });
+        let inputs = json!({
+            "model": self.model_inputs()?,
+            // It is rewritten for the merged model.
+            "config": self.model.folder.config,
+            "adapter": journal.outputs("train"),
+        });
         let out = self.merged();
         journal.stage("merge", inputs, self.session.observer(), |_| {
             let settings = MergeSettings::default();

@@ -122,7 +122,9 @@ impl Growth {
     /// Whether the widest interval is narrow enough, or there are no more rows; else goes on to the next step.
     pub fn is_enough(&mut self, widest: Option<f64>, total: usize, observer: &dyn Observer) -> bool {
         let total = total.min(self.limit);
-        let (found, rows) = (widest.unwrap_or(0.0), self.rows.min(total));
+        let rows = self.rows.min(total);
+        // Where no layer has an interval, nothing is known to be narrow.
+        let found = widest.unwrap_or(f64::INFINITY);
         let is_narrow = found <= self.width;
         let enough = is_narrow || rows >= total;
         // Widths fall as the root of the number of rows.
@@ -133,8 +135,11 @@ impl Growth {
             (true, false) => ", which are all there are".to_owned(),
             (false, _) => format!(": on to {}", self.rows),
         };
-        observer
-            .observe(Event::Notice(&format!("the widest interval is {found:.2} with {rows} of {total} rows{said}")));
+        let width = match widest {
+            Some(width) => format!("the widest interval is {width:.2}"),
+            None => "no layer has an interval".to_owned(),
+        };
+        observer.observe(Event::Notice(&format!("{width} with {rows} of {total} rows{said}")));
         enough
     }
 }
@@ -158,6 +163,15 @@ mod tests {
         assert!(!growth.is_enough(Some(9.0), 100_000, &Silent));
         assert_eq!(growth.rows(), 2000);
         assert!(growth.is_enough(Some(9.0), 100_000, &Silent));
+    }
+
+    #[test]
+    fn no_interval_is_not_a_narrow_one() {
+        use crate::progress::Silent;
+        let mut growth = Growth::new(0.5, None);
+        assert!(!growth.is_enough(None, 3000, &Silent));
+        assert_eq!(growth.rows(), 3000);
+        assert!(growth.is_enough(None, 3000, &Silent));
     }
 
     #[test]

@@ -25,8 +25,13 @@ impl Ends {
 }
 
 impl Loss for Ends {
+    /// Rows whose place is known: the sum leaves the others out.
+    fn weight(&self, rows: &[usize]) -> u64 {
+        rows.iter().filter(|&&row| self.starts[row] != UNKNOWN).count() as u64
+    }
+
     fn total_weight(&self) -> u64 {
-        self.starts.len() as u64
+        self.starts.iter().filter(|&&start| start != UNKNOWN).count() as u64
     }
 
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
@@ -46,5 +51,20 @@ impl Loss for Ends {
             expected: "[rows, 2 × tokens]",
         })?;
         Ok(sum.f_div_scalar(2.0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_places_count_for_nothing() {
+        let ends = Ends::new(&[Some((1, 2)), None]);
+        let logits = Tensor::from_slice(&[0.0f32, 1.0, 2.0, 3.0, 2.0, 1.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0]).view([2, 6]);
+        let sum =
+            |rows: &[usize]| f64::try_from(ends.sum(&logits.narrow(0, 0, rows.len() as i64), rows).unwrap()).unwrap();
+        assert_eq!(sum(&[0, 1]), sum(&[0]));
+        assert_eq!((ends.weight(&[0, 1]), ends.weight(&[1]), ends.total_weight()), (1, 0, 1));
     }
 }

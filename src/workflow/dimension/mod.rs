@@ -17,6 +17,7 @@ use crate::dimension::{
 use crate::neighbours::Scalar;
 use crate::progress::{Event, Observer};
 use crate::settings::PlanSettings;
+use crate::settings_value::at_least;
 
 use super::sampling::{Growth, widest};
 use super::{Session, WorkflowError};
@@ -38,7 +39,7 @@ pub struct DimensionRequest<'a> {
     pub until: Option<f64>,
     /// Averages over mini-batches of so many points.
     pub mini_batch: Option<usize>,
-    /// Representation, metric, method, scale and engine.
+    /// Representation, metric, method, scale and engine; what stands in the fields beside is read from there.
     pub settings: PlanSettings,
     /// Random halves of the points that tell how certain a dimension is.
     pub subsamples: usize,
@@ -76,6 +77,7 @@ impl<'a> DimensionRequest<'a> {
 /// # Errors
 /// Points that cannot be read; fewer than 50 distinct finite ones; a cancelled search.
 pub fn measure_dimensions(session: &Session<'_>, request: &DimensionRequest<'_>) -> Result<Dimensions, WorkflowError> {
+    at_least("mini_batch", request.mini_batch.map(|rows| rows as u64), 100)?;
     let estimators = Estimators {
         mini_batch: request.mini_batch,
         representation: request.settings.representation(),
@@ -323,6 +325,12 @@ fn further<T: Scalar>(
 ) -> Result<(), WorkflowError> {
     let known = cloud.neighbours.distances.ncols();
     result.gride = estimators.gride.then(|| gride_scan(&cloud.neighbours));
+    if let Some(k) = estimators.mle.filter(|&k| k > known) {
+        observer.observe(Event::Notice(&format!(
+            "{}: Levina and Bickel's estimator uses the {known} neighbours there are, not {k}",
+            result.layer
+        )));
+    }
     result.levina_bickel = estimators.mle.map(|k| levina_bickel(&cloud.neighbours, k.min(known)));
     if let Some(settings) = &estimators.ph {
         let found = settings.estimate_in_rows(cloud.points, &cloud.rows, observer);
