@@ -28,7 +28,7 @@ pub(super) fn take_turn() -> MutexGuard<'static, ()> {
 /// The adapter that a run with these settings starts from: A random, B zero, the head as it is or fresh.
 ///
 /// # Errors
-/// As [`train`].
+/// As [`train`](super::train).
 pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Result<Adapter, TrainError> {
     settings.check()?;
     input.check()?;
@@ -40,7 +40,7 @@ pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Resu
 /// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
 ///
 /// # Errors
-/// As [`train`]; [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
+/// As [`train`](super::train); [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
 /// logits are not one line for every row.
 pub fn logits(
     input: &TrainInput<'_>,
