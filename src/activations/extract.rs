@@ -20,7 +20,7 @@ use super::store::check_shard;
 use super::{ActivationsError, FORMAT, Manifest, ModelIdentity, Pooling, ShardEntry, Store};
 use crate::dataset::{Encoding, Example, Padding, Tokenizer};
 use crate::files::FileError;
-use crate::onnx::{Transformer, has_training_dropout, precision_of, vocabulary};
+use crate::onnx::{Transformer, has_training_dropout, precision_of};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Device, FixedSizes, InferenceSession, Library, SelfCheck, SessionSettings, check_rows};
 
@@ -289,7 +289,7 @@ impl Extraction<'_> {
                 batch_tokens: settings.batch_tokens.unwrap_or_else(|| batch_tokens(on_cpu, &manifest.widths)),
                 equal_lengths: manifest.equal_lengths,
                 sizes: FixedSizes::of(&self.model.graph.inputs),
-                vocabulary: vocabulary(self.model),
+                vocabulary: self.model.vocabulary(),
             },
             onnxruntime: library.version(),
         };

@@ -13,7 +13,7 @@ pub struct HeadPath {
     /// Whether there are layers whose names are not known.
     pub unnamed: bool,
     /// Whether it joins the vectors of all tokens.
-    pub pools: bool,
+    pools: Option<bool>,
     /// Whether training added it.
     pub added: bool,
 }
@@ -78,10 +78,10 @@ impl HeadPath {
             return Some(format!("the head of the export reads through `{pooler}`, and that of {name} does not"));
         }
         match (self.pools, class.pools) {
-            (true, Some(false)) => {
+            (Some(true), Some(false)) => {
                 Some(format!("the head of the export reads all tokens, and that of {name} a single one"))
             }
-            (false, Some(true)) => {
+            (Some(false), Some(true)) => {
                 Some(format!("the head of the export reads a single token, and that of {name} all of them"))
             }
             _ => None,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::checkpoint::ModelFolder;
 use crate::files::{open_file, write_atomically};
-use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin, Transformer, vocabulary};
+use crate::onnx::{self, ActiveDropout, Edit, HiddenStates, Model, Origin, Transformer};
 use crate::progress::{Event, Observer};
 use crate::report;
 use crate::runtime::{Comparison, compare_outputs};
@@ -173,7 +173,7 @@ enum Checked {
 fn compare(
     session: &Session<'_>,
     arguments: &Arguments,
-    model: &Model,
+    model: &Transformer,
     out: &Path,
     random: bool,
 ) -> anyhow::Result<Checked> {
@@ -188,7 +188,7 @@ fn compare(
     }
     let library =
         session.library().context("the copy cannot be compared with the export (--no-check leaves it out)")?;
-    let vocabulary = vocabulary(model).unwrap_or(2);
+    let vocabulary = model.vocabulary().unwrap_or(2);
     let found = compare_outputs(library, model.path(), out, vocabulary, &session.inference())?;
     ensure!(
         found.equal,

@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use super::append::POOLED;
 use super::blocks::{between, linears};
 use super::head_pooling::pools;
-use super::inputs::is_ids;
 use super::linear::{LinearFinder, LinearLayer, module_of};
-use super::{Block, Node, OnnxError, Topology, Trait, Transformer};
+use super::{Block, OnnxError, Transformer};
 
 /// Outputs that a head makes, in the order they are looked for.
 pub(super) const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
@@ -25,8 +24,9 @@ pub struct Head {
     /// Whether it predicts tokens: its last layer is as wide as the vocabulary. Such a head was trained with the model, often
     /// as the same weights as the embeddings, and stays as it is.
     pub predicts_tokens: bool,
-    /// Whether it joins the vectors of all tokens (their mean, say); one that reads a single token does not.
-    pub pools: bool,
+    /// Whether it joins the vectors of all tokens (their mean, say); one that reads a single token does not. `None` where that
+    /// cannot be told.
+    pub pools: Option<bool>,
     /// Whether training added it to the export ([`super::append_head`]): no class of transformers has it.
     pub added: bool,
     /// The output it makes, for instance `logits`.
@@ -74,7 +74,7 @@ pub(super) fn find(model: &Transformer) -> Result<Option<Head>, OnnxError> {
     let finder = LinearFinder::new(&topology);
     let linears = linears(&finder, &nodes);
     let blocks = model.blocks()?;
-    let predicts_tokens = linears.last().is_some_and(|last| Some(last.out_features) == vocabulary(&topology));
+    let predicts_tokens = linears.last().is_some_and(|last| Some(last.out_features) == model.vocabulary());
     let tensors = match predicts_tokens {
         true => Vec::new(),
         false => trained_tensors(&finder, &nodes, &linears, blocks),
@@ -91,32 +91,6 @@ pub(super) fn find(model: &Transformer) -> Result<Option<Head>, OnnxError> {
         output: outputs[0].to_owned(),
         outputs: outputs.into_iter().map(str::to_owned).collect(),
     }))
-}
-
-/// Rows of the table that `input_ids` are looked up in, through nodes that only change their type or shape.
-fn vocabulary(topology: &Topology) -> Option<usize> {
-    let graph = topology.graph;
-    let mut open: Vec<&str> =
-        graph.inputs.iter().map(|input| input.name.as_str()).filter(|name| is_ids(name)).collect();
-    let passes = |node: &Node| node.has_any(&[Trait::Copies, Trait::Reshapes]) || node.is("Slice");
-    while let Some(ids) = open.pop() {
-        for node in topology.consumers(ids).iter().map(|&index| &graph.nodes[index]) {
-            let first = node.inputs.first().is_some_and(|input| input == ids);
-            match node.op_type.as_str() {
-                "Gather" if !first && node.int("axis", 0) == 0 => {
-                    if let Some(table) = node.inputs.first().and_then(|table| topology.initializer(table)) {
-                        return table.dims.first().copied();
-                    }
-                }
-                // A `Flatten` would leave no rows of tokens.
-                _ if first && passes(node) && !node.is("Flatten") => {
-                    open.extend(node.outputs.first().map(String::as_str));
-                }
-                _ => {}
-            }
-        }
-    }
-    None
 }
 
 /// Weights, biases and norm parameters of the head's modules outside the base model, each once.

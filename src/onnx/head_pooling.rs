@@ -1,13 +1,25 @@
 //! Does a head read one token, or all of them?
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::linear::LinearFinder;
 use super::{Model, Node, Trait};
 
-/// Whether the nodes of a head join the tokens of the last hidden state `[batch, sequence, width]`: a reduction over another
-/// axis than the last one, or a product with weights that depend on the inputs.
-pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &[usize]) -> bool {
+/// Where the tokens lie in a value that is made of hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// Along this axis of so many.
+    Along { axis: usize, rank: usize },
+    /// One was chosen: there is no axis of tokens.
+    Chosen,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// Whether the nodes of a head join the tokens of the last hidden state `[batch, sequence, width]`: a reduction over the axis
+/// of the tokens, or a product with weights that depend on the inputs. `None` where a reduction is over an axis that cannot be
+/// told.
+pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &[usize]) -> Option<bool> {
     let graph = finder.topology.graph;
     let inputs: Vec<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
     let inputs: Vec<&str> = inputs.into_iter().filter(|name| finder.topology.initializer(name).is_none()).collect();
@@ -16,36 +28,116 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
         varying.extend(graph.nodes[index].outputs.iter().map(String::as_str));
     }
     // Values made of hidden states; those before any linear layer, behind which products are attention.
-    let mut states: HashSet<&str> = last.iter().copied().collect();
-    let mut plain = states.clone();
+    let of_states = Tokens::Along { axis: 1, rank: 3 };
+    let mut states: HashMap<&str, Tokens> = last.iter().map(|name| (*name, of_states)).collect();
+    let mut plain: HashSet<&str> = last.iter().copied().collect();
+    let mut known = true;
     for &index in nodes {
         let node = &graph.nodes[index];
-        let reads = |values: &HashSet<&str>| node.inputs.iter().any(|input| values.contains(input.as_str()));
         // The shape of a hidden state is none of its values.
-        if node.has(Trait::ReadsShape) || !reads(&states) {
+        let Some(read) = node.inputs.iter().find_map(|input| states.get(input.as_str()).copied()) else { continue };
+        if node.has(Trait::ReadsShape) {
             continue;
         }
-        let outputs = || node.outputs.iter().map(String::as_str);
+        let reads_plain = node.inputs.iter().any(|input| plain.contains(input.as_str()));
         let joins = match () {
-            () if node.has(Trait::Pooling) => true,
+            () if node.has(Trait::Pooling) => Some(true),
             // A `Gemm` takes matrices: there is no axis of tokens left.
             () if node.has(Trait::MatrixProduct) && !node.is("Gemm") => {
                 let weights = node.inputs.iter().filter(|input| varying.contains(input.as_str())).count();
-                reads(&plain) && weights > 1
+                Some(reads_plain && weights > 1)
             }
-            () if node.has(Trait::Reduction) => axes(finder, model, node)
-                .is_some_and(|axes| axes.is_empty() || axes.iter().any(|a| matches!(a, 1 | -2))),
-            () => false,
+            () if node.has(Trait::Reduction) => reduces_tokens(axes(finder, model, node).as_deref(), node, read),
+            () => Some(false),
         };
-        if joins {
-            return true;
+        match joins {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => known = false,
         }
-        states.extend(outputs());
-        if reads(&plain) && finder.linear(index).is_none() {
-            plain.extend(outputs());
+        let after = behind(finder, model, node, read);
+        states.extend(node.outputs.iter().map(|output| (output.as_str(), after)));
+        if reads_plain && finder.linear(index).is_none() {
+            plain.extend(node.outputs.iter().map(String::as_str));
         }
     }
-    false
+    known.then_some(false)
+}
+
+/// Whether a reduction over `axes` joins tokens that lie like this; no axes are all of them, or none where the node says so.
+fn reduces_tokens(axes: Option<&[i64]>, node: &Node, tokens: Tokens) -> Option<bool> {
+    if tokens == Tokens::Chosen {
+        return Some(false);
+    }
+    let axes = axes?;
+    if axes.is_empty() {
+        return Some(node.int("noop_with_empty_axes", 0) == 0);
+    }
+    match tokens {
+        Tokens::Along { axis, rank } => Some(axes.iter().any(|found| place(*found, rank) == Some(axis))),
+        // The last axis is the width wherever the tokens lie.
+        _ => (axes == [-1]).then_some(false),
+    }
+}
+
+/// Where the tokens lie in what a node makes of a value.
+fn behind(finder: &LinearFinder, model: &Model, node: &Node, tokens: Tokens) -> Tokens {
+    let Tokens::Along { axis, rank } = tokens else { return tokens };
+    let scalar = || {
+        let rows = node.inputs.get(1).and_then(|name| finder.topology.constant(name));
+        rows.is_some_and(|rows| rows.dims.is_empty())
+    };
+    match node.op_type.as_str() {
+        "Transpose" => {
+            let turned: Vec<usize> = match node.ints("perm") {
+                Some(perm) => perm.iter().filter_map(|old| place(*old, rank)).collect(),
+                None => (0..rank).rev().collect(),
+            };
+            turned.iter().position(|old| *old == axis).map_or(Tokens::Unknown, |axis| Tokens::Along { axis, rank })
+        }
+        "Gather" if place(node.int("axis", 0), rank) == Some(axis) => Tokens::Chosen,
+        "Gather" if scalar() => match place(node.int("axis", 0), rank) {
+            Some(other) if other < axis => Tokens::Along { axis: axis - 1, rank: rank - 1 },
+            Some(_) => Tokens::Along { axis, rank: rank - 1 },
+            None => Tokens::Unknown,
+        },
+        "GatherND" | "GatherElements" => Tokens::Chosen,
+        "Slice" => match one_of_tokens(finder, model, node, axis, rank) {
+            true => Tokens::Chosen,
+            false => tokens,
+        },
+        _ if node.has(Trait::Reduction) && node.int("keepdims", 1) == 0 => match axes(finder, model, node).as_deref() {
+            Some([one]) => match place(*one, rank) {
+                Some(one) if one < axis => Tokens::Along { axis: axis - 1, rank: rank - 1 },
+                Some(_) => Tokens::Along { axis, rank: rank - 1 },
+                None => Tokens::Unknown,
+            },
+            _ => Tokens::Unknown,
+        },
+        _ if node.has(Trait::Reshapes) => Tokens::Unknown,
+        _ => tokens,
+    }
+}
+
+/// Whether a `Slice` leaves one token of each row.
+fn one_of_tokens(finder: &LinearFinder, model: &Model, node: &Node, axis: usize, rank: usize) -> bool {
+    let read = |position: usize| {
+        let tensor = node.inputs.get(position).and_then(|name| finder.topology.constant(name));
+        tensor.and_then(|tensor| model.to_i64(tensor).ok())
+    };
+    let (Some(starts), Some(ends)) = (read(1), read(2)) else { return false };
+    let axes = read(3).unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let Some(at) = axes.iter().position(|found| place(*found, rank) == Some(axis)) else { return false };
+    match (starts.get(at), ends.get(at)) {
+        (Some(start), Some(end)) => end - start == 1 || *start == -1 && *end >= i64::from(i32::MAX),
+        _ => false,
+    }
+}
+
+/// An axis counted from the front.
+fn place(axis: i64, rank: usize) -> Option<usize> {
+    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(from_front).ok().filter(|axis| *axis < rank)
 }
 
 /// The axes of a reduction, none for all; `None` where they are not known.

@@ -1,6 +1,8 @@
 //! What the inputs of an export are called: by Hugging Face, by Google's BERT, and by converters from TensorFlow.
 
-use super::{Model, Node, ValueInfo};
+use std::collections::HashSet;
+
+use super::{Node, Topology, Trait, ValueInfo};
 
 /// What an input of tokens holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +42,55 @@ pub fn mask_input(inputs: &[ValueInfo]) -> Option<&str> {
     inputs.iter().map(|input| input.name.as_str()).find(|name| token_input(name) == Some(TokenInput::Mask))
 }
 
-/// Rows of the embedding table, where `input_ids` goes straight into one.
-pub fn vocabulary(model: &Model) -> Option<usize> {
-    let graph = &model.graph;
-    let gather = |node: &&Node| {
-        node.is("Gather") && node.int("axis", 0) == 0 && node.inputs.get(1).is_some_and(|name| is_ids(name))
-    };
-    let table = graph.nodes.iter().find(gather)?.inputs.first()?;
-    graph.initializers.iter().find(|tensor| tensor.name == *table)?.dims.first().copied()
+/// Rows of the table that token ids are looked up in, through nodes that only change their type or shape or leave some out.
+/// `None` where no such table is found.
+pub(super) fn vocabulary(topology: &Topology) -> Option<usize> {
+    let graph = topology.graph;
+    let mut open: Vec<&str> =
+        graph.inputs.iter().map(|input| input.name.as_str()).filter(|name| is_ids(name)).collect();
+    let mut seen: HashSet<usize> = HashSet::new();
+    // A `Flatten` would leave no rows of tokens.
+    let passes =
+        |node: &Node| node.has_any(&[Trait::Copies, Trait::Reshapes]) && !node.is("Flatten") || node.is("Slice");
+    while let Some(ids) = open.pop() {
+        for (index, node) in topology.consumers(ids).iter().map(|&index| (index, &graph.nodes[index])) {
+            match node.lookup() {
+                Some((table, rows)) if rows == ids && lookup_axis(node) == 0 => {
+                    if let Some(rows) = rows_of(topology, table) {
+                        return Some(rows);
+                    }
+                }
+                _ if node.inputs.first().is_some_and(|input| input == ids) && passes(node) && seen.insert(index) => {
+                    open.extend(node.outputs.first().map(String::as_str));
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// The axis that a lookup chooses along.
+fn lookup_axis(node: &Node) -> i64 {
+    node.int("axis", node.int("gather_axis", 0))
+}
+
+/// Rows of a constant matrix, behind nodes that change its type, turn it, or make floats of its integers.
+fn rows_of(topology: &Topology, table: &str) -> Option<usize> {
+    let (mut value, mut turned) = (table, false);
+    // The bound only guards against a graph that runs in a circle.
+    for _ in 0..16 {
+        if let Some(tensor) = topology.constant(value) {
+            return if turned { tensor.dims.last() } else { tensor.dims.first() }.copied();
+        }
+        let node = topology.producer_node(value)?;
+        if !node.has(Trait::Copies) && !node.is("Transpose") && node.op_type != "DequantizeLinear" {
+            return None;
+        }
+        turned ^= node.is("Transpose");
+        value = node.inputs.first()?;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub use final_norm::last_state_after_final_norm;
 pub use folded::{ConstantOperand, constant_operands};
 pub use graph::{Attribute, Dimension, Function, Graph, Node, ValueInfo};
 pub use head::{Head, HeadTensor};
-pub use inputs::{TokenInput, is_ids, mask_input, token_input, vocabulary};
+pub use inputs::{TokenInput, is_ids, mask_input, token_input};
 pub use lacking::{dynamically_quantized, no_linear_layers, quantized_operators};
 pub use linear::{LinearLayer, WeightLayout};
 pub use model::Model;

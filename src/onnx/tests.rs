@@ -276,3 +276,91 @@ fn missing_hidden_states_are_named() {
     let found = found(&model).unwrap().values;
     assert_eq!([&found[0], &found[9], &found[10]], ["hidden_states_0", "hidden_states_9", "hidden_states_10"]);
 }
+
+#[test]
+fn the_vocabulary_is_found_whatever_looks_it_up() {
+    let tokens = |model: &Model| {
+        let reads = |node: &Node| node.is("Gather") && node.inputs[1] == "input_ids";
+        model.graph.nodes.iter().position(reads).expect("a lookup")
+    };
+    let model = fixture("tiny_encoder");
+    let place = tokens(&model);
+    let table = model.graph.nodes[place].inputs[0].clone();
+    let rows = Transformer::new(model).vocabulary();
+    assert_eq!(rows, Some(100));
+    let changed = |change: &dyn Fn(&mut Vec<Node>)| {
+        let mut model = fixture("tiny_encoder");
+        change(&mut model.graph.nodes);
+        Transformer::new(model).vocabulary()
+    };
+    let replaced = |domain: &str, op_type: &str, inputs: &[&str]| {
+        changed(&|nodes| {
+            let output = nodes[place].outputs[0].clone();
+            nodes[place] = Node { domain: domain.into(), ..computed(op_type, inputs, &output) };
+        })
+    };
+    assert_eq!(replaced("com.microsoft", "GatherBlockQuantized", &[&table, "input_ids", "scales"]), rows);
+    assert_eq!(replaced("com.microsoft", "EmbedLayerNormalization", &["input_ids", "", &table]), rows);
+    for (op_type, domain) in [("Cast", ""), ("DequantizeLinear", ""), ("DequantizeLinear", "com.microsoft")] {
+        let behind = changed(&|nodes| {
+            nodes[place].inputs[0] = "behind".into();
+            nodes.insert(place, Node { domain: domain.into(), ..computed(op_type, &[&table], "behind") });
+        });
+        assert_eq!(behind, rows, "{op_type}");
+    }
+    // Ids that were computed are none of the input's.
+    assert_eq!(replaced("", "Gather", &[&table, "counted"]), None);
+}
+
+#[test]
+fn heads_that_join_tokens_are_told_from_those_that_read_one() {
+    let axis = |value: i64| ("axes".to_owned(), Attribute::Ints(vec![value]));
+    let keep = |value: i64| ("keepdims".to_owned(), Attribute::Int(value));
+    let with = |op_type: &str, attributes: &[(String, Attribute)], input: &str, output: &str| Node {
+        attributes: attributes.to_vec(),
+        ..computed(op_type, &[input], output)
+    };
+    // The way from the last hidden state to what the pooler reads.
+    let pools = |way: Vec<Node>| {
+        let mut model = fixture("tiny_encoder");
+        let reads = |node: &Node| node.inputs.first().is_some_and(|input| input == "hidden_states.2");
+        let place = model.graph.nodes.iter().position(reads).expect("the head");
+        let chosen = model.graph.nodes[place].clone();
+        let reader = model.graph.nodes.iter().position(|node| node.inputs.contains(&chosen.outputs[0])).unwrap();
+        model.graph.nodes[reader].inputs[0] = way.last().unwrap().outputs[0].clone();
+        model.graph.nodes.splice(place..=place, way);
+        Transformer::new(model).head().unwrap().expect("a head").pools
+    };
+    let state = "hidden_states.2";
+    let first = {
+        let nodes = fixture("tiny_encoder").graph.nodes;
+        let reads = |node: &Node| node.inputs.first().is_some_and(|input| input == state);
+        Node { outputs: vec!["first".into()], ..nodes.into_iter().find(reads).unwrap() }
+    };
+    let mean = |place: i64, input: &str| with("ReduceMean", &[axis(place), keep(0)], input, "mean");
+    assert_eq!(pools(vec![first.clone(), with("Tanh", &[], "first", "last")]), Some(false));
+    assert_eq!(pools(vec![mean(1, state)]), Some(true));
+    assert_eq!(pools(vec![mean(-2, state)]), Some(true));
+    // A norm over the width, of all tokens or of the chosen one, where axis 1 is the width.
+    let norm = with("ReduceMean", &[axis(-1), keep(1)], state, "norm");
+    assert_eq!(
+        pools(vec![norm, Node { inputs: vec!["norm".into(), first.inputs[1].clone()], ..first.clone() }]),
+        Some(false)
+    );
+    assert_eq!(pools(vec![first.clone(), mean(1, "first")]), Some(false));
+    // The tokens lie elsewhere.
+    let turned = Node {
+        attributes: vec![("perm".into(), Attribute::Ints(vec![0, 2, 1]))],
+        ..computed("Transpose", &[state], "turned")
+    };
+    assert_eq!(pools(vec![turned.clone(), mean(2, "turned")]), Some(true));
+    assert_eq!(pools(vec![turned.clone(), mean(-1, "turned")]), Some(true));
+    assert_eq!(pools(vec![turned, mean(1, "turned")]), Some(false));
+    // Axes that are not known, and those of a value that may have any shape.
+    assert_eq!(pools(vec![computed("ReduceMean", &[state, "computed"], "mean")]), None);
+    assert_eq!(pools(vec![computed("Reshape", &[state, "shape"], "laid"), mean(1, "laid")]), None);
+    // Without axes all of them, or none where the node says so.
+    assert_eq!(pools(vec![with("ReduceMax", &[], state, "most")]), Some(true));
+    let none = ("noop_with_empty_axes".to_owned(), Attribute::Int(1));
+    assert_eq!(pools(vec![with("ReduceMax", &[none], state, "most")]), Some(false));
+}

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::linear::LinearFinder;
 use super::topology::Index;
 use super::{
-    Block, DataType, Head, HiddenStates, LinearLayer, Model, OnnxError, Topology, blocks, copies, head, types,
+    Block, DataType, Head, HiddenStates, LinearLayer, Model, OnnxError, Topology, blocks, copies, head, inputs, types,
 };
 
 /// A model and what its graph is made of.
@@ -109,6 +109,11 @@ impl Transformer {
     /// When the blocks cannot be found.
     pub fn head(&self) -> Result<Option<&Head>, OnnxError> {
         once(&self.head, || head::find(self)).map(Option::as_ref)
+    }
+
+    /// Rows of the table that token ids are looked up in. `None` where no such table is found.
+    pub fn vocabulary(&self) -> Option<usize> {
+        inputs::vocabulary(&self.topology())
     }
 
     /// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.

@@ -65,10 +65,6 @@ impl Task for Classification {
         HeadSpec { width: Some(self.labels.len()), ..ROW_HEAD }
     }
 
-    fn fits(&self, targets: &Targets) -> bool {
-        matches!(targets, Targets::Classes(_))
-    }
-
     fn target(&self) -> &'static str {
         "a class"
     }
@@ -91,7 +87,7 @@ impl Task for Classification {
     }
 
     fn score(&self, targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
-        let Targets::Classes(truth) = targets else { return Ok(Vec::new()) };
+        let Targets::Classes(truth) = targets else { return Err(self.other_targets(targets)) };
         let predictions = self.predictions(outputs)?;
         let chosen = if metrics.is_empty() { self.usual_metrics() } else { metrics };
         self.check_metrics(chosen)?;

@@ -51,6 +51,19 @@ pub enum TaskError {
     /// Predictions that cannot be written so.
     #[error("{0}")]
     Predictions(String),
+    /// What is to be predicted is another task's.
+    #[error("the rows have {found} to predict and the task has {expected}; evaluate the rows with their own task")]
+    Targets {
+        /// What a target of the rows is.
+        found: &'static str,
+        /// What one of the task's is.
+        expected: &'static str,
+    },
+    /// Logits where the loss over tokens is needed.
+    #[error(
+        "a language model is scored by its loss over tokens, not by logits of rows; predict with the head of the task"
+    )]
+    NoTokenLoss,
     /// Different numbers of things that belong together.
     #[error("{found} {what} for {expected} rows; evaluate and write the same data set")]
     Lengths {

@@ -32,10 +32,6 @@ impl Task for CausalLm {
         HEAD
     }
 
-    fn fits(&self, targets: &Targets) -> bool {
-        matches!(targets, Targets::Tokens(_))
-    }
-
     fn target(&self) -> &'static str {
         "the next token"
     }
@@ -52,9 +48,12 @@ impl Task for CausalLm {
         &[Metric::Perplexity]
     }
 
-    fn score(&self, _targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
+    fn score(&self, targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
+        if !self.fits(targets) {
+            return Err(self.other_targets(targets));
+        }
         self.check_metrics(metrics)?;
-        let Outputs::Loss(loss) = outputs else { return Ok(Vec::new()) };
+        let Outputs::Loss(loss) = outputs else { return Err(TaskError::NoTokenLoss) };
         let value = perplexity(loss.mean());
         let note = value.is_none().then(|| "beyond what a number can hold".to_owned());
         Ok(vec![Figure { name: Metric::Perplexity.to_string(), value, note }])

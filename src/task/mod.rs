@@ -84,11 +84,18 @@ pub trait Task: fmt::Debug + Sync {
     /// The head that it needs.
     fn head(&self) -> HeadSpec;
 
-    /// Whether these are the targets of its rows.
-    fn fits(&self, targets: &Targets) -> bool;
-
-    /// What a target of a row is, in words: `a class`.
+    /// What a target of a row is, as [`Targets::in_words`] says it: `a class`.
     fn target(&self) -> &'static str;
+
+    /// Whether these are the targets of its rows.
+    fn fits(&self, targets: &Targets) -> bool {
+        targets.in_words() == self.target()
+    }
+
+    /// The error that these are the targets of another task.
+    fn other_targets(&self, targets: &Targets) -> TaskError {
+        TaskError::Targets { found: targets.in_words(), expected: self.target() }
+    }
 
     /// What it is about, in words that follow "cannot be computed for": `3 classes`.
     fn in_words(&self) -> String;

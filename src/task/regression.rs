@@ -42,10 +42,6 @@ impl Task for Regression {
         HeadSpec { width: Some(1), ..ROW_HEAD }
     }
 
-    fn fits(&self, targets: &Targets) -> bool {
-        matches!(targets, Targets::Values(_))
-    }
-
     fn target(&self) -> &'static str {
         "a value"
     }
@@ -63,7 +59,7 @@ impl Task for Regression {
     }
 
     fn score(&self, targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
-        let Targets::Values(truth) = targets else { return Ok(Vec::new()) };
+        let Targets::Values(truth) = targets else { return Err(self.other_targets(targets)) };
         let predictions = Regression::predictions(outputs)?;
         let chosen = if metrics.is_empty() { self.usual_metrics() } else { metrics };
         self.check_metrics(chosen)?;

@@ -38,10 +38,6 @@ impl Task for Spans {
         HEAD
     }
 
-    fn fits(&self, targets: &Targets) -> bool {
-        matches!(targets, Targets::Spans(_))
-    }
-
     fn target(&self) -> &'static str {
         "a part of a text"
     }
@@ -58,9 +54,9 @@ impl Task for Spans {
         &[]
     }
 
-    fn score(&self, _targets: &Targets, _outputs: &Outputs, _metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
+    fn score(&self, targets: &Targets, _outputs: &Outputs, _metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
         // Windows are answered together, by question.
-        Ok(Vec::new())
+        if self.fits(targets) { Ok(Vec::new()) } else { Err(self.other_targets(targets)) }
     }
 }
 

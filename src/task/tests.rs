@@ -394,3 +394,23 @@ fn rows_without_labels_are_predicted_as_the_classes_of_the_model() {
     let refused = read(&named, &How { config: Some(&config), ..How::default() }).err().unwrap();
     assert!(matches!(refused, TaskError::LabelOrder { .. }), "{refused}");
 }
+
+#[test]
+fn targets_and_outputs_of_another_task_are_refused() {
+    let all = [
+        (classes(&["a", "b"]), Targets::Classes(vec![0])),
+        (Objective::Regression, Targets::Values(vec![0.5])),
+        (Objective::CausalLm, Targets::Tokens(vec![vec![false, true]])),
+        (Objective::Spans(Spans { null_answers: false }), Targets::Spans(vec![None])),
+    ];
+    for (at, (objective, own)) in all.iter().enumerate() {
+        assert!(objective.fits(own), "{objective:?}");
+        for (_, other) in all.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, pair)| pair) {
+            let error = objective.score(other, &outputs(&[&[0.0, 1.0]]), &[]).unwrap_err().to_string();
+            assert!(error.contains(other.in_words()) && error.contains(own.in_words()), "{objective:?}: {error}");
+        }
+    }
+    let (lm, own) = &all[2];
+    let error = lm.score(own, &outputs(&[&[0.0]]), &[]).unwrap_err().to_string();
+    assert!(error.contains("loss over tokens"), "{error}");
+}

@@ -9,7 +9,7 @@ use super::rows::Rows;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, trained_head};
 use crate::dataset::{Encoding, Metric, Padding};
-use crate::onnx::{Head, HeadPooling, Model, Transformer, vocabulary};
+use crate::onnx::{Head, HeadPooling, Model, Transformer};
 use crate::rank::{Plan, PlannedModule};
 use crate::task::{Judge, Lines, Objective};
 
@@ -76,7 +76,7 @@ impl<'a> TrainInput<'a> {
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
             rows.check(what)?;
         }
-        if let Some(vocabulary) = vocabulary(self.model) {
+        if let Some(vocabulary) = self.model.vocabulary() {
             for rows in [Some(self.train), self.validation].into_iter().flatten() {
                 check_tokens(rows.encodings, vocabulary)?;
             }
