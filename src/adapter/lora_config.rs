@@ -52,6 +52,24 @@ pub struct LoraConfig {
 }
 
 impl LoraConfig {
+    /// Of a folder without factors: it adapts and saves no module.
+    pub(super) fn of_nothing() -> Self {
+        LoraConfig {
+            rank: None,
+            alpha: 1.0,
+            ranks: Vec::new(),
+            alphas: Vec::new(),
+            rank_stabilised: false,
+            targets: None,
+            excluded: None,
+            layers: Vec::new(),
+            layer_patterns: Vec::new(),
+            saved: Vec::new(),
+            saved_patterns: Vec::new(),
+            initialization: Initialization::Plain,
+        }
+    }
+
     /// Reads the file.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod provenance;
 mod read;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod write;
 
 use ndarray::{Array2, ArrayD};
@@ -23,6 +24,7 @@ pub use lora_config::{Initialization, LoraConfig};
 pub use naming::{Naming, TrainedHead};
 pub use provenance::{BaseFile, PROVENANCE_FILE, Provenance};
 pub use read::{AdapterFolder, FrozenWeight, read, read_named};
+pub use whole::{WholeSettings, write_whole};
 pub use write::{WriteSettings, write};
 
 /// The configuration file of an adapter folder.
@@ -31,6 +33,8 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const TENSOR_FILE: &str = "adapter_model.safetensors";
 /// The tensors of a head that no class of transformers has: PEFT does not read it; merging does.
 pub const HEAD_FILE: &str = "gelora_head.safetensors";
+/// The tensors of a model that was trained without factors: PEFT has no file for them; merging reads them.
+pub const WHOLE_FILE: &str = "gelora_tensors.safetensors";
 /// What PEFT puts before the name of a module.
 const PREFIX: &str = "base_model.model.";
 

@@ -24,8 +24,12 @@ pub struct Provenance {
     pub onnx_sha256: String,
     /// Its external data files and the checkpoint files.
     pub files: Vec<BaseFile>,
-    /// SHA-256 of the plan, as JSON without spaces.
+    /// SHA-256 of the plan, as JSON without spaces; empty where there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plan_sha256: String,
+    /// How it was trained, where that is not LoRA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// How ranks are laid down.
     pub flavour: Flavour,
     /// The pooling of a head that training added to an export without one: `first`, `mean` or `last`.

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayD};
 
 use super::{
     Adapter, AdapterError, CONFIG_FILE, HEAD_FILE, Initialization, LoraConfig, LoraFactors, PREFIX, Provenance,
-    SavedTensor, TENSOR_FILE,
+    SavedTensor, TENSOR_FILE, WHOLE_FILE,
 };
 use crate::checkpoint::Checkpoint;
 
@@ -42,7 +42,10 @@ impl AdapterFolder {
     /// When a file is missing or broken, a value is not finite, or the adapter is of a kind that gelora cannot merge.
     pub fn read(dir: &Path) -> Result<Self, AdapterError> {
         if !dir.join(CONFIG_FILE).is_file() {
-            return Err(AdapterError::Missing { folder: dir.into(), missing: CONFIG_FILE });
+            return match dir.join(WHOLE_FILE).is_file() {
+                true => AdapterFolder::read_whole(dir),
+                false => Err(AdapterError::Missing { folder: dir.into(), missing: CONFIG_FILE }),
+            };
         }
         let config = LoraConfig::read(&dir.join(CONFIG_FILE))?;
         let path = dir.join(TENSOR_FILE);
@@ -59,6 +62,18 @@ impl AdapterFolder {
             adapter.saved.extend(saved_tensors(&head)?);
         }
         Ok(AdapterFolder { adapter, config, frozen, head_apart, provenance: Provenance::read(dir)? })
+    }
+
+    /// Reads tensors that were trained without factors.
+    fn read_whole(dir: &Path) -> Result<Self, AdapterError> {
+        let mut adapter = Adapter { factors: Vec::new(), saved: saved_tensors(&dir.join(WHOLE_FILE))? };
+        let head = dir.join(HEAD_FILE);
+        let head_apart = head.is_file();
+        if head_apart {
+            adapter.saved.extend(saved_tensors(&head)?);
+        }
+        let provenance = Provenance::read(dir)?;
+        Ok(AdapterFolder { adapter, config: LoraConfig::of_nothing(), frozen: Vec::new(), head_apart, provenance })
     }
 
     /// The adapter under the names of the modules and tensors in `known` (those of a checkpoint or a plan), which may lack the

@@ -10,7 +10,7 @@ use super::config::{planned, renamed};
 use super::provenance::FORMAT_VERSION;
 use super::{
     Adapter, AdapterError, BaseFile, CONFIG_FILE, ConfigSettings, Flavour, HEAD_FILE, LoraConfig, LoraFactors, Naming,
-    PREFIX, PROVENANCE_FILE, Provenance, SavedTensor, TENSOR_FILE, adapter_config, head_modules,
+    PREFIX, PROVENANCE_FILE, Provenance, SavedTensor, TENSOR_FILE, WHOLE_FILE, adapter_config, head_modules,
 };
 use crate::checkpoint::{Checkpoint, ElementType, from_f32, write_safetensors};
 use crate::files::{FileError, sha256, write_json};
@@ -84,13 +84,11 @@ pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSetting
     let saved_modules = if naming.head_apart { &[][..] } else { &head };
     check_found(&config, &adapted, saved_modules, &modules)?;
     let saved = saved.into_iter().map(|tensor| (tensor.name, tensor.values));
-    let head_file = dir.join(HEAD_FILE);
+    // What an earlier training of another kind left is no part of this one.
+    remove(dir, &[HEAD_FILE, WHOLE_FILE])?;
     if naming.head_apart {
-        write_tensors(&head_file, saved.collect())?;
+        write_tensors(&dir.join(HEAD_FILE), saved.collect())?;
     } else {
-        if head_file.exists() {
-            std::fs::remove_file(&head_file).map_err(FileError::new("remove", &head_file))?;
-        }
         tensors.extend(saved.map(|(name, values)| (format!("{PREFIX}{name}"), values)));
     }
     write_tensors(&dir.join(TENSOR_FILE), tensors)?;
@@ -99,7 +97,15 @@ pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSetting
     Ok(())
 }
 
-fn write_tensors(path: &Path, mut tensors: Vec<(String, ArrayD<f32>)>) -> Result<(), AdapterError> {
+/// Removes files of a folder that are there.
+pub(super) fn remove(dir: &Path, names: &[&str]) -> Result<(), AdapterError> {
+    for stale in names.iter().map(|name| dir.join(name)).filter(|path| path.exists()) {
+        std::fs::remove_file(&stale).map_err(FileError::new("remove", &stale))?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_tensors(path: &Path, mut tensors: Vec<(String, ArrayD<f32>)>) -> Result<(), AdapterError> {
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let layout: Vec<_> =
         tensors.iter().map(|(name, values)| (name.clone(), ElementType::F32, values.shape().to_vec())).collect();
@@ -153,6 +159,7 @@ fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
         onnx_sha256: plan.model.onnx_sha256.clone(),
         files: files.map(|(name, sha256)| BaseFile { name: name.clone(), sha256: sha256.clone() }).collect(),
         plan_sha256: sha256(&serde_json::to_vec(plan).unwrap_or_default()),
+        method: None,
         flavour: settings.flavour,
         added_head: settings.added_head.map(|pooling| pooling.as_str().to_owned()),
         labels: settings.labels.clone(),

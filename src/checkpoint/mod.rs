@@ -10,6 +10,7 @@ mod own_head;
 mod parts;
 mod safetensors;
 mod slices;
+mod stored;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -24,5 +25,6 @@ pub use matching::{equal_tensors, initializers_of, match_head, match_weights};
 pub use own_head::{own_head, trained_head, with_own_head};
 pub use parts::Parts;
 pub use safetensors::{Checkpoint, CheckpointFile, ElementType, TensorInfo, from_f32, to_f32, write_safetensors};
+pub use stored::{NotAlone, StoredTensor, is_called, stored};
 pub use structure::{Structure, structure};
 pub use values::same_values;

@@ -52,7 +52,7 @@ fn describe(finished: &crate::workflow::Finished) -> String {
     use crate::report;
     use crate::workflow::BeforeAfter;
 
-    let mut text = report::plan_table(&finished.plan);
+    let mut parts: Vec<String> = finished.plan.iter().map(report::plan_table).collect();
     let sets = [("dev", &finished.evaluation.dev), ("test", &finished.evaluation.test)];
     let mut rows = Vec::new();
     for (name, evaluated) in sets {
@@ -69,17 +69,17 @@ fn describe(finished: &crate::workflow::Finished) -> String {
         }
     }
     if !rows.is_empty() {
-        text += "\n\n";
-        text += &report::table(&["rows", "metric", "before", "after", ""], &[2, 3], &rows);
+        parts.push(report::table(&["rows", "metric", "before", "after", ""], &[2, 3], &rows));
     }
-    text += &format!(
-        "\n\n{} parameters trained, {:.1} rows/s on {}\nwritten:",
+    let mut text = format!(
+        "{} parameters trained, {:.1} rows/s on {}\nwritten:",
         finished.training.trained_parameters, finished.training.examples_per_second, finished.training.device
     );
     for file in &finished.files {
         text += &format!("\n  {file}");
     }
-    text
+    parts.push(text);
+    parts.join("\n\n")
 }
 
 /// The cure of an error may be an option of the single commands (`--batch-size`): here it is a key of the configuration.

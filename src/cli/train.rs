@@ -1,4 +1,4 @@
-//! `gelora train`: LoRA training at the ranks of a plan.
+//! `gelora train`: training, with LoRA at the ranks of a plan.
 
 use std::path::PathBuf;
 
@@ -13,13 +13,15 @@ Examples:
   gelora train my-model --plan out/plan.json --data train.tsv --validation dev.tsv --task cola -o out/adapter
   gelora train my-decoder --plan out/plan.json --data train.jsonl --validation dev.jsonl --task causal-lm -o out/adapter
   gelora train my-qa-model --plan out --data train-v1.1.json --validation dev-v1.1.json --task squad -o out/adapter
+  gelora train my-model --method bitfit --data train.tsv --task cola -o out/biases
 
-The folder is a PEFT adapter. Running it again resumes from the last state that was saved.";
+The folder is a PEFT adapter; with --method bitfit or full it holds the trained tensors. `gelora merge` takes both.
+Running it again resumes from the last state that was saved.";
 
 const ROWS: &str = "Rows to train on: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts; \
     for span answers the JSON of SQuAD";
 
-/// Train LoRA adapters at the ranks of a plan
+/// Train LoRA adapters at the ranks of a plan; or all biases, or all parameters
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE, mut_arg("train", |rows| rows.help(ROWS)))]
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "the options exist to be explained"))]
@@ -27,9 +29,9 @@ pub(crate) struct Arguments {
     /// The model folder, or .onnx file, that the plan was made for
     model: PathBuf,
 
-    /// The plan of `gelora plan`: its plan.json, or the folder that holds it
+    /// The plan of `gelora plan`: its plan.json, or the folder that holds it; for --method lora
     #[arg(long, value_name = "PLAN")]
-    plan: PathBuf,
+    plan: Option<PathBuf>,
 
     /// Folder of the adapter
     #[arg(short, long, value_name = "FOLDER")]
@@ -89,7 +91,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
         let json = crate::files::read_file(path)?;
         settings.batching = Batching::from_json(&json, path).map_err(WorkflowError::from)?;
     }
-    let (model, plan, start, out) = (&model, &plan, start.as_deref(), &out);
+    let (model, plan, start, out) = (&model, plan.as_deref(), start.as_deref(), &out);
     let facts = train_at_plan(&context.session(), &Training { model, plan, data, settings, flavour, start, out })?;
     context.print(&facts, || describe(&facts))
 }
@@ -102,7 +104,8 @@ fn describe(facts: &crate::workflow::TrainingFacts) -> String {
         None => format!("{name} undefined"),
     });
     let metrics = metrics.collect::<Vec<_>>().join(", ");
-    let mut lines = vec![("adapter", facts.adapter.clone())];
+    let what = if facts.method.takes_plan() { "adapter" } else { "tensors" };
+    let mut lines = vec![(what, facts.adapter.clone())];
     if let Some(best) = facts.best_step {
         lines.push(("best", format!("{metrics} (after {best} of {} steps)", facts.steps)));
     } else {

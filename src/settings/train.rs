@@ -119,11 +119,56 @@ fn is_usual(epsilon: &f64) -> bool {
     *epsilon == EPSILON
 }
 
+/// What is trained of the model, beside its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Factors of the planned ranks beside the planned weights (Hu et al. 2021).
+    #[default]
+    Lora,
+    /// All biases (Ben Zaken, Goldberg and Ravfogel 2022).
+    Bitfit,
+    /// All parameters.
+    Full,
+}
+
+impl Method {
+    /// `lora`, `bitfit` or `full`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Lora => "lora",
+            Method::Bitfit => "bitfit",
+            Method::Full => "full",
+        }
+    }
+
+    /// Whether it trains at the ranks of a plan.
+    pub fn takes_plan(self) -> bool {
+        matches!(self, Method::Lora)
+    }
+
+    /// Whether it is the usual one, of which nothing is written down.
+    fn is_usual(&self) -> bool {
+        *self == Method::Lora
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 /// How training goes. [`TrainSettings::check`] says whether the values make sense.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Training")]
 pub struct TrainSettings {
+    /// What is trained beside the head: lora (at the ranks of a plan), bitfit (all biases) or full (all parameters)
+    #[arg(long, value_name = "METHOD", default_value_t, value_parser = word::<Method>)]
+    #[serde(skip_serializing_if = "Method::is_usual")]
+    pub method: Method,
+
     /// Passes over the rows
     #[arg(long, value_name = "N", default_value_t = TrainSettings::default().epochs)]
     pub epochs: u64,
@@ -236,6 +281,7 @@ pub struct TrainSettings {
 impl Default for TrainSettings {
     fn default() -> Self {
         TrainSettings {
+            method: Method::Lora,
             epochs: 3,
             maximum_steps: None,
             batch_size: 32,

@@ -98,6 +98,20 @@ pub enum TrainError {
         /// What was found.
         reason: String,
     },
+    /// LoRA without ranks.
+    #[error(
+        "LoRA trains at the ranks of a plan, and none was given; make one with `gelora plan`, and name it with --plan"
+    )]
+    NoPlan,
+    /// The export holds none of the tensors that the method trains.
+    #[error(
+        "{} holds no tensor that this method trains, by the names and values of the checkpoint; train with --method lora",
+        model.display()
+    )]
+    NoTensors {
+        /// The export.
+        model: PathBuf,
+    },
     /// The plan belongs to another export.
     #[error("the plan was made for another model ({planned}) than {}; run `gelora plan` for this model, or give the model of the plan", model.display())]
     PlanOfOtherModel {

@@ -5,7 +5,7 @@ use super::order::epochs;
 use super::rows::Rows;
 use super::state::Fingerprint;
 use crate::files::sha256;
-use crate::settings::{Batching, TrainSettings};
+use crate::settings::{Batching, Method, TrainSettings};
 
 /// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
 /// run goes on, though not to the same bits.
@@ -42,12 +42,14 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
     ];
     let judge = input.judge.map(|judge| judge.identity());
-    entries.into_iter().chain(judge).map(|(name, value)| (name.to_owned(), value)).collect()
+    // Not there before there was a second one.
+    let method = (settings.method != Method::Lora).then(|| ("method", settings.method.to_string()));
+    entries.into_iter().chain(judge).chain(method).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.
 fn plan(input: &TrainInput<'_>) -> String {
-    let modules = input.plan.blocks.iter().flat_map(|block| &block.modules);
+    let modules = input.plan.iter().flat_map(|plan| &plan.blocks).flat_map(|block| &block.modules);
     let lines = modules.map(|module| format!("{} {} {} {}\n", module.module, module.weight, module.rank, module.alpha));
     short(&sha256(lines.collect::<String>().as_bytes()))
 }

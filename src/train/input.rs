@@ -24,8 +24,8 @@ pub struct TrainInput<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// `config.json`, if there is one: its class tells what of a head that the checkpoint lacks is trained.
     pub config: Option<&'a serde_json::Value>,
-    /// Which weights get adapters of which rank.
-    pub plan: &'a Plan,
+    /// Which weights get adapters of which rank; methods without ranks need none.
+    pub plan: Option<&'a Plan>,
     /// What is learnt.
     pub objective: &'a Objective,
     /// Rows to learn from.
@@ -52,6 +52,8 @@ pub struct TrainInput<'a> {
 pub(super) struct SavedName {
     /// The initializer in the graph; empty for a new head.
     pub initializer: String,
+    /// Further initializers that hold the same tensor.
+    pub copies: Vec<String>,
     /// The tensor in the checkpoint.
     pub name: String,
     /// Whether the initializer is the transposed checkpoint tensor.
@@ -68,9 +70,11 @@ pub(super) struct SavedNames {
 impl<'a> TrainInput<'a> {
     /// Refuses what does not fit together.
     pub(super) fn check(&self) -> Result<(), TrainError> {
-        check_plan(self.plan, self.model, self.model_sha256)?;
-        self.plan.check()?;
-        self.plan.check_weights(self.model.linears())?;
+        if let Some(plan) = self.plan {
+            check_plan(plan, self.model, self.model_sha256)?;
+            plan.check()?;
+            plan.check_weights(self.model.linears())?;
+        }
         self.refuse_folded()?;
         let named = [("training", Some(self.train)), ("validation", self.validation)];
         for (what, rows) in named.into_iter().filter_map(|(what, rows)| rows.map(|rows| (what, rows))) {
@@ -95,7 +99,8 @@ impl<'a> TrainInput<'a> {
     /// A weight that was multiplied into a constant would be trained in half of its places.
     fn refuse_folded(&self) -> Result<(), TrainError> {
         let planned = |block: usize| {
-            let block = self.plan.blocks.iter().find(|known| known.block == block);
+            let Some(plan) = self.plan else { return true };
+            let block = plan.blocks.iter().find(|known| known.block == block);
             block.is_some_and(|block| block.modules.iter().any(|module| module.rank > 0))
         };
         let folded = folded_products(self.model, self.model.blocks()?, self.checkpoint)?;
@@ -107,7 +112,8 @@ impl<'a> TrainInput<'a> {
 
     /// The weights to adapt: those with a rank, each once.
     pub(super) fn planned_modules(&self) -> Result<Vec<&'a PlannedModule>, TrainError> {
-        let modules = self.plan.blocks.iter().flat_map(|block| &block.modules).filter(|module| module.rank > 0);
+        let Some(plan) = self.plan else { return Err(TrainError::NoPlan) };
+        let modules = plan.blocks.iter().flat_map(|block| &block.modules).filter(|module| module.rank > 0);
         let mut seen = HashSet::new();
         let mut kept = Vec::new();
         for module in modules {
@@ -146,8 +152,12 @@ impl<'a> TrainInput<'a> {
                 Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output.clone() })
             }
             (None, Some(_)) => {
-                let tensor =
-                    |name: &str| SavedName { initializer: String::new(), name: name.to_owned(), transposed: false };
+                let tensor = |name: &str| SavedName {
+                    initializer: String::new(),
+                    copies: Vec::new(),
+                    name: name.to_owned(),
+                    transposed: false,
+                };
                 Ok(SavedNames {
                     tensors: vec![tensor(HEAD_WEIGHT), tensor(HEAD_BIAS)],
                     outputs: self.model.states()?.values.last().cloned().into_iter().collect(),
@@ -201,6 +211,7 @@ impl<'a> TrainInput<'a> {
         }
         let tensors = known.into_iter().map(|(tensor, known)| SavedName {
             initializer: tensor.initializer.clone(),
+            copies: Vec::new(),
             transposed: known.as_ref().map_or(tensor.transposed, |known| known.transposed),
             name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),
         });

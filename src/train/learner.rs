@@ -1,13 +1,15 @@
 //! The graph with its adapters and its head: from a batch to logits, from trained numbers to an [`Adapter`].
 
+use std::collections::HashSet;
+
 use ndarray::{Array2, ArrayD, IxDyn};
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
 use super::head::NewHead;
 use super::input::{SavedName, TrainInput};
-use super::lora::{AdapterSpec, LoraInit};
 use super::losses::Loss;
+use super::methods::{Method, Whole, method};
 use super::parameters::Parameters;
 use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
@@ -36,6 +38,9 @@ pub(super) struct Learner<'a> {
     places: Vec<Place>,
     modules: Vec<&'a PlannedModule>,
     saved: Vec<SavedName>,
+    method: Box<dyn Method>,
+    /// Tensors of the checkpoint that the method would train and that the export does not hold.
+    missing: Vec<String>,
 }
 
 /// What computes logits.
@@ -61,14 +66,19 @@ impl<'a> Learner<'a> {
         device: Device,
         linear: LinearBackend,
     ) -> Result<Self, TrainError> {
-        let names = input.saved_names(settings.head)?;
-        let modules = input.planned_modules()?;
+        let mut names = input.saved_names(settings.head)?;
+        let method = method(settings.method);
+        let adapters = method.adapters(input, settings)?;
+        let modules = if adapters.is_empty() { Vec::new() } else { input.planned_modules()? };
+        let of_head: HashSet<String> = names.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        let Whole { tensors, missing } = method.whole(input)?;
+        names.tensors.extend(tensors.into_iter().filter(|tensor| !of_head.contains(&tensor.name)));
         // A head of our own looks at real tokens only; the loss of a span goes over padding too.
         let head = input.objective.head();
         let padding_unused = !head.counts_padding;
         let options = ProgramOptions { linear, padding_unused, ..ProgramOptions::default() };
         let mut program = Program::new(input.model, device, options)?;
-        program.attach(fresh_adapters(&modules, settings)?)?;
+        program.attach(adapters)?;
         let mut body = Body {
             program,
             feeder: Feeder::new(&free_inputs(input), &[])?,
@@ -82,7 +92,7 @@ impl<'a> Learner<'a> {
         body.make_head(input, settings, &names.tensors)?;
         let (places, leaves) = body.trainables(&modules, &names.tensors).into_iter().unzip();
         let parameters = Parameters::gather(leaves)?;
-        let mut learner = Learner { body, parameters, places, modules, saved: names.tensors };
+        let mut learner = Learner { body, parameters, places, modules, saved: names.tensors, method, missing };
         if let Some(initial) = input.initial {
             learner.load(initial)?;
         }
@@ -100,6 +110,16 @@ impl<'a> Learner<'a> {
 
     pub fn parameters_mut(&mut self) -> &mut Parameters {
         &mut self.parameters
+    }
+
+    /// Tensors of the checkpoint that the method would train and that the export does not hold.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// What the method does after a step of the optimizer.
+    pub fn after_step(&mut self, step: u64) -> Result<(), TrainError> {
+        self.method.after_step(step, &mut self.parameters)
     }
 
     pub fn linear_choices(&self) -> Vec<LinearChoice> {
@@ -214,17 +234,19 @@ impl<'a> Learner<'a> {
 }
 
 impl Body {
-    /// Makes the head of the export trainable, or adds a new one.
+    /// Makes the head of the export trainable, or adds a new one; and what the method trains as it is.
     fn make_head(
         &mut self,
         input: &TrainInput<'_>,
         settings: &TrainSettings,
         saved: &[SavedName],
     ) -> Result<(), TrainError> {
-        let Some(pooling) = settings.head else {
-            let initializers: Vec<&str> = saved.iter().map(|saved| saved.initializer.as_str()).collect();
-            return self.program.train_whole(&initializers);
-        };
+        // Those of a new head are in no graph.
+        let in_graph = || saved.iter().filter(|saved| !saved.initializer.is_empty());
+        let initializers: Vec<&str> = in_graph().map(|saved| saved.initializer.as_str()).collect();
+        self.program.train_whole(&initializers)?;
+        in_graph().try_for_each(|saved| self.program.train_copies(&saved.initializer, &saved.copies))?;
+        let Some(pooling) = settings.head else { return Ok(()) };
         let hidden = tch::no_grad(|| self.hidden_width(input.train.encodings))?;
         self.head =
             Some(NewHead::new(pooling, hidden, input.objective.head().width.unwrap_or(1), settings.seed, self.device)?);
@@ -348,16 +370,6 @@ fn by_length(encodings: &[Encoding], rows: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&place| encodings[rows[place]].len());
     order
-}
-
-fn fresh_adapters(modules: &[&PlannedModule], settings: &TrainSettings) -> Result<Vec<AdapterSpec>, TrainError> {
-    let mut init = LoraInit::new(settings.seed);
-    let adapter = |module: &&PlannedModule| {
-        let shape = (module.in_features, module.out_features);
-        let spec = init.adapter(&module.weight, shape, module.rank, module.alpha)?;
-        Ok(AdapterSpec { copies: module.copies.clone(), dropout: settings.dropout, ..spec })
-    };
-    modules.iter().map(adapter).collect()
 }
 
 /// The inputs of the graph that are not constants (old exports list those too).

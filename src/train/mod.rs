@@ -10,6 +10,7 @@ mod journal;
 mod learner;
 mod lora;
 mod losses;
+mod methods;
 mod once;
 mod operators;
 mod optimizer;

@@ -122,6 +122,12 @@ impl<'a> Run<'a> {
             _ => backend(settings.linear),
         };
         let learner = Learner::new(input, settings, device, linear)?;
+        if let (false, Some(first)) = (finished, learner.missing().first()) {
+            observer.observe(Event::Notice(&format!(
+                "{} tensors of the checkpoint are not in the export under values of their own, and stay as they are: `{first}` …",
+                learner.missing().len()
+            )));
+        }
         header.parameters = learner.parameters().entries().to_vec();
         let optimizer = AdamW::new(settings, learner.parameters().values())?;
         let lengths: Vec<usize> = input.train.encodings.iter().map(|encoding| encoding.len()).collect();
@@ -257,6 +263,7 @@ impl<'a> Run<'a> {
         let norm = clip_norm(&mut gradient, self.settings.largest_norm())?;
         let learning_rate = self.rate.at(step);
         self.optimizer.step(self.learner.parameters().values(), &gradient, learning_rate)?;
+        self.learner.after_step(step + 1)?;
         self.pending.push(Pending { loss, norm, rows, weight, learning_rate });
         let position = self.position();
         position.step += 1;
@@ -437,12 +444,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether weights that are adapted are stored as float16.
+/// Whether weights that are trained are stored as float16.
 pub(super) fn in_float16(input: &TrainInput<'_>) -> bool {
-    let planned: HashSet<&str> =
-        input.plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.weight.as_str()).collect();
+    let modules = input.plan.iter().flat_map(|plan| &plan.blocks).flat_map(|block| &block.modules);
+    let planned: HashSet<&str> = modules.map(|module| module.weight.as_str()).collect();
+    let is_trained = |name: &str| input.plan.is_none() || planned.contains(name);
     let mut initializers = input.model.graph.initializers.iter();
-    initializers.any(|tensor| tensor.data_type == DataType::Float16 && planned.contains(tensor.name.as_str()))
+    initializers.any(|tensor| tensor.data_type == DataType::Float16 && is_trained(&tensor.name))
 }
 
 fn state_folder(input: &TrainInput<'_>) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::adapter::{PROVENANCE_FILE, TENSOR_FILE};
+use crate::adapter::{PROVENANCE_FILE, TENSOR_FILE, WHOLE_FILE};
 
 use super::{Session, WorkflowError};
 
@@ -52,7 +52,7 @@ impl Session<'_> {
 
 /// A plan's adapter_config.json would take the place of that of a trained adapter.
 pub fn refuse_adapter_folder(out: &Path) -> Result<(), WorkflowError> {
-    if let Some(file) = [PROVENANCE_FILE, TENSOR_FILE].into_iter().find(|file| out.join(file).exists()) {
+    if let Some(file) = [PROVENANCE_FILE, TENSOR_FILE, WHOLE_FILE].into_iter().find(|file| out.join(file).exists()) {
         return Err(WorkflowError::Output(format!(
             "{} holds a trained adapter ({file}), whose adapter_config.json a plan would overwrite; name another folder",
             out.display()

@@ -13,7 +13,7 @@ use crate::merge::{MergeSettings, merge};
 use crate::progress::Event;
 use crate::rank::Plan;
 
-use super::evaluate::{EvaluationData, EvaluationFacts, evaluate};
+use super::evaluate::{EvaluationData, EvaluationFacts, evaluate, padding_is_safe};
 use super::journal::{Earlier, Journal};
 use super::outputs::refuse_adapter_folder;
 use super::plan::{PlanData, PlanFiles, plan};
@@ -44,8 +44,8 @@ struct Pipeline<'a> {
 /// What a run ends with.
 #[derive(Debug, Serialize)]
 pub struct Finished {
-    /// The plan.
-    pub plan: Plan,
+    /// The plan; none for a method without ranks.
+    pub plan: Option<Plan>,
     /// How training went.
     pub training: TrainingFacts,
     /// Metrics before and after.
@@ -125,17 +125,24 @@ impl<'a> Pipeline<'a> {
     fn run(self) -> Result<Finished, WorkflowError> {
         let mut journal = Journal::open(self.out.join("run.json"))?;
         let files = PlanFiles::in_folder(&self.out);
-        let plan = self.plan(&mut journal, &files)?;
-        for warning in &plan.warnings {
+        let plan = match self.config.train.method.takes_plan() {
+            true => Some(self.plan(&mut journal, &files)?),
+            false => None,
+        };
+        for warning in plan.iter().flat_map(|plan| &plan.warnings) {
             self.session.observer().observe(Event::Warning(warning));
         }
-        let padding_is_safe = !plan.extraction.equal_lengths;
-        let training = self.train(&mut journal, &plan, padding_is_safe)?;
+        let padding_is_safe = match &plan {
+            Some(plan) => !plan.extraction.equal_lengths,
+            None => self.padding_is_safe()?,
+        };
+        let training = self.train(&mut journal, plan.as_ref(), padding_is_safe)?;
         self.merge(&mut journal)?;
         let evaluation = self.evaluate(&mut journal, padding_is_safe)?;
         self.tell_no_gain(&evaluation);
 
-        let mut written: Vec<PathBuf> = files.written().map(Path::to_path_buf).to_vec();
+        let of_plan = plan.iter().flat_map(|_| files.written());
+        let mut written: Vec<PathBuf> = of_plan.map(Path::to_path_buf).collect();
         written.extend([self.adapter(), self.merged()]);
         written.extend([self.out.join("evaluation.json"), self.out.join("run.json")]);
         let finished = Finished {
@@ -157,6 +164,12 @@ impl<'a> Pipeline<'a> {
         if let (Some(before), Some(after)) = (before.metrics.first(), after.metrics.first()) {
             tell_no_gain(self.session, &after.name, rows, before.value, after.value);
         }
+    }
+
+    /// Where no plan tells it.
+    fn padding_is_safe(&self) -> Result<bool, WorkflowError> {
+        let sample = self.train.first(64, &self.tokenizer)?;
+        padding_is_safe(self.session, &self.model.model, &sample, &self.tokenizer)
     }
 
     fn adapter(&self) -> PathBuf {
@@ -214,11 +227,16 @@ impl<'a> Pipeline<'a> {
         })
     }
 
-    fn train(&self, journal: &mut Journal, plan: &Plan, padding_is_safe: bool) -> Result<TrainingFacts, WorkflowError> {
+    fn train(
+        &self,
+        journal: &mut Journal,
+        plan: Option<&Plan>,
+        padding_is_safe: bool,
+    ) -> Result<TrainingFacts, WorkflowError> {
         let section = &self.config.data;
         let flavour = self.config.output.flavour;
         let inputs = json!({
-            "plan": plan.blocks,
+            "plan": plan.map(|plan| &plan.blocks),
             "model": self.model_inputs()?,
             "train": self.train.sha256(),
             "dev": self.dev.as_ref().map(|rows| rows.sha256()),
@@ -245,9 +263,14 @@ impl<'a> Pipeline<'a> {
                 .session
                 .on_device(TrainSettings { restart: earlier == Earlier::None, ..self.config.train.clone() });
             let facts = train_adapter(self.session, &self.model, plan, &data, &settings, flavour, &out)?;
-            let names = [adapter::CONFIG_FILE, adapter::TENSOR_FILE, adapter::PROVENANCE_FILE];
-            let head = Some(out.join(adapter::HEAD_FILE)).filter(|path| path.exists());
-            Ok((facts, names.iter().map(|name| out.join(name)).chain(head).collect()))
+            let names = [
+                adapter::CONFIG_FILE,
+                adapter::TENSOR_FILE,
+                adapter::PROVENANCE_FILE,
+                adapter::HEAD_FILE,
+                adapter::WHOLE_FILE,
+            ];
+            Ok((facts, names.iter().map(|name| out.join(name)).filter(|path| path.exists()).collect()))
         })
     }
 
@@ -319,10 +342,11 @@ impl<'a> Pipeline<'a> {
 impl Finished {
     /// What `run.json` keeps of it: the plan is a file of its own.
     fn summary(&self) -> Value {
-        let ranks: Vec<usize> = self.plan.blocks.iter().map(|block| block.rank).collect();
+        let plan = self.plan.as_ref();
+        let ranks: Option<Vec<usize>> = plan.map(|plan| plan.blocks.iter().map(|block| block.rank).collect());
         json!({
             "ranks": ranks,
-            "adapter_parameters": self.plan.adapter_parameters,
+            "adapter_parameters": plan.map(|plan| plan.adapter_parameters),
             "training": self.training,
             "evaluation": self.evaluation,
             "files": self.files,

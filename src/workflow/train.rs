@@ -1,4 +1,4 @@
-//! LoRA training at the ranks of a plan, to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
+//! Training, with LoRA at the ranks of a plan to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::activations::ModelIdentity;
 use crate::adapter::{
-    self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WriteSettings, adapter_config, read_named,
+    self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WholeSettings, WriteSettings, adapter_config,
+    read_named,
 };
 use crate::dataset::{Encoding, Metric, Tokenizer};
 use crate::files::sha256;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
-use crate::settings::{SettingError, TrainSettings};
+use crate::settings::{Method, SettingError, TrainSettings};
 use crate::task::{DataSettings, Encoded, Lines, Purpose, Rows, Targets};
 use crate::train::{
-    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainInput, TrainOutcome, check_plan, train,
+    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainError, TrainInput, TrainOutcome, check_plan, train,
 };
 
 use super::causality::refuse_foresight;
@@ -40,7 +41,11 @@ pub(super) struct TrainingData<'a> {
 /// How a training went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrainingFacts {
+    /// The folder: an adapter, or trained tensors.
     pub adapter: String,
+    /// What was trained.
+    #[serde(default)]
+    pub method: Method,
     pub steps: u64,
     pub best_step: Option<u64>,
     /// The metrics on the validation rows at the best step, the decisive one first.
@@ -62,8 +67,8 @@ pub struct TrainingFacts {
 pub struct Training<'a> {
     /// The model folder, or `.onnx` file, that the plan was made for.
     pub model: &'a Path,
-    /// The plan: its file, or the folder that holds it.
-    pub plan: &'a Path,
+    /// The plan: its file, or the folder that holds it. Methods without ranks take none.
+    pub plan: Option<&'a Path>,
     /// The rows to train on, and `dev` to choose the best state with.
     pub data: DataSettings,
     /// How training goes.
@@ -80,37 +85,53 @@ impl<'a> Training<'a> {
     /// On these rows, all else as usual.
     pub fn new(model: &'a Path, plan: &'a Path, data: DataSettings, out: &'a Path) -> Self {
         let (settings, flavour) = (TrainSettings::default(), Flavour::default());
-        Training { model, plan, data, settings, flavour, start: None, out }
+        Training { model, plan: Some(plan), data, settings, flavour, start: None, out }
     }
 }
 
-/// Trains the ranks of a plan, or goes on training, and writes an adapter folder for PEFT.
+/// Trains, or goes on training, and writes a folder: with LoRA at the ranks of the plan an adapter for PEFT, else the trained
+/// tensors, for [`merge_adapter`](super::merge_adapter).
 ///
 /// # Errors
 /// A plan of another export, rows that do not fit the head, settings that make no sense, a state of another run.
 pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<TrainingFacts, WorkflowError> {
     let Training { model, plan, ref data, ref settings, flavour, start, out } = *training;
-    let plan_file = plan_file(plan)?;
-    let mut inputs = vec![("model", model), ("plan", plan_file.as_path())];
+    let plan_file = plan.map(plan_file).transpose()?;
+    let method = settings.method;
+    if plan_file.is_none() && method.takes_plan() {
+        return Err(TrainError::NoPlan.into());
+    }
+    let given = [("plan", plan_file.is_some()), ("start", start.is_some())];
+    if let Some((key, _)) = given.into_iter().find(|(_, given)| *given && !method.takes_plan()) {
+        let found = format!("has no use for {method}, which has no ranks");
+        return Err(SettingError::new(key, found, "leave it out, or take --method lora").into());
+    }
+    let mut inputs = vec![("model", model)];
+    inputs.extend(plan_file.as_deref().map(|plan| ("plan", plan)));
     inputs.extend(start.map(|start| ("adapter to start from", start)));
     session.take_folder(out, &inputs)?;
     if settings.patience.is_some() && data.dev.is_none() {
         let cure = "name them (--validation), or leave it out";
         return Err(SettingError::new("patience", "needs rows to evaluate on".into(), cure).into());
     }
-    let plan = Plan::read(&plan_file)?;
+    let plan = plan_file.as_deref().map(Plan::read).transpose()?;
     let model = Export::new(model)?;
     let head = model.found_head()?;
     head.fits_training(data, settings)?;
     model.tell_origin(session);
-    check_plan(&plan, &model.model, &sha256(model.model.file_bytes()))?;
-    check_edited_plan(session, &model, &plan, &plan_file)?;
+    match plan.as_ref().zip(plan_file.as_deref()) {
+        Some((plan, file)) => {
+            check_plan(plan, &model.model, &sha256(model.model.file_bytes()))?;
+            check_edited_plan(session, &model, plan, file)?;
+        }
+        None => model.told_structure(session, &model.weights()?)?,
+    }
     let tokenizer = model.tokenizer(session, data.max_length())?;
     let train = read(session, data, &tokenizer, Purpose::Train)?;
     let objective = objective_of(train.as_ref())?;
     head.fits_labels(objective)?;
     let metrics = fitting_metrics(data, objective)?;
-    if plan.data.sha256 != train.sha256() {
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.data.sha256 != train.sha256()) {
         session.observer().observe(Event::Warning(&format!(
             "the plan was made for the rows of {}, not for those of {}: its ranks are theirs",
             plan.data.file,
@@ -121,10 +142,11 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
     let validation = data.dev.as_ref().map(held_out).transpose()?;
     let sample = train.first(64, &tokenizer)?;
     let head = model.head_names()?.unwrap_or_else(|| [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into());
-    let modules = plan.blocks.iter().flat_map(|block| &block.modules).map(|module| module.module.as_str());
+    let modules = plan.iter().flat_map(|plan| &plan.blocks).flat_map(|block| &block.modules);
+    let modules = modules.map(|module| module.module.as_str());
     let known: Vec<&str> = modules.chain(head.iter().map(String::as_str)).collect();
-    if let Some(adapter) = start {
-        check_start(adapter, &plan, settings.head.map(|head| head.as_str()))?;
+    if let Some((adapter, plan)) = start.zip(plan.as_ref()) {
+        check_start(adapter, plan, settings.head.map(|head| head.as_str()))?;
     }
     let initial = start.map(|folder| read_named(folder, known)).transpose()?;
     let data = TrainingData {
@@ -135,7 +157,8 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
         padding_is_safe: padding_is_safe(session, &model.model, &sample, &tokenizer)?,
         train: train.as_ref(),
     };
-    let facts = train_adapter(session, &model, &plan, &data, &session.on_device(settings.clone()), flavour, out)?;
+    let facts =
+        train_adapter(session, &model, plan.as_ref(), &data, &session.on_device(settings.clone()), flavour, out)?;
     if let (Some((metric, after)), Some(validation)) = (facts.validation.first(), data.validation) {
         tell_no_gain(session, metric, validation.path(), facts.before, *after);
     }
@@ -161,7 +184,7 @@ pub(super) fn tell_no_gain(session: &Session<'_>, metric: &str, rows: &Path, bef
 pub(super) fn train_adapter(
     session: &Session<'_>,
     model: &Export,
-    plan: &Plan,
+    plan: Option<&Plan>,
     data: &TrainingData<'_>,
     settings: &TrainSettings,
     flavour: Flavour,
@@ -198,7 +221,8 @@ pub(super) fn train_adapter(
     };
     let base_files = other_files(model, identity.external.clone())?;
     for (name, hash) in &base_files {
-        if plan.model.other_files.iter().any(|(planned, other)| planned == name && other != hash) {
+        let planned = plan.iter().flat_map(|plan| &plan.model.other_files);
+        if planned.clone().any(|(planned, other)| planned == name && other != hash) {
             session.observer().observe(Event::Warning(&format!(
                 "{name} is not the file that was there when the plan was made: its ranks are those of another model"
             )));
@@ -210,12 +234,29 @@ pub(super) fn train_adapter(
         Some(_) => TrainedHead::Added,
         None => TrainedHead::Own(&names, path.as_ref()),
     });
-    if let Some(text) = &naming.notice {
+    if let Some(text) = naming.notice.as_ref().filter(|_| plan.is_some()) {
         // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.
         let event = if settings.head.is_some() { Event::Notice(text) } else { Event::Warning(text) };
         session.observer().observe(event);
     }
     let outcome = train(&input, settings, session.observer())?;
+    let Some(plan) = plan else {
+        let whole = WholeSettings {
+            method: settings.method.to_string(),
+            onnx_sha256: identity.sha256,
+            base_files,
+            added_head: outcome.new_head,
+            naming,
+            head: match settings.head {
+                Some(_) => [HEAD_WEIGHT, HEAD_BIAS].map(str::to_owned).into(),
+                None => names,
+            },
+            labels: objective.classes().map(<[String]>::to_vec),
+        };
+        adapter::write_whole(out, &outcome.adapter.saved, &whole)?;
+        return Ok(TrainingFacts::new(&outcome, settings.method, out));
+    };
+    let method = settings.method;
     let settings = WriteSettings {
         flavour,
         base_model: Some(model.base_model_path()),
@@ -226,7 +267,7 @@ pub(super) fn train_adapter(
         base_files: Some(base_files),
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
-    Ok(TrainingFacts::new(&outcome, out))
+    Ok(TrainingFacts::new(&outcome, method, out))
 }
 
 /// Rows as the trainer takes them.
@@ -248,7 +289,7 @@ impl<'a> Learnt<'a> {
 }
 
 impl TrainingFacts {
-    fn new(outcome: &TrainOutcome, out: &Path) -> Self {
+    fn new(outcome: &TrainOutcome, method: Method, out: &Path) -> Self {
         let best = outcome.best.as_ref();
         let evaluation = match best {
             Some(best) => outcome.evaluations.iter().find(|evaluation| evaluation.step == best.step),
@@ -256,6 +297,7 @@ impl TrainingFacts {
         };
         Self {
             adapter: out.display().to_string(),
+            method,
             steps: outcome.steps,
             best_step: best.map(|best| best.step),
             validation: evaluation.map(|evaluation| evaluation.metrics.clone()).unwrap_or_default(),

@@ -69,7 +69,7 @@ fn compare(folder: &Path) {
         model_sha256: &sha256_file(&base.onnx).unwrap(),
         checkpoint: base.checkpoint.as_ref(),
         config: base.config.as_ref(),
-        plan: &plan,
+        plan: Some(&plan),
         objective: &Objective::CausalLm,
         train: Rows { encodings: &encodings, targets: &targets },
         validation: None,

@@ -132,6 +132,8 @@ pub struct Program {
     linears: Linears,
     adapters: Vec<Adapter>,
     whole: Vec<(String, Tensor)>,
+    /// Names in `whole` that hold the tensor of another.
+    copies: HashSet<String>,
     training: bool,
     /// Set when the export was found to let padding influence its outputs.
     padding_matters: Cell<bool>,
@@ -158,6 +160,7 @@ impl Program {
             options,
             adapters: Vec::new(),
             whole: Vec::new(),
+            copies: HashSet::new(),
             training: false,
             padding_matters: Cell::new(false),
             compiled: RefCell::default(),
@@ -223,7 +226,7 @@ impl Program {
         Ok(copy.f_set_requires_grad(true)?)
     }
 
-    /// Makes initializers (a head) trainable as a whole.
+    /// Makes initializers trainable as a whole: a head, or what the method trains.
     pub fn train_whole(&mut self, initializers: &[&str]) -> Result<(), TrainError> {
         self.compiled.get_mut().clear();
         for name in initializers {
@@ -243,13 +246,29 @@ impl Program {
         Ok(())
     }
 
+    /// Lets further initializers be the same tensor as one that is trained as a whole.
+    pub fn train_copies(&mut self, initializer: &str, copies: &[String]) -> Result<(), TrainError> {
+        self.compiled.get_mut().clear();
+        let Some((_, leaf)) = self.whole.iter().find(|(name, _)| name == initializer) else {
+            let reason = "it is not trained as a whole".into();
+            return Err(TrainError::Weight { weight: initializer.to_owned(), reason });
+        };
+        let leaf = leaf.shallow_clone();
+        for copy in copies {
+            self.copies.insert(copy.clone());
+            self.whole.push((copy.clone(), leaf.shallow_clone()));
+        }
+        Ok(())
+    }
+
     /// All trainable tensors: adapters in the order they were attached (A, then B), then whole tensors.
     pub fn trainables(&self) -> Vec<Trainable> {
         let adapters = self.adapters.iter().flat_map(|adapter| {
             [(TrainableKind::LoraA, &adapter.a), (TrainableKind::LoraB, &adapter.b)]
                 .map(|(kind, tensor)| (adapter.weight.clone(), kind, tensor.shallow_clone()))
         });
-        let whole = self.whole.iter().map(|(name, t)| (name.clone(), TrainableKind::Whole, t.shallow_clone()));
+        let whole = self.whole.iter().filter(|(name, _)| !self.copies.contains(name));
+        let whole = whole.map(|(name, t)| (name.clone(), TrainableKind::Whole, t.shallow_clone()));
         adapters.chain(whole).map(|(name, kind, tensor)| Trainable { name, kind, tensor }).collect()
     }
 

@@ -90,7 +90,7 @@ fn a_state_of_another_run_is_refused() {
     // A module less than in the plan that was begun with.
     plan.blocks[0].modules.remove(0);
     let mut input = bench.input();
-    input.plan = &plan;
+    input.plan = Some(&plan);
     assert!(refuse(input, &short).contains("another plan"));
     let mut input = bench.input();
     input.train = input.validation.unwrap();

@@ -238,7 +238,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     let mut other = bench.plan.clone();
     other.model.onnx_sha256 = "0".into();
     let mut input = bench.input();
-    input.plan = &other;
+    input.plan = Some(&other);
     let mut found = vec![refuse(input, &settings())];
     found.push(refuse(bench.input(), &with_head(HeadPooling::Mean)));
     let base = Bench::new("tiny_encoder_base");

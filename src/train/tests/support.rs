@@ -71,7 +71,7 @@ impl Bench {
             model_sha256: &self.sha256,
             checkpoint: self.folder.checkpoint.as_ref(),
             config: self.folder.config.as_ref(),
-            plan: &self.plan,
+            plan: Some(&self.plan),
             objective: &self.objective,
             train: Rows { encodings: &self.encodings, targets: &self.targets },
             validation: Some(Rows { encodings: &self.validation.0, targets: &self.validation.1 }),

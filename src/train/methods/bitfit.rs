@@ -1,0 +1,15 @@
+//! All biases of the base (Ben Zaken, Goldberg and Ravfogel 2022, "BitFit").
+
+use super::super::error::TrainError;
+use super::super::input::TrainInput;
+use super::{Method, Whole, whole};
+
+/// BitFit.
+#[derive(Debug)]
+pub(super) struct BitFit;
+
+impl Method for BitFit {
+    fn whole(&self, input: &TrainInput<'_>) -> Result<Whole, TrainError> {
+        whole::tensors(input, |name| name.ends_with(".bias"))
+    }
+}

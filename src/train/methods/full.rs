@@ -1,0 +1,15 @@
+//! All parameters of the base.
+
+use super::super::error::TrainError;
+use super::super::input::TrainInput;
+use super::{Method, Whole, whole};
+
+/// Full fine-tuning.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Method for Full {
+    fn whole(&self, input: &TrainInput<'_>) -> Result<Whole, TrainError> {
+        whole::tensors(input, |_| true)
+    }
+}
