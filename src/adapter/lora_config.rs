@@ -47,6 +47,8 @@ pub struct LoraConfig {
     layer_patterns: Vec<Regex>,
     saved: Vec<String>,
     saved_patterns: Vec<Regex>,
+    /// The kind of class that opens the base: `SEQ_CLS`.
+    pub task_type: Option<String>,
     /// How the factors began.
     pub initialization: Initialization,
 }
@@ -66,6 +68,7 @@ impl LoraConfig {
             layer_patterns: Vec::new(),
             saved: Vec::new(),
             saved_patterns: Vec::new(),
+            task_type: None,
             initialization: Initialization::Plain,
         }
     }
@@ -124,6 +127,7 @@ impl LoraConfig {
             layer_patterns: layer_patterns.collect::<Result<_, _>>()?,
             saved_patterns: saved_patterns.collect::<Result<_, _>>()?,
             saved,
+            task_type: config.get("task_type").and_then(Value::as_str).map(str::to_owned),
             initialization: initialization(config)?,
         })
     }

@@ -140,7 +140,11 @@ fn own_head(
     path: Option<&HeadPath>,
 ) -> Result<(ModelTask, BTreeMap<String, String>), String> {
     let answers = tensors.iter().any(|name| name.split('.').any(|part| part.ends_with("qa_outputs")));
-    let task = if answers { ModelTask::QuestionAnswering } else { ModelTask::SequenceClassification };
+    let task = match path.is_some_and(|path| path.labels_tokens) {
+        true => ModelTask::TokenClassification,
+        false if answers => ModelTask::QuestionAnswering,
+        false => ModelTask::SequenceClassification,
+    };
     let kept = || tensors.iter().map(|name| (name.clone(), name.clone())).collect();
     let in_checkpoint = |name: &str| checkpoint.is_some_and(|checkpoint| checkpoint.tensor(name).is_some());
     let class = config.and_then(|config| model_class(config, task));

@@ -14,7 +14,7 @@ pub const PROVENANCE_FILE: &str = "gelora.json";
 pub(super) const FORMAT_VERSION: u32 = 1;
 
 /// What an adapter was trained on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Version of this format.
     pub format_version: u32,
@@ -32,11 +32,17 @@ pub struct Provenance {
     pub method: Option<String>,
     /// How ranks are laid down.
     pub flavour: Flavour,
-    /// The pooling of a head that training added to an export without one: `first`, `mean` or `last`.
+    /// The pooling of a head that training added to an export without one: `first`, `mean`, `last` or `tokens`.
     pub added_head: Option<String>,
     /// Names of the classes in the order of the logits; absent for regression, and in folders of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
+    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<String>,
+    /// For every label the probability from which on a text has it, where that was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f64>>,
 }
 
 /// A file of the base model.

@@ -6,8 +6,8 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD};
 
 use super::{
-    Adapter, AdapterError, CONFIG_FILE, HEAD_FILE, Initialization, LoraConfig, LoraFactors, PREFIX, Provenance,
-    SavedTensor, TENSOR_FILE, WHOLE_FILE,
+    Adapter, AdapterError, CONFIG_FILE, HEAD_FILE, Initialization, LoraConfig, LoraFactors, PREFIX, PROVENANCE_FILE,
+    Provenance, SavedTensor, TENSOR_FILE, WHOLE_FILE,
 };
 use crate::checkpoint::Checkpoint;
 
@@ -72,7 +72,10 @@ impl AdapterFolder {
         if head_apart {
             adapter.saved.extend(saved_tensors(&head)?);
         }
-        let provenance = Provenance::read(dir)?;
+        let provenance = Provenance::read(dir)?.filter(|provenance| provenance.method.is_some());
+        if provenance.is_none() {
+            return Err(AdapterError::Missing { folder: dir.into(), missing: PROVENANCE_FILE });
+        }
         Ok(AdapterFolder { adapter, config: LoraConfig::of_nothing(), frozen: Vec::new(), head_apart, provenance })
     }
 

@@ -29,9 +29,13 @@ pub struct WholeSettings {
     pub head: Vec<String>,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
+    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    pub problem_type: Option<&'static str>,
+    /// For every label the probability from which on a text has it, where that was chosen.
+    pub thresholds: Option<Vec<f64>>,
 }
 
-/// Writes `gelora_tensors.safetensors` and `gelora.json`, each atomically. A head that no class of transformers has goes to
+/// Writes `gelora.json` and `gelora_tensors.safetensors`, each atomically, the tensors last. A head that no class of transformers has goes to
 /// `gelora_head.safetensors`.
 ///
 /// # Errors
@@ -46,14 +50,13 @@ pub fn write_whole(dir: &Path, tensors: &[SavedTensor], settings: &WholeSettings
         tensors.iter().cloned().partition(|tensor| settings.head.contains(&tensor.name));
     let mut all: Vec<_> = base.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
     // What an earlier training of another kind left is no part of this one.
-    remove(dir, &[CONFIG_FILE, TENSOR_FILE, HEAD_FILE])?;
+    remove(dir, &[WHOLE_FILE, CONFIG_FILE, TENSOR_FILE, HEAD_FILE, PROVENANCE_FILE])?;
     if naming.head_apart && !head.is_empty() {
         let head = head.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
         write_tensors(&dir.join(HEAD_FILE), head)?;
     } else {
         all.extend(head.into_iter().map(|tensor| (naming.tensor(&tensor.name), tensor.values)));
     }
-    write_tensors(&dir.join(WHOLE_FILE), all)?;
     let files = settings.base_files.iter();
     let provenance = Provenance {
         format_version: FORMAT_VERSION,
@@ -65,7 +68,10 @@ pub fn write_whole(dir: &Path, tensors: &[SavedTensor], settings: &WholeSettings
         flavour: Flavour::default(),
         added_head: settings.added_head.map(|pooling| pooling.as_str().to_owned()),
         labels: settings.labels.clone(),
+        problem_type: settings.problem_type.map(str::to_owned),
+        thresholds: settings.thresholds.clone(),
     };
     write_json(&dir.join(PROVENANCE_FILE), &provenance)?;
-    Ok(())
+    // The last: with it the folder is one that merging reads.
+    write_tensors(&dir.join(WHOLE_FILE), all)
 }

@@ -33,6 +33,10 @@ pub struct WriteSettings<'a> {
     pub naming: Naming,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
+    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    pub problem_type: Option<&'static str>,
+    /// For every label the probability from which on a text has it, where that was chosen.
+    pub thresholds: Option<Vec<f64>>,
     /// The other files of the base that it was trained on, by name and SHA-256; those of the plan where it is not given.
     pub base_files: Option<Vec<(String, String)>>,
 }
@@ -163,6 +167,8 @@ fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
         flavour: settings.flavour,
         added_head: settings.added_head.map(|pooling| pooling.as_str().to_owned()),
         labels: settings.labels.clone(),
+        problem_type: settings.problem_type.map(str::to_owned),
+        thresholds: settings.thresholds.clone(),
     }
 }
 

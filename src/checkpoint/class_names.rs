@@ -12,15 +12,26 @@ use super::Checkpoint;
 pub enum ModelTask {
     /// `AutoModelForSequenceClassification`.
     SequenceClassification,
+    /// `AutoModelForTokenClassification`.
+    TokenClassification,
     /// `AutoModelForQuestionAnswering`.
     QuestionAnswering,
 }
 
 impl ModelTask {
+    /// All of them.
+    pub const ALL: [ModelTask; 3] = [Self::SequenceClassification, Self::TokenClassification, Self::QuestionAnswering];
+
+    /// The kind that PEFT calls so.
+    pub fn of_task_type(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|task| task.task_type() == name)
+    }
+
     /// PEFT's name of it.
     pub fn task_type(self) -> &'static str {
         match self {
             Self::SequenceClassification => "SEQ_CLS",
+            Self::TokenClassification => "TOKEN_CLS",
             Self::QuestionAnswering => "QUESTION_ANS",
         }
     }

@@ -94,9 +94,7 @@ fn is_filler(
         let has = |path: &str| head.iter().any(|known| ends(path, known));
         has(&weight) && !has(&tensor.name)
     };
-    let lacks_it =
-        in_checkpoint() || in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering);
-    if !lacks_it {
+    if !in_checkpoint() && !ModelTask::ALL.into_iter().any(in_class) {
         return Ok(false);
     }
     Ok(model.to_f32(&model.graph.initializers[tensor.index])?.iter().all(|value| *value == 0.0))

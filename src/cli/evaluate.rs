@@ -60,10 +60,8 @@ fn describe(facts: &EvaluationFacts) -> String {
         false => report::table(&["metric", "value", ""], &[1], &rows) + "\n\n",
     };
     let tokens = facts.tokens.map_or_else(String::new, |tokens| format!("{tokens} tokens in "));
-    let (unit, windows) = match facts.windows {
-        Some(windows) => ("questions", format!(" in {windows} windows")),
-        None => ("rows", String::new()),
-    };
+    let unit = facts.objective.unit();
+    let windows = facts.windows.map_or_else(String::new, |windows| format!(" in {windows} windows"));
     format!(
         "{table}{tokens}{} {unit} of {}{windows}, {} ({}, {:.0} {unit}/s)",
         facts.rows, facts.data, facts.model, facts.matrix_products, facts.rows_per_second

@@ -218,7 +218,7 @@ impl Inspection {
         }
         if !self.hidden_states.is_empty() && self.head.is_none() {
             self.notes.push(
-                "there is no head (no output `logits`); training adds one with --head first, mean or last".into(),
+                "there is no head (no output `logits`); training adds one with --head first, mean or last, or tokens for entities".into(),
             );
         }
     }

@@ -19,7 +19,7 @@ The folder is a PEFT adapter; with --method bitfit or full it holds the trained 
 Running it again resumes from the last state that was saved.";
 
 const ROWS: &str = "Rows to train on: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts; \
-    for span answers the JSON of SQuAD";
+    for span answers the JSON of SQuAD; for entities CoNLL";
 
 /// Train LoRA adapters at the ranks of a plan; or all biases, or all parameters
 #[derive(Debug, clap::Args)]

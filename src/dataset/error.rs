@@ -47,7 +47,7 @@ pub enum DatasetError {
         "{}: cannot tell the format from the file name; {}",
         path.display(),
         if is_conll(path) {
-            "this one is usual for a label per word (entities), which cannot be learnt yet"
+            "this one is usual for a label per word (entities): give --task ner"
         } else {
             "give it (--format tsv, csv, jsonl, parquet or txt)"
         }
@@ -125,6 +125,18 @@ pub enum DatasetError {
         room: usize,
         /// Tokens that two windows share.
         stride: usize,
+    },
+    /// Sentences with tags that cannot be taken.
+    #[error("{}{}: {found}; {cure}", path.display(), place.map(|place| format!(", {place}")).unwrap_or_default())]
+    Tagged {
+        /// The file.
+        path: PathBuf,
+        /// Line or row, where it is one.
+        place: Option<Place>,
+        /// What was found.
+        found: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// Two columns have the same name.
     #[error("{}, line 1: column {column} appears twice; give every column its own name", path.display())]
@@ -280,6 +292,20 @@ pub enum DatasetError {
         found: String,
         /// The known labels, quoted and separated by commas.
         known: String,
+    },
+    /// Labels of a row that cannot be read.
+    #[error("{}, {place}: column `{column}` {found}; {cure}", path.display())]
+    NotALabelSet {
+        /// The file.
+        path: PathBuf,
+        /// Line or row.
+        place: Place,
+        /// The column.
+        column: String,
+        /// What it has.
+        found: String,
+        /// What to do.
+        cure: &'static str,
     },
     /// A word, or no finite number, where a number is needed.
     #[error("{}, {place}: label {found} is not a finite number, which {why}; mend the row{other}", path.display())]

@@ -31,6 +31,27 @@ impl Dataset {
     /// One line that names the file, the line, what was found and the cure: unreadable file, unknown format, invalid
     /// UTF-8, missing column, ragged row, empty text, empty or unknown label, no rows.
     pub fn load(path: &Path, settings: &LoadSettings) -> Result<Self, DatasetError> {
+        let (rows, sha256) = Dataset::read(path, settings, &wanted(settings))?;
+        Dataset::of_rows(path, settings, rows, sha256)
+    }
+
+    /// Reads texts, and what stands in other columns beside them.
+    pub(super) fn load_beside(
+        path: &Path,
+        settings: &LoadSettings,
+        columns: &[Wanted<'_>],
+    ) -> Result<(Self, Vec<Row>), DatasetError> {
+        let settings = &settings.without_labels();
+        let texts = wanted(settings);
+        let (mut rows, sha256) = Dataset::read(path, settings, &[&texts, columns].concat())?;
+        rows.truncate(settings.row_limit());
+        let beside = |row: &mut Row| Row { place: row.place, values: row.values.split_off(texts.len()) };
+        let beside = rows.iter_mut().map(beside).collect();
+        Ok((Dataset::of_rows(path, settings, rows, sha256)?, beside))
+    }
+
+    /// The wanted columns, and the hash of the file.
+    fn read(path: &Path, settings: &LoadSettings, wanted: &[Wanted<'_>]) -> Result<(Vec<Row>, String), DatasetError> {
         if path.is_dir() {
             let (found, cure) = ("is a folder", "name a file in it");
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
@@ -38,12 +59,11 @@ impl Dataset {
         let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
         if format_of(path, settings)? == Format::Parquet && !packed {
             // Never in memory as a whole.
-            let wanted = wanted(settings);
-            let rows = parquet::read_file(path, &wanted, settings.row_limit())?;
-            return Dataset::of_rows(path, settings, rows, sha256_file(path)?);
+            let rows = parquet::read_file(path, wanted, settings.row_limit())?;
+            return Ok((rows, sha256_file(path)?));
         }
         let bytes = read_file(path)?;
-        Dataset::from_bytes(path, &bytes, settings)
+        Ok((rows_in(path, &bytes, settings, wanted)?, sha256(&bytes)))
     }
 
     /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do
@@ -52,9 +72,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
-        let format = format_of(path, settings)?;
-        let content = table::unpacked(path, bytes)?;
-        let rows = table::read(path, &content, format, settings.quoting, &wanted(settings))?;
+        let rows = rows_in(path, bytes, settings, &wanted(settings))?;
         Dataset::of_rows(path, settings, rows, sha256(bytes))
     }
 
@@ -95,6 +113,17 @@ impl Dataset {
         });
         Ok(Dataset { path: path.into(), sha256, examples: examples.collect(), labels, warnings })
     }
+}
+
+fn rows_in(
+    path: &Path,
+    bytes: &[u8],
+    settings: &LoadSettings,
+    wanted: &[Wanted<'_>],
+) -> Result<Vec<Row>, DatasetError> {
+    let format = format_of(path, settings)?;
+    let content = table::unpacked(path, bytes)?;
+    table::read(path, &content, format, settings.quoting, wanted)
 }
 
 pub(super) fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, DatasetError> {

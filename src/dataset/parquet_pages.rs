@@ -9,6 +9,8 @@ pub(super) struct CheckedPages {
     pub pages: Box<dyn PageReader>,
     /// Whether values may be null: then a page begins with which are not.
     pub has_nulls: bool,
+    /// How many values the rest of a column of lists may have: one row may hold all of them. `None` for other columns.
+    pub values_of_lists: Option<u64>,
 }
 
 impl Iterator for CheckedPages {
@@ -23,7 +25,13 @@ impl PageReader for CheckedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         let page = self.pages.get_next_page()?;
         if let Some(page) = &page {
-            check(page, self.has_nulls)?;
+            check(page, self.has_nulls, self.values_of_lists.is_some())?;
+            if let Some(left) = &mut self.values_of_lists {
+                let Some(rest) = left.checked_sub(page.num_values().into()) else {
+                    return broken("a column of lists has far more values than its file could hold");
+                };
+                *left = rest;
+            }
         }
         Ok(page)
     }
@@ -45,14 +53,14 @@ fn broken<T>(reason: &str) -> Result<T> {
     Err(ParquetError::General(reason.into()))
 }
 
-fn check(page: &Page, has_nulls: bool) -> Result<()> {
+fn check(page: &Page, has_nulls: bool, has_lists: bool) -> Result<()> {
     let lists = match page.encoding() {
         Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
         // Lengths of what a text shares with the one before, then of the rest.
         Encoding::DELTA_BYTE_ARRAY => 2,
         _ => return Ok(()),
     };
-    let Some(values) = page.buffer().get(levels(page, has_nulls)..) else {
+    let Some(values) = page.buffer().get(levels(page, has_nulls, has_lists)..) else {
         return broken("a page is shorter than its levels");
     };
     let mut at = 0;
@@ -62,19 +70,25 @@ fn check(page: &Page, has_nulls: bool) -> Result<()> {
     Ok(())
 }
 
-/// Bytes before the values: which values are there. The columns that are read are flat, so a level is one bit.
-fn levels(page: &Page, has_nulls: bool) -> usize {
+/// Bytes before the values: where a list begins, and which values are there. A level of a column without lists is one bit.
+fn levels(page: &Page, has_nulls: bool, has_lists: bool) -> usize {
     match page {
-        Page::DataPage { buf, def_level_encoding, num_values, .. } if has_nulls => match def_level_encoding {
-            Encoding::RLE => buf
-                .first_chunk::<4>()
-                .map_or(0, |length| (u32::from_le_bytes(*length) as usize).saturating_add(length.len())),
-            _ => (*num_values as usize).div_ceil(8),
-        },
+        Page::DataPage { buf, def_level_encoding, rep_level_encoding, num_values, .. } => {
+            let part = |start: usize, encoding: &Encoding| match encoding {
+                Encoding::RLE => {
+                    let length = buf.get(start..).and_then(|rest| rest.first_chunk::<4>());
+                    length.map_or(0, |length| (u32::from_le_bytes(*length) as usize).saturating_add(length.len()))
+                }
+                _ => (*num_values as usize).div_ceil(8),
+            };
+            let repeats = if has_lists { part(0, rep_level_encoding) } else { 0 };
+            let nulls = if has_nulls { part(repeats, def_level_encoding) } else { 0 };
+            repeats.saturating_add(nulls)
+        }
         Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. } => {
             (*def_levels_byte_len as usize).saturating_add(*rep_levels_byte_len as usize)
         }
-        _ => 0,
+        Page::DictionaryPage { .. } => 0,
     }
 }
 

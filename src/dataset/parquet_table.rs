@@ -3,17 +3,17 @@
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use ::parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use ::parquet::data_type::{ByteArray, DataType, FixedLenByteArray};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
-use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 use bytes::Bytes;
 
 use super::error::{Place, quoted, quoted_list};
 use super::parquet_pages::CheckedPages;
-use super::table::{LISTED_LABELS, LISTED_TEXT, Row, Wanted, missing_cure};
+use super::table::{LABEL_LIST, LISTED_LABELS, LISTED_TEXT, Row, Wanted, missing_cure};
 use super::{DatasetError, parquet_checks as checks};
 use crate::files::{FileError, open_file};
 
@@ -76,7 +76,11 @@ fn decode<R: ChunkReader + 'static>(
         for column in &columns {
             checks::pages(&seen, group.metadata().column(column.index).byte_range()).map_err(broken)?;
             let pages = group.get_column_page_reader(column.index).map_err(failed)?;
-            let pages = CheckedPages { pages, has_nulls: column.most_definite > 0 };
+            let pages = CheckedPages {
+                pages,
+                has_nulls: column.levels.most > 0,
+                values_of_lists: column.levels.of_item.map(|_| (left / memory_of("")) as u64),
+            };
             let reader = get_column_reader(schema.column(column.index), Box::new(pages));
             let read = column.read(reader, most, left).map_err(failed)?;
             let read = read.map_err(|(at, found)| DatasetError::ColumnValue {
@@ -107,14 +111,14 @@ fn decode<R: ChunkReader + 'static>(
 
 /// What the values of a file of so many bytes may take in memory. A text that is stored once may stand in every row, and a row
 /// may take no byte at all: a file of some hundred bytes could otherwise take everything there is.
-fn memory(file: u64) -> usize {
+pub(super) fn memory(file: u64) -> usize {
     const ANY: u64 = 16 << 20;
     const UNFOLDED: u64 = 256;
     usize::try_from(file.saturating_mul(UNFOLDED).saturating_add(ANY)).unwrap_or(usize::MAX)
 }
 
 /// What a value takes, with its place in a row.
-fn memory_of(text: &str) -> usize {
+pub(super) fn memory_of(text: &str) -> usize {
     const PLACE: usize = 64;
     text.len() + PLACE
 }
@@ -131,7 +135,7 @@ type Unusable = (usize, &'static str);
 
 /// How the stored values become the text of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+pub(super) enum Reading {
     Text,
     Truth,
     Signed,
@@ -145,8 +149,16 @@ struct Column<'a> {
     name: &'a str,
     index: usize,
     reading: Reading,
-    /// 1 where values may be null.
-    most_definite: i16,
+    levels: Levels,
+}
+
+/// What the definition levels of a column say.
+#[derive(Debug, Clone, Copy)]
+struct Levels {
+    /// That of a value that is there; 0 where none is ever null.
+    most: i16,
+    /// That of an item of a list, which may be null itself; the one below is an empty list. `None` for a column without lists.
+    of_item: Option<i16>,
 }
 
 impl<'a> Column<'a> {
@@ -161,6 +173,7 @@ impl<'a> Column<'a> {
             path: path.into(),
             column: name.into(),
             cure: match (wanted.scalar, found.contains("list")) {
+                _ if wanted.list => LABEL_LIST,
                 (true, true) => LISTED_LABELS,
                 (false, true) => LISTED_TEXT,
                 (true, false) => "a label is a string, a number or a boolean",
@@ -182,16 +195,25 @@ impl<'a> Column<'a> {
             1 => {}
             _ => return Err(refused("appears twice".into())),
         }
-        let Some(index) = schema.columns().iter().position(|column| column.path().parts() == [name]) else {
-            return Err(refused("is nested (a list, a map or a structure)".into()));
-        };
-        let column = schema.column(index);
-        if column.max_rep_level() != 0 {
+        let nested = || refused("is nested (a list, a map or a structure)".into());
+        let mut within = schema
+            .columns()
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.path().parts().first().is_some_and(|part| part == name));
+        let (Some((index, column)), None) = (within.next(), within.next()) else { return Err(nested()) };
+        let repeated = column.max_rep_level() != 0;
+        let field = schema.root_schema().get_fields().iter().find(|field| field.name() == name);
+        let of_item = field.filter(|_| repeated && wanted.list).and_then(|field| level_of_item(field));
+        if of_item.is_none() && column.path().parts().len() > 1 {
+            return Err(nested());
+        }
+        if of_item.is_none() && repeated {
             return Err(refused("is a list".into()));
         }
-        let reading = reading(&column).filter(|reading| wanted.scalar || *reading == Reading::Text);
-        let Some(reading) = reading else { return Err(refused(format!("is {}", kind(&column)))) };
-        Ok(Column { name, index, reading, most_definite: column.max_def_level() })
+        let reading = reading(column).filter(|reading| wanted.scalar || *reading == Reading::Text);
+        let Some(reading) = reading else { return Err(refused(format!("is {}", kind(column)))) };
+        Ok(Column { name, index, reading, levels: Levels { most: column.max_def_level(), of_item } })
     }
 
     /// At most `rows` values of one row group, in at most so many bytes.
@@ -201,7 +223,7 @@ impl<'a> Column<'a> {
         rows: usize,
         memory: usize,
     ) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
-        let levels = self.most_definite;
+        let levels = self.levels;
         let most = Most { rows, memory };
         match reader {
             ColumnReader::BoolColumnReader(reader) => texts(reader, levels, most, |v: &bool| Ok(v.to_string())),
@@ -237,50 +259,114 @@ fn half_float(value: &FixedLenByteArray) -> Result<String, &'static str> {
     }
 }
 
-/// The values of a column, decoded in portions.
+/// The definition level at which a list of scalars has an item; `None` where the column is something else.
+fn level_of_item(field: &Type) -> Option<i16> {
+    // `labels`, `labels.list.element`, or what older writers make of it.
+    const DEEPEST: usize = 3;
+    let (mut node, mut level, mut repeated) = (field, 0, None);
+    for _ in 0..DEEPEST {
+        match node.get_basic_info().repetition() {
+            Repetition::REPEATED if repeated.is_some() => return None,
+            Repetition::REPEATED => repeated = Some(level + 1),
+            _ => {}
+        }
+        level += i16::from(node.get_basic_info().repetition() != Repetition::REQUIRED);
+        if node.is_primitive() {
+            return repeated;
+        }
+        let [only] = node.get_fields() else { return None };
+        node = only;
+    }
+    None
+}
+
+/// The values of a column, decoded in portions; those of a list as a JSON list of strings.
 fn texts<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
-    most_definite: i16,
+    of: Levels,
     most: Most,
     convert: impl Fn(&T::T) -> Result<String, &'static str>,
 ) -> Result<Result<Vec<String>, Unusable>, ParquetError> {
+    let general = |text: &str| ParquetError::General(text.into());
     let mut result = Vec::new();
-    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    let (mut values, mut levels, mut repeats) = (Vec::new(), Vec::new(), Vec::new());
     let mut memory = 0;
     while result.len() < most.rows {
         values.clear();
         levels.clear();
+        repeats.clear();
         let wanted = CHUNK.min(most.rows - result.len());
-        let (records, ..) = reader.read_records(wanted, Some(&mut levels), None, &mut values)?;
-        if let Some(at) = levels.iter().position(|level| *level < most_definite) {
-            return Ok(Err((result.len() + at, "is null")));
+        let (records, ..) =
+            reader.read_records(wanted, Some(&mut levels), of.of_item.map(|_| &mut repeats), &mut values)?;
+        let start = result.len();
+        if of.of_item.is_none()
+            && let Some(at) = levels.iter().position(|level| *level < of.most)
+        {
+            return Ok(Err((start + at, "is null")));
         }
         if records == 0 {
             break;
         }
+        let mut converted = Vec::with_capacity(values.len());
         for value in &values {
             match convert(value) {
                 Ok(text) => {
                     memory += memory_of(&text);
-                    result.push(text);
+                    converted.push(text);
                 }
-                Err(found) => return Ok(Err((result.len(), found))),
+                Err(found) if of.of_item.is_none() => return Ok(Err((start + converted.len(), found))),
+                Err(found) => return Err(general(&format!("an item of a list {found}"))),
             }
             if memory > most.memory {
-                return Err(ParquetError::General(
-                    "a column unfolds to far more than the whole file, which no honest file does".into(),
-                ));
+                return Err(general("a column unfolds to far more than the whole file, which no honest file does"));
             }
         }
-        if values.len() != records {
-            return Err(ParquetError::General(format!("{} values for {records} rows", values.len())));
+        match of.of_item {
+            None => result.extend(converted),
+            Some(item) => {
+                let levels = levels.iter().copied().zip(repeats.iter().copied());
+                match lists(levels, converted, of.most, item) {
+                    Ok(lists) => result.extend(lists),
+                    Err((at, found)) => return Ok(Err((start + at, found))),
+                }
+            }
+        }
+        if result.len() - start != records {
+            return Err(general(&format!("{} values for {records} rows", result.len() - start)));
         }
     }
     Ok(Ok(result))
 }
 
+/// The lists of some rows, each as JSON, from the definition and repetition levels of their items.
+fn lists(
+    levels: impl Iterator<Item = (i16, i16)>,
+    items: Vec<String>,
+    most: i16,
+    of_item: i16,
+) -> Result<Vec<String>, Unusable> {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut items = items.into_iter();
+    for (level, repeat) in levels {
+        if repeat == 0 {
+            rows.push(Vec::new());
+        }
+        let at = rows.len().saturating_sub(1);
+        if level < of_item - 1 {
+            return Err((at, "is null"));
+        }
+        if (of_item..most).contains(&level) {
+            return Err((at, "has a null in its list"));
+        }
+        if let Some(row) = rows.last_mut().filter(|_| level == most) {
+            row.extend(items.next());
+        }
+    }
+    Ok(rows.into_iter().map(|row| serde_json::Value::from(row).to_string()).collect())
+}
+
 /// How to read a column; `None` where its values are neither text nor labels (times, decimals, other binary data).
-fn reading(column: &ColumnDescriptor) -> Option<Reading> {
+pub(super) fn reading(column: &ColumnDescriptor) -> Option<Reading> {
     let logical = column.logical_type_ref();
     let converted = column.converted_type();
     let is_plain = logical.is_none() && converted == ConvertedType::NONE;

@@ -1,5 +1,4 @@
-//! Tables as they come: tab- or comma-separated, quoted or not, JSON lines, and Parquet by `parquet.rs`. Only the wanted
-//! columns are kept.
+//! Tables as they come: tab- or comma-separated, quoted or not, JSON lines, and Parquet. Only the wanted columns are kept.
 
 use std::borrow::Cow;
 use std::io::Read as _;
@@ -78,12 +77,14 @@ pub(super) struct Wanted<'a> {
     pub scalar: bool,
     /// Whether it may be missing, and is empty then.
     pub optional: bool,
+    /// Whether it may be a list in JSON and Parquet, which is given as a JSON list then; it is not null.
+    pub list: bool,
 }
 
 impl<'a> Wanted<'a> {
     /// A column of texts that must be there.
     pub fn text(name: &'a str) -> Self {
-        Wanted { name, scalar: false, optional: false }
+        Wanted { name, scalar: false, optional: false, list: false }
     }
 }
 
@@ -395,9 +396,10 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
     Ok(rows)
 }
 
-type JsonObject = serde_json::Map<String, serde_json::Value>;
+pub(super) type JsonObject = serde_json::Map<String, serde_json::Value>;
 
-fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
+/// The JSON object of a line; else what is wrong, and what to do.
+pub(super) fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
     const CURE: &str = "write one JSON object per line";
     match serde_json::from_str::<serde_json::Value>(line) {
         Ok(serde_json::Value::Object(object)) => Ok(object),
@@ -443,13 +445,23 @@ fn json_value(
     match object.get(column.name) {
         None => Ok(column.optional.then(String::new)),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(Value::Null) => Ok(Some(String::new())),
+        Some(Value::Null) if !column.list => Ok(Some(String::new())),
+        Some(Value::Array(items)) if column.list => match items.iter().find(|item| !is_scalar(item)) {
+            None => Ok(Some(Value::Array(items.clone()).to_string())),
+            Some(item) => Err(DatasetError::Json {
+                path: path.into(),
+                line,
+                found: format!("a list in `{}` has {}", column.name, kind(item)),
+                cure: "write strings or numbers in it",
+            }),
+        },
         Some(value @ (Value::Number(_) | Value::Bool(_))) if column.scalar => Ok(Some(value.to_string())),
         Some(other) => Err(DatasetError::Json {
             path: path.into(),
             line,
             found: format!("`{}` is {}", column.name, kind(other)),
             cure: match (column.scalar, other) {
+                _ if column.list => LABEL_LIST,
                 (true, Value::Array(_)) => LISTED_LABELS,
                 (false, Value::Array(_)) => LISTED_TEXT,
                 (true, _) => "a label is a string or a number",
@@ -459,15 +471,23 @@ fn json_value(
     }
 }
 
+fn is_scalar(value: &serde_json::Value) -> bool {
+    value.is_string() || value.is_number() || value.is_boolean()
+}
+
+/// What to say of something else where a list of labels is wanted.
+pub(super) const LABEL_LIST: &str = "the labels of a text are a list of strings or numbers ([] for none)";
+
 /// What to say of lists where a label is wanted.
-pub(super) const LISTED_LABELS: &str = "a label is one string or one number per text: a label per word (entities) and several \
-                                        labels per text cannot be learnt yet";
+pub(super) const LISTED_LABELS: &str = "a label is one string or one number per text: several labels per text are the task \
+                                        multi-label (--task multi-label), a label per word (entities) is the task ner";
 
 /// What to say of lists where a text is wanted.
-pub(super) const LISTED_TEXT: &str = "a text is a string: join the words, if it is cut into words (their entities cannot be \
-                                      learnt yet)";
+pub(super) const LISTED_TEXT: &str = "a text is a string: join its words, or give --task ner if the words have tags \
+                                      (entities)";
 
-fn kind(value: &serde_json::Value) -> &'static str {
+/// What a JSON value is, for an error.
+pub(super) fn kind(value: &serde_json::Value) -> &'static str {
     use serde_json::Value;
     match value {
         Value::Null => "null",

@@ -10,10 +10,15 @@ use super::*;
 use crate::progress::{CancelFlag, Event, Observer, Silent};
 use crate::task::preset;
 
+mod label_sets;
 mod odd_files;
+#[cfg(feature = "parquet")]
+mod parquet_lists;
 #[cfg(feature = "parquet")]
 mod parquet_tests;
 mod public_data;
+mod tagged_tests;
+mod word_tests;
 
 /// Writes a file into a fresh folder.
 fn file(name: &str, content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {

@@ -294,6 +294,11 @@ impl Tokenizer {
         (Encoding { ids, type_ids }, Window { question: 0, first, offsets })
     }
 
+    /// The tokenizer itself, which adds no special tokens; what adds them; and whether its type ids go to the model.
+    pub(super) fn parts(&self) -> (&tokenizers::Tokenizer, Option<&PostProcessorWrapper>, bool) {
+        (&self.inner, self.finish.as_ref(), self.tells_texts_apart)
+    }
+
     /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
     ///
     /// # Errors

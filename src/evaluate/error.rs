@@ -43,6 +43,19 @@ pub enum EvaluateError {
         /// Its length.
         tokens: usize,
     },
+    /// The logits are not a line of numbers per token.
+    #[error(
+        "the model gives logits of shape {found:?} for {rows} rows of {tokens} tokens; export it with a head for token \
+         classification, which gives [rows, tokens, labels]"
+    )]
+    LabelShape {
+        /// Shape of the logits.
+        found: Vec<usize>,
+        /// Rows of the batch.
+        rows: usize,
+        /// Its length.
+        tokens: usize,
+    },
     /// The logits are not one row of numbers per row.
     #[error(
         "the model gives logits of shape {found:?} for {rows} rows; export it with a head that gives [rows, classes]"

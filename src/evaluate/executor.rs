@@ -43,7 +43,7 @@ fn has_outputs(outputs: &[ValueInfo], head: &HeadSpec) -> Result<(), EvaluateErr
     let there = names.join(", ");
     Err(match head.lines {
         Lines::Ends => EvaluateError::NoSpanLogits { there },
-        Lines::Row | Lines::Vocabulary => EvaluateError::NoLogits { there },
+        Lines::Row | Lines::Token | Lines::Vocabulary => EvaluateError::NoLogits { there },
     })
 }
 
@@ -62,7 +62,7 @@ pub fn evaluate_export(
     settings: &EvaluateSettings,
     observer: &dyn Observer,
 ) -> Result<Outputs, EvaluateError> {
-    let unit = if head.lines == Lines::Ends { "windows" } else { "rows" };
+    let unit = if matches!(head.lines, Lines::Ends | Lines::Token) { "windows" } else { "rows" };
     let mut executor = OnnxExecutor::new(session, encodings, targets, head, settings)?;
     predict(&mut executor, encodings.len(), head, unit, observer)
 }
@@ -154,6 +154,8 @@ pub(super) fn take_rows(
         let width = match (head.lines, found.as_slice()) {
             (Lines::Row, &[rows, width]) if rows == count => width,
             (Lines::Row, &[rows]) if rows == count => 1,
+            (Lines::Token, &[rows, tokens, width]) if (rows, tokens) == (count, length) => tokens * width,
+            (Lines::Token, _) => return Err(EvaluateError::LabelShape { found, rows: count, tokens: length }),
             (Lines::Ends, &[rows, tokens]) if (rows, tokens) == (count, length) => tokens,
             (Lines::Ends, _) => return Err(EvaluateError::SpanShape { found, rows: count, tokens: length }),
             _ => return Err(EvaluateError::Shape { found, rows: count }),
@@ -164,9 +166,12 @@ pub(super) fn take_rows(
         return Err(EvaluateError::Shape { found: Vec::new(), rows: count });
     }
     for (place, &row) in batch.rows.iter().enumerate() {
-        let kept = if head.lines == Lines::Ends { encodings[row].len() } else { usize::MAX };
-        let line =
-            |(values, width): &'_ (Vec<f32>, usize)| place * width..place * width + kept.min(*width).min(values.len());
+        // Padding is left out of what there is for every token.
+        let kept = |width: usize| match head.lines {
+            Lines::Ends | Lines::Token => width / length.max(1) * encodings[row].len().min(length),
+            Lines::Row | Lines::Vocabulary => width,
+        };
+        let line = |(_, width): &'_ (Vec<f32>, usize)| place * width..place * width + kept(*width);
         let lines: Vec<&[f32]> = parts.iter().map(|part| &part.0[line(part)]).collect();
         if let Some(&value) = lines.iter().copied().flatten().find(|value| !value.is_finite()) {
             return Err(EvaluateError::NotFinite { row, value });

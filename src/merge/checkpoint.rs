@@ -226,15 +226,23 @@ pub(super) fn copy_companions(
             continue;
         }
         let bytes = read_file(&path)?;
-        let changes = targets.added_head.is_some() || targets.labels.is_some() || targets.appended;
+        let thresholds =
+            targets.thresholds.is_some() || base.config.as_ref().is_some_and(|config| config.get(THRESHOLDS).is_some());
+        let problem = base.config.as_ref().and_then(|config| other_problem(config, targets));
+        let changes = targets.added_head.is_some()
+            || targets.labels.is_some()
+            || targets.appended
+            || problem.is_some()
+            || thresholds;
         match (name.as_str(), changes, &base.config) {
             ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_head(config, targets))?,
             _ => write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?,
         }
         files.push(name);
     }
-    if base.config.is_none() && targets.labels.is_some() {
-        // The export alone would not say what its classes are called.
+    let says = targets.labels.is_some() || other_problem(&Value::Null, targets).is_some();
+    if base.config.is_none() && says {
+        // The export alone would not say what its classes are called, or that a text may have several.
         let name = "config.json".to_owned();
         write_json(&out.join(&name), &with_head(&json!({}), targets))?;
         files.push(name);
@@ -242,14 +250,27 @@ pub(super) fn copy_companions(
     Ok(())
 }
 
+/// For every label the probability from which on a text has it.
+const THRESHOLDS: &str = "gelora_thresholds";
+/// What transformers calls several labels per text.
+const MULTI_LABEL: &str = "multi_label_classification";
 /// How many labels a configuration of transformers has that says nothing of them.
 const DEFAULT_LABELS: usize = 2;
+
+/// What the head was trained for, where the base says something else. Several labels are always named: nothing else tells them
+/// from classes.
+fn other_problem(config: &Value, targets: &Targets) -> Option<String> {
+    let found = config.get("problem_type").and_then(Value::as_str);
+    let other = |problem: &String| found.map_or(problem == MULTI_LABEL, |found| found != problem);
+    targets.problem.clone().filter(other)
+}
 
 /// The configuration with the names of the classes; for a checkpoint that got a head, with its class, its width and what it is
 /// for; for an export that got a head, with the vector that it reads.
 fn with_head(config: &Value, targets: &Targets) -> Value {
     let mut config = config.clone();
     let class = model_class(&config, targets.task()).filter(|_| targets.appended);
+    let other = other_problem(&config, targets);
     let Value::Object(fields) = &mut config else { return config };
     let labels = labels(fields, targets);
     if let Some(names) = labels {
@@ -258,12 +279,17 @@ fn with_head(config: &Value, targets: &Targets) -> Value {
         fields.insert("label2id".into(), named.map(|(i, name)| (name.clone(), json!(i))).collect());
         fields.shift_remove("num_labels");
     }
-    let of_one = (targets.outputs == Some(1)).then_some("regression");
-    if let Some(problem) = targets.problem.or(of_one)
-        && targets.appended
+    let of_one = (targets.outputs == Some(1)).then(|| "regression".to_owned());
+    let appended = targets.problem.clone().or(of_one).filter(|_| targets.appended);
+    if let Some(problem) = other.or(appended)
         && targets.task() == ModelTask::SequenceClassification
     {
         fields.insert("problem_type".into(), json!(problem));
+    }
+    // Those of the base belong to the head as it was.
+    fields.shift_remove(THRESHOLDS);
+    if let Some(thresholds) = &targets.thresholds {
+        fields.insert(THRESHOLDS.into(), json!(thresholds));
     }
     if let Some(class) = class {
         // The head is that of the class, whatever an earlier export had.
@@ -287,7 +313,7 @@ fn labels(fields: &serde_json::Map<String, Value>, targets: &Targets) -> Option<
     let known = match targets.task() {
         // Those of another head say nothing of the one that was added.
         _ if targets.added_head.is_some() => None,
-        ModelTask::SequenceClassification => named,
+        ModelTask::SequenceClassification | ModelTask::TokenClassification => named,
         ModelTask::QuestionAnswering => {
             let counted = fields.get("num_labels").and_then(Value::as_u64).and_then(|count| count.try_into().ok());
             Some(named.or(counted).unwrap_or(DEFAULT_LABELS))

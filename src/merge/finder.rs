@@ -115,7 +115,7 @@ impl Finder<'_> {
             let class = self.base.config.as_ref().and_then(|config| model_class(config, task));
             class.is_some_and(|class| class.head.iter().any(|known| known == by_peft))
         };
-        if in_class(ModelTask::SequenceClassification) || in_class(ModelTask::QuestionAnswering) {
+        if ModelTask::ALL.into_iter().any(in_class) {
             return Ok(true);
         }
         // The weight tells modules apart: biases are often zeros.

@@ -22,6 +22,8 @@ const ADDED_HEAD: [&str; 2] = ["classifier.weight", "classifier.bias"];
 /// All changes and their places.
 pub(super) struct Targets<'a> {
     pub list: Vec<Target<'a>>,
+    /// The kind of class that has the head, where adapter or export say so.
+    task: Option<ModelTask>,
     /// The head that is added to the export.
     pub added_head: Option<HeadPooling>,
     /// Names of the classes that the adapter was trained on, where they say more than their numbers.
@@ -33,7 +35,9 @@ pub(super) struct Targets<'a> {
     /// Whether tensors of the head are appended to the checkpoint, which lacks them.
     pub appended: bool,
     /// What the logits are for (transformers' `problem_type`), where the adapter says so.
-    pub problem: Option<&'static str>,
+    pub problem: Option<String>,
+    /// For every label the probability from which on a text has it, where that was chosen.
+    pub thresholds: Option<Vec<f64>>,
     /// How wide the logits of the export, or of the head that is added, are.
     pub outputs: Option<usize>,
     pub warnings: Vec<String>,
@@ -171,15 +175,20 @@ impl<'a> Targets<'a> {
                 target.name
             ));
         }
+        let of_tokens = known.is_some_and(|head| head.labels_tokens()) || added_head == Some(HeadPooling::Tokens);
+        let of_tokens = of_tokens.then_some(ModelTask::TokenClassification);
         let lacks = |checkpoint: &Checkpoint| list.iter().any(|target| !target.is_in(checkpoint));
         let appended = !head_apart && base.checkpoint.as_ref().is_some_and(lacks);
-        let classes = folder.provenance.as_ref().is_some_and(|provenance| provenance.labels.is_some());
+        let known = folder.provenance.as_ref();
+        let classes = known.and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
         Ok(Targets {
             prefix: finder.new_prefix().filter(|_| appended),
+            task: folder.config.task_type.as_deref().and_then(ModelTask::of_task_type).or(of_tokens),
             list,
             added_head,
             appended,
-            problem: classes.then_some("single_label_classification"),
+            problem: known.and_then(|known| known.problem_type.clone()).or(classes),
+            thresholds: known.and_then(|known| known.thresholds.clone()),
             labels: super::labels(folder.provenance.as_ref()),
             head_apart,
             outputs,
@@ -189,10 +198,11 @@ impl<'a> Targets<'a> {
 
     /// What the head is for.
     pub fn task(&self) -> ModelTask {
-        match self.list.iter().any(|target| target.name.split('.').any(|part| part == "qa_outputs")) {
+        let answers = || self.list.iter().any(|target| target.name.split('.').any(|part| part == "qa_outputs"));
+        self.task.unwrap_or_else(|| match answers() {
             true => ModelTask::QuestionAnswering,
             false => ModelTask::SequenceClassification,
-        }
+        })
     }
 
     /// Tensors to write, in the checkpoint and in the export.
@@ -210,9 +220,9 @@ impl Finder<'_> {
     fn claims_a_head(&self) -> bool {
         let Some(config) = &self.base.config else { return false };
         let claimed = config.get("architectures").and_then(|names| names.get(0)).and_then(|name| name.as_str());
-        let tasks = [ModelTask::SequenceClassification, ModelTask::QuestionAnswering];
-        claimed
-            .is_some_and(|name| tasks.into_iter().filter_map(|task| model_class(config, task)).any(|c| c.name == name))
+        claimed.is_some_and(|name| {
+            ModelTask::ALL.into_iter().filter_map(|task| model_class(config, task)).any(|c| c.name == name)
+        })
     }
 
     /// What has to come in front of the names of a checkpoint without a head, when tensors of one are appended.

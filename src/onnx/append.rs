@@ -18,6 +18,8 @@ pub enum HeadPooling {
     Mean,
     /// The last token of the attention mask.
     Last,
+    /// Every token by itself: a line of logits for each.
+    Tokens,
 }
 
 impl std::str::FromStr for HeadPooling {
@@ -28,7 +30,8 @@ impl std::str::FromStr for HeadPooling {
             "first" => Ok(Self::First),
             "mean" => Ok(Self::Mean),
             "last" => Ok(Self::Last),
-            _ => Err(format!("`{text}` is no head; take first, mean or last")),
+            "tokens" => Ok(Self::Tokens),
+            _ => Err(format!("`{text}` is no head; take first, mean, last or tokens")),
         }
     }
 }
@@ -40,12 +43,14 @@ impl HeadPooling {
             Self::First => "first",
             Self::Mean => "mean",
             Self::Last => "last",
+            Self::Tokens => "tokens",
         }
     }
 }
 
 /// Appends a head to an export without one: a pooled last hidden state, `classifier.weight` `[labels, hidden]` and
-/// `classifier.bias` `[labels]` (float32, row by row), and the output `logits` `[batch, labels]`.
+/// `classifier.bias` `[labels]` (float32, row by row), and the output `logits` `[batch, labels]`; of a head over every token
+/// `[batch, sequence, labels]`.
 ///
 /// # Errors
 /// When the last hidden state does not have three dimensions or the width of the weight, when the export has no
@@ -89,13 +94,24 @@ pub fn append_head(
             };
             pool_by_mask(&mut edit, model, mask, &hidden, pooling)
         }
+        HeadPooling::Tokens => {
+            edit.add_node(NodeSpec::new("Identity", &[&hidden], POOLED));
+            POOLED
+        }
     };
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
     edit.add_initializer("classifier.weight", DataType::Float, &[labels, width], &bytes(weight));
     edit.add_initializer("classifier.bias", DataType::Float, &[labels], &bytes(bias));
+    let (batch, sequence) = batch_and_sequence(model);
+    if pooling == HeadPooling::Tokens {
+        edit.add_node(NodeSpec::new("Transpose", &["classifier.weight"], "gelora.head.turned").ints("perm", &[1, 0]));
+        edit.add_node(NodeSpec::new("MatMul", &[pooled, "gelora.head.turned"], "gelora.head.product"));
+        edit.add_node(NodeSpec::new("Add", &["gelora.head.product", "classifier.bias"], "logits"));
+        edit.add_output("logits", DataType::Float, &[batch, sequence, Dimension::Fixed(labels)]);
+        return Ok(edit);
+    }
     let gemm = NodeSpec::new("Gemm", &[pooled, "classifier.weight", "classifier.bias"], "logits").int("transB", 1);
     edit.add_node(gemm);
-    let (batch, _) = batch_and_sequence(model);
     edit.add_output("logits", DataType::Float, &[batch, Dimension::Fixed(labels)]);
     Ok(edit)
 }

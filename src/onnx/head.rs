@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::append::POOLED;
 use super::blocks::{between, linears};
-use super::head_pooling::pools;
+use super::head_pooling::{self, Reading};
 use super::linear::{LinearFinder, LinearLayer, module_of};
 use super::{Block, OnnxError, Transformer};
 
@@ -27,12 +27,21 @@ pub struct Head {
     /// Whether it joins the vectors of all tokens (their mean, say); one that reads a single token does not. `None` where that
     /// cannot be told.
     pub pools: Option<bool>,
+    /// Whether it gives a line of numbers for every token. `None` where that cannot be told.
+    pub every_token: Option<bool>,
     /// Whether training added it to the export ([`super::append_head`]): no class of transformers has it.
     pub added: bool,
     /// The output it makes, for instance `logits`.
     pub output: String,
     /// All outputs it makes (`start_logits` and `end_logits` for span answers).
     pub outputs: Vec<String>,
+}
+
+impl Head {
+    /// Whether it gives a line of numbers for every token, and these are no tokens of the vocabulary: labels of words.
+    pub fn labels_tokens(&self) -> bool {
+        self.every_token == Some(true) && !self.predicts_tokens && self.outputs.len() == 1
+    }
 }
 
 /// A tensor of the head.
@@ -79,10 +88,11 @@ pub(super) fn find(model: &Transformer) -> Result<Option<Head>, OnnxError> {
         true => Vec::new(),
         false => trained_tensors(&finder, &nodes, &linears, blocks),
     };
-    let pools = pools(&finder, model, last, &nodes);
+    let Reading { pools, every_token } = head_pooling::read(&finder, model, last, &nodes, outputs[0]);
     let added = linears.last().is_some_and(|last| last.input == POOLED);
     Ok(Some(Head {
         pools,
+        every_token,
         added,
         nodes,
         linears,

@@ -1,4 +1,4 @@
-//! Does a head read one token, or all of them?
+//! Does a head read one token, or all of them, and does it give a line of numbers for every token?
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,10 +16,17 @@ enum Tokens {
     Unknown,
 }
 
-/// Whether the nodes of a head join the tokens of the last hidden state `[batch, sequence, width]`: a reduction over the axis
-/// of the tokens, or a product with weights that depend on the inputs. `None` where a reduction is over an axis that cannot be
-/// told.
-pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &[usize]) -> Option<bool> {
+/// What a head does with the tokens of the last hidden state.
+pub(super) struct Reading {
+    /// Whether it joins them. `None` where that cannot be told.
+    pub pools: Option<bool>,
+    /// Whether its output has a line for every one of them. `None` where that cannot be told.
+    pub every_token: Option<bool>,
+}
+
+/// What the nodes of a head do with the tokens of the last hidden state `[batch, sequence, width]`. They join them by a reduction
+/// over the axis of the tokens, or by a product with weights that depend on the inputs.
+pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &[usize], output: &str) -> Reading {
     let graph = finder.topology.graph;
     let inputs: Vec<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
     let inputs: Vec<&str> = inputs.into_iter().filter(|name| finder.topology.initializer(name).is_none()).collect();
@@ -32,6 +39,12 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
     let mut states: HashMap<&str, Tokens> = last.iter().map(|name| (*name, of_states)).collect();
     let mut plain: HashSet<&str> = last.iter().copied().collect();
     let mut known = true;
+    let declared = graph.outputs.iter().find(|known| known.name == output).and_then(|known| known.shape.as_ref());
+    let declared = declared.and_then(|shape| match shape.len() {
+        2 => Some(false),
+        3 => Some(true),
+        _ => None,
+    });
     for &index in nodes {
         let node = &graph.nodes[index];
         // The shape of a hidden state is none of its values.
@@ -51,7 +64,7 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
             () => Some(false),
         };
         match joins {
-            Some(true) => return Some(true),
+            Some(true) => return Reading { pools: Some(true), every_token: declared.or(Some(false)) },
             Some(false) => {}
             None => known = false,
         }
@@ -61,7 +74,12 @@ pub(super) fn pools(finder: &LinearFinder, model: &Model, last: &[&str], nodes: 
             plain.extend(node.outputs.iter().map(String::as_str));
         }
     }
-    known.then_some(false)
+    let every_token = declared.or(match states.get(output) {
+        Some(Tokens::Chosen) => Some(false),
+        Some(Tokens::Along { .. }) => Some(true),
+        _ => None,
+    });
+    Reading { pools: known.then_some(false), every_token }
 }
 
 /// Whether a reduction over `axes` joins tokens that lie like this; no axes are all of them, or none where the node says so.

@@ -364,3 +364,30 @@ fn heads_that_join_tokens_are_told_from_those_that_read_one() {
     let none = ("noop_with_empty_axes".to_owned(), Attribute::Int(1));
     assert_eq!(pools(vec![with("ReduceMax", &[none], state, "most")]), Some(false));
 }
+
+#[test]
+fn heads_with_a_line_for_every_token_are_told_from_those_of_a_row() {
+    let every_token = |change: &dyn Fn(&mut Graph)| {
+        let mut model = fixture("tiny_encoder");
+        change(&mut model.graph);
+        let model = Transformer::new(model);
+        let head = model.head().unwrap().expect("a head");
+        assert_eq!(head.labels_tokens(), head.every_token == Some(true));
+        head.every_token
+    };
+    let undeclared = |graph: &mut Graph| {
+        let logits = graph.outputs.iter_mut().find(|output| output.name == "logits").expect("logits");
+        logits.shape = None;
+    };
+    assert_eq!(every_token(&|_| {}), Some(false), "by the shape");
+    assert_eq!(every_token(&undeclared), Some(false), "by the graph");
+    // Without what chooses a token every one has its line.
+    let all = |graph: &mut Graph| {
+        undeclared(graph);
+        let reads = |node: &Node| node.is("Gather") && node.inputs[0] == "hidden_states.2";
+        let place = graph.nodes.iter().position(reads).expect("the pooler");
+        let output = graph.nodes[place].outputs[0].clone();
+        graph.nodes[place] = computed("Identity", &["hidden_states.2"], &output);
+    };
+    assert_eq!(every_token(&all), Some(true));
+}

@@ -5,6 +5,7 @@
 //! key is an error that names the nearest one. Paths are relative to the file. `examples/` has a commented configuration per
 //! task.
 
+mod class_weights;
 mod error;
 mod plan;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use class_weights::ClassWeights;
 pub use error::ConfigError;
 pub use plan::{
     DimensionOptions, ExtractionOptions, MiniBatchOptions, PlanSettings, Projection, RankOptions, ScaleSetting,

@@ -267,8 +267,15 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
     assert!(spans.iter().all(|key| squad.contains(&format!("{key} = "))), "a key of span answers is not in squad.toml");
     let data = Config::parse(Path::new("squad.toml"), &squad).unwrap().data;
     assert_eq!(SpanSettings::new(&data).max_answer_length, 30);
+    let entities = ["scheme", "strict"];
+    let wnut17 = std::fs::read_to_string(path.with_file_name("wnut17.toml")).unwrap();
+    assert!(
+        entities.iter().all(|key| wnut17.contains(&format!("{key} = "))),
+        "a key of entities is not in wnut17.toml"
+    );
     // Templates are for instructions: examples/stories.toml shows them.
-    let missing = [&["pair", "warmup_steps", "template", "template_without_input"], spans.as_slice()].concat();
+    let missing =
+        [&["pair", "warmup_steps", "template", "template_without_input"], spans.as_slice(), &entities].concat();
     for key in error::every_key().filter(|key| !missing.contains(&key.as_str())) {
         assert!(written.contains(&format!("{key} = ")), "{key} is not in examples/cola.toml");
     }
@@ -289,6 +296,7 @@ fn the_comments_of_the_full_example_can_be_switched_on() {
         ..full.plan
     };
     assert_eq!(plan, shown.plan);
-    let train = TrainSettings { maximum_steps: None, head: None, ..full.train };
+    let train =
+        TrainSettings { maximum_steps: None, head: None, class_weights: None, threshold_rows: None, ..full.train };
     assert_eq!(train, shown.train);
 }

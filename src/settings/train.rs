@@ -6,6 +6,7 @@ use std::path::Path;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::ClassWeights;
 use crate::onnx::HeadPooling;
 use crate::runtime::Device;
 use crate::settings_value::{SettingError, at_least, number, word};
@@ -223,9 +224,21 @@ pub struct TrainSettings {
     #[arg(long, value_name = "HOW", default_value_t, value_parser = word::<Batching>)]
     pub batching: Batching,
 
-    /// For an export without a head: what the new head reads: first, mean or last
+    /// For an export without a head: what the new head reads: first, mean or last token; for words with labels tokens (each by itself)
     #[arg(long, value_name = "POOLING", value_parser = word::<HeadPooling>)]
     pub head: Option<HeadPooling>,
+
+    /// What every class counts in the loss, or for several labels per text what rows with a label count more than those without:
+    /// balanced, or a weight for each [default: all the same]
+    #[arg(long, value_name = "WEIGHTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
+
+    /// For several labels per text: choose a threshold for every label, for the best F1 on this share of the training rows, which
+    /// is not trained on [default: none, and every threshold is 0.5]
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold_rows: Option<f64>,
 
     /// Library of the linear layers: auto, torch or onednn
     #[arg(long, value_name = "LIBRARY", default_value_t, value_parser = word::<Kernels>)]
@@ -296,6 +309,8 @@ impl Default for TrainSettings {
             seed: 0,
             batching: Batching::Shuffled,
             head: None,
+            class_weights: None,
+            threshold_rows: None,
             linear: Kernels::Auto,
             evaluation_tokens: 4096,
             evaluate_before: false,
@@ -361,6 +376,9 @@ impl TrainSettings {
             number("betas", beta, share, "give numbers from 0 to below 1, such as 0.9 and 0.999")?;
         }
         number("epsilon", self.epsilon, |v| v > 0.0, "give a small number above 0, such as 1e-8")?;
+        if let Some(rows) = self.threshold_rows {
+            number("threshold_rows", rows, |v| 0.0 < v && v < 1.0, "give a share between 0 and 1, such as 0.1")?;
+        }
         if let Some(ratio) = self.warmup_ratio {
             number("warmup_ratio", ratio, |v| (0.0..=1.0).contains(&v), "give a share from 0 to 1")?;
             if self.warmup_steps.is_some() {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::dataset::DatasetError;
 use crate::dataset::metric::MetricError;
+use crate::dataset::{DatasetError, TagScheme};
 use crate::files::FileError;
 
 /// What can be wrong with rows, labels and predictions of a task. Every text is one line that ends in the cure.
@@ -51,6 +51,17 @@ pub enum TaskError {
     /// Predictions that cannot be written so.
     #[error("{0}")]
     Predictions(String),
+    /// Thresholds of other labels.
+    #[error(
+        "the model's config.json has a `{key}` that is not a list of {labels} numbers from 0 to 1, one for each label; merge the adapter \
+         again, or remove it"
+    )]
+    Thresholds {
+        /// The key.
+        key: &'static str,
+        /// How many labels there are.
+        labels: usize,
+    },
     /// What is to be predicted is another task's.
     #[error("the rows have {found} to predict and the task has {expected}; evaluate the rows with their own task")]
     Targets {
@@ -77,6 +88,38 @@ pub enum TaskError {
     /// Questions that are to be learnt from have no answers.
     #[error("{} has no answers to learn from; name a file that has", path.display())]
     NoAnswers {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No word gives a token.
+    #[error("{}: the tokenizer makes no token of any word; use the tokenizer.json that belongs to the model", path.display())]
+    NoTokens {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing says what the logits stand for.
+    #[error(
+        "{}: nothing says in which order the model counts the tags (its config.json names none); name them in that order \
+         (--labels O,B-…,I-…)",
+        path.display()
+    )]
+    TagOrder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A class that entities cannot be counted with.
+    #[error(
+        "the class `{tag}` is no tag of {scheme}, by which entities are counted strictly; give another --scheme, or leave out --strict"
+    )]
+    TagOfOtherScheme {
+        /// The class.
+        tag: String,
+        /// The scheme.
+        scheme: TagScheme,
+    },
+    /// Tags that are numbers, without names.
+    #[error("{}: its tags are numbers; name them in their order (--labels O,B-…,I-…)", path.display())]
+    NumberedTags {
         /// The file.
         path: PathBuf,
     },

@@ -9,6 +9,8 @@ pub enum Lines {
     Row,
     /// Every token of a row, once for starts and once for ends: two outputs `[rows, tokens]`.
     Ends,
+    /// Every token of a row, as wide as there are labels: `[rows, tokens, labels]`.
+    Token,
     /// Every token of a row, as wide as the vocabulary: `[rows, tokens, vocabulary]`.
     Vocabulary,
 }
@@ -43,6 +45,16 @@ impl HeadSpec {
             Lines::Ends if head.outputs != self.outputs => Some(format!(
                 "span answers need the outputs `start_logits` and `end_logits`, and its head makes {outputs}; {cure}, or name \
                  another task"
+            )),
+            Lines::Token if head.predicts_tokens => Some(format!(
+                "its head ({outputs}) predicts the tokens of the vocabulary, not labels of words; {cure}, or name another task"
+            )),
+            Lines::Token if head.outputs.len() > 1 || head.every_token == Some(false) => Some(format!(
+                "its head ({outputs}) does not give a line of numbers for every token; {cure}, or name another task"
+            )),
+            Lines::Row if head.labels_tokens() => Some(format!(
+                "its head ({outputs}) gives a line of numbers for every token, not for the row; {cure}, or name another task \
+                 (--task ner)"
             )),
             Lines::Row if head.predicts_tokens => {
                 Some(format!("its head ({outputs}) predicts tokens, not labels of rows; {cure}, or name another task"))

@@ -10,10 +10,12 @@
 mod answers;
 mod class_names;
 mod classification;
+mod entities;
 mod error;
 mod executor;
 mod head;
 mod language;
+mod multi_label;
 mod predictions;
 mod preset;
 mod regression;
@@ -33,10 +35,12 @@ use serde::{Deserialize, Serialize};
 pub use answers::{AnswerSettings, SpanLogits, SpanQuestions};
 pub use class_names::{check_label_order, class_count, label_names};
 pub use classification::Classification;
+pub use entities::{Entities, EntityRows};
 pub use error::TaskError;
 pub use executor::{Executor, Outputs, TokenLoss, predict};
 pub use head::{HeadSpec, Lines};
 pub use language::CausalLm;
+pub use multi_label::MultiLabel;
 pub use predictions::predictions_format;
 pub use preset::{Preset, missing_task, preset, presets};
 pub use regression::Regression;
@@ -54,6 +58,9 @@ use crate::settings_value::SettingError;
 pub enum Objective {
     /// One of several classes for a text.
     Classification(Classification),
+    /// Several labels for a text.
+    #[serde(rename = "multi-label")]
+    MultiLabel(MultiLabel),
     /// A number for a text.
     Regression,
     /// The next token of a text.
@@ -61,6 +68,8 @@ pub enum Objective {
     CausalLm,
     /// Where an answer starts and ends in a text.
     Spans(Spans),
+    /// A tag for every word.
+    Entities(Entities),
 }
 
 impl Deref for Objective {
@@ -69,15 +78,18 @@ impl Deref for Objective {
     fn deref(&self) -> &Self::Target {
         match self {
             Objective::Classification(task) => task,
+            Objective::MultiLabel(task) => task,
             Objective::Regression => &Regression,
             Objective::CausalLm => &CausalLm,
             Objective::Spans(task) => task,
+            Objective::Entities(task) => task,
         }
     }
 }
 
 /// How the rows of all tasks are read. The first is for rows without a task.
-const READERS: [&dyn Reader; 3] = [&table::Tables, &language::Texts, &spans::Questions];
+const READERS: [&dyn Reader; 5] =
+    [&table::Tables, &multi_label::LabelledTables, &language::Texts, &spans::Questions, &entities::Words];
 
 /// What a model learns, and how it is judged.
 pub trait Task: fmt::Debug + Sync {
@@ -100,9 +112,32 @@ pub trait Task: fmt::Debug + Sync {
     /// What it is about, in words that follow "cannot be computed for": `3 classes`.
     fn in_words(&self) -> String;
 
+    /// What is judged, in words that follow a number.
+    fn unit(&self) -> &'static str {
+        "rows"
+    }
+
     /// The names of its classes in the order of the logits.
     fn classes(&self) -> Option<&[String]> {
         None
+    }
+
+    /// What transformers calls it in `config.json` (`problem_type`), where labels or numbers alone do not say it.
+    fn problem_type(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether [`Task::thresholds`] finds some.
+    fn has_thresholds(&self) -> bool {
+        false
+    }
+
+    /// For every label the probability from which on a row has it, as outputs and targets of held-out rows show it.
+    ///
+    /// # Errors
+    /// Targets or outputs of another task.
+    fn thresholds(&self, targets: &Targets, _outputs: &Outputs) -> Result<Vec<f64>, TaskError> {
+        Err(self.other_targets(targets))
     }
 
     /// Metrics that can be chosen.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::TaskError;
-use crate::dataset::{Format, Labels};
+use crate::dataset::Format;
 use crate::files::write_atomically;
 
 /// The format that predictions are written in, by the ending of their file's name; asked before anything is computed.
@@ -20,10 +20,11 @@ pub fn predictions_format(path: &Path) -> Result<Format, TaskError> {
         .ok_or_else(|| TaskError::UnknownFormat { path: path.into() })
 }
 
-/// A class by its name, or a number.
+/// A class by its name, a number, or the names of labels.
 enum Cell<'a> {
     Class(&'a str),
     Value(f32),
+    Labels(Vec<&'a str>),
 }
 
 impl Cell<'_> {
@@ -31,6 +32,7 @@ impl Cell<'_> {
         match self {
             Cell::Class(name) => json!(name),
             Cell::Value(value) => json!(value),
+            Cell::Labels(names) => json!(names),
         }
     }
 
@@ -38,6 +40,11 @@ impl Cell<'_> {
         match self {
             Cell::Class(name) => (*name).to_owned(),
             Cell::Value(value) => value.to_string(),
+            // A list where commas, or what looks like a list, would be read as something else.
+            Cell::Labels(names) if names.iter().any(|name| name.contains(',') || name.starts_with('[')) => {
+                json!(names).to_string()
+            }
+            Cell::Labels(names) => names.join(","),
         }
     }
 }
@@ -52,17 +59,34 @@ struct Written<'a> {
     columns: Vec<String>,
 }
 
-/// What was predicted for every row.
+/// What was predicted for every row, or is right.
 pub(super) enum Predicted<'a> {
     /// Classes, as numbers of these names.
     Classes { names: &'a [String], rows: Vec<usize> },
     /// Numbers.
     Values(Vec<f32>),
+    /// Which of these labels a row has.
+    LabelSets { names: &'a [String], rows: Vec<Vec<bool>> },
+}
+
+impl Predicted<'_> {
+    fn cells(&self) -> Vec<Cell<'_>> {
+        match self {
+            Predicted::Classes { names, rows } => rows.iter().map(|&class| Cell::Class(&names[class])).collect(),
+            Predicted::Values(values) => values.iter().map(|&value| Cell::Value(value)).collect(),
+            Predicted::LabelSets { names, rows } => {
+                let had = |row: &Vec<bool>| {
+                    names.iter().zip(row).filter(|(_, has)| **has).map(|(name, _)| name.as_str()).collect()
+                };
+                rows.iter().map(|row| Cell::Labels(had(row))).collect()
+            }
+        }
+    }
 }
 
 /// Writes the predictions of a table: `line` in its file, `prediction`, `label` where there is one, and the logits.
 ///
-/// Classes are written by name. The ending of the name decides between `.csv`, `.tsv` and `.jsonl`. In a table the logits are
+/// Classes are written by name, several labels between commas, in JSON as a list. The ending of the name decides between `.csv`, `.tsv` and `.jsonl`. In a table the logits are
 /// the columns `logit:NAME` (or `logit` for a number), in JSON the list `logits`.
 ///
 /// # Errors
@@ -71,21 +95,17 @@ pub(super) fn write_table(
     path: &Path,
     lines: Vec<usize>,
     predicted: &Predicted<'_>,
-    labels: Option<&Labels>,
+    labels: Option<&Predicted<'_>>,
     logits: &[Vec<f32>],
 ) -> Result<(), TaskError> {
     let format = predictions_format(path)?;
-    let (predictions, columns) = match predicted {
-        Predicted::Classes { names, rows } => {
-            let columns = names.iter().map(|name| format!("logit:{name}")).collect();
-            (rows.iter().map(|&class| Cell::Class(&names[class])).collect(), columns)
+    let columns = match predicted {
+        Predicted::Classes { names, .. } | Predicted::LabelSets { names, .. } => {
+            names.iter().map(|name| format!("logit:{name}")).collect()
         }
-        Predicted::Values(values) => (values.iter().map(|&value| Cell::Value(value)).collect(), vec!["logit".into()]),
+        Predicted::Values(_) => vec!["logit".into()],
     };
-    let labels = labels.map(|labels| match labels {
-        Labels::Classes { names, rows } => rows.iter().map(|&class| Cell::Class(&names[class])).collect(),
-        Labels::Values(values) => values.iter().map(|&value| Cell::Value(value)).collect(),
-    });
+    let (predictions, labels) = (predicted.cells(), labels.map(Predicted::cells));
     let written = Written { lines, predictions, labels, logits, columns };
     Ok(write_atomically(path, |writer| match format {
         Format::Jsonl => written.json_lines(writer),

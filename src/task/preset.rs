@@ -73,8 +73,7 @@ impl Preset {
 /// `-` and `_` do not matter.
 pub fn missing_task(name: &str) -> Option<&'static str> {
     Some(match plain(name).as_str() {
-        "ner"
-        | "tokenclassification"
+        "tokenclassification"
         | "entities"
         | "pos"
         | "postagging"
@@ -85,10 +84,14 @@ pub fn missing_task(name: &str) -> Option<&'static str> {
         | "wnut17"
         | "wnut"
         | "namedentityrecognition"
-        | "tokencls" => "a label per word (entities) cannot be learnt yet",
-        "multilabel" | "multilabelclassification" | "goemotions" | "multilabeltextclassification" => {
-            "several labels per text cannot be learnt yet"
-        }
+        | "tokencls" => "entities (a tag per word) are the task ner",
+        "multilabelclassification"
+        | "multilabeltextclassification"
+        | "multilabelsequenceclassification"
+        | "goemotions"
+        | "multiplelabels"
+        | "severallabels"
+        | "tagsoftexts" => "several labels per text are the task multi-label",
         "ranking" | "rerank" | "reranking" | "reranker" | "crossencoder" | "learningtorank" | "msmarco"
         | "rewardmodel" | "rewardmodeling" | "reward" => "an order of texts (ranking) cannot be learnt yet",
         "embedding"

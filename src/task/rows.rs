@@ -115,6 +115,20 @@ pub trait Rows: Send + Sync {
     /// Outputs or metrics of another task.
     fn score(&self, encoded: &Encoded<'_>, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError>;
 
+    /// The same by what the `config.json` of a model says of its decisions.
+    ///
+    /// # Errors
+    /// As [`Rows::score`]; a configuration of another model.
+    fn score_as(
+        &self,
+        _config: Option<&serde_json::Value>,
+        encoded: &Encoded<'_>,
+        outputs: &Outputs,
+        metrics: &[Metric],
+    ) -> Result<Vec<Figure>, TaskError> {
+        self.score(encoded, outputs, metrics)
+    }
+
     /// Writes a prediction for every row.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preset::{Preset, TABLE_KEYS, missing_task, preset, presets, reader};
 use super::{Objective, Reader};
-use crate::dataset::{Format, LabelKind, LoadSettings, Metric};
+use crate::dataset::{Format, LabelKind, LoadSettings, Metric, TagScheme};
 use crate::settings_value::{SettingError, at_least, did_you_mean, number, word};
 
 /// Which rows, and what they are. Without `task`, the columns are `text` and `label` unless named here.
@@ -17,7 +17,7 @@ use crate::settings_value::{SettingError, at_least, did_you_mean, number, word};
 #[command(next_help_heading = "Data")]
 pub struct DataSettings {
     /// The rows: .tsv, .csv, .jsonl or .parquet; for language models .txt too, with empty lines between the texts; for span
-    /// answers the JSON of SQuAD
+    /// answers the JSON of SQuAD; for entities CoNLL, .jsonl or .parquet
     #[arg(long = "data", value_name = "FILE")]
     pub train: PathBuf,
 
@@ -29,8 +29,9 @@ pub struct DataSettings {
     #[arg(skip)]
     pub test: Option<PathBuf>,
 
-    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli; squad (v1.1) and
-    /// squad2 (v2.0) for span answers; causal-lm (texts) and instruct (instructions with an output) for language models
+    /// Preset for columns, objective and metric: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli; multi-label for several
+    /// labels per text; squad (v1.1) and squad2 (v2.0) for span answers; ner (words with tags) for entities; causal-lm (texts)
+    /// and instruct (instructions with an output) for language models
     #[arg(long, value_name = "NAME", value_parser = known_task)]
     pub task: Option<String>,
 
@@ -42,11 +43,12 @@ pub struct DataSettings {
     #[arg(long, value_name = "COLUMN")]
     pub pair: Option<String>,
 
-    /// Column of the label
+    /// Column of the label; with --task multi-label of the list of labels
     #[arg(long, value_name = "COLUMN")]
     pub label: Option<String>,
 
-    /// The labels in the order of the model's classes, separated by commas
+    /// The labels in the order of the model's classes, separated by commas; with --task multi-label they may be columns of 0
+    /// and 1
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
 
@@ -100,7 +102,17 @@ pub struct DataSettings {
     #[arg(long, value_name = "SCORE", help_heading = "Span answers")]
     pub null_threshold: Option<f32>,
 
-    /// `accuracy`, `f1`, `matthews`, `pearson`, `spearman`, `perplexity`; the first decides which state is the best.
+    /// How tags mark entities: iob1, iob2, bilou or iobes [default: by the tags]
+    #[arg(long, value_name = "SCHEME", value_parser = word::<TagScheme>, help_heading = "Entities")]
+    pub scheme: Option<TagScheme>,
+
+    /// Count entities strictly by the scheme, as seqeval's mode `strict` does; by default as its neighbours allow
+    #[arg(long, help_heading = "Entities")]
+    #[serde(default)]
+    pub strict: bool,
+
+    /// `accuracy`, `f1`, `matthews`, `pearson`, `spearman`, `perplexity`; `f1_micro`, `f1_macro`, `f1_samples`,
+    /// `average_precision`, `average_precision_micro`, `subset_accuracy`; the first decides which state is the best.
     #[arg(skip)]
     pub metrics: Option<Vec<Metric>>,
 }
@@ -159,6 +171,8 @@ impl DataSettings {
             max_answer_length: None,
             n_best: None,
             null_threshold: None,
+            scheme: None,
+            strict: false,
             metrics: None,
         }
     }
@@ -210,7 +224,7 @@ impl DataSettings {
     }
 
     /// The keys that a task may take or not, with whether they are given.
-    fn keys(&self) -> [(&'static str, bool); 15] {
+    fn keys(&self) -> [(&'static str, bool); 17] {
         [
             ("text", self.text.is_some()),
             ("pair", self.pair.is_some()),
@@ -227,6 +241,8 @@ impl DataSettings {
             ("max_answer_length", self.max_answer_length.is_some()),
             ("n_best", self.n_best.is_some()),
             ("null_threshold", self.null_threshold.is_some()),
+            ("scheme", self.scheme.is_some()),
+            ("strict", self.strict),
         ]
     }
 

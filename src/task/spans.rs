@@ -46,6 +46,10 @@ impl Task for Spans {
         "span answers".into()
     }
 
+    fn unit(&self) -> &'static str {
+        "questions"
+    }
+
     fn fitting_metrics(&self) -> Vec<Metric> {
         Vec::new()
     }

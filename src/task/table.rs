@@ -66,8 +66,7 @@ impl Reader for Tables {
             }
             Some(Objective::Regression) => load.with_labels_of(&Labels::Values(Vec::new())),
             // Of other tasks there are no tables.
-            Some(Objective::CausalLm | Objective::Spans(_)) => load,
-            None => load,
+            _ => load,
         };
         let dataset = match request.purpose {
             // Labels that are named are looked at, though activations need none: what is wrong with them is said now, not by
@@ -255,6 +254,10 @@ impl Rows for TableRows {
             _ => Predicted::Values(Regression::predictions(outputs)?),
         };
         let lines = self.dataset.examples.iter().map(|example| example.line).collect();
-        write_table(path, lines, &predicted, self.dataset.labels.as_ref(), outputs.rows())
+        let labels = self.dataset.labels.as_ref().map(|labels| match labels {
+            Labels::Classes { names, rows } => Predicted::Classes { names, rows: rows.clone() },
+            Labels::Values(values) => Predicted::Values(values.clone()),
+        });
+        write_table(path, lines, &predicted, labels.as_ref(), outputs.rows())
     }
 }

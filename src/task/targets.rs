@@ -9,8 +9,12 @@ pub enum Targets {
     Classes(Vec<usize>),
     /// A number.
     Values(Vec<f32>),
+    /// Whether it has each of several labels.
+    LabelSets(Vec<Vec<bool>>),
     /// The tokens of the row that count: each is predicted from those before it. The first of a row never counts.
     Tokens(Vec<Vec<bool>>),
+    /// A class for every token of the row that counts; `None` for the others.
+    TokenClasses(Vec<Vec<Option<usize>>>),
     /// First and last token of a piece of the row. Both 0, the first token of the row, where it does not hold the answer; `None`
     /// where that is not known, which counts for nothing.
     Spans(Vec<Option<(usize, usize)>>),
@@ -22,8 +26,24 @@ impl Targets {
         match self {
             Targets::Classes(rows) => rows.len(),
             Targets::Values(rows) => rows.len(),
-            Targets::Tokens(rows) => rows.len(),
+            Targets::LabelSets(rows) | Targets::Tokens(rows) => rows.len(),
+            Targets::TokenClasses(rows) => rows.len(),
             Targets::Spans(rows) => rows.len(),
+        }
+    }
+
+    /// Those of some rows.
+    pub fn of(&self, rows: &[usize]) -> Targets {
+        fn chosen<T: Clone>(all: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().filter_map(|&row| all.get(row).cloned()).collect()
+        }
+        match self {
+            Targets::Classes(all) => Targets::Classes(chosen(all, rows)),
+            Targets::Values(all) => Targets::Values(chosen(all, rows)),
+            Targets::LabelSets(all) => Targets::LabelSets(chosen(all, rows)),
+            Targets::Tokens(all) => Targets::Tokens(chosen(all, rows)),
+            Targets::TokenClasses(all) => Targets::TokenClasses(chosen(all, rows)),
+            Targets::Spans(all) => Targets::Spans(chosen(all, rows)),
         }
     }
 
@@ -37,7 +57,9 @@ impl Targets {
         match self {
             Targets::Classes(_) => "a class",
             Targets::Values(_) => "a value",
+            Targets::LabelSets(_) => "a set of labels",
             Targets::Tokens(_) => "the next token",
+            Targets::TokenClasses(_) => "a class per word",
             Targets::Spans(_) => "a part of a text",
         }
     }
@@ -47,7 +69,13 @@ impl Targets {
         match self {
             Targets::Classes(rows) => rows.iter().flat_map(|&class| (class as u64).to_le_bytes()).collect(),
             Targets::Values(rows) => rows.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Targets::Tokens(rows) => rows.iter().flatten().map(|&counts| u8::from(counts)).collect(),
+            Targets::LabelSets(rows) | Targets::Tokens(rows) => {
+                rows.iter().flatten().map(|&counts| u8::from(counts)).collect()
+            }
+            Targets::TokenClasses(rows) => {
+                let class = |class: &Option<usize>| class.map_or(u64::MAX, |class| class as u64).to_le_bytes();
+                rows.iter().flatten().flat_map(class).collect()
+            }
             Targets::Spans(rows) => {
                 let ends = |place: &Option<(usize, usize)>| place.map_or([usize::MAX; 2], |(start, end)| [start, end]);
                 rows.iter().flat_map(ends).flat_map(|place| (place as u64).to_le_bytes()).collect()

@@ -13,12 +13,23 @@ use crate::dataset::{
 use crate::evaluate::EvaluateError;
 use crate::progress::{CancelFlag, Event, Observer, Silent};
 
+mod multi_label;
+
 fn encoding(ids: &[u32]) -> Encoding {
     Encoding { ids: ids.to_vec(), type_ids: vec![0; ids.len()] }
 }
 
 fn classes(names: &[&str]) -> Objective {
     Objective::Classification(Classification { labels: names.iter().map(|name| name.to_string()).collect() })
+}
+
+fn entities() -> Objective {
+    let labels = ["O", "B-a", "I-a"].map(str::to_owned).to_vec();
+    Objective::Entities(Entities { labels, scheme: crate::dataset::TagScheme::Iob2 })
+}
+
+fn several(names: &[&str]) -> Objective {
+    Objective::MultiLabel(MultiLabel { labels: names.iter().map(|name| name.to_string()).collect() })
 }
 
 fn rows_of(labels: Labels) -> Vec<usize> {
@@ -154,6 +165,7 @@ fn a_metric_that_does_not_fit_says_which_do() {
         refuse(&Objective::Regression, Metric::Accuracy),
         refuse(&Objective::CausalLm, Metric::Accuracy),
         refuse(&spans, Metric::F1),
+        refuse(&several(&["a", "b"]), Metric::F1),
     ];
     insta::assert_snapshot!(texts.join("\n"), @r"
     f1 cannot be computed for 3 classes; choose one of accuracy, matthews
@@ -162,9 +174,10 @@ fn a_metric_that_does_not_fit_says_which_do() {
     accuracy cannot be computed for a regression; choose one of pearson, spearman
     accuracy cannot be computed for tokens; choose perplexity
     f1 cannot be computed for span answers; leave it out
+    f1 cannot be computed for several labels per text; choose one of f1_micro, f1_macro, f1_samples, average_precision, average_precision_micro, subset_accuracy
     ");
     // What is advised, or taken where nobody chooses, is not refused in its turn.
-    for objective in [two, three, Objective::Regression, Objective::CausalLm] {
+    for objective in [two, three, several(&["a"]), Objective::Regression, Objective::CausalLm] {
         assert!(objective.check_metrics(&objective.fitting_metrics()).is_ok());
         assert!(objective.check_metrics(objective.usual_metrics()).is_ok());
     }
@@ -173,10 +186,11 @@ fn a_metric_that_does_not_fit_says_which_do() {
 #[test]
 fn every_task_is_named_once_and_read_by_its_own_reader() {
     let names: Vec<&str> = presets().map(|preset| preset.name).collect();
-    assert!(names.iter().all_unique() && names.len() == 13, "{names:?}");
+    assert!(names.iter().all_unique() && names.len() == 15, "{names:?}");
     let keys = |task: &str| super::preset::reader(Some(task)).head().lines;
     assert_eq!((keys("cola"), keys("STS-B")), (Lines::Row, Lines::Row));
     assert_eq!((keys("squad2"), keys("instruct")), (Lines::Ends, Lines::Vocabulary));
+    assert_eq!(keys("NER"), Lines::Token);
     assert_eq!(super::preset::reader(None).head().lines, Lines::Row);
     // What a task takes is a key of `[data]`.
     let known = DataSettings::of(std::path::Path::new("a"));
@@ -217,6 +231,7 @@ fn keys_of_other_tasks_are_refused() {
 fn what_was_learnt_is_written_as_before() {
     let written = |objective: Objective| serde_json::to_string(&objective).unwrap();
     assert_eq!(written(classes(&["no", "yes"])), r#"{"classification":{"labels":["no","yes"]}}"#);
+    assert_eq!(written(several(&["a"])), r#"{"multi-label":{"labels":["a"]}}"#);
     assert_eq!(written(Objective::Regression), r#""regression""#);
     assert_eq!(written(Objective::CausalLm), r#""causal-lm""#);
     assert_eq!(written(Objective::Spans(Spans { null_answers: true })), r#"{"spans":{"null_answers":true}}"#);
@@ -318,6 +333,7 @@ fn presets_know_names_and_numbers_of_classes() {
         let fitting: &[Metric] = match preset.kind {
             Some(LabelKind::Classes) => &Metric::OF_CLASSES,
             Some(LabelKind::Values) => &Metric::OF_VALUES,
+            None if preset.name == "multi-label" => &Metric::OF_LABEL_SETS,
             None => &[Metric::Perplexity],
         };
         assert!(preset.metrics.iter().all(|metric| fitting.contains(metric)), "{}", preset.name);
@@ -399,9 +415,11 @@ fn rows_without_labels_are_predicted_as_the_classes_of_the_model() {
 fn targets_and_outputs_of_another_task_are_refused() {
     let all = [
         (classes(&["a", "b"]), Targets::Classes(vec![0])),
+        (several(&["a", "b"]), Targets::LabelSets(vec![vec![true, false]])),
         (Objective::Regression, Targets::Values(vec![0.5])),
         (Objective::CausalLm, Targets::Tokens(vec![vec![false, true]])),
         (Objective::Spans(Spans { null_answers: false }), Targets::Spans(vec![None])),
+        (entities(), Targets::TokenClasses(vec![vec![None, Some(0)]])),
     ];
     for (at, (objective, own)) in all.iter().enumerate() {
         assert!(objective.fits(own), "{objective:?}");
@@ -410,7 +428,7 @@ fn targets_and_outputs_of_another_task_are_refused() {
             assert!(error.contains(other.in_words()) && error.contains(own.in_words()), "{objective:?}: {error}");
         }
     }
-    let (lm, own) = &all[2];
+    let (lm, own) = &all[3];
     let error = lm.score(own, &outputs(&[&[0.0]]), &[]).unwrap_err().to_string();
     assert!(error.contains("loss over tokens"), "{error}");
 }

@@ -98,6 +98,14 @@ pub enum TrainError {
         /// What was found.
         reason: String,
     },
+    /// A head that would be added gives lines of numbers for something else than the task needs.
+    #[error("the task cannot be learnt with a new head that reads {head}; add one that reads {fitting} (--head)")]
+    NewHeadOfOtherTask {
+        /// The head that was asked for.
+        head: &'static str,
+        /// Those that fit.
+        fitting: &'static str,
+    },
     /// LoRA without ranks.
     #[error(
         "LoRA trains at the ranks of a plan, and none was given; make one with `gelora plan`, and name it with --plan"

@@ -34,7 +34,8 @@ pub(super) fn evaluate(
         None => input.objective.score(rows.targets, &outputs, input.metrics)?,
     };
     let metrics = figures.into_iter().map(|figure| (figure.name, figure.value.filter(|value| value.is_finite())));
-    Ok(Measured { loss: sum / loss.total_weight().max(1) as f64, metrics: metrics.collect() })
+    let weight = loss.total_weight();
+    Ok(Measured { loss: sum / if weight > 0.0 { weight } else { 1.0 }, metrics: metrics.collect() })
 }
 
 /// The outputs of rows, and the sum of the loss (0 without one).
@@ -90,6 +91,10 @@ impl Executor for Evaluated<'_, '_> {
                     let real = self.rows.encodings[row].len().min(start.len());
                     take(row, &[&start[..real], &end[..real]]);
                 }
+                Lines::Token => {
+                    let labels = logits.size().last().map_or(1, |labels| *labels as usize);
+                    take(row, &[&values[..values.len().min(labels * self.rows.encodings[row].len())]]);
+                }
                 Lines::Row | Lines::Vocabulary => take(row, &[values]),
             }
         }
@@ -103,6 +108,6 @@ impl Executor for Evaluated<'_, '_> {
         };
         let sum = self.learner.loss(self.rows.encodings, rows, loss)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
         self.sum += sum;
-        Ok(TokenLoss { sum, tokens: loss.weight(rows) })
+        Ok(TokenLoss { sum, tokens: loss.weight(rows) as u64 })
     }
 }

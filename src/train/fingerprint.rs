@@ -44,7 +44,14 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
     let judge = input.judge.map(|judge| judge.identity());
     // Not there before there was a second one.
     let method = (settings.method != Method::Lora).then(|| ("method", settings.method.to_string()));
-    entries.into_iter().chain(judge).chain(method).map(|(name, value)| (name.to_owned(), value)).collect()
+    let weights = settings.class_weights.as_ref().map(|weights| ("class weights", weights.to_string()));
+    entries
+        .into_iter()
+        .chain(judge)
+        .chain(method)
+        .chain(weights)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.

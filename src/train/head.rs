@@ -16,7 +16,7 @@ pub const HEAD_WEIGHT: &str = "classifier.weight";
 /// Name of the new head's bias in the checkpoint, `[outputs]`.
 pub const HEAD_BIAS: &str = "classifier.bias";
 
-/// Pooling and a linear layer: `logits = pool(hidden) · Wᵀ + b`.
+/// Pooling, or every token by itself, and a linear layer: `logits = pool(hidden) · Wᵀ + b`.
 #[derive(Debug)]
 pub struct NewHead {
     pooling: HeadPooling,
@@ -47,11 +47,12 @@ impl NewHead {
         vec![(HEAD_WEIGHT.into(), self.weight.shallow_clone()), (HEAD_BIAS.into(), self.bias.shallow_clone())]
     }
 
-    /// Logits `[rows, outputs]` from the last hidden state `[rows, length, hidden]` and the attention mask
+    /// Logits `[rows, outputs]`, of every token `[rows, length, outputs]`, from the last hidden state `[rows, length, hidden]` and the attention mask
     /// `[rows, length]`. Computed in float32, as the head that is appended to an export.
     pub fn logits(&self, hidden: &Tensor, mask: &Tensor) -> Result<Tensor, TrainError> {
         let hidden = hidden.f_to_kind(Kind::Float)?;
         let pooled = match self.pooling {
+            HeadPooling::Tokens => hidden,
             HeadPooling::First => hidden.f_select(1, 0)?,
             HeadPooling::Mean => {
                 let weights = mask.f_to_kind(hidden.f_kind()?)?;

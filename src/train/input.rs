@@ -86,7 +86,8 @@ impl<'a> TrainInput<'a> {
             }
         }
         // Windows are scored together, by question.
-        if let (Lines::Ends, Some(rows)) = (self.objective.head().lines, self.validation) {
+        let together = self.judge.is_some() || matches!(self.objective.head().lines, Lines::Ends | Lines::Token);
+        if let (true, Some(rows)) = (together, self.validation) {
             let (rows, labels) = (rows.encodings.len(), self.judge.map_or(0, |judge| judge.rows()));
             if rows != labels {
                 return Err(TrainError::Labels { what: "validation", rows, labels });
@@ -151,7 +152,8 @@ impl<'a> TrainInput<'a> {
             (Some(head), Some(_)) => {
                 Err(TrainError::HasHead { model: self.model.path().to_owned(), output: head.output.clone() })
             }
-            (None, Some(_)) => {
+            (None, Some(head)) => {
+                check_new_head(head, spec.lines)?;
                 let tensor = |name: &str| SavedName {
                     initializer: String::new(),
                     copies: Vec::new(),
@@ -216,6 +218,18 @@ impl<'a> TrainInput<'a> {
             name: known.map_or_else(|| tensor.name.clone(), |known| known.tensor),
         });
         Ok(tensors.collect())
+    }
+}
+
+/// Refuses to add a head that gives lines of numbers for something else than the task needs.
+///
+/// # Errors
+/// [`TrainError::NewHeadOfOtherTask`].
+pub fn check_new_head(head: HeadPooling, lines: Lines) -> Result<(), TrainError> {
+    match (head == HeadPooling::Tokens, lines == Lines::Token) {
+        (true, false) => Err(TrainError::NewHeadOfOtherTask { head: "tokens", fitting: "first, mean or last" }),
+        (false, true) => Err(TrainError::NewHeadOfOtherTask { head: head.as_str(), fitting: "tokens" }),
+        _ => Ok(()),
     }
 }
 

@@ -71,8 +71,8 @@ impl<'a> Learner<'a> {
         let adapters = method.adapters(input, settings)?;
         let modules = if adapters.is_empty() { Vec::new() } else { input.planned_modules()? };
         let of_head: HashSet<String> = names.tensors.iter().map(|tensor| tensor.name.clone()).collect();
-        let Whole { tensors, missing } = method.whole(input)?;
-        names.tensors.extend(tensors.into_iter().filter(|tensor| !of_head.contains(&tensor.name)));
+        let Whole { tensors, missing } = method.whole(input, &of_head)?;
+        names.tensors.extend(tensors);
         // A head of our own looks at real tokens only; the loss of a span goes over padding too.
         let head = input.objective.head();
         let padding_unused = !head.counts_padding;
@@ -161,8 +161,8 @@ impl<'a> Learner<'a> {
         loss.sum(&self.body.token_logits(encodings, &sorted)?, &sorted)
     }
 
-    /// Logits of some rows, `[rows, outputs]`, for spans `[rows, 2 × length]` with the starts first, with gradients unless they
-    /// are switched off.
+    /// Logits of some rows, `[rows, outputs]`, for labels of tokens `[rows, length, labels]`, for spans `[rows, 2 × length]` with
+    /// the starts first, with gradients unless they are switched off.
     pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
         self.body.logits(encodings, rows)
     }
@@ -309,12 +309,17 @@ impl Body {
                 head.logits(&value, &mask)?
             }
         };
-        match logits.size().as_slice() {
-            &[found, _] if found == rows.len() as i64 => Ok(logits),
-            size => Err(TrainError::Shape {
+        let (count, length) = (rows.len() as i64, batch.length as i64);
+        match (self.lines, logits.size().as_slice()) {
+            (Lines::Token, &[found, tokens, _]) if (found, tokens) == (count, length) => Ok(logits),
+            (Lines::Row | Lines::Ends, &[found, _]) if found == count => Ok(logits),
+            (lines, size) => Err(TrainError::Shape {
                 value: self.outputs.join(", "),
                 found: size.to_vec(),
-                expected: "[rows, outputs], one line of logits for every row",
+                expected: match lines {
+                    Lines::Token => "[rows, tokens, labels], one line of logits for every token",
+                    _ => "[rows, outputs], one line of logits for every row",
+                },
             }),
         }
     }

@@ -8,7 +8,7 @@ use tch::Kind;
 use super::error::TrainError;
 use super::input::TrainInput;
 use super::learner::Learner;
-use super::losses::loss_of;
+use super::losses::{class_weights, loss_of};
 use super::program::LinearBackend;
 use super::rows::Rows;
 use super::{device, evaluation};
@@ -86,9 +86,10 @@ pub fn loss_and_gradient(
     input.check()?;
     let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
-    let targets = loss_of("given", input.objective, &rows)?;
+    let weights = class_weights(settings.class_weights.as_ref(), input.objective, input.train.targets)?;
+    let targets = loss_of("given", input.objective, &rows, weights.as_deref())?;
     let all: Vec<usize> = (0..rows.encodings.len()).collect();
-    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight() as f64)?;
+    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight())?;
     let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
     Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
 }

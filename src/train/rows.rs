@@ -32,6 +32,12 @@ impl Rows<'_> {
         if rows == 0 {
             return Err(TrainError::NoRows { what });
         }
+        if let Targets::TokenClasses(classes) = self.targets {
+            let other = |(row, encoding): (usize, &Encoding)| classes.get(row).map(Vec::len) != Some(encoding.len());
+            if let Some(row) = self.encodings.iter().enumerate().position(other) {
+                return Err(TrainError::Tokens { what, row, found: "has classes for other tokens than it has".into() });
+            }
+        }
         let Targets::Tokens(counted) = self.targets else {
             return if rows == targets { Ok(()) } else { Err(TrainError::Labels { what, rows, labels: targets }) };
         };

@@ -12,7 +12,7 @@ use super::fingerprint::fingerprint;
 use super::input::TrainInput;
 use super::journal::{EvaluationLine, Journal, StepLine, SummaryLine};
 use super::learner::Learner;
-use super::losses::{Loss, loss_of};
+use super::losses::{Loss, class_weights, loss_of};
 use super::once::{backend, take_turn};
 use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
@@ -61,8 +61,8 @@ struct Pending {
     loss: Tensor,
     norm: Tensor,
     rows: usize,
-    /// What the loss is the mean over: the rows, or their tokens that count.
-    weight: u64,
+    /// What the loss is the mean over: the rows, what their classes count, or their tokens that count.
+    weight: f64,
     learning_rate: f64,
 }
 
@@ -95,9 +95,11 @@ impl<'a> Run<'a> {
         settings.check()?;
         input.check()?;
         check_batches(settings, input.train.encodings.len())?;
-        let loss = loss_of("training", input.objective, &input.train)?;
+        let weights = class_weights(settings.class_weights.as_ref(), input.objective, input.train.targets)?;
+        let weights = weights.as_deref();
+        let loss = loss_of("training", input.objective, &input.train, weights)?;
         let validation = match input.validation {
-            Some(rows) => Some((rows, loss_of("validation", input.objective, &rows)?)),
+            Some(rows) => Some((rows, loss_of("validation", input.objective, &rows, weights)?)),
             None => None,
         };
         let device = device::open(settings.device)?;
@@ -241,7 +243,7 @@ impl<'a> Run<'a> {
         let clock = Instant::now();
         let step = self.header.position.step;
         let rows: usize = batches.iter().map(Vec::len).sum();
-        let weight: u64 = batches.iter().map(|batch| self.loss.weight(batch)).sum();
+        let weight: f64 = batches.iter().map(|batch| self.loss.weight(batch)).sum();
         let encodings = self.input.train.encodings;
         self.learner.set_training(true);
         let padding_mattered = self.learner.padding_matters();
@@ -252,7 +254,7 @@ impl<'a> Run<'a> {
             if self.settings.dropout > 0.0 {
                 tch::manual_seed(dropout_seed(self.settings.seed, step, number as u64));
             }
-            let part = self.learner.loss(encodings, group, self.loss.as_ref())?.f_div_scalar(weight as f64)?;
+            let part = self.learner.loss(encodings, group, self.loss.as_ref())?.f_div_scalar(weight)?;
             add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
             add(&mut loss, part.f_detach()?)?;
         }
@@ -288,7 +290,7 @@ impl<'a> Run<'a> {
             self.last_loss = loss;
             self.last_norm = pending.norm.f_to_kind(Kind::Double)?.f_double_value(&[])?;
             let position = self.position();
-            position.loss_sum += loss * pending.weight as f64;
+            position.loss_sum += loss * pending.weight;
             position.loss_weight += pending.weight;
             position.loss_rows += pending.rows as u64;
         }
@@ -308,14 +310,14 @@ impl<'a> Run<'a> {
         let line = StepLine {
             step: position.step,
             epoch,
-            loss: position.loss_sum / (position.loss_weight as f64).max(1.0),
+            loss: position.loss_sum / if position.loss_weight > 0.0 { position.loss_weight } else { 1.0 },
             gradient_norm: self.last_norm,
             learning_rate: self.rate.at(position.step.saturating_sub(1)),
             examples_per_second: rows / position.loss_seconds.max(1e-9),
         };
         self.journal.write(&line)?;
         let position = self.position();
-        (position.loss_sum, position.loss_weight) = (0.0, 0);
+        (position.loss_sum, position.loss_weight) = (0.0, 0.0);
         (position.loss_rows, position.loss_seconds) = (0, 0.0);
         Ok(())
     }

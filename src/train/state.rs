@@ -34,7 +34,7 @@ pub struct Position {
     pub loss_sum: f64,
     /// What the mean of the loss is taken over: these rows, or their tokens that count.
     #[serde(default)]
-    pub loss_weight: u64,
+    pub loss_weight: f64,
     /// These rows.
     pub loss_rows: u64,
     /// Seconds they took.
@@ -111,15 +111,18 @@ impl Header {
 
     /// An error that names the first difference, if the state belongs to another run.
     pub fn check(&self, path: &Path, wanted: &Fingerprint) -> Result<(), TrainError> {
-        let find = |name: &str| self.fingerprint.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        for (name, now) in wanted {
-            let saved = find(name).map_or("nothing", String::as_str);
+        fn value<'f>(all: &'f Fingerprint, name: &str) -> &'f str {
+            all.iter().find(|(known, _)| known == name).map_or("nothing", |(_, value)| value.as_str())
+        }
+        // What is there in one of the two alone differs as well.
+        for (name, _) in wanted.iter().chain(&self.fingerprint) {
+            let (saved, now) = (value(&self.fingerprint, name), value(wanted, name));
             if saved != now {
                 return Err(TrainError::OtherRun {
                     path: path.to_owned(),
                     name: name.clone(),
                     saved: saved.to_owned(),
-                    now: now.clone(),
+                    now: now.to_owned(),
                 });
             }
         }

@@ -29,12 +29,12 @@ pub struct EvaluationFacts {
     pub data: String,
     /// SHA-256 of the file.
     pub data_sha256: String,
-    /// Rows, or questions.
+    /// Rows, questions, or texts of words.
     pub rows: usize,
     /// How many tokens were predicted, of a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Windows of the contexts, for span answers.
+    /// Windows of contexts or of texts of words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<usize>,
     /// What was predicted.
@@ -54,6 +54,8 @@ pub(super) struct EvaluationData<'a> {
     pub encoded: &'a Encoded<'a>,
     pub tokenizer: &'a Tokenizer,
     pub metrics: &'a [Metric],
+    /// `config.json` of the model.
+    pub config: Option<&'a serde_json::Value>,
     pub batch_tokens: usize,
     /// Whether padding leaves the results as they are.
     pub padding_is_safe: bool,
@@ -76,7 +78,7 @@ pub(super) fn evaluate(
     let targets = encoded.targets.as_ref();
     let head = objective.head();
     let outputs = evaluate_export(&mut inference, &encoded.encodings, targets, &head, &settings, session.observer())?;
-    let mut metrics = rows.score(encoded, &outputs, data.metrics)?;
+    let mut metrics = rows.score_as(data.config, encoded, &outputs, data.metrics)?;
     let tokens = match &outputs {
         Outputs::Loss(loss) => {
             let note = Some("per token".to_owned());
@@ -195,6 +197,7 @@ pub fn evaluate_model(
         encoded: &encoded,
         tokenizer,
         metrics: &metrics,
+        config: folder.config.as_ref(),
         batch_tokens: settings.batch_tokens,
         padding_is_safe: padding_is_safe(session, &model, &encoded.encodings, tokenizer)?,
     };

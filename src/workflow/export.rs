@@ -101,6 +101,12 @@ impl Export {
         Ok(FoundHead::new(&self.folder, &self.model, self.model.head()?))
     }
 
+    /// `config.json`, whose classes the labels are where the head of the export is trained and none is added.
+    #[cfg(feature = "train")]
+    pub(super) fn config_of_own_head(&self, settings: &crate::settings::TrainSettings) -> Option<&serde_json::Value> {
+        self.folder.config.as_ref().filter(|_| settings.head.is_none())
+    }
+
     /// What the graph does between the last hidden state and the logits. `None` where there is no head.
     pub(super) fn head_path(&self) -> Result<Option<HeadPath>, WorkflowError> {
         let Some(head) = self.model.head()? else { return Ok(None) };

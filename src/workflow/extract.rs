@@ -29,7 +29,7 @@ pub fn extract_activations(
     model.tell_origin(session);
     model.told_structure(session, &model.weights()?)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let rows = read(session, data, &tokenizer, Purpose::planning(plan.stratified))?;
+    let rows = read(session, data, &tokenizer, Purpose::planning(plan.stratified), None)?;
     let drawn = Drawn::new(rows.as_ref(), plan)?;
     let subject = Subject { session, model: &model, rows: rows.as_ref(), tokenizer: &tokenizer, drawn: &drawn, plan };
     let (store, _) = subject.extract(out, overwrite)?;

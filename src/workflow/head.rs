@@ -35,7 +35,7 @@ impl<'m> FoundHead<'m> {
         data: &DataSettings,
         settings: &crate::settings::TrainSettings,
     ) -> Result<(), WorkflowError> {
-        use crate::train::TrainError;
+        use crate::train::{TrainError, check_new_head};
         let model = || self.model.path().to_owned();
         match (&self.head, settings.head, data.reader().head().lines) {
             (Some(head), Some(_), _) => Err(TrainError::HasHead { model: model(), output: head.output.clone() }.into()),
@@ -43,8 +43,8 @@ impl<'m> FoundHead<'m> {
                 Err(TrainError::NoLanguageHead { model: model(), found: "makes no logits".into() }.into())
             }
             (None, _, Lines::Ends) => Err(TrainError::NoSpanHead { found: "none of a head".into() }.into()),
-            (None, None, Lines::Row) => Err(TrainError::NoHead { model: model() }.into()),
-            (None, Some(_), Lines::Row) => Ok(()),
+            (None, None, Lines::Row | Lines::Token) => Err(TrainError::NoHead { model: model() }.into()),
+            (None, Some(head), lines @ (Lines::Row | Lines::Token)) => Ok(check_new_head(head, lines)?),
             (Some(_), None, _) => self.fits_task(data),
         }
     }
@@ -67,7 +67,7 @@ impl<'m> FoundHead<'m> {
     /// Refuses a head that has not as many outputs as the data has classes.
     pub(super) fn fits_labels(&self, objective: &Objective) -> Result<(), WorkflowError> {
         let spec = objective.head();
-        let wanted = spec.width.filter(|_| spec.lines == Lines::Row);
+        let wanted = spec.width.filter(|_| matches!(spec.lines, Lines::Row | Lines::Token));
         let (Some(wanted), Some(found)) = (wanted, self.width()) else { return Ok(()) };
         if wanted == found {
             return Ok(());
@@ -96,7 +96,7 @@ impl<'m> FoundHead<'m> {
         let head = self.head.as_ref().filter(|head| !head.predicts_tokens && head.outputs.len() == 1)?;
         let output = self.model.graph.outputs.iter().find(|output| output.name == head.output)?;
         match output.shape.as_deref()? {
-            [_, Dimension::Fixed(width)] => Some(*width),
+            [_, Dimension::Fixed(width)] | [_, _, Dimension::Fixed(width)] => Some(*width),
             _ => head.linears.last().map(|last| last.out_features),
         }
     }

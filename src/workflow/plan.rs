@@ -99,7 +99,7 @@ pub fn make_plan(
     model.tell_origin(session);
     model.found_head()?.tell_misfit(session, data)?;
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let rows = read(session, data, &tokenizer, Purpose::planning(settings.stratified))?;
+    let rows = read(session, data, &tokenizer, Purpose::planning(settings.stratified), None)?;
     let data = PlanData { section: data, rows: rows.as_ref(), tokenizer: &tokenizer };
     plan(session, &model, &data, settings, &files)
 }

@@ -2,20 +2,25 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::dataset::{Metric, Tokenizer};
 use crate::task::{DataSettings, Objective, Purpose, Request, Rows};
 
 use super::{Session, WorkflowError};
 
-/// Rows to plan, to train or to evaluate with: all that `[data]` names, at most `limit`.
+/// Rows to plan or to train with: all that `[data]` names, at most `limit`. `config` is `config.json` of a model whose classes the
+/// labels are.
 pub(super) fn read(
     session: &Session<'_>,
     settings: &DataSettings,
     tokenizer: &Tokenizer,
     purpose: Purpose,
+    config: Option<&Value>,
 ) -> Result<Box<dyn Rows>, WorkflowError> {
     settings.check()?;
-    Ok(settings.reader().read(&Request { purpose, ..request(session, settings, &settings.train, tokenizer) })?)
+    let request = request(session, settings, &settings.train, tokenizer);
+    Ok(settings.reader().read(&Request { purpose, model_config: config, ..request })?)
 }
 
 /// Rows to evaluate with, whole, with the classes of the training rows.

@@ -18,10 +18,10 @@ use super::journal::{Earlier, Journal};
 use super::outputs::refuse_adapter_folder;
 use super::plan::{PlanData, PlanFiles, plan};
 use super::rows::{fitting_metrics, objective_of, read, read_held_out};
-use super::train::{TrainingData, TrainingFacts, tell_no_gain, train_adapter};
+use super::train::{TrainingData, TrainingFacts, check_learning, refuse_ranks, tell_no_gain, train_adapter};
 use super::{Export, Session, WorkflowError};
 use crate::settings::{Config, TrainSettings};
-use crate::task::{Objective, Purpose, Rows, check_label_order, label_names};
+use crate::task::{Objective, Purpose, Rows};
 
 const ADAPTER: &str = "adapter";
 const MERGED: &str = "merged";
@@ -94,16 +94,19 @@ impl<'a> Pipeline<'a> {
         }
         let model = Export::new(&config.model.path)?;
         model.tell_origin(session);
+        refuse_ranks(&config.train, config.output.flavour, &[])?;
+        if !config.train.method.takes_plan() {
+            // A plan would say it.
+            model.told_structure(session, &model.weights()?)?;
+        }
         let tokenizer = {
             model.found_head()?.fits_training(section, &config.train)?;
             model.tokenizer(session, section.max_length())?
         };
-        let train = read(session, section, &tokenizer, Purpose::Train)?;
+        let train = read(session, section, &tokenizer, Purpose::Train, model.config_of_own_head(&config.train))?;
         let objective = objective_of(train.as_ref())?.clone();
         model.found_head()?.fits_labels(&objective)?;
-        if let Some(names) = model.folder.config.as_ref().and_then(label_names) {
-            check_label_order(&names, &objective)?;
-        }
+        check_learning(&config.train, &objective, train.len())?;
         let held_out = |path: &PathBuf| read_held_out(session, section, path, &tokenizer, &objective);
         let other = |path: &Option<PathBuf>| path.as_ref().map(held_out).transpose();
         Ok(Self {
@@ -294,7 +297,7 @@ impl<'a> Pipeline<'a> {
 
     fn evaluate(&self, journal: &mut Journal, padding_is_safe: bool) -> Result<Evaluations, WorkflowError> {
         let hash = |rows: &Option<Box<dyn Rows>>| rows.as_ref().map(|rows| rows.sha256().to_owned());
-        let inputs = json!({
+        let mut inputs = json!({
             "model": self.model_inputs()?,
             "merged": journal.outputs("merge"),
             "dev": hash(&self.dev),
@@ -304,6 +307,10 @@ impl<'a> Pipeline<'a> {
             "max_length": self.config.data.max_length(),
             "texts": Value::Null,
         });
+        if self.objective.has_thresholds() {
+            // Those of the export as it was.
+            inputs["config"] = json!(self.model.folder.config);
+        }
         let path = self.out.join("evaluation.json");
         journal.stage("evaluate", self.enter_task(inputs, true), self.session.observer(), |_| {
             let evaluations = Evaluations {
@@ -327,6 +334,7 @@ impl<'a> Pipeline<'a> {
             encoded: &rows.encode(&self.tokenizer, self.session.observer())?,
             tokenizer: &self.tokenizer,
             metrics: &self.metrics,
+            config: self.model.folder.config.as_ref(),
             batch_tokens: self.config.train.evaluation_tokens,
             padding_is_safe,
         };
@@ -335,6 +343,7 @@ impl<'a> Pipeline<'a> {
             None => None,
         };
         let merged = ModelFolder::open(&self.merged())?;
+        let data = EvaluationData { config: merged.config.as_ref(), ..data };
         Ok(Some(BeforeAfter { before, after: evaluate(self.session, &merged.onnx, &data)?.0 }))
     }
 }

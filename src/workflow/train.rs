@@ -10,14 +10,15 @@ use crate::adapter::{
     self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WholeSettings, WriteSettings, adapter_config,
     read_named,
 };
-use crate::dataset::{Encoding, Metric, Tokenizer};
+use crate::dataset::{Encoding, Metric, Tokenizer, sample_rows};
 use crate::files::sha256;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
 use crate::settings::{Method, SettingError, TrainSettings};
-use crate::task::{DataSettings, Encoded, Lines, Purpose, Rows, Targets};
+use crate::task::{DataSettings, Encoded, Lines, Objective, Outputs, Purpose, Rows, Targets};
 use crate::train::{
-    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainError, TrainInput, TrainOutcome, check_plan, train,
+    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainError, TrainInput, TrainOutcome, check_class_weights,
+    check_plan, logits, train,
 };
 
 use super::causality::refuse_foresight;
@@ -101,11 +102,7 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
     if plan_file.is_none() && method.takes_plan() {
         return Err(TrainError::NoPlan.into());
     }
-    let given = [("plan", plan_file.is_some()), ("start", start.is_some())];
-    if let Some((key, _)) = given.into_iter().find(|(_, given)| *given && !method.takes_plan()) {
-        let found = format!("has no use for {method}, which has no ranks");
-        return Err(SettingError::new(key, found, "leave it out, or take --method lora").into());
-    }
+    refuse_ranks(settings, flavour, &[("plan", plan_file.is_some()), ("start", start.is_some())])?;
     let mut inputs = vec![("model", model)];
     inputs.extend(plan_file.as_deref().map(|plan| ("plan", plan)));
     inputs.extend(start.map(|start| ("adapter to start from", start)));
@@ -127,9 +124,10 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
         None => model.told_structure(session, &model.weights()?)?,
     }
     let tokenizer = model.tokenizer(session, data.max_length())?;
-    let train = read(session, data, &tokenizer, Purpose::Train)?;
+    let train = read(session, data, &tokenizer, Purpose::Train, model.config_of_own_head(settings))?;
     let objective = objective_of(train.as_ref())?;
     head.fits_labels(objective)?;
+    check_learning(settings, objective, train.len())?;
     let metrics = fitting_metrics(data, objective)?;
     if let Some(plan) = plan.as_ref().filter(|plan| plan.data.sha256 != train.sha256()) {
         session.observer().observe(Event::Warning(&format!(
@@ -165,6 +163,46 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
     Ok(facts)
 }
 
+/// Refuses what is about ranks for a method without.
+pub(super) fn refuse_ranks(
+    settings: &TrainSettings,
+    flavour: Flavour,
+    given: &[(&'static str, bool)],
+) -> Result<(), SettingError> {
+    let method = settings.method;
+    let more = [("flavour", flavour != Flavour::default()), ("dropout", settings.dropout > 0.0)];
+    match given.iter().chain(&more).find(|(_, given)| *given && !method.takes_plan()) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let found = format!("has no use for {method}, which has no ranks");
+            Err(SettingError::new(key, found, "leave it out, or take --method lora"))
+        }
+    }
+}
+
+/// Refuses settings of training that do not go with what is learnt, before anything is computed.
+pub(super) fn check_learning(settings: &TrainSettings, objective: &Objective, rows: usize) -> Result<(), SettingError> {
+    if let Some(weights) = &settings.class_weights {
+        check_class_weights(weights, objective)?;
+    }
+    let Some(share) = settings.threshold_rows else { return Ok(()) };
+    let refuse = |found: String, cure: &str| Err(SettingError::new("threshold_rows", found, cure));
+    if !objective.has_thresholds() {
+        let found = format!("has no use for {}", objective.in_words());
+        return refuse(found, "leave it out, or take --task multi-label");
+    }
+    match held_out_rows(share, rows) {
+        count if count == 0 || count >= rows => {
+            refuse(format!("is {share}: {count} of {rows} rows"), "leave rows on both sides")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn held_out_rows(share: f64, rows: usize) -> usize {
+    (share * rows as f64).round() as usize
+}
+
 /// Says that training did not make the model better, where that is known: by the metric that decides, on rows that were not
 /// trained on.
 pub(super) fn tell_no_gain(session: &Session<'_>, metric: &str, rows: &Path, before: Option<f64>, after: Option<f64>) {
@@ -198,7 +236,8 @@ pub(super) fn train_adapter(
     if let Some(warning) = crate::onnx::normalised_logits(&model.model) {
         session.observer().observe(Event::Warning(&warning));
     }
-    let train_rows = Learnt::new(session, data.tokenizer, data.train)?;
+    let mut train_rows = Learnt::new(session, data.tokenizer, data.train)?;
+    let deciding = settings.threshold_rows.map(|share| train_rows.hold_out(share, settings.seed));
     let validation = data.validation.map(|rows| Learnt::new(session, data.tokenizer, rows)).transpose()?;
     // The plan was made for the file; what is added to its head in memory does not make it another one.
     let identity = ModelIdentity::of(&model.model);
@@ -240,6 +279,7 @@ pub(super) fn train_adapter(
         session.observer().observe(event);
     }
     let outcome = train(&input, settings, session.observer())?;
+    let thresholds = deciding.map(|rows| rows.thresholds(session, &input, settings, &outcome)).transpose()?;
     let Some(plan) = plan else {
         let whole = WholeSettings {
             method: settings.method.to_string(),
@@ -252,6 +292,8 @@ pub(super) fn train_adapter(
                 None => names,
             },
             labels: objective.classes().map(<[String]>::to_vec),
+            problem_type: objective.problem_type(),
+            thresholds,
         };
         adapter::write_whole(out, &outcome.adapter.saved, &whole)?;
         return Ok(TrainingFacts::new(&outcome, settings.method, out));
@@ -263,12 +305,17 @@ pub(super) fn train_adapter(
         checkpoint: model.folder.checkpoint.as_ref(),
         added_head: outcome.new_head,
         labels: objective.classes().map(<[String]>::to_vec),
+        problem_type: objective.problem_type(),
+        thresholds,
         naming,
         base_files: Some(base_files),
     };
     adapter::write(out, plan, &outcome.adapter, &settings)?;
     Ok(TrainingFacts::new(&outcome, method, out))
 }
+
+/// Fewer rows than this with a label say little of its threshold.
+const FEW_ROWS: usize = 5;
 
 /// Rows as the trainer takes them.
 struct Learnt<'a> {
@@ -285,6 +332,52 @@ impl<'a> Learnt<'a> {
 
     fn rows(&self) -> TrainRows<'_> {
         TrainRows { encodings: &self.encodings, targets: &self.targets }
+    }
+
+    /// Takes a share of the rows away, to choose thresholds with.
+    fn hold_out(&mut self, share: f64, seed: u64) -> Learnt<'static> {
+        let all: Vec<usize> = (0..self.encodings.len()).collect();
+        let taken = sample_rows(&all, held_out_rows(share, all.len()), seed);
+        let rest: Vec<usize> = all.into_iter().filter(|row| taken.binary_search(row).is_err()).collect();
+        let held_out = self.of(&taken);
+        *self = self.of(&rest);
+        held_out
+    }
+
+    fn of(&self, rows: &[usize]) -> Learnt<'static> {
+        let encodings: Vec<Encoding> = rows.iter().filter_map(|&row| self.encodings.get(row).cloned()).collect();
+        Learnt { encodings: Cow::Owned(encodings), targets: self.targets.of(rows) }
+    }
+
+    /// For every label the threshold that these rows show to be best.
+    fn thresholds(
+        &self,
+        session: &Session<'_>,
+        input: &TrainInput<'_>,
+        settings: &TrainSettings,
+        outcome: &TrainOutcome,
+    ) -> Result<Vec<f64>, WorkflowError> {
+        let found = logits(input, settings, &outcome.adapter, self.rows(), session.observer())?;
+        let outputs = Outputs::Rows(found.outer_iter().map(|row| row.to_vec()).collect());
+        let text = format!(
+            "thresholds are chosen for F1 on {} of the training rows, which were held out",
+            self.encodings.len()
+        );
+        session.observer().observe(Event::Notice(&text));
+        if let (Targets::LabelSets(sets), Some(labels)) = (&self.targets, input.objective.classes()) {
+            let rows = |label: usize| sets.iter().filter(|set| set.get(label) == Some(&true)).count();
+            let rare: Vec<String> = (0..labels.len())
+                .filter(|&label| rows(label) < FEW_ROWS)
+                .map(|label| format!("{} ({})", labels[label], rows(label)))
+                .collect();
+            if !rare.is_empty() {
+                session.observer().observe(Event::Warning(&format!(
+                    "thresholds of labels that few of these rows have say little (one that no row has keeps 0.5): {}; hold out more rows",
+                    rare.join(", ")
+                )));
+            }
+        }
+        Ok(input.objective.thresholds(&self.targets, &outputs)?)
     }
 }
 

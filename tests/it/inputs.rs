@@ -74,9 +74,8 @@ fn a_plan_looks_at_the_labels_that_are_named() {
     assert!(refused(&lists, &["--label", "tags"]).contains("a label per word (entities)"));
     assert!(refused(&table, &["--task", "cola"]).contains("no column `sentence`"));
     for (task, reason) in [
-        ("ner", "a label per word (entities) cannot be learnt yet"),
-        ("token-classification", "a label per word (entities) cannot be learnt yet"),
-        ("multi_label", "several labels per text cannot be learnt yet"),
+        ("token-classification", "entities (a tag per word) are the task ner"),
+        ("goemotions", "several labels per text are the task multi-label"),
         ("reranking", "an order of texts (ranking) cannot be learnt yet"),
         ("sentence-similarity", "pairs without labels (similarity, retrieval) cannot be learnt yet"),
         ("summarization", "a text made from a text by an encoder and a decoder cannot be learnt yet"),

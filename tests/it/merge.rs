@@ -111,6 +111,8 @@ fn write_adapter(base: &Path, dir: &Path, saved: Vec<SavedTensor>, flavour: Flav
         added_head: added,
         naming: Naming::new(folder.checkpoint.as_ref(), folder.config.as_ref(), head),
         labels: None,
+        problem_type: None,
+        thresholds: None,
         base_files: None,
     };
     adapter::write(dir, &plan, &adapter, &settings).unwrap();

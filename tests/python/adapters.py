@@ -61,10 +61,11 @@ def giving(model, outputs):
     model.forward = forward
 
 
-def export(model, folder, outputs=("logits",), wrapped=True):
+def export(model, folder, outputs=("logits",), wrapped=True, tokens=False):
     """model.onnx with the tiny tokenizer beside it."""
     names, axes = ["input_ids", "attention_mask"], {0: "batch", 1: "sequence"}
-    dynamic = {name: axes for name in names} | {name: axes if name == "last_hidden_state" else {0: "batch"} for name in outputs}
+    per_token = lambda name: tokens or name == "last_hidden_state"
+    dynamic = {name: axes for name in names} | {name: axes if per_token(name) else {0: "batch"} for name in outputs}
     exported = contextlib.nullcontext(Outputs(model, outputs)) if wrapped else giving(model, outputs)
     with exported as module, torch.no_grad(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         torch.onnx.export(module, (IDS[:2, :7], MASK[:2, :7]), str(pathlib.Path(folder) / "model.onnx"),

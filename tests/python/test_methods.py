@@ -121,3 +121,32 @@ def test_a_run_without_ranks_makes_no_plan(tmp_path):
     done = json.loads(run("run", tmp_path / "run.toml", "--json").stdout)
     assert done["training"]["method"] == "lora" and (out / "plan.json").exists()
     assert (out / "adapter/adapter_config.json").exists() and not (out / "adapter/gelora_tensors.safetensors").exists()
+
+
+def test_what_would_stay_untrained_is_refused(tmp_path):
+    """An export alone, whose weights have no names, and settings that are about ranks."""
+    whole = randomize(transformers.AutoModelForSequenceClassification.from_config(config("bert")))
+    model = tmp_path / "model"
+    whole.save_pretrained(model)
+    export(whole, model)
+    columns = ["--data", write_table(tmp_path / "train.tsv", ROWS, 1), "--text", "sentence", "--label", "label", "--max-length", "32"]
+    alone = tmp_path / "alone"
+    shutil.copytree(model, alone)
+    (alone / "model.safetensors").unlink()
+    done = run("train", alone, "--method", "full", *columns, "-o", tmp_path / "no", expect=1)
+    assert "would stay as it is" in done.stderr and "model.safetensors" in done.stderr
+    for more in (["--dropout", "0.1"], ["--flavour", "uniform"]):
+        done = run("train", model, "--method", "full", *columns, *more, "-o", tmp_path / "no", expect=1)
+        assert "has no use for full, which has no ranks" in done.stderr
+    for more in (["--threshold-rows", "0.1"], ["--class-weights", "1,2,3"]):
+        done = run("train", model, "--method", "bitfit", *columns, *more, "-o", tmp_path / "no", expect=1)
+        assert more[0].lstrip("-").split("-")[0] in done.stderr
+    # A training with weights is none without.
+    weighted = ["--method", "bitfit", *columns, "--epochs", "1", "-o", tmp_path / "trained"]
+    run("train", model, *weighted, "--class-weights", "1,2")
+    done = run("train", model, *weighted, expect=1)
+    assert "class weights" in done.stderr and "--restart" in done.stderr
+    # What was killed between its files is no folder that merging takes.
+    (tmp_path / "trained/gelora.json").unlink()
+    done = run("merge", model, tmp_path / "trained", "-o", tmp_path / "merged", expect=1)
+    assert "gelora.json" in done.stderr

@@ -1,8 +1,12 @@
 //! Metrics: accuracy, F1, Matthews' correlation, Pearson's and Spearman's correlation, with the values of scikit-learn and
-//! SciPy, degenerate cases included; perplexity.
+//! SciPy, degenerate cases included; F1 and average precision of sets of labels; perplexity.
 
 mod classification;
 mod correlation;
+mod entities;
+#[cfg(test)]
+mod entity_tests;
+pub mod multi_label;
 pub mod squad;
 #[cfg(test)]
 mod tests;
@@ -12,6 +16,7 @@ use std::str::FromStr;
 
 pub use classification::{accuracy, f1, matthews};
 pub use correlation::{pearson, spearman};
+pub use entities::{EntityScores, PrecisionRecall};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -29,6 +34,24 @@ pub enum Metric {
     Spearman,
     /// e to the mean loss per token: among how many equally likely tokens the model chooses. Less is better.
     Perplexity,
+    /// F1 over all labels of all rows.
+    #[serde(rename = "f1_micro")]
+    F1Micro,
+    /// The mean of the labels' F1.
+    #[serde(rename = "f1_macro")]
+    F1Macro,
+    /// The mean of the rows' F1.
+    #[serde(rename = "f1_samples")]
+    F1Samples,
+    /// The mean of the labels' average precisions.
+    #[serde(rename = "average_precision")]
+    AveragePrecision,
+    /// Average precision over all labels of all rows.
+    #[serde(rename = "average_precision_micro")]
+    AveragePrecisionMicro,
+    /// Share of rows whose labels are all right, and none too many.
+    #[serde(rename = "subset_accuracy")]
+    SubsetAccuracy,
 }
 
 /// A metric and its value.
@@ -64,12 +87,27 @@ pub enum MetricError {
         /// Number of labels.
         labels: usize,
     },
+    /// A tag that the scheme of entities does not have.
+    #[error(transparent)]
+    Tag(#[from] crate::dataset::TagError),
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Metric; 6] =
-        [Metric::Accuracy, Metric::F1, Metric::Matthews, Metric::Pearson, Metric::Spearman, Metric::Perplexity];
+    pub const ALL: [Metric; 12] = [
+        Metric::Accuracy,
+        Metric::F1,
+        Metric::Matthews,
+        Metric::Pearson,
+        Metric::Spearman,
+        Metric::Perplexity,
+        Metric::F1Micro,
+        Metric::F1Macro,
+        Metric::F1Samples,
+        Metric::AveragePrecision,
+        Metric::AveragePrecisionMicro,
+        Metric::SubsetAccuracy,
+    ];
 
     /// Its name in configurations and results.
     pub fn name(self) -> &'static str {
@@ -80,6 +118,12 @@ impl Metric {
             Metric::Pearson => "pearson",
             Metric::Spearman => "spearman",
             Metric::Perplexity => "perplexity",
+            Metric::F1Micro => "f1_micro",
+            Metric::F1Macro => "f1_macro",
+            Metric::F1Samples => "f1_samples",
+            Metric::AveragePrecision => "average_precision",
+            Metric::AveragePrecisionMicro => "average_precision_micro",
+            Metric::SubsetAccuracy => "subset_accuracy",
         }
     }
 
@@ -92,6 +136,15 @@ impl Metric {
     pub const OF_CLASSES: [Metric; 3] = [Metric::Accuracy, Metric::F1, Metric::Matthews];
     /// Those that compare numbers.
     pub const OF_VALUES: [Metric; 2] = [Metric::Pearson, Metric::Spearman];
+    /// Those that compare sets of labels.
+    pub const OF_LABEL_SETS: [Metric; 6] = [
+        Metric::F1Micro,
+        Metric::F1Macro,
+        Metric::F1Samples,
+        Metric::AveragePrecision,
+        Metric::AveragePrecisionMicro,
+        Metric::SubsetAccuracy,
+    ];
 
     /// Whether it is among those that fit.
     ///
@@ -129,6 +182,54 @@ impl Metric {
         self.check(&Metric::OF_VALUES, "numbers")?;
         let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
         Ok(self.score_numbers(&wide(predictions), &wide(truth)))
+    }
+
+    /// Compares predicted sets of labels with the true ones; the average precisions compare scores instead, one for every label
+    /// of every row.
+    ///
+    /// # Errors
+    /// Different lengths, or a metric of something else.
+    pub fn of_label_sets(
+        self,
+        predictions: &[Vec<bool>],
+        scores: &[Vec<f32>],
+        truth: &[Vec<bool>],
+    ) -> Result<Score, MetricError> {
+        lengths(predictions.len(), truth.len())?;
+        lengths(scores.len(), truth.len())?;
+        self.check(&Metric::OF_LABEL_SETS, "several labels per text")?;
+        Ok(self.score_label_sets(predictions, scores, truth))
+    }
+
+    fn score_label_sets(self, predictions: &[Vec<bool>], scores: &[Vec<f32>], truth: &[Vec<bool>]) -> Score {
+        use multi_label as of;
+        let of_scores = |value: Option<f64>| {
+            let hides = of::has_label_without_rows(truth) && self == Metric::AveragePrecision;
+            (value, hides, "a label that no row has counts as 0")
+        };
+        let (value, hides, note) = match self {
+            Metric::F1Macro => {
+                let hides = of::has_unseen_label(predictions, truth);
+                (of::f1_macro(predictions, truth), hides, "a label that is neither predicted nor true counts as 0")
+            }
+            Metric::F1Samples => {
+                let hides = of::has_empty_row(predictions, truth);
+                (of::f1_samples(predictions, truth), hides, "a row without labels, predicted or true, counts as 0")
+            }
+            Metric::AveragePrecision => of_scores(of::average_precision_macro(scores, truth)),
+            Metric::AveragePrecisionMicro => of_scores(of::average_precision_micro(scores, truth)),
+            Metric::SubsetAccuracy => (of::subset_accuracy(predictions, truth), false, ""),
+            _ => {
+                let hides = predictions.iter().flatten().all(|predicted| !predicted);
+                (of::f1_micro(predictions, truth), hides, "no label is predicted for any row")
+            }
+        };
+        let note = match value {
+            Some(_) => hides.then_some(note),
+            None if truth.is_empty() => Some("no rows"),
+            None => Some("undefined: a logit is not a number"),
+        };
+        Score { metric: self, value, note }
     }
 
     fn score_classes(self, predictions: &[usize], truth: &[usize]) -> Score {

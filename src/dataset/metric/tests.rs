@@ -81,7 +81,7 @@ fn a_metric_of_something_else_is_refused() {
     accuracy cannot be computed for numbers; choose one of pearson, spearman
     pearson cannot be computed for classes; choose one of accuracy, f1, matthews
     0 predictions for 1 labels; give one for each
-    unknown metric `f2`; choose one of accuracy, f1, matthews, pearson, spearman, perplexity
+    unknown metric `f2`; choose one of accuracy, f1, matthews, pearson, spearman, perplexity, f1_micro, f1_macro, f1_samples, average_precision, average_precision_micro, subset_accuracy
     ");
 }
 
@@ -114,4 +114,45 @@ proptest! {
         let wanted = pearson(&real(&a), &real(&b)).unwrap_or(0.0);
         prop_assert!((matthews(&a, &b).unwrap() - wanted).abs() < 1e-12);
     }
+}
+
+#[test]
+fn sets_of_labels_as_scikit_learn_compares_them() {
+    const LABELS: usize = 4;
+    let mut truth: Vec<Vec<bool>> =
+        congruence(50 * LABELS, 4, 2).chunks(LABELS).map(|row| row.iter().map(|&value| value == 0).collect()).collect();
+    // A label without rows.
+    truth.iter_mut().for_each(|row| row[3] = false);
+    let half = |value: u64, has: bool| (value as f32 - 4.0 + if has { 3.0 } else { 0.0 }) / 2.0;
+    let noise = congruence(50 * LABELS, 9, 1);
+    let scores: Vec<Vec<f32>> = noise
+        .chunks(LABELS)
+        .zip(&truth)
+        .map(|(row, truth)| row.iter().zip(truth).map(|(&value, &has)| half(value, has)).collect())
+        .collect();
+    let predictions: Vec<Vec<bool>> =
+        scores.iter().map(|row| row.iter().map(|&score| score >= 0.0).collect()).collect();
+    let wanted = [
+        0.392_638_036_809_815_96,
+        0.356_810_115_350_488,
+        0.36,
+        0.376_918_869_916_312_57,
+        0.430_737_884_459_258_5,
+        0.06,
+    ];
+    for (metric, wanted) in Metric::OF_LABEL_SETS.into_iter().zip(wanted) {
+        let score = metric.of_label_sets(&predictions, &scores, &truth).unwrap();
+        close(score.value, wanted);
+        assert_eq!(score.note.is_some(), metric == Metric::AveragePrecision, "{metric}");
+        assert_eq!(metric.of_label_sets(&[], &[], &[]).unwrap().note, Some("no rows"));
+        assert!(metric.of_label_sets(&predictions, &scores, &[]).is_err());
+        // Nothing predicted and nothing true is 0, and no division by it; of sets it is right.
+        let none = vec![vec![false; LABELS]; 2];
+        let value = metric.of_label_sets(&none, &[vec![0.0; LABELS], vec![1.0; LABELS]], &none).unwrap().value;
+        assert_eq!(value, Some(if metric == Metric::SubsetAccuracy { 1.0 } else { 0.0 }), "{metric}");
+    }
+    let unknown = vec![vec![f32::NAN; LABELS]; 50];
+    let score = Metric::AveragePrecision.of_label_sets(&predictions, &unknown, &truth).unwrap();
+    assert_eq!((score.value, score.note), (None, Some("undefined: a logit is not a number")));
+    assert!(Metric::Accuracy.of_label_sets(&predictions, &scores, &truth).is_err());
 }

@@ -1,9 +1,12 @@
 //! What is made small, one file per kind of target; each as Hugging Face's models have it.
 
 mod classes;
+mod label_sets;
 mod spans;
+mod token_classes;
 mod tokens;
 mod values;
+mod weights;
 
 use std::fmt;
 
@@ -13,29 +16,37 @@ use super::error::TrainError;
 use super::rows::Rows;
 use crate::task::{Objective, Targets};
 
+pub use weights::{check_class_weights, class_weights};
+
 /// The loss over rows, with what is to be predicted for each.
 pub trait Loss: fmt::Debug {
-    /// What the mean loss of some rows is taken over: the rows, or the tokens that count in them.
-    fn weight(&self, rows: &[usize]) -> u64 {
-        rows.len() as u64
+    /// What the mean loss of some rows is taken over: the rows, what their classes count, or the tokens that count in them.
+    fn weight(&self, rows: &[usize]) -> f64 {
+        rows.len() as f64
     }
 
     /// The same for all rows.
-    fn total_weight(&self) -> u64;
+    fn total_weight(&self) -> f64;
 
     /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` are those of these rows, in this order, float32:
-    /// `[rows, outputs]`; for spans `[rows, 2 × tokens]`, the starts first; for tokens `[rows, tokens, vocabulary]`.
+    /// `[rows, outputs]`; for spans `[rows, 2 × tokens]`, the starts first; for tokens `[rows, tokens, vocabulary]`, for their
+    /// classes `[rows, tokens, classes]`.
     ///
     /// # Errors
     /// Logits of another shape; libtorch.
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError>;
 }
 
-/// The loss of rows. `what` names the data in errors ("training", "validation").
+/// The loss of rows. `what` names the data in errors ("training", "validation"); `weights` are those of the classes or labels.
 ///
 /// # Errors
 /// Targets that are not those of the task.
-pub fn loss_of(what: &'static str, objective: &Objective, rows: &Rows<'_>) -> Result<Box<dyn Loss>, TrainError> {
+pub fn loss_of(
+    what: &'static str,
+    objective: &Objective,
+    rows: &Rows<'_>,
+    weights: Option<&[f64]>,
+) -> Result<Box<dyn Loss>, TrainError> {
     if !objective.fits(rows.targets) {
         return Err(TrainError::LabelDoesNotFit {
             what,
@@ -45,9 +56,17 @@ pub fn loss_of(what: &'static str, objective: &Objective, rows: &Rows<'_>) -> Re
         });
     }
     Ok(match rows.targets {
-        Targets::Classes(classes) => Box::new(classes::CrossEntropy::new(what, classes, objective.head().width)?),
+        Targets::Classes(classes) => {
+            Box::new(classes::CrossEntropy::new(what, classes, objective.head().width, weights)?)
+        }
         Targets::Values(values) => Box::new(values::SquaredError::new(values)),
+        Targets::LabelSets(sets) => {
+            Box::new(label_sets::BinaryCrossEntropy::new(what, sets, objective.head().width, weights)?)
+        }
         Targets::Tokens(counted) => Box::new(tokens::NextToken::new(rows.encodings, counted)),
+        Targets::TokenClasses(rows) => {
+            Box::new(token_classes::TokenClasses::new(what, rows, objective.head().width, weights)?)
+        }
         Targets::Spans(places) => Box::new(spans::Ends::new(places)),
     })
 }
@@ -56,4 +75,12 @@ pub fn loss_of(what: &'static str, objective: &Objective, rows: &Rows<'_>) -> Re
 fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Device) -> Result<Tensor, TrainError> {
     let chosen: Vec<T> = rows.iter().filter_map(|&row| all.get(row).copied()).collect();
     Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
+}
+
+/// Weights beside logits, where there are some.
+fn tensor_of(weights: Option<&[f64]>, logits: &Tensor) -> Result<Option<Tensor>, TrainError> {
+    let tensor = |weights: &[f64]| -> Result<Tensor, TrainError> {
+        Ok(Tensor::f_from_slice(weights)?.f_to_kind(logits.kind())?.f_to_device(logits.device())?)
+    };
+    weights.map(tensor).transpose()
 }

@@ -26,12 +26,12 @@ impl Ends {
 
 impl Loss for Ends {
     /// Rows whose place is known: the sum leaves the others out.
-    fn weight(&self, rows: &[usize]) -> u64 {
-        rows.iter().filter(|&&row| self.starts[row] != UNKNOWN).count() as u64
+    fn weight(&self, rows: &[usize]) -> f64 {
+        rows.iter().filter(|&&row| self.starts[row] != UNKNOWN).count() as f64
     }
 
-    fn total_weight(&self) -> u64 {
-        self.starts.iter().filter(|&&start| start != UNKNOWN).count() as u64
+    fn total_weight(&self) -> f64 {
+        self.starts.iter().filter(|&&start| start != UNKNOWN).count() as f64
     }
 
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
@@ -65,6 +65,6 @@ mod tests {
         let sum =
             |rows: &[usize]| f64::try_from(ends.sum(&logits.narrow(0, 0, rows.len() as i64), rows).unwrap()).unwrap();
         assert_eq!(sum(&[0, 1]), sum(&[0]));
-        assert_eq!((ends.weight(&[0, 1]), ends.weight(&[1]), ends.total_weight()), (1, 0, 1));
+        assert_eq!((ends.weight(&[0, 1]), ends.weight(&[1]), ends.total_weight()), (1.0, 0.0, 1.0));
     }
 }

@@ -34,12 +34,12 @@ impl NextToken {
 }
 
 impl Loss for NextToken {
-    fn weight(&self, rows: &[usize]) -> u64 {
-        rows.iter().filter_map(|&row| self.weights.get(row)).sum()
+    fn weight(&self, rows: &[usize]) -> f64 {
+        rows.iter().filter_map(|&row| self.weights.get(row)).sum::<u64>() as f64
     }
 
-    fn total_weight(&self) -> u64 {
-        self.weights.iter().sum()
+    fn total_weight(&self) -> f64 {
+        self.weights.iter().sum::<u64>() as f64
     }
 
     /// Without gradients the logits are normalised piece by piece, so that they are held once and not twice.

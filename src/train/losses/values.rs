@@ -18,8 +18,8 @@ impl SquaredError {
 }
 
 impl Loss for SquaredError {
-    fn total_weight(&self) -> u64 {
-        self.values.len() as u64
+    fn total_weight(&self) -> f64 {
+        self.values.len() as f64
     }
 
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {

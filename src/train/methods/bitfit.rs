@@ -1,5 +1,7 @@
 //! All biases of the base (Ben Zaken, Goldberg and Ravfogel 2022, "BitFit").
 
+use std::collections::HashSet;
+
 use super::super::error::TrainError;
 use super::super::input::TrainInput;
 use super::{Method, Whole, whole};
@@ -9,7 +11,7 @@ use super::{Method, Whole, whole};
 pub(super) struct BitFit;
 
 impl Method for BitFit {
-    fn whole(&self, input: &TrainInput<'_>) -> Result<Whole, TrainError> {
-        whole::tensors(input, |name| name.ends_with(".bias"))
+    fn whole(&self, input: &TrainInput<'_>, head: &HashSet<String>) -> Result<Whole, TrainError> {
+        whole::tensors(input, head, |name| name.ends_with(".bias"))
     }
 }

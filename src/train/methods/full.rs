@@ -1,5 +1,7 @@
 //! All parameters of the base.
 
+use std::collections::HashSet;
+
 use super::super::error::TrainError;
 use super::super::input::TrainInput;
 use super::{Method, Whole, whole};
@@ -9,7 +11,7 @@ use super::{Method, Whole, whole};
 pub(super) struct Full;
 
 impl Method for Full {
-    fn whole(&self, input: &TrainInput<'_>) -> Result<Whole, TrainError> {
-        whole::tensors(input, |_| true)
+    fn whole(&self, input: &TrainInput<'_>, head: &HashSet<String>) -> Result<Whole, TrainError> {
+        whole::tensors(input, head, |_| true)
     }
 }

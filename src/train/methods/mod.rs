@@ -6,6 +6,7 @@ mod full;
 mod lora;
 mod whole;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::error::TrainError;
@@ -29,8 +30,8 @@ pub(super) trait Method: fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// Tensors of the base that are trained as they are, beside the head.
-    fn whole(&self, _input: &TrainInput<'_>) -> Result<Whole, TrainError> {
+    /// Tensors of the base that are trained as they are, beside those of the head, which are given by name.
+    fn whole(&self, _input: &TrainInput<'_>, _head: &HashSet<String>) -> Result<Whole, TrainError> {
         Ok(Whole::default())
     }
 

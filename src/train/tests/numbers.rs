@@ -5,9 +5,10 @@ use ndarray::Array2;
 use tch::{Device, Kind, Tensor};
 
 use crate::onnx::HeadPooling;
+use crate::settings::ClassWeights;
 use crate::task::{Objective, Targets};
 use crate::train::head::NewHead;
-use crate::train::losses::loss_of;
+use crate::train::losses::{class_weights, loss_of};
 use crate::train::optimizer::{AdamW, clip_norm};
 use crate::train::parameters::{self, Parameters};
 use crate::train::schedule::LearningRate;
@@ -126,26 +127,63 @@ fn gradients_are_flat_and_zero_where_nothing_depends() {
     assert_eq!(parameters::read(&parameters.gradient(&loss).unwrap()).unwrap(), [2.0, 4.0, 0.0]);
 }
 
+fn several(names: &[&str]) -> Objective {
+    Objective::MultiLabel(crate::task::MultiLabel { labels: names.iter().map(|&name| name.into()).collect() })
+}
+
 #[test]
 fn losses_are_those_of_pytorch() {
     let loss = |objective: &Objective, targets: Targets, logits: &Tensor, rows: &[usize]| {
-        let loss = loss_of("training", objective, &Rows { encodings: &[], targets: &targets }).unwrap();
+        let loss = loss_of("training", objective, &Rows { encodings: &[], targets: &targets }, None).unwrap();
         loss.sum(logits, rows).unwrap().double_value(&[])
     };
     let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
     let classes = loss(&classes(&["a", "b", "c"]), Targets::Classes(vec![0, 2, 1]), &logits, &[1, 2]);
     assert!(close(classes, 1.8658084869384766, 1e-6));
+    // The mean over the labels of a row, the sum over the rows.
+    let sets = Targets::LabelSets(vec![vec![true, false, true], vec![false; 3]]);
+    let sets = loss(&several(&["a", "b", "c"]), sets, &logits, &[0, 1]);
+    assert!(close(sets, 1.2723350524902344, 1e-6));
     let logits = Tensor::from_slice2(&[[0.5f32], [-1.0]]);
     let values = loss(&Objective::Regression, Targets::Values(vec![1.0, 2.5]), &logits, &[0, 1]);
     assert!(close(values, 12.5, 1e-6));
 }
 
 #[test]
+fn weights_of_classes_are_those_of_pytorch_and_scikit_learn() {
+    let weighted = |objective: &Objective, targets: &Targets, wanted: ClassWeights| {
+        let weights = class_weights(Some(&wanted), objective, targets).unwrap().unwrap();
+        (loss_of("training", objective, &Rows { encodings: &[], targets }, Some(&weights)).unwrap(), weights)
+    };
+    let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
+    let (three, rows) = (classes(&["a", "b", "c"]), Targets::Classes(vec![0, 2, 2, 2]));
+    let (loss, weights) = weighted(&three, &rows, ClassWeights::Balanced);
+    // Nobody is in class 1.
+    assert_eq!(weights, [2.0, 1.0, 4.0 / 6.0]);
+    assert!(close(loss.weight(&[0, 1]), 2.0 + 4.0 / 6.0, 1e-12) && close(loss.total_weight(), 4.0, 1e-12));
+    let mean = loss.sum(&logits, &[0, 1]).unwrap().double_value(&[]) / loss.weight(&[0, 1]);
+    assert!(close(mean, 1.937107801437378, 1e-6), "{mean}");
+    let sets = Targets::LabelSets(vec![vec![true, false, true], vec![false; 3], vec![false, false, true]]);
+    let (loss, weights) = weighted(&several(&["a", "b", "c"]), &sets, ClassWeights::Balanced);
+    assert_eq!(weights, [2.0, 1.0, 0.5]);
+    assert_eq!((loss.weight(&[0, 1]), loss.total_weight()), (2.0, 3.0));
+    let sum = loss.sum(&logits, &[0, 1]).unwrap().double_value(&[]);
+    assert!(close(sum, 1.4092060327529907, 1e-6), "{sum}");
+    let refuse = |objective: &Objective, targets: &Targets, wanted| {
+        class_weights(Some(&wanted), objective, targets).unwrap_err().to_string()
+    };
+    let two = ClassWeights::Given(vec![1.0, 2.0]);
+    insta::assert_snapshot!(refuse(&three, &rows, two.clone()), @"`class_weights` has 2 weights for 3 classes; give 3, in their order");
+    insta::assert_snapshot!(refuse(&Objective::Regression, &Targets::Values(vec![0.0]), two), @"`class_weights` has no use for a regression; leave it out");
+}
+
+#[test]
 fn labels_must_fit_the_objective() {
     let refuse = |objective: &Objective, targets: Targets| {
-        loss_of("validation", objective, &Rows { encodings: &[], targets: &targets }).unwrap_err().to_string()
+        loss_of("validation", objective, &Rows { encodings: &[], targets: &targets }, None).unwrap_err().to_string()
     };
     let two = classes(&["a", "b"]);
+    insta::assert_snapshot!(refuse(&several(&["a", "b"]), Targets::LabelSets(vec![vec![true]])), @"row 0 of the validation data has a set of 1 labels where one of 2 labels is needed; check the label column");
     insta::assert_snapshot!(refuse(&two, Targets::Classes(vec![0, 2])), @"row 1 of the validation data has class 2 where one of 2 classes is needed; check the label column");
     insta::assert_snapshot!(refuse(&Objective::Regression, Targets::Classes(vec![0])), @"row 0 of the validation data has a class where a value is needed; check the label column");
 }

@@ -1,0 +1,328 @@
+//! Sentences cut into words, with a tag for every word: CoNLL files, and lists in JSON lines or Parquet.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::error::{Place, quoted, quoted_list};
+use super::tag_scheme::TagScheme;
+use super::{DatasetError, Format, parquet_lists, table, tagged_conll, tagged_json};
+use crate::files::{read_file, sha256};
+
+/// How sentences with tags are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaggedFormat {
+    /// A word per line with its columns, separated by tabs or other white space; an empty line behind each sentence.
+    Conll,
+    /// One JSON object per line, with a list of words and a list of tags.
+    Jsonl,
+    /// Columns of lists in Apache Parquet.
+    Parquet,
+}
+
+/// How to read a file of sentences with tags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaggedSettings {
+    /// Key or column of the words; in CoNLL its number from 1. `None` takes `tokens` or `words`, and the first column.
+    pub words: Option<String>,
+    /// Key or column of the tags; in CoNLL its number from 1. `None` takes `tags`, `ner_tags` or `labels`, and the last column.
+    pub tags: Option<String>,
+    /// Whether every sentence must have tags; else they are read where they are.
+    pub need_tags: bool,
+    /// The names of the tags in their order: then there are no others.
+    pub labels: Option<Vec<String>>,
+    /// Whether whole numbers stand for these names, from 0.
+    pub numbered: bool,
+    /// The scheme of the tags; `None` tells by the tags themselves.
+    pub scheme: Option<TagScheme>,
+    /// How the file is written; `None` tells by the ending of its name.
+    pub format: Option<TaggedFormat>,
+    /// Only so many sentences, from the first; `None` takes all.
+    pub limit: Option<usize>,
+}
+
+/// The sentences of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The sentences in the order of the file.
+    pub sentences: Vec<TaggedSentence>,
+    /// The scheme of the tags; `None` where there are none, or where they are numbers without names.
+    pub scheme: Option<TagScheme>,
+    /// What a user should look at before trusting the tags.
+    pub warnings: Vec<String>,
+}
+
+/// A sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedSentence {
+    /// The line of its first word in the file, from 1; in JSON lines its line, in Parquet its row.
+    pub line: usize,
+    /// The words; at least one, and none is empty.
+    pub words: Vec<String>,
+    /// The tag of every word; `None` where the file has none.
+    pub tags: Option<Vec<String>>,
+}
+
+impl TaggedFormat {
+    /// The format that the ending of a file name stands for: CoNLL for `.conll`, `.conll03`, `.bio`, `.iob`, `.iob2`, `.txt`,
+    /// `.tsv` and `.tab`; `.jsonl`, `.ndjson`, `.json`; `.parquet`, `.pq`. What is packed with gzip has `.gz` behind it.
+    pub fn of(path: &Path) -> Option<TaggedFormat> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "gz" => TaggedFormat::of(Path::new(path.file_stem()?)),
+            "conll" | "conll02" | "conll03" | "conll2003" | "bio" | "iob" | "iob2" | "bilou" | "iobes" | "txt"
+            | "tsv" | "tab" => Some(TaggedFormat::Conll),
+            "jsonl" | "ndjson" | "json" => Some(TaggedFormat::Jsonl),
+            "parquet" | "pq" => Some(TaggedFormat::Parquet),
+            _ => None,
+        }
+    }
+
+    /// The format that stands for one of tables: TSV and plain text are CoNLL; CSV has no counterpart.
+    pub fn of_table(format: Format) -> Option<TaggedFormat> {
+        match format {
+            Format::Tsv | Format::Txt => Some(TaggedFormat::Conll),
+            Format::Jsonl => Some(TaggedFormat::Jsonl),
+            Format::Parquet => Some(TaggedFormat::Parquet),
+            Format::Csv => None,
+        }
+    }
+}
+
+impl FromStr for TaggedFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "conll" | "tsv" | "txt" => Ok(TaggedFormat::Conll),
+            "jsonl" => Ok(TaggedFormat::Jsonl),
+            "parquet" => Ok(TaggedFormat::Parquet),
+            other => Err(format!("unknown format {}; give conll, jsonl or parquet", quoted(other))),
+        }
+    }
+}
+
+impl TaggedSettings {
+    /// How many sentences to take.
+    pub(super) fn row_limit(&self) -> usize {
+        self.limit.unwrap_or(usize::MAX).max(1)
+    }
+}
+
+/// A key or column of words where none is named.
+pub(super) const WORD_KEYS: [&str; 2] = ["tokens", "words"];
+
+/// The same of tags.
+pub(super) const TAG_KEYS: [&str; 3] = ["tags", "ner_tags", "labels"];
+
+/// What is wrong with a file of tags.
+pub(super) fn bad(path: &Path, place: Option<Place>, found: String, cure: &'static str) -> DatasetError {
+    DatasetError::Tagged { path: path.into(), place, found, cure }
+}
+
+impl TaggedFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// One line that names the file, the line, what was found and the cure: unreadable file, unknown format, invalid UTF-8,
+    /// lines with different numbers of columns, words and tags of different number, an empty word, no tags where they are
+    /// needed, a tag of another scheme or beside the names, no sentences.
+    pub fn load(path: &Path, settings: &TaggedSettings) -> Result<Self, DatasetError> {
+        if path.is_dir() {
+            let (found, cure) = ("is a folder", "name a file in it");
+            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+        }
+        TaggedFile::from_bytes(path, &read_file(path)?, settings)
+    }
+
+    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do not.
+    ///
+    /// # Errors
+    /// As [`TaggedFile::load`].
+    pub fn from_bytes(path: &Path, bytes: &[u8], settings: &TaggedSettings) -> Result<Self, DatasetError> {
+        let format = settings.format.or_else(|| TaggedFormat::of(path)).ok_or_else(|| {
+            let cure = "give the format: txt (CoNLL), jsonl or parquet";
+            bad(path, None, "cannot tell from the file name how words and tags are written".into(), cure)
+        })?;
+        let content = table::unpacked(path, bytes)?;
+        let mut sentences = match format {
+            TaggedFormat::Conll => {
+                tagged_conll::read(path, &table::text_of(path, &content, table::Lines::Checked)?, settings)?
+            }
+            TaggedFormat::Jsonl => {
+                tagged_json::read(path, &table::text_of(path, &content, table::Lines::AsTheyAre)?, settings)?
+            }
+            TaggedFormat::Parquet => parquet_lists::read(path, &content, settings)?,
+        };
+        if sentences.is_empty() {
+            return Err(bad(path, None, "holds no sentences".into(), "check that it is the right file"));
+        }
+        let places = Places { path, format };
+        places.check(&sentences, settings.need_tags)?;
+        let numbers = places.name_tags(&mut sentences, settings.labels.as_deref(), settings.numbered)?;
+        let (scheme, warning) =
+            if numbers { (None, Some(numbered(path))) } else { places.scheme(&sentences, settings)? };
+        let sha256 = sha256(bytes);
+        Ok(TaggedFile { path: path.into(), sha256, sentences, scheme, warnings: warning.into_iter().collect() })
+    }
+
+    /// Whether the sentences have tags.
+    pub fn has_tags(&self) -> bool {
+        self.sentences.iter().any(|sentence| sentence.tags.is_some())
+    }
+
+    /// The different tags, sorted by their bytes, as Hugging Face's `run_ner.py` sorts them; numbers by their size.
+    pub fn tag_names(&self) -> Vec<String> {
+        let mut names: Vec<&String> =
+            self.sentences.iter().filter_map(|sentence| sentence.tags.as_ref()).flatten().collect();
+        names.sort_unstable_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
+        names.dedup();
+        names.into_iter().cloned().collect()
+    }
+}
+
+fn numbered(path: &Path) -> String {
+    format!(
+        "{}: the tags are numbers, which do not tell entities apart; name them in their order (--labels O,B-…,I-…)",
+        path.display()
+    )
+}
+
+/// Where words stand in the file.
+struct Places<'a> {
+    path: &'a Path,
+    format: TaggedFormat,
+}
+
+impl Places<'_> {
+    fn of(&self, sentence: &TaggedSentence) -> Place {
+        match self.format {
+            TaggedFormat::Parquet => Place::Row(sentence.line),
+            _ => Place::Line(sentence.line),
+        }
+    }
+
+    /// An error at a word.
+    fn bad_word(&self, sentence: &TaggedSentence, word: usize, found: String, cure: &'static str) -> DatasetError {
+        match self.format {
+            TaggedFormat::Conll => bad(self.path, Some(Place::Line(sentence.line + word)), found, cure),
+            _ => bad(self.path, Some(self.of(sentence)), format!("word {}: {found}", word + 1), cure),
+        }
+    }
+
+    /// Every sentence has words, none of them empty, and as many tags.
+    fn check(&self, sentences: &[TaggedSentence], need_tags: bool) -> Result<(), DatasetError> {
+        let any_tags = sentences.iter().any(|sentence| sentence.tags.is_some());
+        for sentence in sentences {
+            let refuse = |found: String, cure| Err(bad(self.path, Some(self.of(sentence)), found, cure));
+            if sentence.words.is_empty() {
+                return refuse("there is no word".into(), "remove the sentence");
+            }
+            if let Some(word) =
+                sentence.words.iter().position(|word| word.trim_matches([' ', '\t', '\n', '\r']).is_empty())
+            {
+                let cure = "write the word, or remove it with its tag";
+                return Err(self.bad_word(sentence, word, "the word is empty".into(), cure));
+            }
+            match &sentence.tags {
+                Some(tags) if tags.len() != sentence.words.len() => {
+                    let found = format!("the number of words is {}, of tags {}", sentence.words.len(), tags.len());
+                    return refuse(found, "every word needs one tag: mend the sentence");
+                }
+                Some(tags) => {
+                    if let Some(word) = tags.iter().position(|tag| tag.trim().is_empty()) {
+                        let cure = "write O where there is no entity";
+                        return Err(self.bad_word(sentence, word, "the tag is empty".into(), cure));
+                    }
+                }
+                None if any_tags => {
+                    return refuse(
+                        "there are no tags, which other sentences have".into(),
+                        "write them, or remove the sentence",
+                    );
+                }
+                None if need_tags => {
+                    return refuse(
+                        "there are no tags".into(),
+                        "write one for every word, and name their column where it has another name (--label)",
+                    );
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts names for numbers, and checks that no tag is missing among the names. `true` where the tags are numbers without
+    /// names.
+    fn name_tags(
+        &self,
+        sentences: &mut [TaggedSentence],
+        labels: Option<&[String]>,
+        numbered: bool,
+    ) -> Result<bool, DatasetError> {
+        let mut all_numbers = true;
+        let mut any = false;
+        for sentence in sentences {
+            let place = self.of(sentence);
+            let (conll, line) = (self.format == TaggedFormat::Conll, sentence.line);
+            for (word, tag) in sentence.tags.iter_mut().flatten().enumerate() {
+                any = true;
+                let Some(labels) = labels else {
+                    all_numbers = all_numbers && tag.bytes().all(|byte| byte.is_ascii_digit());
+                    continue;
+                };
+                if labels.contains(tag) {
+                    continue;
+                }
+                match tag.parse::<usize>().ok().filter(|_| numbered).and_then(|number| labels.get(number)) {
+                    Some(name) => tag.clone_from(name),
+                    None => {
+                        return Err(DatasetError::UnknownLabel {
+                            path: self.path.into(),
+                            place: if conll { Place::Line(line + word) } else { place },
+                            found: quoted(tag),
+                            known: quoted_list(labels),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(any && labels.is_none() && all_numbers)
+    }
+
+    /// The scheme of the tags, and what there is to say of it.
+    fn scheme(
+        &self,
+        sentences: &[TaggedSentence],
+        settings: &TaggedSettings,
+    ) -> Result<(Option<TagScheme>, Option<String>), DatasetError> {
+        let tagged: Vec<&TaggedSentence> = sentences.iter().filter(|sentence| sentence.tags.is_some()).collect();
+        if tagged.is_empty() {
+            return Ok((None, None));
+        }
+        let tags: Vec<&[String]> = tagged.iter().filter_map(|sentence| sentence.tags.as_deref()).collect();
+        let detected = match settings.scheme {
+            Some(scheme) => scheme.check(&tags),
+            None => TagScheme::detect(&tags),
+        };
+        let detected = detected.map_err(|unclear| {
+            let cure = match settings.scheme {
+                None => "tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)",
+                Some(_) => "mend it, or give another scheme",
+            };
+            self.bad_word(tagged[unclear.sentence], unclear.word, unclear.found, cure)
+        })?;
+        let scheme = detected.scheme;
+        let warning = detected.broken.map(|(sentence, word)| {
+            let cure = "check it: strict scores count no entity there";
+            let found = format!("{} breaks the rules of the scheme {scheme}", quoted(&tags[sentence][word]));
+            self.bad_word(tagged[sentence], word, found, cure).to_string()
+        });
+        Ok((Some(scheme), warning))
+    }
+}
