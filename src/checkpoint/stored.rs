@@ -46,14 +46,6 @@ pub fn stored(
     let equal = equal_tensors(checkpoint, name)?;
     if let Some(first) = equal.first() {
         // By its values it could be another one: only the name tells.
-        let constant = |index: usize| &model.graph.initializers[index].name;
-        let of_others = |(index, _): &(usize, bool)| {
-            equal.iter().any(|other| is_called(constant(*index), other)) && users(model, *index).len() <= 1
-        };
-        if found.iter().all(of_others) {
-            // The export has the others alone: this one is not used.
-            return Ok(Ok(Vec::new()));
-        }
         let constants = found.len();
         found.retain(|(index, _)| is_called(&model.graph.initializers[*index].name, name));
         let alone = found.first().is_some_and(|(index, _)| users(model, *index).len() <= 1);
