@@ -56,7 +56,7 @@ find_python() {
 
 # What the finished set-up depends on: the marker holds this line.
 fingerprint() {
-    cat scripts/requirements.txt scripts/constraints.txt scripts/setup.sh | {
+    cat scripts/requirements.txt scripts/constraints.txt scripts/build-constraints.txt scripts/setup.sh | {
         if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
     } | cut -d ' ' -f 1
 }
@@ -100,8 +100,10 @@ PYTHON
 install_packages() {
     say "installing the packages of scripts/requirements.txt (about 2.5 GB to download, 5 GB on disk; once)"
     remove_half_installed
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --only-binary=:all: \
-        --requirement scripts/requirements.txt --constraint scripts/constraints.txt ||
+    # seqeval is published as source alone: pure Python, built without a compiler.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --only-binary=:all: --no-binary=seqeval \
+        --requirement scripts/requirements.txt --constraint scripts/constraints.txt \
+        --build-constraint scripts/build-constraints.txt ||
         fail "the packages could not be installed: see pip's lines above; run this again to go on where it stopped"
 }
 
