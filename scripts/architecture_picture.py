@@ -5,7 +5,7 @@
     python scripts/architecture_picture.py --check    fails where a room uses a later one
 
 A line from a room down to another stands for `use crate::…`. A use that follows from others (cli uses workflow, which uses train) has no
-line of its own. Tests and comments are not counted. What nearly all rooms use, files and progress, is the bar at the bottom.
+line of its own. Tests and comments are not counted. What nearly all rooms use, files, hint and progress, is the bar at the bottom.
 """
 
 import argparse
@@ -35,7 +35,7 @@ ROOMS = {
     "workflow": "what a command does, step by step",
     "cli": "parses, calls workflow, prints",
 }
-BELOW = ("files", "progress")
+BELOW = ("files", "hint", "progress")
 
 
 def uses():
@@ -106,7 +106,7 @@ def picture(used):
     names = "   ".join(BELOW)
     out.append(f'<g class="below"><rect x="{LEFT}" y="{bottom + 6}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>'
                f'<text class="name" x="{LEFT + 14}" y="{bottom + 6 + HEIGHT / 2 + 5:.0f}" xml:space="preserve">{names}</text>'
-               f'<text class="what" x="{LEFT + 150}" y="{bottom + 6 + HEIGHT / 2 + 5:.0f}">files written whole, events: below all rooms</text></g>')
+               f'<text class="what" x="{LEFT + 195}" y="{bottom + 6 + HEIGHT / 2 + 5:.0f}">whole files, words, events: below all rooms</text></g>')
     width, height = LEFT + WIDTH + 16, bottom + HEIGHT + 22
     title = "The rooms of src/: each uses only those below it"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">\n'

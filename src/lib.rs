@@ -3,6 +3,7 @@
 //! Data flows in one direction: [`onnx`] → [`runtime`] → [`activations`] → [`neighbours`] → [`dimension`] → [`rank`] →
 //! [`adapter`] → [`task`] → `train` → [`merge`] → [`evaluate`]. [`workflow`] holds the steps that a user takes, with [`settings`];
 //! the command line is [`cli`]. A lower room never imports a higher one.
+//! What an error advises is said in the words of the library, or in those of a front end: [`hint`].
 
 //! # The dimension of an array
 //!
@@ -80,6 +81,7 @@ pub mod dataset;
 pub mod dimension;
 pub mod evaluate;
 pub mod files;
+pub mod hint;
 pub mod merge;
 pub mod neighbours;
 pub mod onnx;

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use crate::dataset::DatasetError;
 use crate::files::FileError;
+use crate::hint::Hint;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
 use crate::runtime::RuntimeError;
@@ -32,8 +33,8 @@ pub enum ActivationsError {
     },
     /// The export gives other values every time.
     #[error(
-        "{} gives other hidden states every time it runs (they differ by up to {absolute:.2}): it was exported in training mode; switch dropout off in a copy with `gelora expose --eval {} -o FIXED`",
-        path.display(), path.display()
+        "{} gives other hidden states every time it runs (they differ by up to {absolute:.2}): it was exported in training mode; switch dropout off in a copy with {}",
+        path.display(), Hint::SwitchOffDropout.with(path.display())
     )]
     Random {
         /// The export.
@@ -43,8 +44,8 @@ pub enum ActivationsError {
     },
     /// The folder holds activations of something else.
     #[error(
-        "{} holds activations of another {what} ({found} there, {wanted} now); name another folder, or replace it with `gelora extract --overwrite`",
-        path.display()
+        "{} holds activations of another {what} ({found} there, {wanted} now); name another folder, or replace it with {}",
+        path.display(), Hint::ReplaceStore
     )]
     OtherStore {
         /// The store.

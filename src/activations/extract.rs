@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::MANIFEST;
-use super::pipeline::{Engine, Pipeline, Sink, TakeBatch};
+use super::pipeline::{Pipeline, PooledSession, Sink, TakeBatch};
 use super::pooled_model::pooled_model;
 use super::pooling::TokenSample;
 use super::shard::{self, ShardSettings};
@@ -42,7 +42,7 @@ pub struct ExtractSettings {
     pub pooling: Pooling,
     /// Device and threads; `threads` counts all of them.
     pub session: SessionSettings,
-    /// `--ort-lib`.
+    /// The ONNX Runtime library, where it is named.
     pub library: Option<PathBuf>,
     /// Sessions side by side on the CPU, which share the threads; chosen by the size of the model where `None`.
     pub sessions: Option<usize>,
@@ -233,7 +233,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// With `--overwrite`: what an earlier run of the same thing left unfinished.
+    /// Where a store is replaced: what an earlier run of the same thing left unfinished.
     fn half_done(&self, wanted: &Manifest, folder: &Path) -> Option<Manifest> {
         let earlier = Manifest::read(folder).ok().flatten().filter(|earlier| !earlier.complete)?;
         earlier.check_same(wanted, folder).ok().map(|()| earlier)
@@ -269,7 +269,7 @@ impl Extraction<'_> {
     fn compute(&self, mut manifest: Manifest, mut sink: Sink<'_>) -> Result<Manifest, ActivationsError> {
         let settings = self.settings;
         let library = Library::load(settings.library.as_deref())?;
-        let engines = self.engines(library, &mut manifest, &sink)?;
+        let sessions = self.sessions(library, &mut manifest, &sink)?;
         let other_size = settings.shard_rows.filter(|wanted| *wanted != manifest.shard_rows);
         if let (Sink::Store(folder), Some(wanted)) = (&sink, other_size) {
             return Err(ActivationsError::OtherStore {
@@ -279,7 +279,7 @@ impl Extraction<'_> {
                 wanted: wanted.to_string(),
             });
         }
-        let on_cpu = engines.iter().all(|engine| engine.session().device() == Device::Cpu);
+        let on_cpu = sessions.iter().all(|pooled| pooled.inference().device() == Device::Cpu);
         let sample = self.token_sample(&manifest)?;
         let pipeline = Pipeline {
             source: self.source,
@@ -299,7 +299,7 @@ impl Extraction<'_> {
             done: manifest.rows_done() as u64,
             unit: "rows",
         });
-        pipeline.run(engines, &mut manifest, &mut sink, self.observer)?;
+        pipeline.run(sessions, &mut manifest, &mut sink, self.observer)?;
         self.observer.observe(Event::End);
         if let Some(cut) = self.source.cut() {
             self.notice(&cut);
@@ -308,22 +308,22 @@ impl Extraction<'_> {
     }
 
     /// The sessions. The first one checks the export, unless an earlier run did, while the others load.
-    fn engines(
+    fn sessions(
         &self,
         library: &Library,
         manifest: &mut Manifest,
         sink: &Sink<'_>,
-    ) -> Result<Vec<Engine>, ActivationsError> {
+    ) -> Result<Vec<PooledSession>, ActivationsError> {
         let bytes = pooled_model(self.model, &self.settings.pooling)?;
         let (count, session) = self.share_threads(bytes.len(), self.settings.session.clone());
-        let mut first = self.engine(library, &bytes, &session)?;
-        self.say_where(library, first.session(), count, &session);
-        let device = first.session().device();
+        let mut first = self.pooled(library, &bytes, &session)?;
+        self.say_where(library, first.inference(), count, &session);
+        let device = first.inference().device();
         let count = if device == Device::Cpu { count } else { 1 };
         // The device is settled: a session that comes later must not choose another one.
         let session = SessionSettings { device, ..session };
         thread::scope(|scope| {
-            let load = || self.engine(library, &bytes, &session);
+            let load = || self.pooled(library, &bytes, &session);
             let others: Vec<_> = (1..count).map(|_| scope.spawn(load)).collect();
             if manifest.shards.is_empty() {
                 self.begin(manifest, &mut first)?;
@@ -333,7 +333,7 @@ impl Extraction<'_> {
                 }
             }
             let others = others.into_iter().map(|other| match other.join() {
-                Ok(engine) => engine,
+                Ok(pooled) => pooled,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
             std::iter::once(Ok(first)).chain(others).collect()
@@ -347,26 +347,31 @@ impl Extraction<'_> {
         let available = thread::available_parallelism().map_or(1, usize::from);
         let threads = session.threads.unwrap_or(available).max(1);
         let affordable = (SESSION_BYTES / (weights + external).max(1)).max(1);
-        let engines = self
+        let sessions = self
             .settings
             .sessions
             .unwrap_or(affordable.min(self.source.rows().div_ceil(ROWS_PER_SESSION)))
             .clamp(1, threads);
         let keep_dropout = has_training_dropout(self.model);
-        (engines, SessionSettings { threads: Some(threads / engines), keep_dropout, ..session })
+        (sessions, SessionSettings { threads: Some(threads / sessions), keep_dropout, ..session })
     }
 
-    fn engine(&self, library: &Library, bytes: &[u8], session: &SessionSettings) -> Result<Engine, ActivationsError> {
+    fn pooled(
+        &self,
+        library: &Library,
+        bytes: &[u8],
+        session: &SessionSettings,
+    ) -> Result<PooledSession, ActivationsError> {
         let folder = self.model.path().parent().unwrap_or(Path::new("."));
         let session = InferenceSession::from_bytes(library, bytes, folder, session)?;
         let padding = self.settings.padding;
-        Ok(Engine::new(session, self.model.states()?.values.len(), self.settings.pooling, padding)?)
+        Ok(PooledSession::new(session, self.model.states()?.values.len(), self.settings.pooling, padding)?)
     }
 
-    fn say_where(&self, library: &Library, session: &InferenceSession, engines: usize, settings: &SessionSettings) {
+    fn say_where(&self, library: &Library, session: &InferenceSession, sessions: usize, settings: &SessionSettings) {
         let device = session.device();
         let threads = match device {
-            Device::Cpu => format!(", {engines} × {} threads", settings.threads.unwrap_or(1)),
+            Device::Cpu => format!(", {sessions} × {} threads", settings.threads.unwrap_or(1)),
             _ => String::new(),
         };
         let why = session.why().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -378,7 +383,7 @@ impl Extraction<'_> {
     }
 
     /// Checks the export and enters what it says.
-    fn begin(&self, manifest: &mut Manifest, engine: &mut Engine) -> Result<(), ActivationsError> {
+    fn begin(&self, manifest: &mut Manifest, pooled: &mut PooledSession) -> Result<(), ActivationsError> {
         let rows = self.source.encodings(0..self.source.rows().min(PASS_ROWS))?;
         for (row, encoding) in rows.iter().enumerate() {
             if encoding.is_empty() {
@@ -387,7 +392,7 @@ impl Extraction<'_> {
         }
         let mut widths = Vec::new();
         let check = check_rows(&rows, manifest.precision, |rows, length| {
-            let states = engine.row_states(rows, length)?;
+            let states = pooled.row_states(rows, length)?;
             widths = states.first().map(|row| row.iter().map(|state| state.ncols()).collect()).unwrap_or_default();
             Ok::<_, ActivationsError>(states)
         })?;

@@ -23,7 +23,7 @@ use crate::runtime::{Feeder, InferenceSession, InputTensor, RowStates, RuntimeEr
 const WAITING: usize = 64;
 
 /// A session of the pooled model and what it takes to fill its inputs.
-pub(super) struct Engine {
+pub(super) struct PooledSession {
     session: InferenceSession,
     feeder: Feeder,
     outputs: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Engine {
     padding: Padding,
 }
 
-impl Engine {
+impl PooledSession {
     pub(super) fn new(
         session: InferenceSession,
         states: usize,
@@ -42,7 +42,7 @@ impl Engine {
         Ok(Self { session, feeder, outputs: (0..states).map(output).collect(), pooling, padding })
     }
 
-    pub(super) fn session(&self) -> &InferenceSession {
+    pub(super) fn inference(&self) -> &InferenceSession {
         &self.session
     }
 
@@ -189,7 +189,7 @@ impl Pipeline<'_> {
     /// Computes the shards that `manifest` lacks, and puts them into the sink.
     pub(super) fn run(
         &self,
-        engines: Vec<Engine>,
+        sessions: Vec<PooledSession>,
         manifest: &mut Manifest,
         sink: &mut Sink<'_>,
         observer: &dyn Observer,
@@ -197,15 +197,15 @@ impl Pipeline<'_> {
         let shard_rows = manifest.shard_rows.max(1);
         let shards = manifest.shards_wanted();
         let done: Vec<bool> = (0..shards).map(|index| manifest.has(index)).collect();
-        let products = engines.first().map(|e| e.session().provider_of_matrix_products()).unwrap_or_default();
+        let products = sessions.first().map(|e| e.inference().provider_of_matrix_products()).unwrap_or_default();
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (jobs, waiting) = sync_channel::<Job>(WAITING);
             let (sender, messages) = channel();
             let waiting = Arc::new(Mutex::new(waiting));
-            for engine in engines {
+            for pooled in sessions {
                 let (waiting, sender, stop) = (Arc::clone(&waiting), sender.clone(), &stop);
-                scope.spawn(move || work(engine, &waiting, &sender, stop));
+                scope.spawn(move || work(pooled, &waiting, &sender, stop));
             }
             drop(waiting);
             scope.spawn(|| {
@@ -302,11 +302,11 @@ impl Pipeline<'_> {
 }
 
 /// Runs batches until there are none.
-fn work(mut engine: Engine, waiting: &Mutex<Receiver<Job>>, sender: &Sender<Message>, stop: &AtomicBool) {
+fn work(mut pooled: PooledSession, waiting: &Mutex<Receiver<Job>>, sender: &Sender<Message>, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let message = match engine.run(&job.plan, job.batch) {
+        let message = match pooled.run(&job.plan, job.batch) {
             Ok(values) => Message::Done { job, values },
             Err(error) => Message::Failed(error.into()),
         };

@@ -9,6 +9,7 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::{AdapterError, Naming};
+use crate::hint::Hint;
 use crate::rank::{Plan, PlannedModule};
 
 /// How ranks are laid down in the files.
@@ -66,7 +67,8 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
     let modules: Vec<&PlannedModule> = planned(plan).collect();
     let fail = |reason: &str| Err(AdapterError::Config { reason: reason.into() });
     let Some(rank) = modules.iter().map(|module| module.rank).max() else {
-        return fail("every rank is 0, so there is nothing to adapt; plan with --minimum-rank 1");
+        let cure = Hint::MinimumRank.with(1);
+        return fail(&format!("every rank is 0, so there is nothing to adapt; plan with {cure}"));
     };
     let scaling = scaling(&modules)?;
     let alpha = scaling.map_or_else(|| modules.iter().map(|m| m.alpha).fold(0.0, f64::max), |c| c * rank as f64);
@@ -178,7 +180,7 @@ fn check_patterns<'a>(keys: impl Iterator<Item = &'a str>, modules: &[String]) -
         if !modules.is_empty() && (hits.len() != 1 || hits[0] != key) {
             let reason = match hits.as_slice() {
                 [] => format!("the base model has no module `{key}`; is it the checkpoint of the planned model?"),
-                hits => format!("`{key}` would also hit {hits:?}; leave this module out with --projections"),
+                hits => format!("`{key}` would also hit {hits:?}; leave this module out with {}", Hint::Projections),
             };
             return Err(AdapterError::Config { reason });
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::slices::parts;
 use super::values::{Equality, same_values};
 use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, Parts, TensorInfo, WeightMatch};
+use crate::hint::Hint;
 use crate::onnx::{Accounts, Block, LinearLayer, WeightLayout, account};
 
 /// Names listed before "and more".
@@ -102,11 +103,12 @@ impl Parts<'_> {
         };
         Some(format!(
             "{} products with a constant weight {place}, though the output is made of them: {}; the hidden states ({} to {}) \
-             are not those between the blocks: name them with `gelora expose --tap`",
+             are not those between the blocks: name them with {}",
             nodes.len(),
             self.list(nodes),
             self.states.values.first().map(String::as_str).unwrap_or_default(),
             self.states.values.last().map(String::as_str).unwrap_or_default(),
+            Hint::Expose
         ))
     }
 
@@ -119,8 +121,9 @@ impl Parts<'_> {
         let said = and(counts.iter().map(|(key, count)| format!("{key} {count}")));
         Some(format!(
             "config.json says {said}, but the hidden states of the export have {} blocks between them; put the configuration \
-             beside it that the model was exported with, or name the hidden states with `gelora expose --tap`",
-            self.blocks.len()
+             beside it that the model was exported with, or name the hidden states with {}",
+            self.blocks.len(),
+            Hint::Expose
         ))
     }
 
@@ -395,8 +398,9 @@ impl<'a> Layers<'a> {
         (!mixed.is_empty()).then(|| {
             format!(
                 "the weights between two hidden states are those of several layers: {}; name the hidden states with \
-                 `gelora expose --tap`",
-                listed(mixed.into_iter())
+                 {}",
+                listed(mixed.into_iter()),
+                Hint::Expose
             )
         })
     }
@@ -410,10 +414,11 @@ impl<'a> Layers<'a> {
         (!behind.is_empty()).then(|| {
             format!(
                 "the last hidden state `{}` is not the end of the last block: {} weights of its layers lie behind it, {}; name \
-                 the hidden states with `gelora expose --tap`",
+                 the hidden states with {}",
                 self.parts.states.values.last().map(String::as_str).unwrap_or_default(),
                 behind.len(),
-                self.parts.list(&behind)
+                self.parts.list(&behind),
+                Hint::Expose
             )
         })
     }

@@ -1,7 +1,7 @@
 //! What every command is given: the global options, the progress display, and the way to print a result.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -94,11 +94,6 @@ impl Context {
             .after_loading(watch_libraries)
     }
 
-    /// The library that was named, if one was.
-    pub(crate) fn ort_lib(&self) -> Option<&Path> {
-        self.ort_lib.as_deref()
-    }
-
     /// Where long computations report to.
     pub(crate) fn observer(&self) -> &Terminal {
         &self.terminal
@@ -176,7 +171,7 @@ fn start_logging(verbose: u8) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(super::paint::wants_colour(&io::stderr()))
+        .with_ansi(super::style::wants_colour(&io::stderr()))
         .without_time()
         .try_init();
 }

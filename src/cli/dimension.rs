@@ -137,7 +137,7 @@ fn describe(dimensions: &Dimensions) -> String {
         .iter()
         .map(|layer| DimensionRow {
             layer: layer.layer.clone(),
-            scales: layer.neighbour_scale.iter().map(|at| at.dimension).collect(),
+            scales: layer.dimension_by_scale.iter().map(|at| at.dimension).collect(),
             dimension: layer.dimension.ok_or_else(|| layer.degenerate.clone().unwrap_or_default()),
             interval: layer.interval,
             points: layer.points as u64,

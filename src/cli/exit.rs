@@ -10,13 +10,13 @@ use crate::progress::Cancelled;
 use crate::settings::SettingError;
 #[cfg(feature = "train")]
 use crate::train::TrainError;
-use crate::workflow::WorkflowError;
+use crate::workflow::{WorkflowError, in_one_line};
 
 use super::context::Context;
 use super::exit_code::{BUG, FAILED, PARTIAL};
 use super::memory::too_little;
-use super::paint::{Style, paint, wants_colour};
 use super::plain::plain_line;
+use super::style::{Style, paint, wants_colour};
 
 const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 
@@ -97,11 +97,11 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     ExitCode::from(match result {
         Ok(Ok(())) => 0,
         Ok(Err(error)) if was_cancelled(context, &error) => {
-            let _ = writeln!(std::io::stderr(), "{}", plain_line(&in_one_line(&error)));
+            let _ = writeln!(std::io::stderr(), "{}", plain_line(&in_one_line(error.as_ref())));
             PARTIAL
         }
         Ok(Err(error)) => {
-            let line = setting_in_words(&error).unwrap_or_else(|| in_one_line(&error));
+            let line = setting_in_words(&error).unwrap_or_else(|| in_one_line(error.as_ref()));
             say_error(&too_little(&line).unwrap_or(line));
             FAILED
         }
@@ -138,20 +138,6 @@ fn setting_in_words(error: &anyhow::Error) -> Option<String> {
     };
     let SettingError { key, found, cure } = refused;
     Some(format!("--{} {found}; {cure}", key.replace('_', "-")))
-}
-
-/// An error with its causes, leaving out a cause that its error has already quoted.
-pub(crate) fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.is_empty() {
-            line = text;
-        } else if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-    }
-    line
 }
 
 fn say_error(text: &str) {
@@ -212,9 +198,9 @@ mod tests {
     #[test]
     fn causes_follow_their_error_once() {
         let error = anyhow::anyhow!("no such file").context("cannot read a.tsv: no such file");
-        assert_eq!(in_one_line(&error), "cannot read a.tsv: no such file");
+        assert_eq!(in_one_line(error.as_ref()), "cannot read a.tsv: no such file");
         let error = Err::<(), _>(anyhow::anyhow!("line 3\nis short")).context("cannot read a.tsv").unwrap_err();
-        assert_eq!(in_one_line(&error), "cannot read a.tsv: line 3 is short");
+        assert_eq!(in_one_line(error.as_ref()), "cannot read a.tsv: line 3 is short");
     }
 
     #[test]

@@ -2,16 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::checkpoint::ModelFolder;
-use crate::dataset::Example;
-use crate::onnx::Transformer;
-use crate::progress::{Observer, Silent};
-use crate::runtime::self_check;
+use crate::workflow::{InspectSettings, inspect};
 
 use super::context::Context;
-use super::expose::too_large_to_run;
-use super::inspection::{Check, Inspection};
-use crate::workflow::{causality_of, tokenizer as tokenizer_of};
+use super::inspection::describe;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -38,53 +32,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    let folder = ModelFolder::open(&arguments.model)?;
-    let model = Transformer::open(&folder.onnx)?;
-    let mut inspection = Inspection::new(&folder, &model)?;
-    if !arguments.no_self_check && inspection.obstacles.is_empty() {
-        match check(context, &folder, &model) {
-            Ok(check) => inspection.enter(&model, check),
-            Err(error) => inspection.obstacles.push(super::exit::in_one_line(&error)),
-        }
-    }
-    context.observer().check()?;
-    context.print(&inspection, || inspection.describe(arguments.weights))?;
+    let settings = InspectSettings { self_check: !arguments.no_self_check };
+    let inspection = inspect(&context.session(), &arguments.model, &settings)?;
+    context.print(&inspection, || describe(&inspection, arguments.weights))?;
     match inspection.obstacles.as_slice() {
         [] => Ok(()),
         [one] => anyhow::bail!("{one}"),
         several => anyhow::bail!("{} things are in the way; each is listed above with its cure", several.len()),
     }
-}
-
-/// Runs a few sentences of different lengths through the model, cut to the length that it takes where that is fixed.
-fn check(context: &Context, folder: &ModelFolder, model: &Transformer) -> anyhow::Result<Check> {
-    /// No sentence is longer.
-    const LENGTH: usize = 32;
-    const SENTENCES: [&str; 6] = [
-        "The keys to the old cabinet were on the table.",
-        "She left.",
-        "Although it had rained for days, the river stayed within its banks and nobody in the valley had to leave home.",
-        "What did the engineer say about the bridge that the town built last year?",
-        "No.",
-        "A dog that barks at every passing car rarely sleeps well, and neither do the people who live next door to it.",
-    ];
-    if let Some(reason) = too_large_to_run(model) {
-        return Ok(Check::Skipped(format!("{reason}; `gelora plan` checks it on its first rows")));
-    }
-    let Some(tokenizer) = &folder.tokenizer else {
-        return Ok(Check::Skipped("there is no tokenizer.json beside the model".into()));
-    };
-    let session = context.session();
-    let library = session.library()?;
-    let tokenizer = tokenizer_of(&session, tokenizer, model, LENGTH)?;
-    let examples: Vec<Example> =
-        SENTENCES.iter().enumerate().map(|(line, text)| Example { line, text: (*text).into(), pair: None }).collect();
-    let encodings = tokenizer.encode(&examples, &Silent)?;
-    let padding = tokenizer.padding();
-    let check = self_check(library, model, &encodings, padding, &session.inference())?;
-    let causality = match model.head()?.filter(|head| head.predicts_tokens) {
-        Some(_) => causality_of(&session, model, &encodings, &tokenizer)?,
-        None => None,
-    };
-    Ok(Check::Done(check, causality))
 }

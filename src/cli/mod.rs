@@ -12,18 +12,19 @@ mod exit;
 mod exit_code;
 mod expose;
 mod extract;
+mod hints;
 mod inspect;
 mod inspection;
 mod man;
 mod manifold;
 pub mod memory;
 mod merge;
-mod paint;
 mod plain;
 mod plan;
 mod progress;
 mod report;
 mod run;
+mod style;
 mod train;
 mod working_folder;
 
@@ -87,6 +88,7 @@ pub fn main() -> ExitCode {
     // SAFETY: the process has one thread as yet.
     unsafe { crate::runtime::disable_telemetry() };
     context::let_writes_fail();
+    crate::hint::speak(hints::of_commands);
     let mut command = command();
     let parsed =
         command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Cli::from_arg_matches(&matches));
@@ -215,6 +217,33 @@ mod tests {
             }
         }
         assert_eq!(wrong, Vec::<String>::new());
+    }
+
+    /// A caller of the library has fields, a configuration has keys: below the command line, errors name a [`crate::hint::Hint`].
+    #[test]
+    fn only_the_command_line_names_its_options() {
+        let options = options();
+        let all: BTreeSet<&String> = options.values().flatten().collect();
+        let foreign = Regex::new(r"export_onnx\.py[^)`]*").unwrap();
+        let option = Regex::new(r"--[a-z][a-z-]*").unwrap();
+        let call = Regex::new(r"gelora ([a-z]+) [^`]*\s--?[a-z]").unwrap();
+        let names_one = |line: &str| {
+            let line = foreign.replace_all(line, "");
+            option.find_iter(&line).any(|found| all.contains(&found.as_str().to_owned()))
+                || call.captures_iter(&line).any(|found| options.contains_key(&found[1]))
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let is_test =
+            |path: &Path| path.iter().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|name| part == *name));
+        let mut wrong = Vec::new();
+        for path in files(&root, "rs").iter().filter(|path| !path.starts_with(root.join("cli")) && !is_test(path)) {
+            let text = std::fs::read_to_string(path).unwrap();
+            // Comments, among them the help of options, are not said by errors.
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//") && names_one(line));
+            wrong.extend(lines.map(|line| format!("{}: {}", path.display(), line.trim())));
+        }
+        assert_eq!(wrong, Vec::<String>::new(), "take the words from crate::hint");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::{CancelFlag, Event, Observer};
 
-use super::paint::{Style, paint, wants_colour};
 use super::plain::plain_line;
+use super::style::{Style, paint, wants_colour};
 
 /// Between two plain lines of one stage.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -3,6 +3,12 @@
 use std::path::PathBuf;
 
 use super::context::Context;
+#[cfg(feature = "train")]
+use super::hints;
+#[cfg(feature = "train")]
+use crate::train::TrainError;
+#[cfg(feature = "train")]
+use crate::workflow::WorkflowError;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -29,7 +35,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(_context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     // What is wrong with a configuration is said by every build.
     crate::settings::Config::read(&arguments.config)?;
-    anyhow::bail!(super::train::WITHOUT_TRAINING)
+    Err(crate::workflow::WorkflowError::WithoutTraining.into())
 }
 
 #[cfg(feature = "train")]
@@ -41,8 +47,9 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     if let Some(out) = arguments.out {
         config.output.folder = out;
     }
-    let finished = crate::workflow::run(&context.session_under(&config.device), &config);
-    let finished = finished.map_err(|error| with_keys(error.into(), &config))?;
+    let out = config.output.folder.clone();
+    crate::hint::speak(move |advice| hints::of_run(advice, &out));
+    let finished = crate::workflow::run(&context.session_under(&config.device), &config).map_err(with_keys)?;
     context.print(&finished, || describe(&finished))
 }
 
@@ -82,61 +89,27 @@ fn describe(finished: &crate::workflow::Finished) -> String {
     parts.join("\n\n")
 }
 
-/// The cure of an error may be an option of the single commands (`--batch-size`): here it is a key of the configuration.
+/// A setting that makes no sense is a key here, and no option.
 #[cfg(feature = "train")]
-fn with_keys(error: anyhow::Error, config: &crate::settings::Config) -> anyhow::Error {
-    let line = super::exit::in_one_line(&error);
-    let named = |word: &str| {
-        word.strip_prefix("--").map(|option| option.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned())
-    };
-    // The options of the script that exports are its own.
-    let ours = line.replace("export_onnx.py --", "");
-    let options: Vec<String> = ours.split([' ', '`', '(']).filter_map(named).collect();
-    let key = |option: &String| match option.as_str() {
-        "restart" => Some(format!("without {}, training starts anew", config.output.folder.join("adapter").display())),
-        option => section_of(&option.replace('-', "_"), config),
-    };
-    let keys: Vec<String> = options.iter().filter_map(key).collect();
-    if keys.is_empty() { error } else { anyhow::anyhow!("{line} (for a run: {})", keys.join(", ")) }
-}
-
-/// A key and the section that it is in. Those of `[device]` are options of this command too.
-#[cfg(feature = "train")]
-fn section_of(key: &str, config: &crate::settings::Config) -> Option<String> {
-    let sections = serde_json::to_value(config).ok()?;
-    let has = |(_, section): &(&String, &serde_json::Value)| section.get(key).is_some();
-    let (section, _) = sections.as_object()?.iter().filter(|(name, _)| *name != "device").find(has)?;
-    Some(format!("{key} in [{section}]"))
+fn with_keys(error: WorkflowError) -> anyhow::Error {
+    match error {
+        WorkflowError::Setting(refused) | WorkflowError::Train(TrainError::Setting(refused)) => refused.into(),
+        other => other.into(),
+    }
 }
 
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
-    use crate::settings::Config;
+    use crate::settings::SettingError;
 
     #[test]
-    fn options_that_a_cure_names_are_keys_of_a_configuration() {
-        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t.tsv\"\n[output]\nfolder = \"out\"\n";
-        let config: Config = toml::from_str(text).unwrap();
-        let line = |text: &str| with_keys(anyhow::anyhow!(text.to_owned()), &config).to_string();
-        assert_eq!(
-            line("no memory; use a smaller --batch-size or --max-length, or another device"),
-            "no memory; use a smaller --batch-size or --max-length, or another device (for a run: batch_size in [train], max_length in [data])"
-        );
-        assert_eq!(
-            line("it is damaged; start anew with --restart"),
-            "it is damaged; start anew with --restart (for a run: without out/adapter, training starts anew)"
-        );
-        assert_eq!(
-            line("it has a head; leave out --head"),
-            "it has a head; leave out --head (for a run: head in [train])"
-        );
-        assert_eq!(
-            line("a.tsv: the labels are odd; list all labels (--labels A,B,…)"),
-            "a.tsv: the labels are odd; list all labels (--labels A,B,…) (for a run: labels in [data])"
-        );
-        for text in ["take --device cpu", "name it with --ort-lib", "export it (scripts/export_onnx.py --head lm)"] {
-            assert_eq!(line(text), text, "this command has it too, or it is of another program");
-        }
+    fn a_setting_that_is_refused_is_a_key() {
+        let refused = || SettingError::new("threshold_rows", "has no use for this".into(), "leave it out");
+        let line = "`threshold_rows` has no use for this; leave it out";
+        assert_eq!(with_keys(refused().into()).to_string(), line);
+        let error = with_keys(TrainError::from(refused()).into());
+        assert_eq!(error.to_string(), line);
+        assert!(!error.is::<WorkflowError>());
     }
 }

@@ -68,14 +68,9 @@ pub(crate) struct Arguments {
     training: TrainSettings,
 }
 
-/// What a gelora without libtorch says.
-#[cfg(not(feature = "train"))]
-pub(crate) const WITHOUT_TRAINING: &str = "this gelora only plans: it was built without libtorch; \
-    build one that trains with `cargo build --release` (the feature `train` is on by default)";
-
 #[cfg(not(feature = "train"))]
 pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    anyhow::bail!(WITHOUT_TRAINING)
+    Err(crate::workflow::WorkflowError::WithoutTraining.into())
 }
 
 #[cfg(feature = "train")]

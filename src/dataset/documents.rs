@@ -34,7 +34,7 @@ impl Documents {
     /// As [`Dataset::load`](super::Dataset::load).
     pub fn load(path: &Path, settings: &LoadSettings, template: Option<&Template>) -> Result<Self, DatasetError> {
         if path.is_dir() {
-            let (found, cure) = ("is a folder", "name a file in it");
+            let (found, cure) = ("is a folder", "name a file in it".into());
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
         format_of(path, settings)?;

@@ -1,9 +1,11 @@
 //! What can be wrong with data and tokenizer files. Every text is one line that ends in the cure.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::files::FileError;
+use crate::hint::Hint;
 use crate::progress::Cancelled;
 
 /// Where in a file, counted from 1.
@@ -47,9 +49,9 @@ pub enum DatasetError {
         "{}: cannot tell the format from the file name; {}",
         path.display(),
         if is_conll(path) {
-            "this one is usual for a label per word (entities): give --task ner"
+            format!("this one is usual for a label per word (entities): give {}", Hint::Task.with("ner"))
         } else {
-            "give it (--format tsv, csv, jsonl, parquet or txt)"
+            format!("give it ({})", Hint::Format.one_of(&["tsv", "csv", "jsonl", "parquet", "txt"]))
         }
     )]
     UnknownFormat {
@@ -64,7 +66,7 @@ pub enum DatasetError {
         /// What it is, e.g. `is a Parquet file`.
         found: &'static str,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// Bytes that are not UTF-8.
     #[error("{}, line {line}: byte {byte} of the line is not UTF-8; save the file as UTF-8", path.display())]
@@ -106,13 +108,15 @@ pub enum DatasetError {
         /// What it is or has.
         found: String,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// A question that leaves too little room for its context.
     #[error(
         "{}: the question {id} has {tokens} tokens and leaves {room} for its context, of which every window repeats {stride} \
-         (--stride); lower --stride, or raise --max-length",
-        path.display()
+         ({overlap}); lower {overlap}, or raise {}",
+        path.display(),
+        Hint::MaximumLength,
+        overlap = Hint::Stride
     )]
     LongQuestion {
         /// The file.
@@ -136,7 +140,7 @@ pub enum DatasetError {
         /// What was found.
         found: String,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// Two columns have the same name.
     #[error("{}, line 1: column {column} appears twice; give every column its own name", path.display())]
@@ -162,7 +166,7 @@ pub enum DatasetError {
         /// The columns that are there, quoted and separated by commas.
         there: String,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// A row has more or fewer fields than the header.
     #[error("{}, line {line}: the number of fields is {found}, in the header {expected}; {cure}", path.display())]
@@ -176,13 +180,14 @@ pub enum DatasetError {
         /// Fields in the row.
         found: usize,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// A quote that nobody closes.
     #[error(
         "{}, line {line}: a quoted field begins here and never ends; close the quote, or say that `\"` is an ordinary \
-         character (--quoting false)",
-        path.display()
+         character ({})",
+        path.display(),
+        Hint::Quoting.with(false)
     )]
     OpenQuote {
         /// The file.
@@ -193,9 +198,10 @@ pub enum DatasetError {
     /// Text between the end of a quoted field and the next separator.
     #[error(
         "{}, line {line}: text follows the quote that closes a field ({}); write \"\" for a quote inside a \
-         quoted field, or say that `\"` is an ordinary character (--quoting false)",
+         quoted field, or say that `\"` is an ordinary character ({})",
         path.display(),
-        if line == opened { "it begins in the same line".to_owned() } else { format!("it begins in line {opened}") }
+        if line == opened { "it begins in the same line".to_owned() } else { format!("it begins in line {opened}") },
+        Hint::Quoting.with(false)
     )]
     TextAfterQuote {
         /// The file.
@@ -215,7 +221,7 @@ pub enum DatasetError {
         /// What was found.
         found: String,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// A column of a Parquet file that holds something else than texts or labels.
     #[error("{}: column `{column}` {found}; {cure}", path.display())]
@@ -227,7 +233,7 @@ pub enum DatasetError {
         /// What it holds.
         found: String,
         /// What to do.
-        cure: &'static str,
+        cure: Cow<'static, str>,
     },
     /// A value of a Parquet file that cannot be used.
     #[error("{}, row {row}: column `{column}` {found}; fill it in or remove the row", path.display())]
@@ -280,8 +286,9 @@ pub enum DatasetError {
     },
     /// A label that is not among the known ones.
     #[error(
-        "{}, {place}: label {found} is not one of {known}; mend the row, or list all labels (--labels A,B,…)",
-        path.display()
+        "{}, {place}: label {found} is not one of {known}; mend the row, or list all labels ({})",
+        path.display(),
+        Hint::Labels.with("A,B,…")
     )]
     UnknownLabel {
         /// The file.
@@ -319,7 +326,7 @@ pub enum DatasetError {
         /// Why a number is expected.
         why: &'static str,
         /// Another cure, or nothing.
-        other: &'static str,
+        other: String,
     },
     /// Labels that can be read in two ways, or in none.
     #[error("{}: {found}; {cure}", path.display())]

@@ -7,6 +7,7 @@ use super::DatasetError;
 use super::error::{Place, quoted, quoted_list};
 use super::example::LoadSettings;
 use super::labels::{LabelKind, Labels};
+use crate::hint::Hint;
 
 /// A label as it stands in the file.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +72,7 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<LabelKind, DatasetError>
             place,
             found: quoted(text),
             why: "other labels of the file are",
-            other: ", or list all labels (--labels A,B,…)",
+            other: format!(", or list all labels ({})", Hint::Labels.with("A,B,…")),
         });
     }
     if raw.iter().all(|row| row.text.trim().parse::<i64>().is_ok()) {
@@ -81,7 +82,7 @@ fn kind_of(path: &Path, raw: &[RawLabel<'_>]) -> Result<LabelKind, DatasetError>
         return Err(DatasetError::UnclearLabels {
             path: path.into(),
             found: format!("labels such as {} can be classes or values", quoted(raw[0].text)),
-            cure: "say which (--objective classification or regression)".into(),
+            cure: format!("say which ({})", Hint::Objective.one_of(&["classification", "regression"])),
         });
     }
     Ok(LabelKind::Values)
@@ -95,7 +96,7 @@ fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<f32>, DatasetError> {
             place: row.place,
             found: quoted(row.text),
             why: "regression needs",
-            other: ", or say that labels are classes (--objective classification)",
+            other: format!(", or say that labels are classes ({})", Hint::Objective.with("classification")),
         }),
     };
     raw.iter().map(value).collect()
@@ -114,7 +115,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
     if names.len() < 2 {
         return unclear(
             format!("every label is {}, and one class alone cannot be learnt", quoted(&names[0])),
-            "check the label column, or list all labels (--labels A,B,…)".into(),
+            format!("check the label column, or list all labels ({})", Hint::Labels.with("A,B,…")),
         );
     }
     if let Some(&last) = integers.last()
@@ -123,7 +124,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
     {
         return unclear(
             format!("the labels are {}, not 0, 1, 2 … without gaps", quoted_list(&names)),
-            "list all labels in the order of the classes (--labels A,B,…)".into(),
+            format!("list all labels in the order of the classes ({})", Hint::Labels.with("A,B,…")),
         );
     }
     Ok(names)

@@ -7,6 +7,7 @@ use super::error::{Place, quoted, quoted_list};
 use super::example::LoadSettings;
 use super::table::{Row, Wanted};
 use super::{Dataset, DatasetError};
+use crate::hint::Hint;
 
 /// Labels that are numbered beyond this must be listed.
 const MOST_NUMBERED: u64 = 100_000;
@@ -132,7 +133,7 @@ fn number(label: &str) -> Option<u64> {
 /// The names of labels that nobody named.
 fn names_of(path: &Path, column: &str, rows: &[Listed]) -> Result<Vec<String>, DatasetError> {
     let unclear = |found: String, cure: &str| {
-        let cure = format!("{cure}list all labels (--labels A,B,…)");
+        let cure = format!("{cure}list all labels ({})", Hint::Labels.with("A,B,…"));
         DatasetError::UnclearLabels { path: path.into(), found, cure }
     };
     let labels: BTreeSet<&str> = rows.iter().flat_map(|row| &row.labels).map(String::as_str).collect();

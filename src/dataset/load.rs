@@ -8,6 +8,7 @@ use super::labels::Labels;
 use super::table::{self, Format, Row, Wanted};
 use super::{DatasetError, parquet};
 use crate::files::{read_file, sha256, sha256_file};
+use crate::hint::Hint;
 
 /// The rows of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +54,7 @@ impl Dataset {
     /// The wanted columns, and the hash of the file.
     fn read(path: &Path, settings: &LoadSettings, wanted: &[Wanted<'_>]) -> Result<(Vec<Row>, String), DatasetError> {
         if path.is_dir() {
-            let (found, cure) = ("is a folder", "name a file in it");
+            let (found, cure) = ("is a folder", "name a file in it".into());
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
         let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
@@ -157,8 +158,9 @@ pub(super) fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator
     (quoted > 0 && (quoted == all || doubled > 0)).then(|| {
         format!(
             "{}: {quoted} of {all} values of `{column}` look as if `\"` quoted them, but it is read as an ordinary character; if it \
-             does quote, say so (--quoting true; in a configuration quoting = true)",
-            path.display()
+             does quote, say so ({})",
+            path.display(),
+            Hint::QuotingInWarning.with(true)
         )
     })
 }

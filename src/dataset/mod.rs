@@ -7,6 +7,7 @@
 //! [task](crate::task).
 
 mod batch;
+mod cures;
 mod documents;
 mod encoding;
 mod error;

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::DatasetError;
-use super::table::{NO_PARQUET, Row, Wanted};
+use super::cures::NO_PARQUET;
+use super::table::{Row, Wanted};
 
 fn absent<T>(path: &Path) -> Result<T, DatasetError> {
-    Err(DatasetError::NotATable { path: path.into(), found: "is a Parquet file", cure: NO_PARQUET })
+    Err(DatasetError::NotATable { path: path.into(), found: "is a Parquet file", cure: NO_PARQUET.into() })
 }
 
 pub(super) fn read_file(path: &Path, _: &[Wanted<'_>], _: usize) -> Result<Vec<Row>, DatasetError> {

@@ -129,10 +129,9 @@ impl<'a> Column<'a> {
             path: path.into(),
             column: name.into(),
             found,
-            cure: if numbers {
-                "tags are a list of strings or of whole numbers"
-            } else {
-                "words are a list of strings"
+            cure: match numbers {
+                true => "tags are a list of strings or of whole numbers".into(),
+                false => "words are a list of strings".into(),
             },
         };
         let of_name = |column: &&usize| schema.column(**column).path().parts().first().is_some_and(|part| part == name);

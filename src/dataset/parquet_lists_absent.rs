@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::DatasetError;
-use super::table::NO_PARQUET;
+use super::cures::NO_PARQUET;
 use super::tagged::{TaggedSentence, TaggedSettings};
 
 pub(super) fn read(path: &Path, _: &[u8], _: &TaggedSettings) -> Result<Vec<TaggedSentence>, DatasetError> {
-    Err(DatasetError::NotATable { path: path.into(), found: "is a Parquet file", cure: NO_PARQUET })
+    Err(DatasetError::NotATable { path: path.into(), found: "is a Parquet file", cure: NO_PARQUET.into() })
 }

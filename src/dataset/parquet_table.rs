@@ -11,9 +11,10 @@ use ::parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 use bytes::Bytes;
 
+use super::cures::{LABEL_LIST, listed_labels, listed_text, missing_cure};
 use super::error::{Place, quoted, quoted_list};
 use super::parquet_pages::CheckedPages;
-use super::table::{LABEL_LIST, LISTED_LABELS, LISTED_TEXT, Row, Wanted, missing_cure};
+use super::table::{Row, Wanted};
 use super::{DatasetError, parquet_checks as checks};
 use crate::files::{FileError, open_file};
 
@@ -173,11 +174,11 @@ impl<'a> Column<'a> {
             path: path.into(),
             column: name.into(),
             cure: match (wanted.scalar, found.contains("list")) {
-                _ if wanted.list => LABEL_LIST,
-                (true, true) => LISTED_LABELS,
-                (false, true) => LISTED_TEXT,
-                (true, false) => "a label is a string, a number or a boolean",
-                (false, false) => "a text is a string",
+                _ if wanted.list => LABEL_LIST.into(),
+                (true, true) => listed_labels(),
+                (false, true) => listed_text(),
+                (true, false) => "a label is a string, a number or a boolean".into(),
+                (false, false) => "a text is a string".into(),
             },
             found,
         };
@@ -189,7 +190,7 @@ impl<'a> Column<'a> {
                     line: None,
                     column: name.into(),
                     there: quoted_list(&fields),
-                    cure: missing_cure(wanted, all).unwrap_or("name one of them"),
+                    cure: missing_cure(wanted, all, "name one of them").into(),
                 });
             }
             1 => {}

@@ -1,5 +1,6 @@
 //! Questions about contexts whose answers are pieces of the context: the JSON of SQuAD v1.1 and v2.0.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -209,7 +210,7 @@ impl SquadFile {
     }
 
     fn bad(&self, found: String, cure: &'static str) -> DatasetError {
-        DatasetError::Squad { path: self.path.clone(), found, cure }
+        DatasetError::Squad { path: self.path.clone(), found, cure: cure.into() }
     }
 
     /// The context of a question.
@@ -225,10 +226,10 @@ impl SquadFile {
 
 /// The paragraphs of a file of either form.
 fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<RawParagraph>, DatasetError> {
-    let bad = |found: String, cure: &'static str| DatasetError::Squad { path: path.into(), found, cure };
+    let bad = |found: String, cure: Cow<'static, str>| DatasetError::Squad { path: path.into(), found, cure };
     if let Some((found, cure)) = table::other_kind(bytes) {
         let flat = "write it as JSON lines (datasets: to_json(name)); its rows are read as they are";
-        return Err(bad(found.into(), if found.contains("Parquet") { flat } else { cure }));
+        return Err(bad(found.into(), if found.contains("Parquet") { flat.into() } else { cure }));
     }
     let bytes = without_mark(bytes);
     let of_squad = match serde_json::from_slice::<RawFile>(bytes) {
@@ -243,13 +244,14 @@ fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<RawParagraph>, DatasetErr
             return Err(bad(
                 format!("is not the JSON of SQuAD ({of_squad})"),
                 "it holds data > paragraphs > context and qas > id, question, answers > text, answer_start; or rows of id, \
-                 context, question and answers",
+                 context, question and answers"
+                    .into(),
             ));
         }
     };
     let rows = rows.map_err(|error| {
         let cure = "a row holds id, context, question and answers > text, answer_start";
-        bad(format!("has a row that cannot be read ({error})"), cure)
+        bad(format!("has a row that cannot be read ({error})"), cure.into())
     })?;
     let paragraph = |row: FlatRow| {
         let FlatRow { id, context, question, answers, is_impossible } = row;

@@ -5,6 +5,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::cures::{
+    LABEL_LIST, header_cure, listed_labels, listed_text, missing_cure, parquet_cure, plain_text_cure, ragged_cure,
+};
 use super::error::{Place, quoted, quoted_list};
 use super::{DatasetError, parquet};
 use crate::files::without_mark;
@@ -100,11 +103,8 @@ pub(super) fn read(
     let rows = match (format, quoting) {
         (Format::Parquet, _) => parquet::read_bytes(path, bytes, wanted)?,
         (Format::Txt, _) => {
-            let (found, cure) = (
-                "is plain text, without columns",
-                "write the rows as .tsv, .csv, .jsonl or .parquet, or add --task causal-lm for a language model",
-            );
-            return Err(DatasetError::NotATable { path: path.into(), found, cure });
+            let cure = plain_text_cure();
+            return Err(DatasetError::NotATable { path: path.into(), found: "is plain text, without columns", cure });
         }
         (Format::Jsonl, _) => json_lines(path, &text_of(path, bytes, Lines::AsTheyAre)?, wanted)?,
         (Format::Tsv, None | Some(false)) => plain(path, &text()?, '\t', wanted)?,
@@ -117,10 +117,6 @@ pub(super) fn read(
     }
     Ok(rows)
 }
-
-/// The cure where Parquet cannot be read.
-pub(super) const NO_PARQUET: &str = "use a gelora that was built with the feature `parquet`, or write the table as JSON \
-                                     lines (pandas: to_json(name, orient=\"records\", lines=True))";
 
 /// What carriage returns may do in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,9 +162,9 @@ pub(super) fn text_of<'a>(path: &Path, bytes: &'a [u8], lines: Lines) -> Result<
 }
 
 /// What a file is that is no text, and what to do.
-pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, Cow<'static, str>)> {
     const TEXT: &str = "save the table as text in UTF-8";
-    Some(match bytes {
+    let (kind, cure) = match bytes {
         [] => ("is empty", "check that it is the right file"),
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => ("is UTF-16", "save it as UTF-8"),
         [0x1F, 0x8B, ..] => ("is compressed with gzip", "give its name the ending .gz behind that of the table"),
@@ -184,14 +180,13 @@ pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
             ("is an Arrow file", "write it as Parquet")
         }
         [b'%', b'P', b'D', b'F', ..] => ("is a PDF", TEXT),
-        [b'P', b'A', b'R', b'1', ..] => {
-            ("is a Parquet file", if cfg!(feature = "parquet") { "say so (--format parquet)" } else { NO_PARQUET })
-        }
+        [b'P', b'A', b'R', b'1', ..] => return Some(("is a Parquet file", parquet_cure())),
         _ if bytes.starts_with(b"version https://git-lfs") => {
             ("is a pointer of Git LFS, not the file itself", "fetch it: git lfs pull")
         }
         _ => return None,
-    })
+    };
+    Some((kind, cure.into()))
 }
 
 /// The bytes of a file, unpacked where gzip packed them.
@@ -242,29 +237,6 @@ fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<
         })
     };
     wanted.iter().map(position).collect()
-}
-
-/// What to do where a header lacks a column.
-fn header_cure(header: &[&str], column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> &'static str {
-    let is_quoted = |name: &&str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
-    match header {
-        [only] if only.contains(';') => {
-            "semicolons seem to separate them: save the table with commas, or with tabs as .tsv"
-        }
-        [only] if only.contains('\t') => "tabs seem to separate them: say so (--format tsv)",
-        [only] if only.contains(',') && wanted.len() > 1 => "commas seem to separate them: say so (--format csv)",
-        _ if header.iter().all(is_quoted) => "quotes seem to enclose fields: say so (--quoting true)",
-        _ => {
-            missing_cure(column, wanted).unwrap_or("name one of them, or give the file a header line if that is a row")
-        }
-    }
-}
-
-/// What to do where a table lacks the labels of its pairs.
-pub(super) fn missing_cure(column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> Option<&'static str> {
-    (column.scalar && wanted.len() > 2).then_some(
-        "name the column of the labels; pairs without labels (similarity, ranking, retrieval) cannot be learnt yet",
-    )
 }
 
 /// Separated fields in which no character quotes.
@@ -353,18 +325,12 @@ fn leading_line_ends(text: &str) -> usize {
 }
 
 fn ragged(path: &Path, line: usize, expected: usize, raw: &str, found: usize, quoting: bool) -> DatasetError {
-    let cure = match (quoting, raw.contains('"'), raw.trim().is_empty()) {
-        (_, _, true) => "remove the empty line",
-        (false, true, _) => "mend the row, or say that `\"` quotes fields (--quoting true)",
-        (true, true, _) => "mend the row, or say that `\"` is an ordinary character (--quoting false)",
-        _ => "mend the row",
-    };
     DatasetError::RaggedRow {
         path: path.into(),
         line,
         expected,
         found: if raw.trim().is_empty() { 0 } else { found },
-        cure,
+        cure: ragged_cure(raw, quoting),
     }
 }
 
@@ -376,7 +342,7 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
             path: path.into(),
             line,
             found,
-            cure,
+            cure: cure.into(),
         })?;
         let value = |column| match json_value(path, line, &object, column)? {
             Some(value) => Ok(value),
@@ -387,7 +353,7 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
                 line: Some(line),
                 column: column.name.into(),
                 there: quoted_list(&object.keys().collect::<Vec<_>>()),
-                cure: missing_cure(column, wanted).unwrap_or("name one of them, or mend the row"),
+                cure: missing_cure(column, wanted, "name one of them, or mend the row").into(),
             }),
         };
         let values = wanted.iter().map(value).collect::<Result<_, DatasetError>>()?;
@@ -430,7 +396,7 @@ fn lacking_key(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_
         path: path.into(),
         line,
         found: format!("this row has no key `{}`, which other rows have; its keys are {there}", column.name),
-        cure: "complete the row or remove it",
+        cure: "complete the row or remove it".into(),
     }
 }
 
@@ -452,7 +418,7 @@ fn json_value(
                 path: path.into(),
                 line,
                 found: format!("a list in `{}` has {}", column.name, kind(item)),
-                cure: "write strings or numbers in it",
+                cure: "write strings or numbers in it".into(),
             }),
         },
         Some(value @ (Value::Number(_) | Value::Bool(_))) if column.scalar => Ok(Some(value.to_string())),
@@ -461,11 +427,11 @@ fn json_value(
             line,
             found: format!("`{}` is {}", column.name, kind(other)),
             cure: match (column.scalar, other) {
-                _ if column.list => LABEL_LIST,
-                (true, Value::Array(_)) => LISTED_LABELS,
-                (false, Value::Array(_)) => LISTED_TEXT,
-                (true, _) => "a label is a string or a number",
-                (false, _) => "a text is a string",
+                _ if column.list => LABEL_LIST.into(),
+                (true, Value::Array(_)) => listed_labels(),
+                (false, Value::Array(_)) => listed_text(),
+                (true, _) => "a label is a string or a number".into(),
+                (false, _) => "a text is a string".into(),
             },
         }),
     }
@@ -474,17 +440,6 @@ fn json_value(
 fn is_scalar(value: &serde_json::Value) -> bool {
     value.is_string() || value.is_number() || value.is_boolean()
 }
-
-/// What to say of something else where a list of labels is wanted.
-pub(super) const LABEL_LIST: &str = "the labels of a text are a list of strings or numbers ([] for none)";
-
-/// What to say of lists where a label is wanted.
-pub(super) const LISTED_LABELS: &str = "a label is one string or one number per text: several labels per text are the task \
-                                        multi-label (--task multi-label), a label per word (entities) is the task ner";
-
-/// What to say of lists where a text is wanted.
-pub(super) const LISTED_TEXT: &str = "a text is a string: join its words, or give --task ner if the words have tags \
-                                      (entities)";
 
 /// What a JSON value is, for an error.
 pub(super) fn kind(value: &serde_json::Value) -> &'static str {

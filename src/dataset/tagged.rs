@@ -1,5 +1,6 @@
 //! Sentences cut into words, with a tag for every word: CoNLL files, and lists in JSON lines or Parquet.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -7,6 +8,7 @@ use super::error::{Place, quoted, quoted_list};
 use super::tag_scheme::TagScheme;
 use super::{DatasetError, Format, parquet_lists, table, tagged_conll, tagged_json};
 use crate::files::{read_file, sha256};
+use crate::hint::Hint;
 
 /// How sentences with tags are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -120,8 +122,13 @@ pub(super) const WORD_KEYS: [&str; 2] = ["tokens", "words"];
 pub(super) const TAG_KEYS: [&str; 3] = ["tags", "ner_tags", "labels"];
 
 /// What is wrong with a file of tags.
-pub(super) fn bad(path: &Path, place: Option<Place>, found: String, cure: &'static str) -> DatasetError {
-    DatasetError::Tagged { path: path.into(), place, found, cure }
+pub(super) fn bad(
+    path: &Path,
+    place: Option<Place>,
+    found: String,
+    cure: impl Into<Cow<'static, str>>,
+) -> DatasetError {
+    DatasetError::Tagged { path: path.into(), place, found, cure: cure.into() }
 }
 
 impl TaggedFile {
@@ -133,7 +140,7 @@ impl TaggedFile {
     /// needed, a tag of another scheme or beside the names, no sentences.
     pub fn load(path: &Path, settings: &TaggedSettings) -> Result<Self, DatasetError> {
         if path.is_dir() {
-            let (found, cure) = ("is a folder", "name a file in it");
+            let (found, cure) = ("is a folder", "name a file in it".into());
             return Err(DatasetError::NotATable { path: path.into(), found, cure });
         }
         TaggedFile::from_bytes(path, &read_file(path)?, settings)
@@ -187,8 +194,9 @@ impl TaggedFile {
 
 fn numbered(path: &Path) -> String {
     format!(
-        "{}: the tags are numbers, which do not tell entities apart; name them in their order (--labels O,B-…,I-…)",
-        path.display()
+        "{}: the tags are numbers, which do not tell entities apart; name them in their order ({})",
+        path.display(),
+        Hint::Labels.with("O,B-…,I-…")
     )
 }
 
@@ -207,7 +215,13 @@ impl Places<'_> {
     }
 
     /// An error at a word.
-    fn bad_word(&self, sentence: &TaggedSentence, word: usize, found: String, cure: &'static str) -> DatasetError {
+    fn bad_word(
+        &self,
+        sentence: &TaggedSentence,
+        word: usize,
+        found: String,
+        cure: impl Into<Cow<'static, str>>,
+    ) -> DatasetError {
         match self.format {
             TaggedFormat::Conll => bad(self.path, Some(Place::Line(sentence.line + word)), found, cure),
             _ => bad(self.path, Some(self.of(sentence)), format!("word {}: {found}", word + 1), cure),
@@ -218,7 +232,8 @@ impl Places<'_> {
     fn check(&self, sentences: &[TaggedSentence], need_tags: bool) -> Result<(), DatasetError> {
         let any_tags = sentences.iter().any(|sentence| sentence.tags.is_some());
         for sentence in sentences {
-            let refuse = |found: String, cure| Err(bad(self.path, Some(self.of(sentence)), found, cure));
+            let refuse =
+                |found: String, cure: &str| Err(bad(self.path, Some(self.of(sentence)), found, cure.to_owned()));
             if sentence.words.is_empty() {
                 return refuse("there is no word".into(), "remove the sentence");
             }
@@ -248,7 +263,10 @@ impl Places<'_> {
                 None if need_tags => {
                     return refuse(
                         "there are no tags".into(),
-                        "write one for every word, and name their column where it has another name (--label)",
+                        &format!(
+                            "write one for every word, and name their column where it has another name ({})",
+                            Hint::Label
+                        ),
                     );
                 }
                 None => {}
@@ -312,8 +330,11 @@ impl Places<'_> {
         };
         let detected = detected.map_err(|unclear| {
             let cure = match settings.scheme {
-                None => "tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)",
-                Some(_) => "mend it, or give another scheme",
+                None => format!(
+                    "tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags ({})",
+                    Hint::Label
+                ),
+                Some(_) => "mend it, or give another scheme".to_owned(),
             };
             self.bad_word(tagged[unclear.sentence], unclear.word, unclear.found, cure)
         })?;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::error::{Place, quoted, quoted_list};
 use super::tagged::{TAG_KEYS, TaggedSentence, TaggedSettings, WORD_KEYS, bad};
 use super::{DatasetError, table};
+use crate::hint::Hint;
 
 /// Reads the sentences of a text.
 pub(super) fn read(path: &Path, text: &str, settings: &TaggedSettings) -> Result<Vec<TaggedSentence>, DatasetError> {
@@ -44,12 +45,12 @@ pub(super) fn columns(
     there: &[&str],
     settings: &TaggedSettings,
 ) -> Result<(String, Option<String>), DatasetError> {
-    let missing = |column: &str, cure| DatasetError::MissingColumn {
+    let missing = |column: &str, cure: String| DatasetError::MissingColumn {
         path: path.into(),
         line,
         column: column.into(),
         there: quoted_list(there),
-        cure,
+        cure: cure.into(),
     };
     let find = |named: &Option<String>, usual: &[&str]| match named {
         Some(name) => there.contains(&name.as_str()).then(|| name.clone()),
@@ -57,11 +58,12 @@ pub(super) fn columns(
     };
     let name = |named: &Option<String>, usual: &str| named.clone().unwrap_or_else(|| usual.to_owned());
     let words = find(&settings.words, &WORD_KEYS).ok_or_else(|| {
-        missing(&name(&settings.words, WORD_KEYS[0]), "name the one that holds the list of words (--text)")
+        let cure = format!("name the one that holds the list of words ({})", Hint::Text);
+        missing(&name(&settings.words, WORD_KEYS[0]), cure)
     })?;
     let tags = find(&settings.tags, &TAG_KEYS);
     if tags.is_none() && (settings.need_tags || settings.tags.is_some()) {
-        let cure = "name the one that holds the list of tags (--label)";
+        let cure = format!("name the one that holds the list of tags ({})", Hint::Label);
         return Err(missing(&name(&settings.tags, TAG_KEYS[0]), cure));
     }
     Ok((words, tags))

@@ -100,11 +100,11 @@ fn csv_jsonl_line_ends_and_byte_order_marks() {
 fn quotes_that_do_not_enclose_a_field_are_errors() {
     insta::assert_snapshot!(
         error("a.csv", "text,label\n\"one,0\ntwo,1\n\"fine\" said,0\n", &plain()),
-        @"a.csv, line 4: text follows the quote that closes a field (it begins in line 2); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (--quoting false)"
+        @"a.csv, line 4: text follows the quote that closes a field (it begins in line 2); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (`quoting = false`)"
     );
     insta::assert_snapshot!(
         error("a.csv", "text,label\n\"a \"b\" c\",0\n", &plain()),
-        @"a.csv, line 2: text follows the quote that closes a field (it begins in the same line); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (--quoting false)"
+        @"a.csv, line 2: text follows the quote that closes a field (it begins in the same line); write \"\" for a quote inside a quoted field, or say that `\"` is an ordinary character (`quoting = false`)"
     );
     assert_eq!(texts(&load("a.csv", "text,label\n\"a \"\"b\"\"\",0\n\"\nc\",1\r\n", &plain())), ["a \"b\"", "\nc"]);
 }
@@ -157,7 +157,7 @@ fn a_development_set_takes_the_classes_of_the_training_set() {
     assert_eq!(dev.labels, Some(Labels::Classes { names, rows: vec![2] }));
     insta::assert_snapshot!(
         error("dev.tsv", "text\tlabel\na\tz\nb\tw\n", &settings),
-        @"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (--labels A,B,…)"
+        @r#"dev.tsv, line 3: label `w` is not one of `x`, `y`, `z`; mend the row, or list all labels (`labels = ["A", "B", …]`)"#
     );
 }
 

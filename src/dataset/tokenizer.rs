@@ -246,13 +246,13 @@ impl Tokenizer {
             path: path.into(),
             found: format!("has a question, {}, that the tokenizer cannot take ({error})", quoted(&question.id))
                 .replace(['\n', '\r'], " "),
-            cure: "check its text",
+            cure: "check its text".into(),
         };
         const MOST: usize = 1 << 22;
         if context.len() > MOST {
             let found =
                 format!("has a context of {} MB, at the question {}", context.len() >> 20, quoted(&question.id));
-            let cure = "divide it: 4 MB are the most";
+            let cure = "divide it: 4 MB are the most".into();
             return Err(DatasetError::Squad { path: path.into(), found, cure });
         }
         let first = self.inner.encode_char_offsets(question.text.as_str(), false).map_err(failed)?;

@@ -335,13 +335,13 @@ impl Recipe {
         file_has_one: bool,
         token: &dyn Fn(&str) -> Parts<(String, u32)>,
     ) -> Parts<Option<Value>> {
-        use Place::{First, Second, Special};
+        use TemplatePiece::{First, Second, Special};
         let roberta = |trim: bool, prefix: bool| -> Parts<Option<Value>> {
             let (sep, cls) = (token("sep_token")?, token("cls_token")?);
             Ok(Some(json!({"type": "RobertaProcessing", "sep": [sep.0, sep.1], "cls": [cls.0, cls.1],
                 "trim_offsets": trim, "add_prefix_space": prefix})))
         };
-        let template = |single: &[Place], pair: &[Place]| template(single, pair, token).map(Some);
+        let template = |single: &[TemplatePiece], pair: &[TemplatePiece]| template(single, pair, token).map(Some);
         let (cls, sep) = (|kind| Special("cls_token", kind), |kind| Special("sep_token", kind));
         let (bos, eos) = (Special("bos_token", 0), Special("eos_token", 0));
         match self {
@@ -375,19 +375,23 @@ impl Recipe {
 
 /// A piece of a template, with its type id.
 #[derive(Clone, Copy)]
-enum Place {
+enum TemplatePiece {
     First,
     Second(u32),
     Special(&'static str, u32),
 }
 
-fn template(single: &[Place], pair: &[Place], token: &dyn Fn(&str) -> Parts<(String, u32)>) -> Parts<Value> {
+fn template(
+    single: &[TemplatePiece],
+    pair: &[TemplatePiece],
+    token: &dyn Fn(&str) -> Parts<(String, u32)>,
+) -> Parts<Value> {
     let mut specials = Map::new();
-    let mut pieces = |places: &[Place]| -> Parts<Vec<Value>> {
-        let piece = |place: &Place| match *place {
-            Place::First => Ok(json!({"Sequence": {"id": "A", "type_id": 0}})),
-            Place::Second(kind) => Ok(json!({"Sequence": {"id": "B", "type_id": kind}})),
-            Place::Special(name, kind) => {
+    let mut pieces = |places: &[TemplatePiece]| -> Parts<Vec<Value>> {
+        let piece = |place: &TemplatePiece| match *place {
+            TemplatePiece::First => Ok(json!({"Sequence": {"id": "A", "type_id": 0}})),
+            TemplatePiece::Second(kind) => Ok(json!({"Sequence": {"id": "B", "type_id": kind}})),
+            TemplatePiece::Special(name, kind) => {
                 let (content, id) = token(name)?;
                 let special = json!({"id": content, "ids": [id], "tokens": [content]});
                 specials.insert(content.clone(), special);

@@ -89,11 +89,11 @@ impl Windows {
     /// Where the answer of each window's question stands: the first of its answers that is where the file says it is.
     /// `None` where no answer is.
     pub fn labels(&self, file: &SquadFile) -> Vec<Option<(usize, usize)>> {
-        let places: Vec<Option<Place>> =
-            file.questions.iter().map(|question| Place::of(question, file.context(question))).collect();
+        let places: Vec<Option<AnswerSpan>> =
+            file.questions.iter().map(|question| AnswerSpan::of(question, file.context(question))).collect();
         let label = |window: &Window| match places[window.question]? {
-            Place::Nowhere => Some((0, 0)),
-            Place::At(start, end) => Some(window.tokens_of(start, end)),
+            AnswerSpan::Nowhere => Some((0, 0)),
+            AnswerSpan::At(start, end) => Some(window.tokens_of(start, end)),
         };
         self.windows.iter().map(label).collect()
     }
@@ -101,18 +101,18 @@ impl Windows {
 
 /// Where a question is answered.
 #[derive(Clone, Copy)]
-enum Place {
+enum AnswerSpan {
     /// Not in this context.
     Nowhere,
     /// By these characters.
     At(usize, usize),
 }
 
-impl Place {
+impl AnswerSpan {
     fn of(question: &Question, context: &str) -> Option<Self> {
         if question.impossible {
-            return Some(Place::Nowhere);
+            return Some(AnswerSpan::Nowhere);
         }
-        question.answers.iter().find_map(|answer| answer.place(context)).map(|(start, end)| Place::At(start, end))
+        question.answers.iter().find_map(|answer| answer.place(context)).map(|(start, end)| AnswerSpan::At(start, end))
     }
 }

@@ -34,10 +34,11 @@ pub use measure::{Decimated, MeasureSettings, Measurement, Reading, measure, mea
 pub use mini_batches::{FEWEST_BATCHES, MiniBatches};
 pub use near_duplicates::{NearDuplicates, NearPair, near_duplicates};
 pub use persistent_homology::{PersistentHomology, TreeEstimate, TreeLength};
-pub use representation::{Frame, Metric, Representation};
+pub use representation::{DistanceMetric, Preprocessing, Representation};
 pub use scale::{Plateau, Scale, plateau};
 pub use two_nn::{Counts, Estimate, LayerDimension, TwoNn, two_nn};
 
+use crate::hint::Hint;
 use crate::neighbours::NeighbourError;
 use crate::progress::Cancelled;
 
@@ -50,8 +51,9 @@ pub enum DimensionError {
     /// Too few rows are left.
     #[error(
         "{distinct} distinct rows are left of {rows} ({non_finite} with NaN or infinity, {duplicates} repeated), but an estimate \
-         needs {MINIMUM_POINTS}; use more data, a larger --max-length if texts were cut, or another pooling if the rows should \
-         not be equal"
+         needs {MINIMUM_POINTS}; use more data, a larger {} if texts were cut, or another pooling if the rows should not be \
+         equal",
+        Hint::MaximumLength
     )]
     TooFewRows {
         /// Rows given.

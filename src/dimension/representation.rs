@@ -19,7 +19,7 @@ const LEAST_VARIANCE: f64 = 1e-9;
 /// How vectors are centred and scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Frame {
+pub enum Preprocessing {
     /// As they are.
     #[default]
     Raw,
@@ -32,7 +32,7 @@ pub enum Frame {
 /// What a distance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Metric {
+pub enum DistanceMetric {
     /// Euclidean.
     #[default]
     Euclidean,
@@ -45,15 +45,15 @@ pub enum Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Representation {
     /// Applied first.
-    pub frame: Frame,
+    pub preprocessing: Preprocessing,
     /// Applied to the result.
-    pub metric: Metric,
+    pub metric: DistanceMetric,
 }
 
 impl Representation {
     /// Whether vectors stay as they are.
     pub fn is_identity(self) -> bool {
-        self.metric == Metric::Euclidean && self.frame != Frame::Whitened
+        self.metric == DistanceMetric::Euclidean && self.preprocessing != Preprocessing::Whitened
     }
 
     /// The vectors `[rows, columns]` in this representation, and how many directions were left out of it. Rows that are
@@ -70,10 +70,10 @@ impl Representation {
             return Ok((points.into(), 0));
         }
         let scale = power_near(points);
-        let (mean, whitening) = match self.frame {
-            Frame::Raw => (None, None),
-            Frame::Centred => (Some(Moments::of(points, scale, false, observer)?.mean), None),
-            Frame::Whitened => {
+        let (mean, whitening) = match self.preprocessing {
+            Preprocessing::Raw => (None, None),
+            Preprocessing::Centred => (Some(Moments::of(points, scale, false, observer)?.mean), None),
+            Preprocessing::Whitened => {
                 let moments = Moments::of(points, scale, true, observer)?;
                 (Some(moments.mean.clone()), Some(Whitening::of(&moments.covariance)))
             }
@@ -109,7 +109,7 @@ impl Representation {
         if let Some(whitening) = whitening {
             values = whitening.apply(&values);
         }
-        if self.metric == Metric::Cosine {
+        if self.metric == DistanceMetric::Cosine {
             // A row may be far smaller than the largest.
             let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
             if largest > 0.0 && largest.is_finite() {
@@ -271,8 +271,8 @@ macro_rules! words {
     };
 }
 
-words!(Frame, Frame::Raw => "raw", Frame::Centred => "centred", Frame::Whitened => "whitened");
-words!(Metric, Metric::Euclidean => "euclidean", Metric::Cosine => "cosine");
+words!(Preprocessing, Preprocessing::Raw => "raw", Preprocessing::Centred => "centred", Preprocessing::Whitened => "whitened");
+words!(DistanceMetric, DistanceMetric::Euclidean => "euclidean", DistanceMetric::Cosine => "cosine");
 
 #[cfg(test)]
 mod tests {
@@ -280,8 +280,8 @@ mod tests {
     use crate::dimension::{Manifold, Shape};
     use crate::progress::Silent;
 
-    fn represented(points: &Array2<f64>, frame: Frame, metric: Metric) -> (Array2<f64>, usize) {
-        let (found, left_out) = Representation { frame, metric }.apply(points.view(), &Silent).unwrap();
+    fn represented(points: &Array2<f64>, preprocessing: Preprocessing, metric: DistanceMetric) -> (Array2<f64>, usize) {
+        let (found, left_out) = Representation { preprocessing, metric }.apply(points.view(), &Silent).unwrap();
         (found.into_owned(), left_out)
     }
 
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn whitened_vectors_have_unit_covariance() {
-        let (found, left_out) = represented(&points(), Frame::Whitened, Metric::Euclidean);
+        let (found, left_out) = represented(&points(), Preprocessing::Whitened, DistanceMetric::Euclidean);
         assert_eq!(left_out, 0);
         let covariance = found.t().dot(&found) / 3000.0;
         for ((row, column), value) in covariance.indexed_iter() {
@@ -307,7 +307,8 @@ mod tests {
         let points = points();
         let map = Manifold::new(Shape::Affine, 5, Some(5), 0.0, 2).unwrap().points(5);
         let turned = points.dot(&map);
-        let [(a, 0), (b, 0)] = [points, turned].map(|points| represented(&points, Frame::Whitened, Metric::Euclidean))
+        let [(a, 0), (b, 0)] =
+            [points, turned].map(|points| represented(&points, Preprocessing::Whitened, DistanceMetric::Euclidean))
         else {
             panic!("directions were left out")
         };
@@ -327,20 +328,21 @@ mod tests {
         let sum = &points.column(0) + &points.column(1);
         points.column_mut(3).assign(&sum);
         points.column_mut(4).fill(3.0);
-        let (found, left_out) = represented(&points, Frame::Whitened, Metric::Euclidean);
+        let (found, left_out) = represented(&points, Preprocessing::Whitened, DistanceMetric::Euclidean);
         assert_eq!((found.dim(), left_out), ((3000, 3), 2));
     }
 
     #[test]
     fn very_large_and_very_small_values_are_represented_alike() {
         let points = points();
-        for frame in [Frame::Raw, Frame::Whitened] {
-            let metric = if frame == Frame::Raw { Metric::Cosine } else { Metric::Euclidean };
-            let usual = represented(&points, frame, metric).0;
+        for preprocessing in [Preprocessing::Raw, Preprocessing::Whitened] {
+            let metric =
+                if preprocessing == Preprocessing::Raw { DistanceMetric::Cosine } else { DistanceMetric::Euclidean };
+            let usual = represented(&points, preprocessing, metric).0;
             for factor in [1e200, 1e-200] {
-                let other = represented(&points.mapv(|value| factor * value), frame, metric).0;
+                let other = represented(&points.mapv(|value| factor * value), preprocessing, metric).0;
                 let off = (&other - &usual).iter().fold(0.0, |off: f64, value| off.max(value.abs()));
-                assert!(off < 1e-8, "{frame} {factor:e}: {off}");
+                assert!(off < 1e-8, "{preprocessing} {factor:e}: {off}");
             }
         }
     }
@@ -348,12 +350,12 @@ mod tests {
     #[test]
     fn cosine_is_the_distance_of_unit_vectors() {
         let points = ndarray::array![[3.0, 4.0], [0.0, 0.0], [f64::NAN, 1.0], [-3.0, -4.0]];
-        let (found, _) = represented(&points, Frame::Raw, Metric::Cosine);
+        let (found, _) = represented(&points, Preprocessing::Raw, DistanceMetric::Cosine);
         assert_eq!(found.row(0), ndarray::aview1(&[0.6, 0.8]));
         assert_eq!(found.row(1), ndarray::aview1(&[0.0, 0.0]));
         assert!(found[[2, 0]].is_nan());
         // The mean of the finite rows is 0.
-        let (centred, _) = represented(&points, Frame::Centred, Metric::Cosine);
+        let (centred, _) = represented(&points, Preprocessing::Centred, DistanceMetric::Cosine);
         assert_eq!(centred.row(3), found.row(3));
         // A sphere has one dimension less than its ball.
         let raw = Representation::default();

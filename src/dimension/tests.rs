@@ -193,7 +193,7 @@ fn too_few_distinct_rows_name_the_cure() {
     let mut points = Array2::from_shape_fn((90, 3), |(row, column)| ((row % 40) * (column + 1)) as f64);
     points[[89, 0]] = f64::NAN;
     let error = two_nn(points.view(), Method::default(), Engine::Auto, &Silent).unwrap_err();
-    insta::assert_snapshot!(error, @"40 distinct rows are left of 90 (1 with NaN or infinity, 49 repeated), but an estimate needs 50; use more data, a larger --max-length if texts were cut, or another pooling if the rows should not be equal");
+    insta::assert_snapshot!(error, @"40 distinct rows are left of 90 (1 with NaN or infinity, 49 repeated), but an estimate needs 50; use more data, a larger `max_length` if texts were cut, or another pooling if the rows should not be equal");
     assert!(!error.to_string().contains('\n'));
 }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with an evaluation.
 
+use crate::hint::Hint;
 use crate::progress::Cancelled;
 use crate::runtime::RuntimeError;
 
@@ -15,7 +16,8 @@ pub enum EvaluateError {
     /// The model has no head.
     #[error(
         "the model has no output `logits` (it has {there}); evaluate a model with a head: one exported with it, or the \
-         result of `gelora merge`; for span answers add --task squad"
+         result of `gelora merge`; for span answers add {}",
+        Hint::Task.with("squad")
     )]
     NoLogits {
         /// The outputs that are there.

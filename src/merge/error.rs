@@ -4,6 +4,7 @@ use super::weights::NotFinite;
 use crate::adapter::AdapterError;
 use crate::checkpoint::{CheckpointError, FoldedProduct};
 use crate::files::FileError;
+use crate::hint::Hint;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
 
@@ -12,7 +13,8 @@ use crate::progress::Cancelled;
 pub enum MergeError {
     /// The adapter was trained on another model.
     #[error(
-        "the adapter was trained on another base: {files} differs from what it was trained with; name the model folder it was trained on, or accept the difference with --base-changed"
+        "the adapter was trained on another base: {files} differs from what it was trained with; name the model folder it was trained on, or accept the difference with {}",
+        Hint::BaseChanged
     )]
     OtherBase {
         /// The files that differ.

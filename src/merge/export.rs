@@ -9,12 +9,11 @@ use std::sync::Mutex;
 use ndarray::ArrayView2;
 
 use super::report::Changes;
-use super::saved::Place;
 use super::targets::{Change, Targets, unchanged};
 use super::weights::{add, replace};
 use super::{MergeError, Writing};
 use crate::adapter::SavedTensor;
-use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, own_head};
+use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, StoredTensor, own_head};
 use crate::onnx::{DataType, Edit, Model, OnnxError, Transformer, append_head};
 
 /// Writes the export to the same place relative to `out` as it has in the base folder.
@@ -71,7 +70,7 @@ fn relative_path(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
-fn stored_type(model: &Model, place: &Place) -> Result<ElementType, MergeError> {
+fn stored_type(model: &Model, place: &StoredTensor) -> Result<ElementType, MergeError> {
     let tensor = &model.graph.initializers[place.index];
     Ok(match tensor.data_type {
         DataType::Float => ElementType::F32,

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use ndarray::ArrayView2;
 
 use crate::adapter::{AdapterFolder, Initialization, Provenance};
-use crate::checkpoint::ModelFolder;
+use crate::checkpoint::{ModelFolder, StoredTensor};
 use crate::files::write_json;
 use crate::onnx::{Model, Transformer};
 use crate::progress::{Event, Observer};
@@ -36,7 +36,6 @@ pub use weights::NotFinite;
 
 use folder::NewFolder;
 use residual::{NoPart, Part};
-use saved::Place;
 use targets::{Change, Target, Targets};
 use weights::Refusal;
 
@@ -172,7 +171,7 @@ impl Writing<'_> {
     fn part_of_export(
         &self,
         target: &Target,
-        place: &Place,
+        place: &StoredTensor,
         weight: ArrayView2<f32>,
     ) -> Result<Option<Arc<Part>>, NoPart> {
         let known = self.parts.lock().ok().and_then(|parts| parts.get(&target.place()).cloned());

@@ -6,11 +6,8 @@ use crate::onnx::Model;
 
 pub(super) use crate::checkpoint::is_called;
 
-/// An initializer of the export.
-pub(super) type Place = StoredTensor;
-
 /// The constants of the export that are this tensor of the checkpoint. Empty where the export has none of its values.
-pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Vec<Place>, MergeError> {
+pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Vec<StoredTensor>, MergeError> {
     let refused = |reason: String| MergeError::Saved { onnx: model.path().into(), reason };
     let checkpoint = base.checkpoint.as_ref();
     if checkpoint.is_some_and(|checkpoint| checkpoint.tensor(name).is_none()) {

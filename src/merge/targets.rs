@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::MergeError;
 use super::finder::Finder;
-use super::saved::{self, Place};
+use super::saved;
 use crate::adapter::{
     Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
 };
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, base_model_prefix, folded_products,
-    is_prefixed, match_head, match_weights, model_class,
+    Checkpoint, MatchedBy, ModelFolder, ModelTask, StoredTensor, TensorInfo, WeightMatch, base_model_prefix,
+    folded_products, is_prefixed, match_head, match_weights, model_class,
 };
 use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 
@@ -55,7 +55,7 @@ pub(super) struct Target<'a> {
     /// The rows of the tensor that change, where the checkpoint stores several matrices as one.
     pub rows: Option<Range<usize>>,
     /// The initializers of the export that hold it.
-    pub places: Vec<Place>,
+    pub places: Vec<StoredTensor>,
     /// Whether it belongs to a head that training added: what the checkpoint calls the same is another head.
     pub added: bool,
 }
@@ -235,7 +235,7 @@ impl Finder<'_> {
     fn factors<'a>(&self, factors: &'a LoraFactors, initialization: Initialization) -> Result<Target<'a>, MergeError> {
         let module = &factors.module;
         let (inputs, outputs) = (factors.a.ncols(), factors.b.nrows());
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<StoredTensor> = Vec::new();
         for (layer, found) in self.layers_of(module) {
             if (layer.in_features, layer.out_features) != (inputs, outputs) {
                 let found = (layer.in_features, layer.out_features);
@@ -243,7 +243,7 @@ impl Finder<'_> {
             }
             self.refuse_tied(module, layer)?;
             if places.iter().all(|place| place.index != layer.weight_index) {
-                places.push(Place {
+                places.push(StoredTensor {
                     index: layer.weight_index,
                     initializer: layer.weight.clone(),
                     transposed: layer.layout == WeightLayout::InOut,
@@ -313,7 +313,7 @@ impl Finder<'_> {
     }
 
     /// The initializers of the head by the name of their checkpoint tensor.
-    fn head_places(&self) -> Result<HashMap<String, (Place, bool)>, MergeError> {
+    fn head_places(&self) -> Result<HashMap<String, (StoredTensor, bool)>, MergeError> {
         let Some(head) = self.model.head()? else { return Ok(HashMap::new()) };
         let matches = match &self.base.checkpoint {
             // What the checkpoint calls as a head that training added is another head.
@@ -325,7 +325,7 @@ impl Finder<'_> {
         for (tensor, found) in head.tensors.iter().zip(matches) {
             let transposed = found.as_ref().map_or(tensor.transposed, |found| found.transposed);
             let name = found.map_or_else(|| tensor.name.clone(), |found| found.tensor);
-            let place = Place {
+            let place = StoredTensor {
                 index: tensor.index,
                 initializer: tensor.initializer.clone(),
                 transposed,
@@ -339,7 +339,7 @@ impl Finder<'_> {
     fn saved<'a>(
         &self,
         saved: &'a SavedTensor,
-        places: &HashMap<String, (Place, bool)>,
+        places: &HashMap<String, (StoredTensor, bool)>,
         added: bool,
     ) -> Result<Target<'a>, MergeError> {
         let in_checkpoint = self.base.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tensor(&saved.name));
@@ -366,7 +366,9 @@ impl Finder<'_> {
             found.next().filter(|_| found.next().is_none()).map(|(_, place)| place)
         });
         match own {
-            Some((place, false)) => target.places.push(Place { initializer: place.initializer.clone(), ..*place }),
+            Some((place, false)) => {
+                target.places.push(StoredTensor { initializer: place.initializer.clone(), ..*place })
+            }
             Some((_, true)) => {}
             None if added => {}
             None => target.places = saved::places(self.base, self.model, &saved.name)?,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::exact_distance::Points;
 use super::normalization::Centring;
 use super::projection::spread;
-use super::rows::Rows;
+use super::rows::RowView;
 use super::{Engine, NeighbourError, Scalar, search_by};
 use crate::progress::{Event, Observer, Silent};
 
@@ -58,7 +58,7 @@ fn seconds<T: Scalar>(
 ) -> Result<f64, NeighbourError> {
     let chosen: Vec<u32> =
         spread(points.rows(), wanted).into_iter().map(|row| points.rows.number(row) as u32).collect();
-    let rows = Rows::chosen(points.rows.values(), points.columns(), &chosen);
+    let rows = RowView::chosen(points.rows.values(), points.columns(), &chosen);
     let sample = Points { rows, scale: points.scale };
     let mut fastest = f64::INFINITY;
     for _ in 0..TURNS {

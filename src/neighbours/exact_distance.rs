@@ -1,12 +1,12 @@
 //! Distances by direct difference in float64: the truth that the engines are held to.
 
 use super::Scalar;
-use super::rows::Rows;
+use super::rows::RowView;
 use super::simd::multiversion::for_widest_vectors;
 
 /// The points as given, and the power of two by which differences are multiplied to stay in range.
 pub(super) struct Points<'a, T> {
-    pub rows: Rows<'a, T>,
+    pub rows: RowView<'a, T>,
     pub scale: f64,
 }
 

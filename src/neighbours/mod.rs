@@ -34,6 +34,7 @@ use std::str::FromStr;
 use ndarray::{Array2, ArrayView2, CowArray};
 use serde::{Deserialize, Serialize};
 
+use crate::hint::Hint;
 use crate::progress::{Cancelled, Observer};
 
 pub use row_hash::first_equal_row;
@@ -163,7 +164,7 @@ pub enum NeighbourError {
         found: String,
     },
     /// A tree could not be built or asked.
-    #[error("the tree failed: {reason}; use --neighbours exact")]
+    #[error("the tree failed: {reason}; use {}", Hint::Neighbours.with("exact"))]
     Tree {
         /// What linfa-nn said.
         reason: String,
@@ -256,8 +257,8 @@ fn checked<T: Scalar, R>(
     let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
     let values = contiguous.as_slice().expect("standard layout is contiguous");
     let rows = match chosen {
-        Some(chosen) => rows::Rows::chosen(values, columns, chosen),
-        None => rows::Rows::all(values, columns),
+        Some(chosen) => rows::RowView::chosen(values, columns, chosen),
+        None => rows::RowView::all(values, columns),
     };
     let centring = normalization::Centring::of(&rows)?;
     search(&exact_distance::Points { rows, scale: centring.scale }, &centring)

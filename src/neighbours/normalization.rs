@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::rows::Rows;
+use super::rows::RowView;
 use super::simd::multiversion::for_widest_vectors;
 use super::{NeighbourError, Scalar};
 
@@ -21,7 +21,7 @@ const ROWS: usize = 256;
 
 impl Centring {
     /// Looks at all values; a NaN or an infinity is an error.
-    pub fn of<T: Scalar>(rows: &Rows<'_, T>) -> Result<Self, NeighbourError> {
+    pub fn of<T: Scalar>(rows: &RowView<'_, T>) -> Result<Self, NeighbourError> {
         let columns = rows.columns();
         // Sums of float32 values stay in the range of float64.
         let prescale = if T::as_single(&[]).is_some() { 1.0 } else { inverse_power_of_two(largest(rows)?) };
@@ -89,7 +89,7 @@ impl Columns {
         Self { sums: vec![0.0; columns], low: vec![f64::INFINITY; columns], high: vec![f64::NEG_INFINITY; columns] }
     }
 
-    fn of<T: Scalar>(rows: &Rows<'_, T>, part: usize, prescale: f64) -> Self {
+    fn of<T: Scalar>(rows: &RowView<'_, T>, part: usize, prescale: f64) -> Self {
         let mut all = Self::none(rows.columns());
         for row in part * ROWS..((part + 1) * ROWS).min(rows.len()) {
             include(rows.row(row), prescale, &mut all.sums, &mut all.low, &mut all.high);
@@ -115,7 +115,7 @@ for_widest_vectors! {
     }
 }
 
-fn largest<T: Scalar>(rows: &Rows<'_, T>) -> Result<f64, NeighbourError> {
+fn largest<T: Scalar>(rows: &RowView<'_, T>) -> Result<f64, NeighbourError> {
     let of_row =
         |row: usize| rows.row(row).iter().fold(0.0, |largest: f64, value| larger_or_nan(largest, value.to_f64().abs()));
     let largest = (0..rows.len()).into_par_iter().map(of_row).reduce(|| 0.0, larger_or_nan);
@@ -132,7 +132,7 @@ fn inverse_power_of_two(largest: f64) -> f64 {
     if largest == 0.0 { 1.0 } else { 2f64.powi(-(largest.log2().floor().clamp(-1000.0, 1000.0) as i32)) }
 }
 
-fn first_non_finite<T: Scalar>(rows: &Rows<'_, T>) -> NeighbourError {
+fn first_non_finite<T: Scalar>(rows: &RowView<'_, T>) -> NeighbourError {
     let column = |row: usize| rows.row(row).iter().position(|value| !value.to_f64().is_finite());
     let (index, column) = (0..rows.len()).find_map(|row| Some((row, column(row)?))).unwrap_or((0, 0));
     NeighbourError::NonFinite { row: rows.number(index), column, value: rows.row(index)[column].to_f64() }

@@ -6,7 +6,7 @@ use ndarray::{ArrayView2, CowArray};
 use rayon::prelude::*;
 
 use super::Scalar;
-use super::rows::Rows;
+use super::rows::RowView;
 
 /// For every row of `points` `[points, columns]` the first row with the same values (`+0` and `−0` are the same): a row
 /// that gets its own number is the first of its kind.
@@ -15,10 +15,10 @@ pub fn first_equal_row<T: Scalar>(points: ArrayView2<'_, T>) -> Vec<u32> {
         return vec![0; points.nrows()];
     }
     let contiguous: CowArray<'_, T, _> = points.as_standard_layout();
-    first_equal(&Rows::all(contiguous.as_slice().expect("standard layout is contiguous"), points.ncols()))
+    first_equal(&RowView::all(contiguous.as_slice().expect("standard layout is contiguous"), points.ncols()))
 }
 
-pub(super) fn first_equal<T: Scalar>(rows: &Rows<'_, T>) -> Vec<u32> {
+pub(super) fn first_equal<T: Scalar>(rows: &RowView<'_, T>) -> Vec<u32> {
     // Rows that differ in some of their columns differ.
     let step = rows.columns().div_ceil(SOME_COLUMNS);
     let some = hashes(rows, step);
@@ -31,7 +31,7 @@ pub(super) fn first_equal<T: Scalar>(rows: &Rows<'_, T>) -> Vec<u32> {
 /// Columns that are looked at first.
 const SOME_COLUMNS: usize = 48;
 
-fn hashes<T: Scalar>(rows: &Rows<'_, T>, step: usize) -> Vec<u64> {
+fn hashes<T: Scalar>(rows: &RowView<'_, T>, step: usize) -> Vec<u64> {
     (0..rows.len()).into_par_iter().map(|row| hash(rows.row(row).iter().step_by(step))).collect()
 }
 
@@ -41,7 +41,7 @@ fn all_different(hashes: &[u64]) -> bool {
     sorted.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-fn group<T: Scalar>(rows: &Rows<'_, T>, hashes: &[u64]) -> Vec<u32> {
+fn group<T: Scalar>(rows: &RowView<'_, T>, hashes: &[u64]) -> Vec<u32> {
     let mut firsts: HashMap<u64, Vec<u32>> = HashMap::with_capacity(rows.len());
     let same = |a: usize, b: u32| rows.row(a) == rows.row(b as usize);
     hashes

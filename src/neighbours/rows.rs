@@ -2,16 +2,16 @@
 
 use super::Scalar;
 
-/// Rows of a row-major matrix.
+/// RowView of a row-major matrix.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a, T> {
+pub(super) struct RowView<'a, T> {
     values: &'a [T],
     columns: usize,
     /// Which rows; all where there are none.
     chosen: Option<&'a [u32]>,
 }
 
-impl<'a, T: Scalar> Rows<'a, T> {
+impl<'a, T: Scalar> RowView<'a, T> {
     pub fn all(values: &'a [T], columns: usize) -> Self {
         Self { values, columns, chosen: None }
     }

@@ -15,7 +15,7 @@ use super::block_index::{BlockIndex, Seeker, locked};
 use super::duplicates::Duplicates;
 use super::exact_distance::Points;
 use super::quantized_blocks::BlockPair;
-use super::rows::Rows;
+use super::rows::RowView;
 use super::search::radius::nearest;
 use super::search_plan::SearchPlan;
 use super::search_radius::SearchRadius;
@@ -73,7 +73,7 @@ fn spanning_tree_in<T: Scalar>(
         }
         if duplicates.groups() > 1 {
             let rows = duplicates.distinct_rows(points);
-            let rows = Rows::chosen(points.rows.values(), points.columns(), &rows);
+            let rows = RowView::chosen(points.rows.values(), points.columns(), &rows);
             let distinct = Points { rows, scale: points.scale };
             let projection = plan.projection(&distinct, centring, NEIGHBOURS.min(duplicates.groups() - 1));
             let block_index = BlockIndex::new(plan.codes, &distinct, &projection);

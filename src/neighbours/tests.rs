@@ -74,7 +74,7 @@ fn all_plans(columns: usize) -> Vec<SearchPlan> {
 }
 
 fn search_by<T: Scalar>(plan: SearchPlan, points: &Array2<T>, k: usize) -> Neighbours {
-    let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
+    let rows = rows::RowView::all(points.as_slice().unwrap(), points.ncols());
     let centring = normalization::Centring::of(&rows).unwrap();
     let scale = centring.scale;
     let found = search::radius::search(plan, &exact_distance::Points { rows, scale }, &centring, k, &Silent).unwrap();
@@ -203,7 +203,7 @@ fn many_neighbours_agree_with_brute_force() {
 fn fine_codes_bound_distances_both_ways() {
     for (number, shape) in SHAPES.into_iter().enumerate() {
         let points = points(shape, 60, 5 + 30 * number, lcg(60 + number as u64));
-        let rows = rows::Rows::all(points.as_slice().unwrap(), points.ncols());
+        let rows = rows::RowView::all(points.as_slice().unwrap(), points.ncols());
         let centring = normalization::Centring::of(&rows).unwrap();
         let points = exact_distance::Points { rows, scale: centring.scale };
         let order: Vec<u32> = (0..60).rev().collect();

@@ -4,6 +4,7 @@ use super::graph::{Dimension, ValueInfo};
 use super::inputs::mask_input;
 use super::tensor::DataType;
 use super::{Edit, Model, NodeSpec, OnnxError, Transformer};
+use crate::hint::Hint;
 
 /// The vector that a head of [`append_head`] reads.
 pub(super) const POOLED: &str = "gelora.head.pooled";
@@ -87,10 +88,10 @@ pub fn append_head(
         }
         HeadPooling::Mean | HeadPooling::Last => {
             let Some(mask) = mask_input(&model.graph.inputs) else {
-                return Err(fail(
-                    "it has no input `attention_mask`, so its last or mean token is not known; use `--head first`"
-                        .into(),
-                ));
+                let first = Hint::HeadInBackticks.with("first");
+                return Err(fail(format!(
+                    "it has no input `attention_mask`, so its last or mean token is not known; use {first}"
+                )));
             };
             pool_by_mask(&mut edit, model, mask, &hidden, pooling)
         }

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::hint::Hint;
+
 /// What can be wrong with an ONNX model.
 #[derive(Debug, thiserror::Error)]
 pub enum OnnxError {
@@ -43,8 +45,8 @@ pub enum OnnxError {
     },
     /// The export has no hidden-state outputs, and none were found in the graph.
     #[error(
-        "{} has no hidden-state outputs (its outputs are {outputs}), and its graph shows none: {reason}; name them with `gelora expose --tap`, or export it with output_hidden_states=True and outputs hidden_states.0, hidden_states.1 …",
-        path.display()
+        "{} has no hidden-state outputs (its outputs are {outputs}), and its graph shows none: {reason}; name them with {}, or export it with output_hidden_states=True and outputs hidden_states.0, hidden_states.1 …",
+        path.display(), Hint::Expose
     )]
     NoHiddenStates {
         /// The `.onnx` file.

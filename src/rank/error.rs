@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::dimension::DimensionError;
 use crate::files::FileError;
+use crate::hint::Hint;
 use crate::progress::Cancelled;
 
 use super::PlanFault;
@@ -61,7 +62,7 @@ pub enum RankError {
         blocks: usize,
     },
     /// No block has a weight of the wanted kind.
-    #[error("no weight of the model is one of {wanted}; it has {found}: choose among these with --projections")]
+    #[error("no weight of the model is one of {wanted}; it has {found}: choose among these with {}", Hint::Projections)]
     NothingToAdapt {
         /// Projections asked for.
         wanted: String,
@@ -70,7 +71,10 @@ pub enum RankError {
     },
     /// Even the smallest ranks cost more than the budget.
     #[error(
-        "the smallest ranks need {needed} parameters, the budget is {budget}; raise --budget, lower --minimum-rank or adapt fewer --projections"
+        "the smallest ranks need {needed} parameters, the budget is {budget}; raise {}, lower {} or adapt fewer {}",
+        Hint::Budget,
+        Hint::MinimumRank,
+        Hint::Projections
     )]
     Budget {
         /// Parameters at the smallest ranks.
@@ -111,8 +115,8 @@ pub enum RankError {
     },
     /// The plan has a format that this version does not know.
     #[error(
-        "{} has plan format {found}, this gelora reads format {}; {}",
-        path.display(), super::FORMAT_VERSION,
+        "{} has plan format {found}, this gelora reads formats {} to {}; {}",
+        path.display(), super::OLDEST_FORMAT, super::FORMAT_VERSION,
         if *found > super::FORMAT_VERSION { "update gelora" } else { "make the plan again" }
     )]
     Version {

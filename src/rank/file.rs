@@ -5,8 +5,11 @@ use std::path::Path;
 use super::{Plan, PlanFault, RankError};
 use crate::files::{read_text, write_json};
 
-/// The plan format that this version writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The plan format that this version writes.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The oldest plan format that it reads. Format 1 has other names for three fields of a hidden state.
+pub const OLDEST_FORMAT: u32 = 1;
 
 impl Plan {
     /// Reads a plan.
@@ -20,7 +23,7 @@ impl Plan {
         // The version comes first: a plan of another format may lack any other field.
         let version = value.get("format_version").and_then(serde_json::Value::as_u64);
         let version = version.ok_or_else(|| not_a_plan("it has no format_version".into()))?;
-        if version != u64::from(FORMAT_VERSION) {
+        if !(u64::from(OLDEST_FORMAT)..=u64::from(FORMAT_VERSION)).contains(&version) {
             return Err(RankError::Version {
                 path: path.to_owned(),
                 found: u32::try_from(version).unwrap_or(u32::MAX),
@@ -34,12 +37,12 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Writes the plan, whole or not at all.
+    /// Writes the plan in the newest format, whole or not at all.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), RankError> {
-        Ok(write_json(path, self)?)
+        Ok(write_json(path, &Self { format_version: FORMAT_VERSION, ..self.clone() })?)
     }
 
     /// Whether the plan belongs to the model with this SHA-256 of its `.onnx` file.

@@ -403,9 +403,9 @@ fn hidden_state(
             LayerDimension::Degenerate { reason, .. } => Some(reason.clone()),
             LayerDimension::Estimate(_) => None,
         },
-        scale: measurement.decimation.iter().map(|at| (at.points as u64, at.dimension)).collect(),
-        scale_spread: measurement.decimation.iter().map(|at| at.spread).collect(),
-        neighbour_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
+        decimation: measurement.decimation.iter().map(|at| (at.points as u64, at.dimension)).collect(),
+        decimation_spread: measurement.decimation.iter().map(|at| at.spread).collect(),
+        dimension_by_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
         near_duplicates: near_duplicate_rows(request, measurement),
         fit: measurement.fit.clone(),
     }
@@ -441,7 +441,7 @@ fn settings_json(request: &PlanRequest<'_>, measurements: &[Measurement]) -> ser
     });
     serde_json::json!({
         "dimension": {
-            "representation": request.representation.frame,
+            "representation": request.representation.preprocessing,
             "metric": request.representation.metric,
             "estimator": "two_nn",
             "method": method.as_str(),

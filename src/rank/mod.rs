@@ -21,7 +21,7 @@ mod tests;
 
 pub use check::{PlanFault, SCALING};
 pub use error::RankError;
-pub use file::FORMAT_VERSION;
+pub use file::{FORMAT_VERSION, OLDEST_FORMAT};
 pub use make::{
     LoadLayer, PlanRequest, RowText, check_blocks, choose_scale, make_plan, measure_hidden_states, plan_of,
 };

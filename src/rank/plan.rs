@@ -7,7 +7,7 @@ use crate::dimension::ScaleEstimate;
 /// The plan file. Field names are its format; see `docs/plan.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Version of this format.
+    /// Version of the format that the file has.
     pub format_version: u32,
     /// Version of gelora that made it.
     pub gelora_version: String,
@@ -159,14 +159,16 @@ pub struct HiddenStateDimension {
     pub non_finite: u64,
     /// Why there is no dimension.
     pub degenerate: Option<String>,
-    /// (points, dimension) of TwoNN at N, N/2, N/4 …; may be empty.
-    pub scale: Vec<(u64, f64)>,
-    /// Standard deviation over disjoint parts for each of `scale`.
-    #[serde(default)]
-    pub scale_spread: Vec<Option<f64>>,
-    /// The dimension at growing scale: TwoNN at (1, 2), then GRIDE at (2, 4) … (32, 64).
-    #[serde(default)]
-    pub neighbour_scale: Vec<ScaleEstimate>,
+    /// (points, dimension) of TwoNN at N, N/2, N/4 … points; may be empty. Format 1 called it `scale`.
+    #[serde(alias = "scale")]
+    pub decimation: Vec<(u64, f64)>,
+    /// Standard deviation over disjoint parts for each of `decimation`. Format 1 called it `scale_spread`.
+    #[serde(default, alias = "scale_spread")]
+    pub decimation_spread: Vec<Option<f64>>,
+    /// The dimension at every scale: TwoNN at the neighbours (1, 2), then GRIDE at (2, 4) … (32, 64). Format 1 called it
+    /// `neighbour_scale`.
+    #[serde(default, alias = "neighbour_scale")]
+    pub dimension_by_scale: Vec<ScaleEstimate>,
     /// Rows that are nearer to each other than their surroundings explain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_duplicates: Option<NearDuplicateRows>,

@@ -118,9 +118,9 @@ fn round(plan: &mut Plan) {
     for state in &mut plan.hidden_states {
         state.dimension.iter_mut().chain(&mut state.standard_error).for_each(round);
         state.interval.iter_mut().for_each(|(low, high)| [low, high].into_iter().for_each(round));
-        state.scale.iter_mut().for_each(|(_, dimension)| round(dimension));
-        state.scale_spread.iter_mut().flatten().for_each(round);
-        for at in &mut state.neighbour_scale {
+        state.decimation.iter_mut().for_each(|(_, dimension)| round(dimension));
+        state.decimation_spread.iter_mut().flatten().for_each(round);
+        for at in &mut state.dimension_by_scale {
             [&mut at.dimension, &mut at.standard_error, &mut at.distance].into_iter().for_each(round);
         }
         state.fit.truncate(3);
@@ -240,7 +240,7 @@ fn the_budget_lowers_the_largest_rank_that_loses_least() {
     assert_eq!(lowered(80).unwrap(), [2, 2, 2, 2]);
     assert_eq!(lowered(70).unwrap(), [2, 2, 2, 1]);
     let error = lowered(39).unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"the smallest ranks need 40 parameters, the budget is 39; raise --budget, lower --minimum-rank or adapt fewer --projections");
+    insta::assert_snapshot!(error, @"the smallest ranks need 40 parameters, the budget is 39; raise `budget`, lower `minimum_rank` or adapt fewer `projections`");
 }
 
 /// The standard error from halves of one sample against the spread over independent samples, for one layer and for the
@@ -277,12 +277,12 @@ fn layers_that_do_not_fit_are_errors() {
     let mut generator = Lcg(1);
     let good = generator.manifold(200, 2);
     insta::assert_snapshot!(error(&[good.clone(), generator.manifold(199, 2)], quick.clone()), @"hidden state 1 has 199 rows, hidden state 0 has 200; extract the activations again");
-    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 with NaN or infinity, 0 repeated), but an estimate needs 50; use more data, a larger --max-length if texts were cut, or another pooling if the rows should not be equal");
+    insta::assert_snapshot!(error(&[generator.manifold(30, 2), generator.manifold(30, 2)], quick.clone()), @"hidden state 0: 30 distinct rows are left of 30 (0 with NaN or infinity, 0 repeated), but an estimate needs 50; use more data, a larger `max_length` if texts were cut, or another pooling if the rows should not be equal");
     let mut spoilt = good.clone();
     spoilt.rows_mut().into_iter().take(5).for_each(|mut row| row[0] = f32::NAN);
     insta::assert_snapshot!(error(&[good.clone(), spoilt], quick.clone()), @"hidden state 1 has NaN or infinity in 5 of 200 rows; export the model in float32 and check the weights, or drop the rows that cause it");
     let projections = vec![Role::Key];
-    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed-forward: choose among these with --projections");
+    insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { projections, ..quick.clone() }), @"no weight of the model is one of key; it has query, value, feed-forward: choose among these with `projections`");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { minimum: 3, maximum: Some(2), ..quick.clone() }), @"the maximum rank is 2 with a minimum of 3; give at least the minimum");
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number from 0.000001 to 1000000");
     let few = blocks(3);
@@ -311,8 +311,8 @@ fn other_versions_and_other_models_are_named() {
         std::fs::write(&path, text).unwrap();
         shown(Plan::read(&path).unwrap_err())
     };
-    insta::assert_snapshot!(read(r#"{"format_version": 99}"#), @"FOLDER/plan.json has plan format 99, this gelora reads format 1; update gelora");
-    insta::assert_snapshot!(read(r#"{"format_version": 0}"#), @"FOLDER/plan.json has plan format 0, this gelora reads format 1; make the plan again");
+    insta::assert_snapshot!(read(r#"{"format_version": 99}"#), @"FOLDER/plan.json has plan format 99, this gelora reads formats 1 to 2; update gelora");
+    insta::assert_snapshot!(read(r#"{"format_version": 0}"#), @"FOLDER/plan.json has plan format 0, this gelora reads formats 1 to 2; make the plan again");
     insta::assert_snapshot!(read(r#"{"format_version": 1}"#), @"FOLDER/plan.json is not a plan (missing field `gelora_version` at line 1 column 21); make it with `gelora plan`");
     insta::assert_snapshot!(read("{}"), @"FOLDER/plan.json is not a plan (it has no format_version); make it with `gelora plan`");
     insta::assert_snapshot!(read("no json"), @"FOLDER/plan.json is not a plan (expected ident at line 1 column 2); make it with `gelora plan`");
@@ -329,6 +329,30 @@ fn plans_of_format_1_are_read() {
     let plan = Plan::read(&path).unwrap();
     assert_eq!(plan.format_version, 1);
     assert_eq!(ranks(&plan), [1, 4, 1]);
+}
+
+/// Format 1 called the decimation `scale` and the dimension at every scale `neighbour_scale`.
+#[test]
+fn the_scales_of_format_1_have_their_own_names_now() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/plan_1_scales.json");
+    let plan = Plan::read(&path).unwrap();
+    assert_eq!((plan.format_version, plan.scale.neighbours), (1, (1, 2)));
+    let stored: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    plan.write(&folder.path().join("plan.json")).unwrap();
+    let written = std::fs::read_to_string(folder.path().join("plan.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(written["format_version"], FORMAT_VERSION);
+    let states = |plan: &serde_json::Value| plan["hidden_states"].as_array().unwrap().clone();
+    for (old, new) in states(&stored).iter().zip_eq(&states(&written)) {
+        assert!(old["scale"][0][1].is_number());
+        assert_eq!(old["scale"], new["decimation"]);
+        assert_eq!(old["scale_spread"], new["decimation_spread"]);
+        assert_eq!(old["neighbour_scale"], new["dimension_by_scale"]);
+        assert_eq!((&new["scale"], &new["neighbour_scale"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    }
+    let again = Plan::read(&folder.path().join("plan.json")).unwrap();
+    assert_eq!(Plan { format_version: 1, ..again }, plan);
 }
 
 /// Half of the rows nearly repeat the other half: the nearest neighbours see pairs, farther ones the dimension.
@@ -355,12 +379,12 @@ fn the_scale_is_where_the_dimension_is_level() {
         let found = state.dimension.unwrap() / truth;
         // Every point is there twice, so the third neighbour is as near as the second: a little low.
         assert!((0.7..1.1).contains(&found), "{found} of {truth}");
-        assert!(state.neighbour_scale.iter().any(|at| Some(at.dimension) == state.dimension));
-        assert_eq!(state.scale.len(), state.scale_spread.len());
+        assert!(state.dimension_by_scale.iter().any(|at| Some(at.dimension) == state.dimension));
+        assert_eq!(state.decimation.len(), state.decimation_spread.len());
     }
     for state in &given.hidden_states {
         assert!(state.dimension.unwrap() < 1.5, "{:?}", state.dimension);
-        assert_eq!(state.dimension, Some(state.neighbour_scale[0].dimension));
+        assert_eq!(state.dimension, Some(state.dimension_by_scale[0].dimension));
     }
     insta::assert_snapshot!(given.warnings[1], @"the dimension depends on the scale in 2 of 2 hidden states (hidden state 1: 0.1 at the neighbours 1:2, 5.0 at 2:4): the ranks are those of the scale that was asked for");
 }

@@ -1,6 +1,7 @@
 //! What a reader should know before trusting a plan.
 
 use super::{BlockRank, HiddenStateDimension, PlanScale, Sampling, ScaleChoice};
+use crate::hint::Hint;
 
 /// From this share of repeated rows on, they are worth a word.
 const DUPLICATE_SHARE: f64 = 0.05;
@@ -109,8 +110,8 @@ fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
 /// Layers that still rise at the scale where most are level.
 fn rising(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     let rise = |state: &HiddenStateDimension| {
-        let place = state.neighbour_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
-        let (own, farther) = state.neighbour_scale.split_at(place + 1);
+        let place = state.dimension_by_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
+        let (own, farther) = state.dimension_by_scale.split_at(place + 1);
         let highest = farther.iter().map(|at| at.dimension).fold(0.0, f64::max);
         let dimension = own.last()?.dimension;
         (highest > SCALE_FACTOR * dimension).then_some((state.index, dimension, highest))
@@ -130,10 +131,10 @@ fn rising(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> 
 fn given(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     let (near, far) = scale.neighbours;
     let change = |state: &HiddenStateDimension| {
-        let place = state.neighbour_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
-        let next = state.neighbour_scale.get(place + 1)?;
-        let factor = next.dimension / state.neighbour_scale[place].dimension;
-        Some((factor.max(factor.recip()), state.neighbour_scale[place].dimension, next.dimension, state.index))
+        let place = state.dimension_by_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
+        let next = state.dimension_by_scale.get(place + 1)?;
+        let factor = next.dimension / state.dimension_by_scale[place].dimension;
+        Some((factor.max(factor.recip()), state.dimension_by_scale[place].dimension, next.dimension, state.index))
     };
     let changes: Vec<_> = states.iter().filter_map(change).collect();
     let changing = changes.iter().filter(|change| change.0 > SCALE_FACTOR).count();
@@ -200,7 +201,7 @@ pub(crate) fn told_apart(first: &str, second: &str, letters: usize) -> (String, 
 /// How the nearest neighbours depend on the number of rows.
 fn decimation(states: &[HiddenStateDimension]) -> Option<String> {
     let change = |state: &&HiddenStateDimension| {
-        let (most, fewest) = (state.scale.first()?, state.scale.last()?);
+        let (most, fewest) = (state.decimation.first()?, state.decimation.last()?);
         let factor = (most.1 / fewest.1).max(fewest.1 / most.1);
         (factor > SCALE_FACTOR).then_some((factor, *most, *fewest))
     };
@@ -243,7 +244,9 @@ fn duplicates(states: &[HiddenStateDimension], pooling: &str) -> Option<String> 
     };
     let state = states.iter().filter(share).max_by_key(|state| state.duplicates)?;
     let cure = match pooling {
-        "first" | "last" => format!("the {pooling} token is often the same; --pooling mean tells texts apart"),
+        "first" | "last" => {
+            format!("the {pooling} token is often the same; {} tells texts apart", Hint::Pooling.with("mean"))
+        }
         _ => "look for repeated texts".to_owned(),
     };
     Some(format!("{} rows repeat others in hidden state {} and were left out; {cure}", state.duplicates, state.index))

@@ -64,7 +64,7 @@ impl Fits {
             let top = row as f64 * height + 34.0;
             let (bottom, reach) = (top + 0.56 * height, 0.09 * height);
             let middle = bottom + 0.17 * height;
-            let dimension = state.neighbour_scale.first().map_or(f64::NAN, |at| at.dimension);
+            let dimension = state.dimension_by_scale.first().map_or(f64::NAN, |at| at.dimension);
             let fit: Vec<(f64, f64)> = state.fit.iter().copied().filter(|(_, y)| *y <= HIGHEST).collect();
             let highest_y = fit.iter().map(|(_, y)| *y).fold(0.0, f64::max);
             let highest_x = fit.iter().map(|(x, _)| *x).fold(highest_y / dimension, f64::max);

@@ -45,7 +45,7 @@ impl ScaleCurves {
     /// Over neighbours, 1:2 to 32:64, with the scale of the plan; `None` where the plan holds no curve of two points.
     pub(crate) fn neighbours(plan: &Plan, frame: Frame) -> Option<Self> {
         let curve = |state: &HiddenStateDimension| -> Vec<At> {
-            let at = state.neighbour_scale.iter().map(|at| At {
+            let at = state.dimension_by_scale.iter().map(|at| At {
                 scale: at.neighbours.0 as u64,
                 label: format!("{}:{}", at.neighbours.0, at.neighbours.1),
                 dimension: at.dimension,
@@ -59,8 +59,8 @@ impl ScaleCurves {
     /// Over numbers of points; `None` where the plan holds no curve of two points.
     pub(crate) fn decimation(plan: &Plan, frame: Frame) -> Option<Self> {
         let curve = |state: &HiddenStateDimension| -> Vec<At> {
-            let spreads = state.scale_spread.iter().copied().chain(std::iter::repeat(None));
-            let at = state.scale.iter().zip(spreads).map(|(&(points, dimension), spread)| At {
+            let spreads = state.decimation_spread.iter().copied().chain(std::iter::repeat(None));
+            let at = state.decimation.iter().zip(spreads).map(|(&(points, dimension), spread)| At {
                 scale: points,
                 label: number::thousands(points),
                 dimension,

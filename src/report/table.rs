@@ -63,7 +63,7 @@ impl From<&HiddenStateDimension> for DimensionRow {
         let reason = || state.degenerate.clone().unwrap_or_else(|| "not estimated".to_owned());
         Self {
             layer: state.index.to_string(),
-            scales: state.neighbour_scale.iter().map(|at| at.dimension).collect(),
+            scales: state.dimension_by_scale.iter().map(|at| at.dimension).collect(),
             dimension: state.dimension.ok_or_else(reason),
             interval: state.interval,
             points: state.points,
@@ -114,8 +114,11 @@ fn sparks<'a>(layers: impl Iterator<Item = &'a [f64]> + Clone) -> (Vec<String>, 
 /// A plan, one line per hidden state: dimension, how it changes with the scale, difference, rank and how often that rank
 /// came out; and at which scale the dimensions were read.
 pub fn plan_table(plan: &Plan) -> String {
-    let scales: Vec<Vec<f64>> =
-        plan.hidden_states.iter().map(|state| state.neighbour_scale.iter().map(|at| at.dimension).collect()).collect();
+    let scales: Vec<Vec<f64>> = plan
+        .hidden_states
+        .iter()
+        .map(|state| state.dimension_by_scale.iter().map(|at| at.dimension).collect())
+        .collect();
     let (sparks, has_scales) = sparks(scales.iter().map(Vec::as_slice));
     let line = |(state, spark): (&HiddenStateDimension, String)| {
         let mut row = vec![state.index.to_string(), with_half_interval(state)];

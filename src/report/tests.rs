@@ -69,9 +69,13 @@ fn state(index: usize, d: f64, degenerate: bool) -> HiddenStateDimension {
         duplicates: 12,
         non_finite: 0,
         degenerate: degenerate.then(|| "the same vector in every row, \"within\" float noise".into()),
-        scale: if degenerate { vec![] } else { vec![(8517, d), (4258, d * 1.3), (2129, d * 1.7), (1064, d * 2.1)] },
-        scale_spread: if degenerate { vec![] } else { vec![None, Some(0.1), Some(0.2), Some(0.3)] },
-        neighbour_scale: if degenerate { vec![] } else { neighbour_scale(d) },
+        decimation: if degenerate {
+            vec![]
+        } else {
+            vec![(8517, d), (4258, d * 1.3), (2129, d * 1.7), (1064, d * 2.1)]
+        },
+        decimation_spread: if degenerate { vec![] } else { vec![None, Some(0.1), Some(0.2), Some(0.3)] },
+        dimension_by_scale: if degenerate { vec![] } else { dimension_by_scale(d) },
         near_duplicates: (!degenerate).then(|| NearDuplicateRows {
             rows: 812,
             expected: 8.5,
@@ -91,7 +95,7 @@ fn state(index: usize, d: f64, degenerate: bool) -> HiddenStateDimension {
     }
 }
 
-fn neighbour_scale(d: f64) -> Vec<ScaleEstimate> {
+fn dimension_by_scale(d: f64) -> Vec<ScaleEstimate> {
     let at = |(place, factor): (usize, f64)| ScaleEstimate {
         neighbours: (1 << place, 2 << place),
         dimension: d * factor,

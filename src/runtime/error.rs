@@ -1,14 +1,16 @@
 use std::path::PathBuf;
 
-use super::library::Looked;
+use super::library::{Found, Looked};
+use crate::hint::Hint;
 
 /// What can go wrong with ONNX Runtime, its sessions and their inputs.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// No library anywhere.
     #[error(
-        "ONNX Runtime was not found (looked in {}); run ./scripts/setup.sh, or name the library with --ort-lib or ORT_DYLIB_PATH",
-        Looked(looked)
+        "ONNX Runtime was not found (looked in {}); run ./scripts/setup.sh, or name the library with {} or ORT_DYLIB_PATH",
+        Looked(looked),
+        Hint::OrtLib
     )]
     LibraryMissing {
         /// Places that were looked at, in order.
@@ -19,13 +21,13 @@ pub enum RuntimeError {
     NamedLibraryMissing {
         /// As named.
         path: PathBuf,
-        /// `--ort-lib` or `ORT_DYLIB_PATH`.
-        how: &'static str,
+        /// How it was named.
+        how: Found,
     },
     /// The file is no shared library, or one that this machine cannot load.
     #[error(
-        "{} cannot be loaded as a library ({reason}); name a libonnxruntime.so of this machine's architecture with --ort-lib",
-        path.display()
+        "{} cannot be loaded as a library ({reason}); name a libonnxruntime.so of this machine's architecture with {}",
+        path.display(), Hint::OrtLib
     )]
     NotALibrary {
         /// The file.
@@ -34,7 +36,7 @@ pub enum RuntimeError {
         reason: String,
     },
     /// A library, but another one.
-    #[error("{} is a library but not ONNX Runtime (it has no usable `OrtGetApiBase`); name libonnxruntime.so with --ort-lib", path.display())]
+    #[error("{} is a library but not ONNX Runtime (it has no usable `OrtGetApiBase`); name libonnxruntime.so with {}", path.display(), Hint::OrtLib)]
     NotOnnxRuntime {
         /// The file.
         path: PathBuf,
@@ -57,13 +59,13 @@ pub enum RuntimeError {
         /// The one asked for now.
         wanted: PathBuf,
     },
-    /// `--device` was not understood.
+    /// A word that names no device.
     #[error("`{0}` is not a device; use auto, cpu, cuda or cuda:N")]
     UnknownDevice(String),
     /// CUDA was asked for and the library was built without it.
     #[error(
-        "ONNX Runtime {version} at {} has no CUDA provider; install onnxruntime-gpu=={} and name its libonnxruntime.so with --ort-lib, or use --device cpu",
-        path.display(), super::library::RECOMMENDED
+        "ONNX Runtime {version} at {} has no CUDA provider; install onnxruntime-gpu=={} and name its libonnxruntime.so with {}, or use {}",
+        path.display(), super::library::RECOMMENDED, Hint::OrtLib, Hint::Device.with("cpu")
     )]
     CudaMissing {
         /// The library.
@@ -73,7 +75,8 @@ pub enum RuntimeError {
     },
     /// CUDA was asked for and does not start.
     #[error(
-        "CUDA device {device} cannot be used: {reason}; check `gelora doctor` and the driver (nvidia-smi), or use --device cpu"
+        "CUDA device {device} cannot be used: {reason}; check `gelora doctor` and the driver (nvidia-smi), or use {}",
+        Hint::Device.with("cpu")
     )]
     CudaUnusable {
         /// Number of the device.
@@ -125,8 +128,8 @@ pub enum RuntimeError {
     },
     /// A text has more tokens than the model has positions.
     #[error(
-        "a text of {length} tokens needs more than the model's {positions} positions; set --max-length to {} or less",
-        longest(*length, *positions)
+        "a text of {length} tokens needs more than the model's {positions} positions; set {} to {} or less",
+        Hint::MaximumLength, longest(*length, *positions)
     )]
     TooLong {
         /// Tokens of the longest row.
@@ -135,7 +138,7 @@ pub enum RuntimeError {
         positions: i64,
     },
     /// The export takes rows of one length, and a row is longer.
-    #[error("a row has {length} tokens, and the export takes exactly {fixed}; set --max-length {fixed}")]
+    #[error("a row has {length} tokens, and the export takes exactly {fixed}; set {}", Hint::MaximumLength.with(fixed))]
     FixedLength {
         /// Tokens of the row.
         length: usize,
@@ -143,7 +146,11 @@ pub enum RuntimeError {
         fixed: usize,
     },
     /// Memory ran out while running.
-    #[error("ONNX Runtime ran out of memory ({reason}); use a smaller --batch-tokens or fewer --threads")]
+    #[error(
+        "ONNX Runtime ran out of memory ({reason}); use a smaller {} or fewer {}",
+        Hint::BatchTokens,
+        Hint::Threads
+    )]
     OutOfMemory {
         /// What ONNX Runtime said, in one line.
         reason: String,

@@ -11,6 +11,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use super::RuntimeError;
+use crate::hint::Hint;
 
 /// The version that the set-up script installs.
 pub const RECOMMENDED: &str = "1.30.0";
@@ -28,7 +29,7 @@ pub struct Library {
 /// How the library was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Named with `--ort-lib`.
+    /// Named by the one who asked for it.
     Named,
     /// Named by the environment variable `ORT_DYLIB_PATH`.
     Environment,
@@ -41,7 +42,7 @@ pub enum Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Named => "--ort-lib",
+            Self::Named => return Hint::OrtLib.fmt(f),
             Self::Environment => "ORT_DYLIB_PATH",
             Self::BesideBinary => "beside the binary",
             Self::VirtualEnvironment => ".venv/onnxruntime",
@@ -67,13 +68,13 @@ pub unsafe fn disable_telemetry() {
 static LOADED: Mutex<Option<&'static Library>> = Mutex::new(None);
 
 impl Library {
-    /// Finds and loads ONNX Runtime. Search order: `explicit` (`--ort-lib`; a file or the folder that holds it), the
+    /// Finds and loads ONNX Runtime. Search order: `explicit` (a file or the folder that holds it), the
     /// environment variable `ORT_DYLIB_PATH`, beside the binary, `.venv/onnxruntime`. A library that was named is used
     /// or is an error; there is no second choice. Later calls return the library of the first one.
     pub fn load(explicit: Option<&Path>) -> Result<&'static Library, RuntimeError> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = *loaded {
-            return match explicit.map(|path| named(path, "--ort-lib")).transpose()? {
+            return match explicit.map(|path| named(path, Found::Named)).transpose()? {
                 Some(wanted) if canonical(&wanted) != library.path => {
                     Err(RuntimeError::AlreadyLoaded { loaded: library.path.clone(), wanted })
                 }
@@ -197,16 +198,16 @@ pub(super) fn find(
     places: &[(PathBuf, Found)],
 ) -> Result<(PathBuf, Found), RuntimeError> {
     if let Some(path) = explicit {
-        return Ok((named(path, "--ort-lib")?, Found::Named));
+        return Ok((named(path, Found::Named)?, Found::Named));
     }
     if let Some(path) = environment {
-        return Ok((named(path, "ORT_DYLIB_PATH")?, Found::Environment));
+        return Ok((named(path, Found::Environment)?, Found::Environment));
     }
     let found = places.iter().find_map(|(folder, how)| Some((in_folder(folder)?, *how)));
     found.ok_or_else(|| RuntimeError::LibraryMissing { looked: places.iter().map(|(path, _)| path.clone()).collect() })
 }
 
-fn named(path: &Path, how: &'static str) -> Result<PathBuf, RuntimeError> {
+fn named(path: &Path, how: Found) -> Result<PathBuf, RuntimeError> {
     let missing = || RuntimeError::NamedLibraryMissing { path: path.into(), how };
     if path.is_dir() {
         in_folder(path).ok_or_else(missing)

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!((batch.length, batch.ids), (4, vec![1, 2, 3, 9, 4, 5, 9, 9]));
         assert_eq!(batch.mask, [1, 1, 1, 0, 1, 1, 0, 0]);
         let error = sizes([Dimension::Unknown, Dimension::Fixed(2)]).batch(&encodings(), &[0], nine()).unwrap_err();
-        assert!(error.to_string().contains("--max-length 2"), "{error}");
+        assert!(error.to_string().contains("`max_length = 2`"), "{error}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn what_is_no_library_is_refused_with_a_cure() {
     let error = Library::probe(&text).unwrap_err();
     assert!(matches!(error, RuntimeError::NotALibrary { .. }), "{error:?}");
     let message = error.to_string();
-    assert!(message.contains("invalid ELF header") && message.contains("--ort-lib"), "{message}");
+    assert!(message.contains("invalid ELF header") && message.contains("`ort_lib`"), "{message}");
     assert!(!message.contains('\n'), "{message}");
 
     let missing = Library::probe(&folder.path().join("nothing.so")).unwrap_err();
@@ -106,7 +106,7 @@ fn the_search_keeps_its_order_and_never_skips_what_was_named() {
 
     let nowhere = folder.path().join("nowhere");
     let error = find(Some(&nowhere), None, &places).unwrap_err();
-    assert!(error.to_string().contains("--ort-lib"), "{error}");
+    assert!(error.to_string().contains("`ort_lib`"), "{error}");
     let error = find(None, Some(&nowhere), &places).unwrap_err();
     assert!(error.to_string().contains("ORT_DYLIB_PATH"), "{error}");
     let error = find(None, None, &[(nowhere.clone(), Found::VirtualEnvironment)]).unwrap_err();
@@ -136,7 +136,7 @@ fn failures_are_explained_in_one_line() {
     assert!(matches!(error, RuntimeError::TooLong { length: 700, positions: 512 }), "{error:?}");
     // A table of positions that begins at 2, and ids that would not fit into it either.
     let error = RuntimeError::from_run(&positions, Some((40000, 511)));
-    assert!(error.to_string().ends_with("512 positions; set --max-length to 510 or less"), "{error}");
+    assert!(error.to_string().ends_with("512 positions; set `max_length` to 510 or less"), "{error}");
     let error = RuntimeError::from_run(&positions, Some((400, 7)));
     assert!(matches!(error, RuntimeError::Run { .. }), "{error:?}");
     let sum = "Non-zero status code returned while running Add node. axis == 1 || axis == largest was false. \
@@ -145,7 +145,7 @@ fn failures_are_explained_in_one_line() {
     assert!(matches!(error, RuntimeError::TooLong { length: 702, positions: 512 }), "{error:?}");
     assert!(matches!(RuntimeError::from_run(sum, Some((400, 7))), RuntimeError::Run { .. }));
     let error = RuntimeError::from_run("Failed to allocate memory for requested buffer of size 9", None);
-    assert!(error.to_string().contains("--batch-tokens"), "{error}");
+    assert!(error.to_string().contains("`batch_tokens`"), "{error}");
     assert_eq!(one_line("first\n  second.\n"), "first second");
     assert_eq!(one_line("/onnxruntime_src/a/b.cc:12 void f(int, char) it broke"), "it broke");
     // As a GPU machine printed them.

@@ -13,7 +13,7 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// It does not say what it should.
-    #[error("{}{}: {found}; {cure}", path.display(), Place(*line))]
+    #[error("{}{}: {found}; {cure}", path.display(), InLine(*line))]
     Invalid {
         /// The configuration.
         path: PathBuf,
@@ -36,9 +36,9 @@ impl ConfigError {
     }
 }
 
-struct Place(Option<usize>);
+struct InLine(Option<usize>);
 
-impl fmt::Display for Place {
+impl fmt::Display for InLine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |line| write!(formatter, ", line {line}"))
     }

@@ -92,7 +92,7 @@ fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
-fn device_name<S: Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn device_name<S: Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(device)
 }
 

@@ -8,7 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use serde::{Deserialize, Serialize};
 
 use crate::activations::{Pooling, PoolingKind};
-use crate::dimension::{Frame, Method, MethodKind, Metric, Representation, Scale, TwoNn};
+use crate::dimension::{DistanceMetric, Method, MethodKind, Preprocessing, Representation, Scale, TwoNn};
 use crate::neighbours::Engine;
 use crate::onnx::Role;
 use crate::rank::{RankSettings, Rounding};
@@ -114,11 +114,11 @@ section_of_groups! {
             /// What is done to vectors first: nothing (raw), centred (which matters for the cosine only), or whitened: unit variance
             /// in every direction
             #[arg(long, value_name = "HOW", default_value_t)]
-            representation: Frame = Frame::Raw,
+            representation: Preprocessing = Preprocessing::Raw,
 
             /// Distances: euclidean, or cosine: Euclidean between vectors of unit length
             #[arg(long, value_name = "METRIC", default_value_t)]
-            metric: Metric = Metric::Euclidean,
+            metric: DistanceMetric = DistanceMetric::Euclidean,
 
             /// TwoNN by linear fit (linear), maximum likelihood (mle) or censored maximum likelihood (censored-mle)
             #[arg(long, value_name = "METHOD", default_value_t, value_parser = word::<MethodKind>)]
@@ -322,7 +322,7 @@ impl PlanSettings {
 
     /// What is done to vectors before distances are measured.
     pub fn representation(&self) -> Representation {
-        Representation { frame: self.representation, metric: self.metric }
+        Representation { preprocessing: self.representation, metric: self.metric }
     }
 
     /// What stands for a row.

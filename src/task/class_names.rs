@@ -1,6 +1,7 @@
 //! The names a model gives its classes, and whether the data counts them in the same order.
 
-use super::{Objective, TaskError};
+use super::{Lines, Objective, TaskError};
+use crate::hint::Hint;
 
 /// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are none but the
 /// placeholders `LABEL_0`, `LABEL_1` …
@@ -21,6 +22,26 @@ pub fn class_count(config: &serde_json::Value) -> Option<usize> {
     };
     let count = named.or_else(counted).or_else(usual)?;
     (count > 1 && config.get("problem_type").and_then(|kind| kind.as_str()) != Some("regression")).then_some(count)
+}
+
+/// Warns where a model's `config.json` says that it gives a text several labels (`problem_type`) and it is judged by one class or
+/// number, or the other way round.
+pub fn other_problem(config: &serde_json::Value, objective: &Objective) -> Option<String> {
+    const SEVERAL: &str = "multi_label_classification";
+    let found = config.get("problem_type")?.as_str()?;
+    match (found == SEVERAL, objective.problem_type() == Some(SEVERAL)) {
+        (true, false) if objective.head().lines == Lines::Row => Some(format!(
+            "config.json says that the model gives a text several labels (`problem_type`), and it is judged by {} here: if the \
+             rows have several labels, say so ({})",
+            objective.target(),
+            Hint::Task.with("multi-label")
+        )),
+        (false, true) => Some(format!(
+            "config.json says that the model's `problem_type` is {found}, and several labels per text are read off its logits: use \
+             a model that was trained for them"
+        )),
+        _ => None,
+    }
 }
 
 /// Checks that model and data, where they use the same names, use them in the same order. Upper and lower case do not count.

@@ -60,19 +60,6 @@ impl Task for Entities {
     fn unit(&self) -> &'static str {
         "texts"
     }
-
-    fn fitting_metrics(&self) -> Vec<Metric> {
-        Vec::new()
-    }
-
-    fn usual_metrics(&self) -> &'static [Metric] {
-        &[]
-    }
-
-    fn score(&self, targets: &Targets, _outputs: &Outputs, _metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
-        // Entities are judged by the words of a text, whose windows go together.
-        if self.fits(targets) { Ok(Vec::new()) } else { Err(self.other_targets(targets)) }
-    }
 }
 
 const KEYS: &[&str] = &["text", "label", "labels", "format", "scheme", "strict"];
@@ -338,8 +325,8 @@ impl Rows for EntityRows {
         self.objective.as_ref()
     }
 
-    fn lacks(&self) -> Option<&'static str> {
-        Rows::judge(self).is_none().then_some("holds no tags to compare with; name a file that does")
+    fn lacks(&self) -> Option<Cow<'static, str>> {
+        Rows::judge(self).is_none().then_some("holds no tags to compare with; name a file that does".into())
     }
 
     fn strata(&self) -> Result<Vec<Vec<usize>>, String> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::dataset::metric::MetricError;
 use crate::dataset::{DatasetError, TagScheme};
 use crate::files::FileError;
+use crate::hint::Hint;
 
 /// What can be wrong with rows, labels and predictions of a task. Every text is one line that ends in the cure.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,8 @@ pub enum TaskError {
     },
     /// The model counts its classes in another order than the data.
     #[error(
-        "the model's classes are {model} and the data's are {data}, in another order; give the model's order (--labels \
-         A,B,…)"
+        "the model's classes are {model} and the data's are {data}, in another order; give the model's order ({})",
+        Hint::Labels.with("A,B,…")
     )]
     LabelOrder {
         /// Names of the model's classes, in order.
@@ -100,8 +101,9 @@ pub enum TaskError {
     /// Nothing says what the logits stand for.
     #[error(
         "{}: nothing says in which order the model counts the tags (its config.json names none); name them in that order \
-         (--labels O,B-…,I-…)",
-        path.display()
+         ({})",
+        path.display(),
+        Hint::Labels.with("O,B-…,I-…")
     )]
     TagOrder {
         /// The file.
@@ -109,7 +111,9 @@ pub enum TaskError {
     },
     /// A class that entities cannot be counted with.
     #[error(
-        "the class `{tag}` is no tag of {scheme}, by which entities are counted strictly; give another --scheme, or leave out --strict"
+        "the class `{tag}` is no tag of {scheme}, by which entities are counted strictly; give another {}, or leave out {}",
+        Hint::Scheme,
+        Hint::Strict
     )]
     TagOfOtherScheme {
         /// The class.
@@ -118,7 +122,7 @@ pub enum TaskError {
         scheme: TagScheme,
     },
     /// Tags that are numbers, without names.
-    #[error("{}: its tags are numbers; name them in their order (--labels O,B-…,I-…)", path.display())]
+    #[error("{}: its tags are numbers; name them in their order ({})", path.display(), Hint::Labels.with("O,B-…,I-…"))]
     NumberedTags {
         /// The file.
         path: PathBuf,

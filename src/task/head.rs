@@ -1,5 +1,6 @@
 //! The head that a task needs, and whether a model has one.
 
+use crate::hint::Hint;
 use crate::onnx::Head;
 
 /// What there is a line of logits for.
@@ -54,13 +55,15 @@ impl HeadSpec {
             )),
             Lines::Row if head.labels_tokens() => Some(format!(
                 "its head ({outputs}) gives a line of numbers for every token, not for the row; {cure}, or name another task \
-                 (--task ner)"
+                 ({})",
+                Hint::Task.with("ner")
             )),
             Lines::Row if head.predicts_tokens => {
                 Some(format!("its head ({outputs}) predicts tokens, not labels of rows; {cure}, or name another task"))
             }
             Lines::Row if head.outputs.len() > 1 => Some(format!(
-                "its head makes {outputs}, which answers with a part of the text; {cure}, or name another task (--task squad)"
+                "its head makes {outputs}, which answers with a part of the text; {cure}, or name another task ({})",
+                Hint::Task.with("squad")
             )),
             _ => None,
         }

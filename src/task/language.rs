@@ -11,6 +11,7 @@ use super::{
 };
 use crate::dataset::metric::perplexity;
 use crate::dataset::{DatasetError, Documents, Metric, Template, Tokenizer};
+use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
@@ -125,7 +126,8 @@ impl Reader for Texts {
     }
 
     fn check_predictions(&self, _path: &Path) -> Result<(), TaskError> {
-        Err(TaskError::Predictions("a language model predicts tokens, not rows; leave out --predictions".into()))
+        let reason = format!("a language model predicts tokens, not rows; leave out {}", Hint::Predictions);
+        Err(TaskError::Predictions(reason))
     }
 
     fn identity(&self, settings: &DataSettings, learning: bool) -> Option<(&'static str, serde_json::Value)> {

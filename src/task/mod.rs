@@ -33,7 +33,7 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{AnswerSettings, SpanLogits, SpanQuestions};
-pub use class_names::{check_label_order, class_count, label_names};
+pub use class_names::{check_label_order, class_count, label_names, other_problem};
 pub use classification::Classification;
 pub use entities::{Entities, EntityRows};
 pub use error::TaskError;
@@ -140,17 +140,23 @@ pub trait Task: fmt::Debug + Sync {
         Err(self.other_targets(targets))
     }
 
-    /// Metrics that can be chosen.
-    fn fitting_metrics(&self) -> Vec<Metric>;
+    /// Metrics that can be chosen. None where windows of a text are judged together, by the [`Judge`] of its rows.
+    fn fitting_metrics(&self) -> Vec<Metric> {
+        Vec::new()
+    }
 
     /// Those that are taken where nobody chooses; the first decides.
-    fn usual_metrics(&self) -> &'static [Metric];
+    fn usual_metrics(&self) -> &'static [Metric] {
+        &[]
+    }
 
     /// What comes of comparing the outputs with the targets of all rows. Empty where the targets alone cannot tell.
     ///
     /// # Errors
     /// Metrics, targets or outputs of another task.
-    fn score(&self, targets: &Targets, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError>;
+    fn score(&self, targets: &Targets, _outputs: &Outputs, _metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
+        if self.fits(targets) { Ok(Vec::new()) } else { Err(self.other_targets(targets)) }
+    }
 
     /// Refuses a metric that does not fit.
     ///

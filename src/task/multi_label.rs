@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::class_names::{check_label_order, class_count, label_names};
 use super::head::ROW_HEAD;
 use super::predictions::{Predicted, write_table};
-use super::table::TableRows;
+use super::table::{TableRows, lacking_labels};
 use super::{
     DataSettings, Encoded, Figure, HeadSpec, Objective, Outputs, Preset, Purpose, Reader, Request, Rows, Source,
     Targets, Task, TaskError, predictions_format,
 };
 use crate::dataset::metric::multi_label::best_threshold;
 use crate::dataset::{Dataset, DatasetError, LabelSets, LoadSettings, Metric, Tokenizer};
+use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
@@ -257,7 +258,10 @@ impl Known {
         }
         LabelSets::load(request.path, load, column).map_err(|error| match error {
             DatasetError::MissingColumn { path, line, column: missing, there, .. } if !named && missing == column => {
-                let cure = "name the column of the labels (--label), or the columns of 0 and 1 (--labels A,B,…)";
+                let all = Hint::Labels.with("A,B,…");
+                let cure =
+                    format!("name the column of the labels ({}), or the columns of 0 and 1 ({all})", Hint::Label);
+                let cure = cure.into();
                 DatasetError::MissingColumn { path, line, column: missing, there, cure }
             }
             other => other,
@@ -312,14 +316,15 @@ impl Rows for LabelledRows {
         self.table.objective()
     }
 
-    fn lacks(&self) -> Option<&'static str> {
-        self.rows.is_none().then_some("was read without labels; name their column with --label")
+    fn lacks(&self) -> Option<Cow<'static, str>> {
+        self.rows.is_none().then(lacking_labels)
     }
 
     /// By the set of labels.
     fn strata(&self) -> Result<Vec<Vec<usize>>, String> {
         let path = self.table.path().display();
-        let sets = self.rows.as_ref().ok_or_else(|| format!("{path} has none; name their column with --label"))?;
+        let sets =
+            self.rows.as_ref().ok_or_else(|| format!("{path} has none; name their column with {}", Hint::Label))?;
         let mut strata: BTreeMap<&[bool], Vec<usize>> = BTreeMap::new();
         sets.iter().enumerate().for_each(|(row, set)| strata.entry(set).or_default().push(row));
         Ok(strata.into_values().collect())
@@ -353,9 +358,8 @@ impl Rows for LabelledRows {
     fn write_predictions(&self, path: &Path, outputs: &Outputs) -> Result<(), TaskError> {
         predictions_format(path)?;
         let Some(task) = self.task() else {
-            return Err(TaskError::Predictions(
-                "nobody says what the labels are called; list them (--labels A,B,…)".into(),
-            ));
+            let all = Hint::Labels.with("A,B,…");
+            return Err(TaskError::Predictions(format!("nobody says what the labels are called; list them ({all})")));
         };
         let examples = &self.table.dataset.examples;
         let (expected, found) = (examples.len(), outputs.rows().len());

@@ -93,7 +93,7 @@ pub trait Rows: Send + Sync {
     fn objective(&self) -> Option<&Objective>;
 
     /// What is missing to say which predictions are right, as the rest of a sentence with its cure; `None` where nothing is.
-    fn lacks(&self) -> Option<&'static str> {
+    fn lacks(&self) -> Option<Cow<'static, str>> {
         None
     }
 

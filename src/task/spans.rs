@@ -49,19 +49,6 @@ impl Task for Spans {
     fn unit(&self) -> &'static str {
         "questions"
     }
-
-    fn fitting_metrics(&self) -> Vec<Metric> {
-        Vec::new()
-    }
-
-    fn usual_metrics(&self) -> &'static [Metric] {
-        &[]
-    }
-
-    fn score(&self, targets: &Targets, _outputs: &Outputs, _metrics: &[Metric]) -> Result<Vec<Figure>, TaskError> {
-        // Windows are answered together, by question.
-        if self.fits(targets) { Ok(Vec::new()) } else { Err(self.other_targets(targets)) }
-    }
 }
 
 /// How span answers are read and given.
@@ -290,8 +277,8 @@ impl Rows for SpanRows {
         Some(&self.objective)
     }
 
-    fn lacks(&self) -> Option<&'static str> {
-        (!self.file.has_answers()).then_some("holds no answers to compare with; name a file that does")
+    fn lacks(&self) -> Option<Cow<'static, str>> {
+        (!self.file.has_answers()).then_some("holds no answers to compare with; name a file that does".into())
     }
 
     fn strata(&self) -> Result<Vec<Vec<usize>>, String> {

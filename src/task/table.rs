@@ -13,6 +13,7 @@ use super::{
     Request, Rows, Source, Targets, TaskError, predictions_format, regression,
 };
 use crate::dataset::{Dataset, DatasetError, LabelKind, Labels, LoadSettings, Metric, Tokenizer};
+use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
@@ -24,6 +25,11 @@ const PRESETS: [Preset; 9] = {
     let [stsb] = regression::PRESETS;
     [cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli]
 };
+
+/// What is said of rows without labels where they are needed.
+pub(super) fn lacking_labels() -> Cow<'static, str> {
+    format!("was read without labels; name their column with {}", Hint::Label).into()
+}
 
 /// Tables with labels.
 #[derive(Debug)]
@@ -204,14 +210,13 @@ impl Rows for TableRows {
         self.objective.as_ref()
     }
 
-    fn lacks(&self) -> Option<&'static str> {
-        let text = "was read without labels; name their column with --label";
-        self.dataset.labels.is_none().then_some(text)
+    fn lacks(&self) -> Option<Cow<'static, str>> {
+        self.dataset.labels.is_none().then(lacking_labels)
     }
 
     fn strata(&self) -> Result<Vec<Vec<usize>>, String> {
         match &self.dataset.labels {
-            None => Err(format!("{} has none; name their column with --label", self.dataset.path.display())),
+            None => Err(format!("{} has none; name their column with {}", self.dataset.path.display(), Hint::Label)),
             Some(Labels::Classes { rows, .. }) => {
                 let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
                 rows.iter().enumerate().for_each(|(row, class)| classes.entry(*class).or_default().push(row));

@@ -149,6 +149,14 @@ fn what_is_wrong_with_an_evaluation() {
     ];
     assert!(texts.iter().all(|text| text.lines().count() == 1));
     insta::assert_snapshot!(texts.join("\n"));
+    let judged = |problem: &str, objective: &Objective| {
+        other_problem(&serde_json::json!({"problem_type": problem}), objective).unwrap_or_default()
+    };
+    insta::assert_snapshot!(judged("multi_label_classification", &three), @"");
+    insta::assert_snapshot!(judged("regression", &several(&["a", "b"])), @"");
+    assert_eq!(judged("single_label_classification", &three), "");
+    assert_eq!(judged("multi_label_classification", &several(&["a", "b"])), "");
+    assert_eq!(judged("multi_label_classification", &Objective::CausalLm), "");
     assert!(check_label_order(&names, &three).is_ok(), "other names say nothing of the order");
     assert!(check_label_order(&names, &classes(&["contradiction", "neutral", "entailment"])).is_ok());
 }

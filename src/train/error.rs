@@ -5,6 +5,7 @@ use tch::TchError;
 use crate::checkpoint::{CheckpointError, FoldedProduct};
 use crate::dataset::metric::MetricError;
 use crate::files::FileError;
+use crate::hint::Hint;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
 use crate::rank::PlanFault;
@@ -92,14 +93,18 @@ pub enum TrainError {
     Setting(#[from] SettingError),
     /// CUDA was asked for and is not there.
     #[error(
-        "cannot train on CUDA: {reason}; take --device cpu, or install a driver and a CUDA build of libtorch 2.11 (`gelora doctor` shows what is found)"
+        "cannot train on CUDA: {reason}; take {}, or install a driver and a CUDA build of libtorch 2.11 (`gelora doctor` shows what is found)",
+        Hint::Device.with("cpu")
     )]
     NoCuda {
         /// What was found.
         reason: String,
     },
     /// A head that would be added gives lines of numbers for something else than the task needs.
-    #[error("the task cannot be learnt with a new head that reads {head}; add one that reads {fitting} (--head)")]
+    #[error(
+        "the task cannot be learnt with a new head that reads {head}; add one that reads {fitting} ({})",
+        Hint::Head
+    )]
     NewHeadOfOtherTask {
         /// The head that was asked for.
         head: &'static str,
@@ -108,13 +113,15 @@ pub enum TrainError {
     },
     /// LoRA without ranks.
     #[error(
-        "LoRA trains at the ranks of a plan, and none was given; make one with `gelora plan`, and name it with --plan"
+        "LoRA trains at the ranks of a plan, and none was given; make one with `gelora plan`, and name it with {}",
+        Hint::Plan
     )]
     NoPlan,
     /// The export holds none of the tensors that the method trains.
     #[error(
-        "{} holds no tensor that this method trains, by the names and values of the checkpoint; train with --method lora",
-        model.display()
+        "{} holds no tensor that this method trains, by the names and values of the checkpoint; train with {}",
+        model.display(),
+        Hint::Method.with("lora")
     )]
     NoTensors {
         /// The export.
@@ -198,13 +205,13 @@ pub enum TrainError {
     #[error("there is nothing to train: no weight of the plan has a rank; make a plan with ranks of at least 1")]
     NothingToTrain,
     /// The export makes no logits.
-    #[error("{} makes no logits; add a head with --head first, --head mean or --head last, or export the model with its head", model.display())]
+    #[error("{} makes no logits; add a head with {}, or export the model with its head", model.display(), Hint::Head.one_of(&["first", "mean", "last"]))]
     NoHead {
         /// The export.
         model: PathBuf,
     },
     /// The export has a head and another was asked for.
-    #[error("{} has a head of its own (`{output}`), which is trained; leave out --head", model.display())]
+    #[error("{} has a head of its own (`{output}`), which is trained; leave out {}", model.display(), Hint::Head)]
     HasHead {
         /// The export.
         model: PathBuf,
@@ -213,8 +220,9 @@ pub enum TrainError {
     },
     /// A head for answers in a text.
     #[error(
-        "the export makes {outputs}, and training takes one output of logits; for span answers add --task squad, otherwise \
-         export a sequence classifier"
+        "the export makes {outputs}, and training takes one output of logits; for span answers add {}, otherwise export a \
+         sequence classifier",
+        Hint::Task.with("squad")
     )]
     SeveralOutputs {
         /// Its outputs.
@@ -259,7 +267,8 @@ pub enum TrainError {
     },
     /// The loss is NaN or infinite.
     #[error(
-        "the loss became {loss} at step {step}; take a lower learning rate (now {learning_rate:e}) or a longer warm-up, and start anew with --restart"
+        "the loss became {loss} at step {step}; take a lower learning rate (now {learning_rate:e}) or a longer warm-up, and start anew with {}",
+        Hint::Restart
     )]
     NotFinite {
         /// The optimizer step, from 1.
@@ -270,7 +279,7 @@ pub enum TrainError {
         learning_rate: f64,
     },
     /// The saved state belongs to a run with other settings.
-    #[error("{} was saved with another {name} ({saved}; now {now}); take the earlier one to go on, or start anew with --restart", path.display())]
+    #[error("{} was saved with another {name} ({saved}; now {now}); take the earlier one to go on, or start anew with {}", path.display(), Hint::Restart)]
     OtherRun {
         /// The state.
         path: PathBuf,
@@ -282,7 +291,7 @@ pub enum TrainError {
         now: String,
     },
     /// The saved state cannot be read.
-    #[error("{} is not a state to go on from: {reason}; start anew with --restart", path.display())]
+    #[error("{} is not a state to go on from: {reason}; start anew with {}", path.display(), Hint::Restart)]
     BadState {
         /// The state.
         path: PathBuf,
@@ -312,7 +321,9 @@ pub enum TrainError {
     },
     /// Memory ran out, that of the machine or that of the GPU.
     #[error(
-        "libtorch ran out of memory ({reason}); use a smaller --batch-size or --max-length, or free memory of the device"
+        "libtorch ran out of memory ({reason}); use a smaller {} or {}, or free memory of the device",
+        Hint::BatchSize,
+        Hint::MaximumLength
     )]
     OutOfMemory {
         /// What libtorch said, in one line.
@@ -367,7 +378,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "libtorch ran out of memory (Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.80 GiB of which 15.56 MiB is \
-             free); use a smaller --batch-size or --max-length, or free memory of the device"
+             free); use a smaller `batch_size` or `max_length`, or free memory of the device"
         );
         assert!(std::error::Error::source(&error).is_none());
         let cpu = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes. \

@@ -7,7 +7,7 @@ use super::input::TrainInput;
 use super::learner::Learner;
 use super::losses::Loss;
 use super::parameters;
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use crate::progress::{Observer, Unseen};
 use crate::task::{Executor, HeadSpec, Lines, Outputs, TokenLoss, predict};
 
@@ -23,7 +23,7 @@ pub(super) struct Measured {
 pub(super) fn evaluate(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
-    rows: Rows<'_>,
+    rows: LabelledRows<'_>,
     loss: &dyn Loss,
     budget_tokens: usize,
     observer: &dyn Observer,
@@ -42,7 +42,7 @@ pub(super) fn evaluate(
 pub(super) fn outputs_and_loss(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
-    rows: Rows<'_>,
+    rows: LabelledRows<'_>,
     loss: Option<&dyn Loss>,
     budget_tokens: usize,
     observer: &dyn Observer,
@@ -57,7 +57,7 @@ pub(super) fn outputs_and_loss(
 /// The program as what computes the logits of rows.
 struct Evaluated<'a, 'l> {
     learner: &'a Learner<'l>,
-    rows: Rows<'a>,
+    rows: LabelledRows<'a>,
     loss: Option<&'a dyn Loss>,
     budget_tokens: usize,
     /// Of the loss so far.

@@ -2,17 +2,61 @@
 
 use super::input::TrainInput;
 use super::order::epochs;
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use super::state::Fingerprint;
 use crate::files::sha256;
 use crate::settings::{Batching, Method, TrainSettings};
+
+/// Settings that have an entry of their own below, or that decide nothing: how often something is written, what fits into
+/// memory. The rows for the thresholds are left out of those that are trained on, which have an entry.
+const TOLD_OR_IDLE: [&str; 25] = [
+    "method",
+    "epochs",
+    "maximum_steps",
+    "batch_size",
+    "accumulation",
+    "learning_rate",
+    "schedule",
+    "warmup_ratio",
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "dropout",
+    "seed",
+    "batching",
+    "head",
+    "class_weights",
+    "threshold_rows",
+    "linear",
+    "evaluation_tokens",
+    "patience",
+    "log_every",
+    "save_every",
+    "evaluate_before",
+    "betas",
+    "epsilon",
+];
+
+/// Settings that came later, by their keys, where they are not as they were before there was a choice.
+fn later(settings: &TrainSettings) -> Vec<(String, String)> {
+    let keys = |settings: &TrainSettings| match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(keys)) => keys,
+        _ => serde_json::Map::new(),
+    };
+    let usual = keys(&TrainSettings::default());
+    let differs = |(key, value): &(String, serde_json::Value)| {
+        !TOLD_OR_IDLE.contains(&key.as_str()) && usual.get(key) != Some(value)
+    };
+    let entry = |(key, value): (String, serde_json::Value)| (key.replace('_', " "), value.to_string());
+    keys(settings).into_iter().filter(differs).map(entry).collect()
+}
 
 /// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
 /// run goes on, though not to the same bits.
 pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> Fingerprint {
     let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
     let metrics: Vec<&str> = input.metrics.iter().map(|metric| metric.name()).collect();
-    let rows = |rows: Option<Rows<'_>>| optional(rows.map(|rows| short(&rows.sha256())));
+    let rows = |rows: Option<LabelledRows<'_>>| optional(rows.map(|rows| short(&rows.sha256())));
     let entries = [
         ("model", short(input.model_sha256)),
         ("plan", plan(input)),
@@ -51,6 +95,7 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         .chain(method)
         .chain(weights)
         .map(|(name, value)| (name.to_owned(), value))
+        .chain(later(settings))
         .collect()
 }
 

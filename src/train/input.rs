@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::error::TrainError;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT};
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use crate::adapter::Adapter;
 use crate::checkpoint::{Checkpoint, folded_products, trained_head};
 use crate::dataset::{Encoding, Metric, Padding};
@@ -29,9 +29,9 @@ pub struct TrainInput<'a> {
     /// What is learnt.
     pub objective: &'a Objective,
     /// Rows to learn from.
-    pub train: Rows<'a>,
+    pub train: LabelledRows<'a>,
     /// Rows to choose the best epoch with.
-    pub validation: Option<Rows<'a>>,
+    pub validation: Option<LabelledRows<'a>>,
     /// What scores them, where their targets alone do not tell.
     pub judge: Option<&'a dyn Judge>,
     /// What is measured on them; the first metric decides which epoch is the best.

@@ -21,7 +21,7 @@ use crate::task::Lines;
 
 /// What a parameter becomes in the adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum AdapterPart {
     /// A of `modules[i]`.
     A(usize),
     /// B of `modules[i]`.
@@ -35,7 +35,7 @@ enum Place {
 pub(super) struct Learner<'a> {
     body: Body,
     parameters: Parameters,
-    places: Vec<Place>,
+    places: Vec<AdapterPart>,
     modules: Vec<&'a PlannedModule>,
     saved: Vec<SavedName>,
     method: Box<dyn Method>,
@@ -170,18 +170,18 @@ impl<'a> Learner<'a> {
     /// The adapter that these parameters (flat) are.
     pub fn adapter(&self, values: &[f32]) -> Adapter {
         let parts = self.parameters.split(values);
-        let find = |wanted: Place| self.places.iter().position(|place| *place == wanted).map(|at| &parts[at]);
-        let matrix = |place: Place| {
+        let find = |wanted: AdapterPart| self.places.iter().position(|place| *place == wanted).map(|at| &parts[at]);
+        let matrix = |place: AdapterPart| {
             let (entry, values) = find(place)?;
             let shape = (*entry.shape.first()? as usize, *entry.shape.get(1)? as usize);
             Array2::from_shape_vec(shape, values.to_vec()).ok()
         };
         let factors = self.modules.iter().enumerate().filter_map(|(index, module)| {
-            let (a, b) = (matrix(Place::A(index))?, matrix(Place::B(index))?);
+            let (a, b) = (matrix(AdapterPart::A(index))?, matrix(AdapterPart::B(index))?);
             Some(LoraFactors { module: module.module.clone(), alpha: module.alpha, a, b })
         });
         let saved = self.saved.iter().enumerate().filter_map(|(index, saved)| {
-            let (entry, values) = find(Place::Saved(index))?;
+            let (entry, values) = find(AdapterPart::Saved(index))?;
             let shape: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
             let values = ArrayD::from_shape_vec(IxDyn(&shape), values.to_vec()).ok()?;
             let values = if saved.transposed { values.t().as_standard_layout().into_owned() } else { values };
@@ -210,13 +210,13 @@ impl<'a> Learner<'a> {
         self.parameters.write(&flat)
     }
 
-    fn values_in(&self, adapter: &Adapter, place: Place) -> Option<ArrayD<f32>> {
+    fn values_in(&self, adapter: &Adapter, place: AdapterPart) -> Option<ArrayD<f32>> {
         let factors =
             |index: usize| adapter.factors.iter().find(|factors| factors.module == self.modules[index].module);
         match place {
-            Place::A(index) => factors(index).map(|factors| factors.a.clone().into_dyn()),
-            Place::B(index) => factors(index).map(|factors| factors.b.clone().into_dyn()),
-            Place::Saved(index) => {
+            AdapterPart::A(index) => factors(index).map(|factors| factors.a.clone().into_dyn()),
+            AdapterPart::B(index) => factors(index).map(|factors| factors.b.clone().into_dyn()),
+            AdapterPart::Saved(index) => {
                 let saved = &self.saved[index];
                 let found = adapter.saved.iter().find(|tensor| tensor.name == saved.name)?;
                 Some(if saved.transposed { found.values.t().to_owned() } else { found.values.clone() })
@@ -224,11 +224,11 @@ impl<'a> Learner<'a> {
         }
     }
 
-    fn name_of(&self, place: Place) -> String {
+    fn name_of(&self, place: AdapterPart) -> String {
         match place {
-            Place::A(index) => format!("{}.lora_A.weight", self.modules[index].module),
-            Place::B(index) => format!("{}.lora_B.weight", self.modules[index].module),
-            Place::Saved(index) => self.saved[index].name.clone(),
+            AdapterPart::A(index) => format!("{}.lora_A.weight", self.modules[index].module),
+            AdapterPart::B(index) => format!("{}.lora_B.weight", self.modules[index].module),
+            AdapterPart::Saved(index) => self.saved[index].name.clone(),
         }
     }
 }
@@ -267,21 +267,21 @@ impl Body {
     }
 
     /// All leaf tensors with their names and what they become.
-    fn trainables(&self, modules: &[&PlannedModule], saved: &[SavedName]) -> Vec<(Place, (String, Tensor))> {
+    fn trainables(&self, modules: &[&PlannedModule], saved: &[SavedName]) -> Vec<(AdapterPart, (String, Tensor))> {
         let mut leaves = Vec::new();
         for Trainable { name, kind, tensor } in self.program.trainables() {
             let module = modules.iter().position(|module| module.weight == name);
             let (place, suffix) = match kind {
-                TrainableKind::LoraA => (module.map(Place::A), ".lora_A"),
-                TrainableKind::LoraB => (module.map(Place::B), ".lora_B"),
+                TrainableKind::LoraA => (module.map(AdapterPart::A), ".lora_A"),
+                TrainableKind::LoraB => (module.map(AdapterPart::B), ".lora_B"),
                 TrainableKind::Whole => {
-                    (saved.iter().position(|saved| saved.initializer == name).map(Place::Saved), "")
+                    (saved.iter().position(|saved| saved.initializer == name).map(AdapterPart::Saved), "")
                 }
             };
             leaves.extend(place.map(|place| (place, (name + suffix, tensor))));
         }
         for (name, tensor) in self.head.iter().flat_map(NewHead::trainables) {
-            let place = saved.iter().position(|saved| saved.name == name).map(Place::Saved);
+            let place = saved.iter().position(|saved| saved.name == name).map(AdapterPart::Saved);
             leaves.extend(place.map(|place| (place, (name, tensor))));
         }
         leaves

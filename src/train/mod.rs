@@ -37,5 +37,5 @@ pub use operators::supported_operators;
 pub use order::{all_batches, epoch_batches};
 pub use outcome::{Best, Evaluation, TrainOutcome};
 pub use program::{LinearBackend, LinearChoice, Precision, Program, ProgramOptions, Trainable, TrainableKind};
-pub use rows::Rows;
+pub use rows::LabelledRows;
 pub use run::train;

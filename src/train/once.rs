@@ -10,7 +10,7 @@ use super::input::TrainInput;
 use super::learner::Learner;
 use super::losses::{class_weights, loss_of};
 use super::program::LinearBackend;
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use super::{device, evaluation};
 use crate::adapter::Adapter;
 use crate::progress::Observer;
@@ -46,7 +46,7 @@ pub fn logits(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
     adapter: &Adapter,
-    rows: Rows<'_>,
+    rows: LabelledRows<'_>,
     observer: &dyn Observer,
 ) -> Result<Array2<f32>, TrainError> {
     let _turn = take_turn();
@@ -79,7 +79,7 @@ pub fn loss_and_gradient(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
     adapter: &Adapter,
-    rows: Rows<'_>,
+    rows: LabelledRows<'_>,
 ) -> Result<(f64, Adapter), TrainError> {
     let _turn = take_turn();
     settings.check()?;

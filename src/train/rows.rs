@@ -7,14 +7,14 @@ use crate::task::Targets;
 
 /// Rows with what is to be predicted for each.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
+pub struct LabelledRows<'a> {
     /// Token ids of every row.
     pub encodings: &'a [Encoding],
     /// What is to be predicted.
     pub targets: &'a Targets,
 }
 
-impl Rows<'_> {
+impl LabelledRows<'_> {
     /// A hash over tokens and targets.
     pub(super) fn sha256(&self) -> String {
         let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
 use super::program::LinearBackend;
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use super::schedule::LearningRate;
 use super::state::{Header, Position, State};
 use super::{device, state};
@@ -77,7 +77,7 @@ struct Run<'a> {
     total_steps: u64,
     lengths: Vec<usize>,
     loss: Box<dyn Loss>,
-    validation: Option<(Rows<'a>, Box<dyn Loss>)>,
+    validation: Option<(LabelledRows<'a>, Box<dyn Loss>)>,
     journal: Journal,
     pending: Vec<Pending>,
     last_loss: f64,

@@ -7,7 +7,7 @@ use crate::runtime::{Causality, causality};
 use super::{Session, WorkflowError};
 
 /// What a trial says of the output that predicts tokens; `None` where no row can tell, or there is no such output.
-pub fn causality_of(
+pub(super) fn causality_of(
     session: &Session<'_>,
     model: &Transformer,
     encodings: &[Encoding],
@@ -24,7 +24,7 @@ pub fn causality_of(
 }
 
 /// Refuses a model whose predictions of a token know that token, by a trial on some rows.
-pub fn refuse_foresight(
+pub(super) fn refuse_foresight(
     session: &Session<'_>,
     model: &Transformer,
     encodings: &[Encoding],

@@ -1,5 +1,7 @@
 //! What can go wrong in a step, beyond what goes wrong in the rooms that it calls.
 
+use std::borrow::Cow;
+use std::error::Error;
 use std::path::PathBuf;
 
 use crate::activations::ActivationsError;
@@ -10,6 +12,7 @@ use crate::dataset::metric::MetricError;
 use crate::dimension::DimensionError;
 use crate::evaluate::EvaluateError;
 use crate::files::{FileError, LockError};
+use crate::hint::Hint;
 use crate::merge::MergeError;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
@@ -21,13 +24,15 @@ use crate::task::TaskError;
 #[cfg(feature = "train")]
 use crate::train::TrainError;
 
+use super::expose::ExposeError;
+
 /// Why a step failed: one line that ends in what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkflowError {
     /// Dropout was left on while the model was exported.
     #[error(
-        "{} has {nodes} active Dropout nodes, so every run gives other values; write a copy without them: gelora expose {} --eval -o FOLDER",
-        onnx.display(), model.display()
+        "{} has {nodes} active Dropout nodes, so every run gives other values; write a copy without them: {}",
+        onnx.display(), Hint::CopyWithoutDropout.with(model.display())
     )]
     ActiveDropout {
         /// The export.
@@ -121,7 +126,8 @@ pub enum WorkflowError {
     },
     /// The rows make too few mini-batches.
     #[error(
-        "{rows} rows make {batches} mini-batches of {batch_rows}, but {needed} are needed to tell how certain their average is; give smaller ones (100 rows at least), more rows, or leave --mini-batch out"
+        "{rows} rows make {batches} mini-batches of {batch_rows}, but {needed} are needed to tell how certain their average is; give smaller ones (100 rows at least), more rows, or leave {} out",
+        Hint::MiniBatch
     )]
     FewMiniBatches {
         /// The rows.
@@ -134,32 +140,32 @@ pub enum WorkflowError {
         needed: usize,
     },
     /// Intervals are wanted that nothing tells.
-    #[error("--until needs --subsamples: they tell how wide an interval is")]
+    #[error("{} needs {}: they tell how wide an interval is", Hint::Until, Hint::Subsamples)]
     UntilWithoutSubsamples,
     /// A sample in proportion to labels that there are none of.
-    #[error("--stratified needs labels, and {what}")]
+    #[error("{} needs labels, and {what}", Hint::Stratified)]
     NoStrata {
         /// What has none, with the cure.
         what: String,
     },
     /// Rows that are to be learnt from have no labels.
-    #[error("{} was read without labels; name their column with --label", path.display())]
+    #[error("{} was read without labels; name their column with {}", path.display(), Hint::Label)]
     NoLabels {
         /// The file.
         path: PathBuf,
     },
     /// Rows that are to be evaluated have no labels.
-    #[error("{} {what}, or ask for --predictions alone", path.display())]
+    #[error("{} {what}, or ask for {} alone", path.display(), Hint::Predictions)]
     NothingToCompare {
         /// The file.
         path: PathBuf,
         /// What it lacks, with the cure.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// Predictions need names of classes.
     #[error(
-        "{} names no classes for predictions without labels; name them with --labels, or give --objective regression",
-        folder.display()
+        "{} names no classes for predictions without labels; name them with {}, or give {}",
+        folder.display(), Hint::Labels, Hint::Objective.with("regression")
     )]
     NoClasses {
         /// The model's folder.
@@ -169,15 +175,15 @@ pub enum WorkflowError {
     #[error("{0}")]
     Output(String),
     /// A folder that should hold a plan does not.
-    #[error("{0} holds no plan.json; make one with `gelora plan … -o {0}`, or name the folder that holds it", folder.display())]
+    #[error("{0} holds no plan.json; make one with {1}, or name the folder that holds it", folder.display(), Hint::MakePlan.with(folder.display()))]
     NoPlan {
         /// The folder.
         folder: PathBuf,
     },
     /// A plan was edited by hand and would be made anew.
     #[error(
-        "{0} was edited, and a run would make it anew; train with it by `gelora train --plan {0}`, or remove it",
-        plan.display()
+        "{0} was edited, and a run would make it anew; train with it by {1}, or remove it",
+        plan.display(), Hint::TrainAtPlan.with(plan.display())
     )]
     EditedPlan {
         /// The plan.
@@ -250,7 +256,30 @@ pub enum WorkflowError {
     /// The evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// The copy of an export.
+    #[error(transparent)]
+    Expose(#[from] ExposeError),
+    /// Training is asked of a gelora that was built without it.
+    #[cfg(not(feature = "train"))]
+    #[error(
+        "this gelora only plans: it was built without libtorch; build one that trains with `cargo build --release` (the feature `train` is on by default)"
+    )]
+    WithoutTraining,
     /// The user asked to stop.
     #[error("{0}")]
     Cancelled(#[from] Cancelled),
+}
+
+/// An error with its causes, leaving out a cause that its error has already quoted.
+pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    for cause in std::iter::successors(Some(error), |&error| error.source()) {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
 }

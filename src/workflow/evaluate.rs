@@ -12,7 +12,7 @@ use crate::onnx::Transformer;
 use crate::progress::Event;
 use crate::runtime::{InferenceSession, saturating_products, self_check};
 use crate::settings_value::at_least;
-use crate::task::{DataSettings, Encoded, Figure, Lines, Objective, Outputs, Request, Rows};
+use crate::task::{DataSettings, Encoded, Figure, Lines, Objective, Outputs, Request, Rows, other_problem};
 
 use super::causality::refuse_foresight;
 use super::export::{tokenizer as tokenizer_of, tokenizer_path};
@@ -186,6 +186,9 @@ pub fn evaluate_model(
     let no_classes = || WorkflowError::NoClasses { folder: folder.folder.clone() };
     let objective = rows.objective().ok_or_else(no_classes)?;
     head.fits_labels(objective)?;
+    if let Some(text) = folder.config.as_ref().and_then(|config| other_problem(config, objective)) {
+        session.observer().observe(Event::Warning(&text));
+    }
     let metrics = fitting_metrics(data, objective)?;
     let encoded = rows.encode(tokenizer, session.observer())?;
     if objective.head().lines == Lines::Vocabulary {

@@ -7,6 +7,7 @@ use crate::checkpoint::{
     ModelFolder, Parts, Structure, WeightMatch, match_weights, structure, trained_head, with_own_head,
 };
 use crate::dataset::{DatasetError, Tokenizer};
+use crate::hint::Hint;
 use crate::merge::{MergeReport, REPORT_FILE};
 use crate::onnx::{self, Block, HeadTensor, HiddenStates, LinearLayer, Model, Origin, Transformer};
 use crate::progress::Event;
@@ -56,9 +57,10 @@ impl Export {
             && states.origin != Origin::Outputs
         {
             let text = format!(
-                "{} hidden states found in the graph: {} (`gelora expose --tap` names others)",
+                "{} hidden states found in the graph: {} ({} names others)",
                 states.values.len(),
-                how_found(states)
+                how_found(states),
+                Hint::Expose
             );
             session.observer().observe(Event::Notice(&text));
         }
@@ -157,10 +159,10 @@ impl<'m> Weights<'m> {
 }
 
 /// How hidden states were found, in words.
-pub fn how_found(states: &HiddenStates) -> String {
+pub(super) fn how_found(states: &HiddenStates) -> String {
     match &states.origin {
         Origin::Outputs => "outputs of the export".into(),
-        Origin::Named => "named by --tap or --tap-list".into(),
+        Origin::Named => format!("named by {} or {}", Hint::Tap, Hint::TapList),
         Origin::Graph(stream) => {
             let norms = match (stream.pre_norm, stream.final_norm) {
                 (true, true) => "norms in the branches, the last state after the final norm",
@@ -181,13 +183,13 @@ pub fn how_found(states: &HiddenStates) -> String {
 ///
 /// # Errors
 /// There is none: the folder where there is one is named.
-pub fn tokenizer_path(folder: &ModelFolder) -> Result<&Path, WorkflowError> {
+pub(super) fn tokenizer_path(folder: &ModelFolder) -> Result<&Path, WorkflowError> {
     let missing = || WorkflowError::NoTokenizer { folder: folder.folder.clone(), place: place_of_tokenizer(folder) };
     folder.tokenizer.as_deref().ok_or_else(missing)
 }
 
 /// Where to take a tokenizer from for a folder that has none: from the base of a merged folder, where that has one.
-pub fn place_of_tokenizer(folder: &ModelFolder) -> String {
+fn place_of_tokenizer(folder: &ModelFolder) -> String {
     let report = crate::files::read(&folder.folder.join(REPORT_FILE)).ok();
     let report = report.and_then(|bytes| serde_json::from_slice::<MergeReport>(&bytes).ok());
     let base = report.and_then(|report| ModelFolder::open(Path::new(&report.base)).ok());
@@ -198,7 +200,7 @@ pub fn place_of_tokenizer(folder: &ModelFolder) -> String {
 }
 
 /// A tokenizer that cuts texts to the length that the export takes, after saying what is odd about it.
-pub fn tokenizer(
+pub(super) fn tokenizer(
     session: &Session<'_>,
     path: &Path,
     model: &Model,
@@ -218,11 +220,23 @@ pub fn tokenizer(
 }
 
 /// What to say of an export that takes batches of one size only.
-pub fn fixed_sizes(model: &Model) -> Option<String> {
+pub(super) fn fixed_sizes(model: &Model) -> Option<String> {
     let FixedSizes { rows, length } = FixedSizes::of(&model.graph.inputs);
     let rows = rows.map(|rows| format!("exactly {rows} rows, filled up with copies"));
     let length = length
         .map(|length| format!("exactly {length} tokens a row, longer texts are cut and shorter ones padded to it"));
     let sizes: Vec<String> = rows.into_iter().chain(length).collect();
     (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
+}
+
+/// How large an export is, with the files that its weights are in.
+pub(super) fn bytes_of(model: &Model) -> usize {
+    model.file_bytes().len() + model.external_files().iter().map(|file| file.bytes().len()).sum::<usize>()
+}
+
+/// An export that takes gigabytes and minutes to run is not run by a step that otherwise takes seconds.
+pub(super) fn too_large_to_run(model: &Model) -> Option<String> {
+    const LIMIT: usize = 1 << 30;
+    let bytes = bytes_of(model);
+    (bytes > LIMIT).then(|| format!("the export has {:.1} GB", bytes as f64 / 1e9))
 }

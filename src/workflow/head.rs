@@ -1,6 +1,7 @@
 //! Whether the head of an export is one for the task: asked before anything is computed.
 
 use crate::checkpoint::ModelFolder;
+use crate::hint::Hint;
 use crate::onnx::{Dimension, Head, Model};
 use crate::progress::Event;
 use crate::task::{DataSettings, Lines, Objective, label_names};
@@ -75,14 +76,18 @@ impl<'m> FoundHead<'m> {
         let Some(labels) = objective.classes() else {
             return Err(self.refused(format!(
                 "its head gives {found} numbers a row, and the labels are single numbers; export the model with 1 label, or \
-                 give --objective classification"
+                 give {}",
+                Hint::Objective.with("classification")
             )));
         };
         let names = self.folder.config.as_ref().and_then(label_names).filter(|names| names.len() == found);
         let names = names.map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
         let cure = match found {
-            0 | 1 => "",
-            _ => "name all classes of the model in their order with --labels (the rows may lack some), or ",
+            0 | 1 => String::new(),
+            _ => format!(
+                "name all classes of the model in their order with {} (the rows may lack some), or ",
+                Hint::Labels
+            ),
         };
         Err(self.refused(format!(
             "its head tells {found} classes apart{names}, and the rows have {wanted} ({}); {cure}export the model with \

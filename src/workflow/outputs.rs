@@ -65,7 +65,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn same(one: &Path, other: &Path) -> bool {
+/// Whether both are the same place, and it is there.
+pub(super) fn same(one: &Path, other: &Path) -> bool {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
     one.exists() && whole(one) == whole(other)
 }

@@ -240,7 +240,7 @@ pub(super) fn blocks_to_adapt(
 }
 
 /// What to say of a checkpoint that no weight of the export is found in.
-pub fn of_another_model(checkpoint: &Checkpoint) -> String {
+pub(super) fn of_another_model(checkpoint: &Checkpoint) -> String {
     let files: Vec<String> = checkpoint.files().iter().map(|file| file.path.display().to_string()).collect();
     format!(
         "no weight of the export is in {}: it is the checkpoint of another model; put the right one beside the export, or \

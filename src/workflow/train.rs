@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::activations::ModelIdentity;
 use crate::adapter::{
-    self, Adapter, CONFIG_FILE, Flavour, Provenance, TrainedHead, WholeSettings, WriteSettings, adapter_config,
-    read_named,
+    self, Adapter, CONFIG_FILE, Flavour, TrainedHead, WholeSettings, WriteSettings, adapter_config, read_named,
 };
 use crate::dataset::{Encoding, Metric, Tokenizer, sample_rows};
 use crate::files::sha256;
+use crate::hint::Hint;
 use crate::progress::Event;
 use crate::rank::{Plan, RankError};
 use crate::settings::{Method, SettingError, TrainSettings};
 use crate::task::{DataSettings, Encoded, Lines, Objective, Outputs, Purpose, Rows, Targets};
 use crate::train::{
-    Evaluation, HEAD_BIAS, HEAD_WEIGHT, Rows as TrainRows, TrainError, TrainInput, TrainOutcome, check_class_weights,
+    Evaluation, HEAD_BIAS, HEAD_WEIGHT, LabelledRows, TrainError, TrainInput, TrainOutcome, check_class_weights,
     check_plan, logits, train,
 };
 
@@ -25,6 +25,7 @@ use super::causality::refuse_foresight;
 use super::evaluate::padding_is_safe;
 use super::plan::{blocks_to_adapt, config_settings, other_files, plan_file};
 use super::rows::{fitting_metrics, objective_of, read, read_held_out};
+use super::start::check_start;
 use super::{Export, Session, WorkflowError};
 
 /// What there is to train with.
@@ -108,7 +109,7 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
     inputs.extend(start.map(|start| ("adapter to start from", start)));
     session.take_folder(out, &inputs)?;
     if settings.patience.is_some() && data.dev.is_none() {
-        let cure = "name them (--validation), or leave it out";
+        let cure = format!("name them ({}), or leave it out", Hint::Validation);
         return Err(SettingError::new("patience", "needs rows to evaluate on".into(), cure).into());
     }
     let plan = plan_file.as_deref().map(Plan::read).transpose()?;
@@ -175,7 +176,7 @@ pub(super) fn refuse_ranks(
         None => Ok(()),
         Some((key, _)) => {
             let found = format!("has no use for {method}, which has no ranks");
-            Err(SettingError::new(key, found, "leave it out, or take --method lora"))
+            Err(SettingError::new(key, found, format!("leave it out, or take {}", Hint::Method.with("lora"))))
         }
     }
 }
@@ -189,7 +190,7 @@ pub(super) fn check_learning(settings: &TrainSettings, objective: &Objective, ro
     let refuse = |found: String, cure: &str| Err(SettingError::new("threshold_rows", found, cure));
     if !objective.has_thresholds() {
         let found = format!("has no use for {}", objective.in_words());
-        return refuse(found, "leave it out, or take --task multi-label");
+        return refuse(found, &format!("leave it out, or take {}", Hint::Task.with("multi-label")));
     }
     match held_out_rows(share, rows) {
         count if count == 0 || count >= rows => {
@@ -330,8 +331,8 @@ impl<'a> Learnt<'a> {
         Ok(Learnt { encodings, targets: targets.ok_or_else(unlabelled)? })
     }
 
-    fn rows(&self) -> TrainRows<'_> {
-        TrainRows { encodings: &self.encodings, targets: &self.targets }
+    fn rows(&self) -> LabelledRows<'_> {
+        LabelledRows { encodings: &self.encodings, targets: &self.targets }
     }
 
     /// Takes a share of the rows away, to choose thresholds with.
@@ -421,30 +422,6 @@ fn check_edited_plan(session: &Session<'_>, model: &Export, plan: &Plan, file: &
             "{} has another {key} than {}: what is trained is what the plan says",
             beside.display(),
             file.display()
-        )));
-    }
-    Ok(())
-}
-
-/// Refuses an adapter to start from that belongs to another export, or whose head reads another vector: its values would be
-/// taken for something else. One that PEFT wrote says nothing of either.
-fn check_start(folder: &Path, plan: &Plan, head: Option<&str>) -> Result<(), WorkflowError> {
-    let Some(known) = Provenance::read(folder)? else { return Ok(()) };
-    if known.onnx_sha256 != plan.model.onnx_sha256 {
-        return Err(WorkflowError::Start(format!(
-            "the adapter in {} was trained on another export than {}; start from one of this export, or leave --start out",
-            folder.display(),
-            plan.model.onnx
-        )));
-    }
-    let in_words =
-        |head: Option<&str>| head.map_or("the export's own".to_owned(), |head| format!("one that reads the {head}"));
-    if known.added_head.as_deref() != head {
-        return Err(WorkflowError::Start(format!(
-            "the head of the adapter in {} is {}, and {} is wanted; give the same --head, or leave --start out",
-            folder.display(),
-            in_words(known.added_head.as_deref()),
-            in_words(head)
         )));
     }
     Ok(())

@@ -120,6 +120,32 @@ fn what_cannot_be_written_or_met_is_refused_before_anything_is_computed() {
     );
 }
 
+/// What an error advises is an option of a single command, and a key of the configuration for a run.
+#[cfg(feature = "train")]
+#[test]
+fn a_run_names_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..100).map(|row| format!("row number {row}\t{}\n", row % 2)).collect();
+    let rows = written(folder.path(), "rows.tsv", format!("text\tlabel\n{rows}"));
+    let model = export("tiny_encoder");
+    let both = |data: &str, options: &[&str], keys: &str, section: &str| {
+        let out = folder.path().join("out");
+        let single = mendable(&[&["plan", text(&model), "--data", data, "-o", text(&out)][..], options].concat());
+        let content = format!(
+            "[model]\npath = '{}'\n[data]\ntrain = '{data}'\n{keys}\n[output]\nfolder = 'out'\n{section}\n",
+            model.display()
+        );
+        (single, mendable(&["run", &written(folder.path(), "run.toml", content)]))
+    };
+    let (single, run) = both(&rows, &["--format", "csv"], "format = 'csv'", "");
+    assert!(single.ends_with("tabs seem to separate them: say so (--format tsv)"), "{single}");
+    assert!(run.ends_with("tabs seem to separate them: say so (`format = \"tsv\"` in [data])"), "{run}");
+    let (single, run) = both(&rows, &["--budget", "10"], "", "[plan]\nbudget = 10");
+    assert!(single.ends_with("raise --budget, lower --minimum-rank or adapt fewer --projections"), "{single}");
+    let keys = "raise `budget` in [plan], lower `minimum_rank` in [plan] or adapt fewer `projections` in [plan]";
+    assert!(run.ends_with(keys), "{run}");
+}
+
 #[test]
 fn points_in_half_precision_have_the_dimension_of_their_values() {
     let folder = tempfile::tempdir().unwrap();

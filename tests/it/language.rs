@@ -11,7 +11,7 @@ use gelora::onnx::{Transformer, last_state_after_final_norm};
 use gelora::rank::Plan;
 use gelora::runtime::Device;
 use gelora::task::{Objective, Targets};
-use gelora::train::{Kernels, Rows, TrainInput, TrainSettings, loss_and_gradient};
+use gelora::train::{Kernels, LabelledRows, TrainInput, TrainSettings, loss_and_gradient};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 
@@ -71,7 +71,7 @@ fn compare(folder: &Path) {
         config: base.config.as_ref(),
         plan: Some(&plan),
         objective: &Objective::CausalLm,
-        train: Rows { encodings: &encodings, targets: &targets },
+        train: LabelledRows { encodings: &encodings, targets: &targets },
         validation: None,
         judge: None,
         metrics: &[Metric::Perplexity],

@@ -28,7 +28,7 @@ fn points_of_known_dimension_are_made_and_measured() {
     let (level, found) = measured(&[]);
     assert!((3.5..4.3).contains(&level), "{level}");
     assert_eq!(found["scale"]["chosen"], "plateau");
-    assert_eq!(found["layers"][0]["neighbour_scale"].as_array().unwrap().len(), 6);
+    assert_eq!(found["layers"][0]["dimension_by_scale"].as_array().unwrap().len(), 6);
     assert_eq!(found["layers"][0]["decimation"].as_array().unwrap().len(), 4);
     // Farther neighbours are less noisy; TwoNN alone has an interval from a formula.
     let width = |found: &serde_json::Value| {
@@ -40,7 +40,7 @@ fn points_of_known_dimension_are_made_and_measured() {
     assert_eq!((&far["scale"]["neighbours"][0], &near["scale"]["neighbours"][0]), (&8.into(), &1.into()));
     assert!(width(&far) < 0.6 * width(&near), "{} {}", width(&far), width(&near));
     assert_eq!(near["layers"][0]["two_nn"].as_f64(), Some(nearest));
-    assert_eq!(near["layers"][0]["neighbour_scale"].as_array().unwrap().len(), 1);
+    assert_eq!(near["layers"][0]["dimension_by_scale"].as_array().unwrap().len(), 1);
     // A ball whitened is a ball; its directions are a sphere.
     let (whitened, _) = measured(&["--representation", "whitened"]);
     let (directions, _) = measured(&["--metric", "cosine", "--representation", "centred"]);

@@ -240,6 +240,11 @@ def test_lora_with_the_head_of_the_model_or_a_new_one(head, tmp_path):
     # Labels of another order are refused.
     said = run("evaluate", tmp_path / "merged", *options(data, names[::-1]), expect=1).stderr
     assert "in another order" in said
+    # One class per text is another question, which is said.
+    lines = [f"{text}\t{labels[0]}" for text, labels in of_plain(rows_of(100)) if labels]
+    (tmp_path / "classes.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    said = run("evaluate", tmp_path / "merged", "--data", tmp_path / "classes.tsv", "--text", "text", "--label", "label").stderr
+    assert "gives a text several labels (`problem_type`)" in said and "(--task multi-label)" in said
     if head is None:
         again, loading = opened(tmp_path / "merged")
         assert loading == {} and again.config.problem_type == "multi_label_classification"

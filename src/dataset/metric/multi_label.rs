@@ -19,13 +19,16 @@ impl Counts {
     }
 }
 
-type Rows<'a> = &'a [Vec<bool>];
+type LabelMatrix<'a> = &'a [Vec<bool>];
 
-fn pairs<'a>(predictions: Rows<'a>, truth: Rows<'a>) -> impl Iterator<Item = impl Iterator<Item = (bool, bool)>> {
+fn pairs<'a>(
+    predictions: LabelMatrix<'a>,
+    truth: LabelMatrix<'a>,
+) -> impl Iterator<Item = impl Iterator<Item = (bool, bool)>> {
     predictions.iter().zip(truth).map(|(predicted, actual)| predicted.iter().copied().zip(actual.iter().copied()))
 }
 
-fn by_row(predictions: Rows<'_>, truth: Rows<'_>) -> Vec<Counts> {
+fn by_row(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Vec<Counts> {
     let count = |row| {
         let mut counts = Counts::default();
         Iterator::for_each(row, |(predicted, actual)| counts.add(predicted, actual));
@@ -34,7 +37,7 @@ fn by_row(predictions: Rows<'_>, truth: Rows<'_>) -> Vec<Counts> {
     pairs(predictions, truth).map(count).collect()
 }
 
-fn by_label(predictions: Rows<'_>, truth: Rows<'_>) -> Vec<Counts> {
+fn by_label(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Vec<Counts> {
     let mut counts = vec![Counts::default(); truth.first().map_or(0, Vec::len)];
     for row in pairs(predictions, truth) {
         counts.iter_mut().zip(row).for_each(|(counts, (predicted, actual))| counts.add(predicted, actual));
@@ -51,35 +54,35 @@ fn mean_f1(counts: &[Counts]) -> Option<f64> {
 }
 
 /// F1 over all labels of all rows together.
-pub fn f1_micro(predictions: Rows<'_>, truth: Rows<'_>) -> Option<f64> {
+pub fn f1_micro(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     let mut all = Counts::default();
     pairs(predictions, truth).flatten().for_each(|(predicted, actual)| all.add(predicted, actual));
     (!truth.is_empty()).then(|| all.f1())
 }
 
 /// The mean of the labels' F1.
-pub fn f1_macro(predictions: Rows<'_>, truth: Rows<'_>) -> Option<f64> {
+pub fn f1_macro(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     mean_f1(&by_label(predictions, truth))
 }
 
 /// The mean of the rows' F1.
-pub fn f1_samples(predictions: Rows<'_>, truth: Rows<'_>) -> Option<f64> {
+pub fn f1_samples(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     mean_f1(&by_row(predictions, truth))
 }
 
 /// Share of rows whose labels are all right, and none too many.
-pub fn subset_accuracy(predictions: Rows<'_>, truth: Rows<'_>) -> Option<f64> {
+pub fn subset_accuracy(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     let right = predictions.iter().zip(truth).filter(|(predicted, actual)| predicted == actual).count();
     (!truth.is_empty()).then(|| right as f64 / truth.len() as f64)
 }
 
 /// Whether a label is neither predicted nor true in any row.
-pub(super) fn has_unseen_label(predictions: Rows<'_>, truth: Rows<'_>) -> bool {
+pub(super) fn has_unseen_label(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> bool {
     by_label(predictions, truth).iter().any(|counts| counts.all == 0)
 }
 
 /// Whether a row has no label, predicted or true.
-pub(super) fn has_empty_row(predictions: Rows<'_>, truth: Rows<'_>) -> bool {
+pub(super) fn has_empty_row(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> bool {
     by_row(predictions, truth).iter().any(|counts| counts.all == 0)
 }
 
@@ -106,7 +109,7 @@ pub fn average_precision(scores: &[f32], truth: &[bool]) -> Option<f64> {
 }
 
 /// The mean of the labels' average precisions.
-pub fn average_precision_macro(scores: &[Vec<f32>], truth: Rows<'_>) -> Option<f64> {
+pub fn average_precision_macro(scores: &[Vec<f32>], truth: LabelMatrix<'_>) -> Option<f64> {
     let labels = truth.first().map_or(0, Vec::len);
     let of_label = |label: usize| {
         let scores: Vec<f32> = scores.iter().filter_map(|row| row.get(label).copied()).collect();
@@ -117,12 +120,12 @@ pub fn average_precision_macro(scores: &[Vec<f32>], truth: Rows<'_>) -> Option<f
 }
 
 /// Average precision over all labels of all rows together.
-pub fn average_precision_micro(scores: &[Vec<f32>], truth: Rows<'_>) -> Option<f64> {
+pub fn average_precision_micro(scores: &[Vec<f32>], truth: LabelMatrix<'_>) -> Option<f64> {
     average_precision(&scores.concat(), &truth.concat())
 }
 
 /// Whether no row has some label.
-pub(super) fn has_label_without_rows(truth: Rows<'_>) -> bool {
+pub(super) fn has_label_without_rows(truth: LabelMatrix<'_>) -> bool {
     let labels = truth.first().map_or(0, Vec::len);
     (0..labels).any(|label| truth.iter().all(|row| row.get(label) == Some(&false)))
 }

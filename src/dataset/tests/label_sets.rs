@@ -18,9 +18,9 @@ fn labels_that_nobody_named_are_what_the_rows_have() {
     let texts = ["x\t", "x\ta,1", "x\t4000000000", "x\t,", "x\t[a]"].map(|row| said(&format!("text\tlabels\n{row}\n")));
     let texts = texts.map(|text| text[text.find("a.tsv").unwrap()..].to_owned());
     insta::assert_snapshot!(texts.join("\n"), @r#"
-    a.tsv: no row has a label in column `labels`; check the column, or list all labels (--labels A,B,…)
-    a.tsv: some labels are numbers, and others, such as `a`, are not; mend the rows, or list all labels (--labels A,B,…)
-    a.tsv: a label has the number 4000000000; mend the row, or list all labels (--labels A,B,…)
+    a.tsv: no row has a label in column `labels`; check the column, or list all labels (`labels = ["A", "B", …]`)
+    a.tsv: some labels are numbers, and others, such as `a`, are not; mend the rows, or list all labels (`labels = ["A", "B", …]`)
+    a.tsv: a label has the number 4000000000; mend the row, or list all labels (`labels = ["A", "B", …]`)
     a.tsv, line 2: column `labels` has an empty label in `,`; name a label between all commas, or write nothing at all where a text has none
     a.tsv, line 2: column `labels` has `[a]`, which is no JSON list; write the labels between commas (a,b), or as a JSON list (["a", "b"])
     "#);

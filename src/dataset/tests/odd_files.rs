@@ -82,8 +82,7 @@ fn a_table_whose_values_all_look_quoted_is_warned_of() {
     assert_eq!(warned("text\tlabel\n\"one\"\t\"1\"\n\"two\"\t\"x\"\n").len(), 2, "labels too");
     assert_eq!(warned("text\tlabel\n\"one\"\t1\ntwo\t0\n"), Vec::<String>::new(), "one of them is a quotation");
     assert!(
-        warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n")[0]
-            .ends_with("if it does quote, say so (--quoting true; in a configuration quoting = true)")
+        warned("text\tlabel\n\"one\"\t1\n\"two\"\t0\n")[0].ends_with("if it does quote, say so (`quoting = true`)")
     );
     let learnt = b"text\n\"one\"\n\"two\"\n";
     let documents = Documents::from_bytes(Path::new("a.tsv"), learnt, &plain(), None).unwrap();

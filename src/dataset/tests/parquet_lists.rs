@@ -92,5 +92,5 @@ fn what_is_wrong_with_a_list_of_parquet() {
     // A list is no single label.
     let (_folder, path) = file("a.parquet", written(NESTED, &["a"], &[(3, 0)], WriterProperties::builder().build()));
     let settings = LoadSettings { label: Some("labels".into()), ..plain() };
-    assert!(Dataset::load(&path, &settings).unwrap_err().to_string().contains("--task multi-label"));
+    assert!(Dataset::load(&path, &settings).unwrap_err().to_string().contains("`task = \"multi-label\"`"));
 }

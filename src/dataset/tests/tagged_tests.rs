@@ -76,7 +76,7 @@ fn json_lines_have_lists() {
     let file = read("a.json", numbers);
     assert_eq!((shown(&file), file.scheme), (vec!["1: EU/11 ./2".to_owned()], None));
     assert_eq!(file.tag_names(), ["2", "11"]);
-    insta::assert_snapshot!(file.warnings[0], @"a.json: the tags are numbers, which do not tell entities apart; name them in their order (--labels O,B-…,I-…)");
+    insta::assert_snapshot!(file.warnings[0], @r#"a.json: the tags are numbers, which do not tell entities apart; name them in their order (`labels = ["O", "B-…", "I-…"]`)"#);
     let labels = Some(vec!["O".into(), "B-x".into()]);
     let names = TaggedSettings { labels, numbered: true, ..TaggedSettings::default() };
     let numbers = "{\"words\": [\"EU\", \".\"], \"labels\": [1, 0]}\n";
@@ -137,16 +137,16 @@ fn what_is_wrong_is_named() {
         refused("a.jsonl", "[1]\n", &plain),
         "tsvx".parse::<TaggedFormat>().unwrap_err(),
     ];
-    insta::assert_snapshot!(texts.join("\n"), @"
+    insta::assert_snapshot!(texts.join("\n"), @r#"
     a.conll, line 2: the number of columns is 3, in the first line 2; every word has a line of its own, with the same columns everywhere: mend the line
     a.conll, line 2: the number of columns is 1, in the first line 2; every word has a line of its own, with the same columns everywhere: mend the line
     a.conll, line 3: the word is empty; write the word, or remove it with its tag
-    a.conll, line 2: `PER` marks no entity; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)
-    a.conll, line 3: the tag `U-PER` does not go with those before it; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)
-    a.conll, line 1: tags with E and without B are those of the scheme IOE; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)
+    a.conll, line 2: `PER` marks no entity; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (`label`)
+    a.conll, line 3: the tag `U-PER` does not go with those before it; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (`label`)
+    a.conll, line 1: tags with E and without B are those of the scheme IOE; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (`label`)
     a.conll, line 2: `S-PER` is no tag of the scheme bilou (O, B-…, I-…, L-… and U-…); mend it, or give another scheme
-    a.conll, line 2: label `B-y` is not one of `O`, `B-x`; mend the row, or list all labels (--labels A,B,…)
-    a.conll, line 1: there are no tags; write one for every word, and name their column where it has another name (--label)
+    a.conll, line 2: label `B-y` is not one of `O`, `B-x`; mend the row, or list all labels (`labels = ["A", "B", …]`)
+    a.conll, line 1: there are no tags; write one for every word, and name their column where it has another name (`label`)
     a.conll, line 1: there is no column `3`; the first line has 2; columns are named by their numbers, from 1
     a.conll, line 1: there is no column `text`; the first line has 2; columns are named by their numbers, from 1
     a.conll: holds no sentences; check that it is the right file
@@ -159,14 +159,14 @@ fn what_is_wrong_is_named() {
     a.jsonl, line 1: `tokens` is a string instead of a list; words are a list of strings
     a.jsonl, line 1: item 1 of `tokens` is a number; words are a list of strings
     a.jsonl, line 1: item 1 of `tags` is `-1`; tags are a list of strings or of whole numbers
-    a.jsonl, line 1: label `5` is not one of `O`, `B-x`; mend the row, or list all labels (--labels A,B,…)
-    a.jsonl, line 1: no column `tokens`; the columns are `text`; name the one that holds the list of words (--text)
-    a.jsonl, line 1: no column `tags`; the columns are `tokens`; name the one that holds the list of tags (--label)
+    a.jsonl, line 1: label `5` is not one of `O`, `B-x`; mend the row, or list all labels (`labels = ["A", "B", …]`)
+    a.jsonl, line 1: no column `tokens`; the columns are `text`; name the one that holds the list of words (`text`)
+    a.jsonl, line 1: no column `tags`; the columns are `tokens`; name the one that holds the list of tags (`label`)
     a.jsonl, line 2: there are no tags, which other sentences have; write them, or remove the sentence
     a.jsonl, line 2: there is no key `tokens`, which other rows have; mend the row or remove it
     a.jsonl, line 1: a JSON array instead of a JSON object; write one JSON object per line
     unknown format `tsvx`; give conll, jsonl or parquet
-    ");
+    "#);
     let odd = read("a.conll", "EU\tB-ORG\n\nx\tO\ny\tI-ORG\n");
     insta::assert_snapshot!(odd.warnings.join("\n"), @"a.conll, line 4: `I-ORG` breaks the rules of the scheme iob2; check it: strict scores count no entity there");
 }
@@ -278,10 +278,10 @@ mod lists {
         a.parquet, row 2: the number of words is 1, of tags 0; every word needs one tag: mend the sentence
         a.parquet, row 2: `ner_tags` holds an item that is null; fill it in or remove the row
         a.parquet, row 2: there are no tags, which other sentences have; write them, or remove the sentence
-        a.parquet, row 2: word 1: `7` marks no entity; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (--label)
+        a.parquet, row 2: word 1: `7` marks no entity; tags are O, B-… and I-… (or L, U; E, S): mend it, or name the column of the tags (`label`)
         a.parquet: column `id` is no list; words are a list of strings
         a.parquet: column `ner_tags` holds lists of other values; words are a list of strings
-        a.parquet: no column `words`; the columns are `id`, `tokens`, `ner_tags`; name the one that holds the list of words (--text)
+        a.parquet: no column `words`; the columns are `id`, `tokens`, `ner_tags`; name the one that holds the list of words (`text`)
         ");
     }
 

@@ -12,7 +12,7 @@ use crate::neighbours::duplicates::Duplicates;
 use crate::neighbours::exact_distance::Points;
 use crate::neighbours::normalization::Centring;
 use crate::neighbours::quantized_blocks::BlockPair;
-use crate::neighbours::rows::Rows;
+use crate::neighbours::rows::RowView;
 use crate::neighbours::search::candidates;
 use crate::neighbours::search_plan::SearchPlan;
 use crate::neighbours::search_radius::SearchRadii;
@@ -33,7 +33,7 @@ pub(in crate::neighbours) fn search<T: Scalar>(
     }
     // Equal rows cannot be told apart by any bound: one of each is searched, the others have the same neighbours.
     let rows = duplicates.distinct_rows(points);
-    let rows = Rows::chosen(points.rows.values(), points.columns(), &rows);
+    let rows = RowView::chosen(points.rows.values(), points.columns(), &rows);
     let distinct = Points { rows, scale: points.scale };
     let found = match duplicates.groups() {
         1 => Found::empty(),

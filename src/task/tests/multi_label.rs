@@ -83,13 +83,13 @@ fn rows_with_several_labels_are_read_scored_and_written() {
         DataSettings { metrics: Some(vec![Metric::F1]), ..settings(None) }.check().unwrap_err().to_string(),
         DataSettings { objective: Some(LabelKind::Classes), ..settings(None) }.check().unwrap_err().to_string(),
     ];
-    insta::assert_snapshot!(texts.join("\n").replace(&path.display().to_string(), "a.tsv"), @r"
-    a.tsv, line 1: no column `labels`; the columns are `text`; name the column of the labels (--label), or the columns of 0 and 1 (--labels A,B,…)
+    insta::assert_snapshot!(texts.join("\n").replace(&path.display().to_string(), "a.tsv"), @r#"
+    a.tsv, line 1: no column `labels`; the columns are `text`; name the column of the labels (`label`), or the columns of 0 and 1 (`labels = ["A", "B", …]`)
     `labels` has `a` twice; name every label once
     `labels` has a label without a name; name every label once
     `metrics` has `f1`, which does not fit several labels per text; choose among f1_micro, f1_macro, f1_samples, average_precision, average_precision_micro, subset_accuracy
     `objective` does not go with the task multi-label; leave it out
-    ");
+    "#);
 }
 
 #[test]

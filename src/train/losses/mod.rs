@@ -13,7 +13,7 @@ use std::fmt;
 use tch::{Device, Tensor};
 
 use super::error::TrainError;
-use super::rows::Rows;
+use super::rows::LabelledRows;
 use crate::task::{Objective, Targets};
 
 pub use weights::{check_class_weights, class_weights};
@@ -44,7 +44,7 @@ pub trait Loss: fmt::Debug {
 pub fn loss_of(
     what: &'static str,
     objective: &Objective,
-    rows: &Rows<'_>,
+    rows: &LabelledRows<'_>,
     weights: Option<&[f64]>,
 ) -> Result<Box<dyn Loss>, TrainError> {
     if !objective.fits(rows.targets) {

@@ -6,6 +6,7 @@ use super::super::error::TrainError;
 use super::super::input::{SavedName, TrainInput};
 use super::Whole;
 use crate::checkpoint::{ElementType, NotAlone, StoredTensor, TensorInfo, equal_tensors, is_called, stored};
+use crate::hint::Hint;
 
 /// What checkpoints hold beside parameters, by the end of the name.
 const BUFFERS: [&str; 4] = ["inv_freq", "masked_bias", "running_mean", "running_var"];
@@ -17,18 +18,19 @@ pub(super) fn tensors(
     head: &HashSet<String>,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Whole, TrainError> {
+    let lora = Hint::Method.with("lora");
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names(input).into_iter().filter(|name| wanted(name) && !head.contains(name)) {
         let refuse = |reason: String| TrainError::Weight { weight: name.clone(), reason };
         let places = stored(input.model, input.checkpoint, &name)?.map_err(|reason| match reason {
             NotAlone::Shared { others, first } => refuse(format!(
                 "the export stores it under one constant with {others} others of the same values ({first} …), and training would \
-                 change all of them; export the model without removing duplicates, or train with --method lora"
+                 change all of them; export the model without removing duplicates, or train with {lora}"
             )),
-            NotAlone::Tied => refuse(TIED.into()),
+            NotAlone::Tied => refuse(tied()),
         })?;
         if is_tied(input, &name)? {
-            return Err(refuse(TIED.into()));
+            return Err(refuse(tied()));
         }
         // A single number has the value of many a constant.
         let single = input.checkpoint.and_then(|checkpoint| checkpoint.tensor(&name));
@@ -42,7 +44,7 @@ pub(super) fn tensors(
         let turned = |place: &StoredTensor| place.transposed != first.transposed;
         if let Some(other) = others.iter().find(|place| turned(place)) {
             return Err(refuse(format!(
-                "the export stores it twice, once turned (`{}`); train with --method lora",
+                "the export stores it twice, once turned (`{}`); train with {lora}",
                 other.initializer
             )));
         }
@@ -60,8 +62,13 @@ pub(super) fn tensors(
     Ok(Whole { tensors: found, missing })
 }
 
-const TIED: &str = "the model uses it as embeddings and as the output layer, and the export may hold it once or twice; untie the \
-     weights (`tie_word_embeddings` = false) and export it again, or train with --method lora";
+fn tied() -> String {
+    format!(
+        "the model uses it as embeddings and as the output layer, and the export may hold it once or twice; untie the weights \
+         (`tie_word_embeddings` = false) and export it again, or train with {}",
+        Hint::Method.with("lora")
+    )
+}
 
 /// Whether transformers makes one tensor of this one and another of the same values: embeddings and output layer.
 fn is_tied(input: &TrainInput<'_>, name: &str) -> Result<bool, TrainError> {
@@ -89,7 +96,8 @@ fn refuse_left_out(
                 weight: linear.module.clone().unwrap_or_else(|| left.to_owned()),
                 reason: format!(
                     "nothing tells which tensor its `{left}` is, so it would stay as it is; put the model.safetensors of the export \
-                     beside it, export a float model, or train with --method lora"
+                     beside it, export a float model, or train with {}",
+                    Hint::Method.with("lora")
                 ),
             });
         }

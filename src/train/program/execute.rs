@@ -1,4 +1,4 @@
-//! Runs a schedule, and keeps what depends on input shapes alone.
+//! Runs a plan, and keeps what depends on input shapes alone.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,8 +7,8 @@ use tch::{Device, Tensor};
 
 use super::super::error::TrainError;
 use super::super::operators::{Call, Outputs};
+use super::execution_plan::{ExecutionPlan, Operand, Step, Turn};
 use super::graph::{error_of, on_device};
-use super::schedule::{Place, Schedule, Step, Turn};
 
 /// Shape values of one set of input shapes: on the host and on the device.
 #[derive(Debug, Default)]
@@ -64,43 +64,43 @@ impl ShapeCache {
     }
 }
 
-/// What a run needs beside the schedule.
+/// What a run needs beside the plan.
 pub(super) struct Run<'r> {
-    pub schedule: &'r Schedule,
+    pub plan: &'r ExecutionPlan,
     pub device: Device,
     pub training: bool,
 }
 
 impl Run<'_> {
-    /// Executes the schedule on these inputs, in the order of `schedule.inputs`.
+    /// Executes the plan on these inputs, in the order of `plan.inputs`.
     pub fn execute(&self, inputs: Vec<Tensor>, cache: &mut ShapeCache) -> Result<Vec<Tensor>, TrainError> {
-        let schedule = self.schedule;
+        let plan = self.plan;
         let mut key = Vec::with_capacity(4 * inputs.len());
         for input in &inputs {
             key.push(input.dim() as i64);
             key.extend(input.size());
         }
         let mut slots: Vec<Option<Tensor>> = Vec::new();
-        slots.resize_with(schedule.slots, || None);
-        for (tensor, (_, slot)) in inputs.into_iter().zip(&schedule.inputs) {
+        slots.resize_with(plan.slots, || None);
+        for (tensor, (_, slot)) in inputs.into_iter().zip(&plan.inputs) {
             slots[*slot] = Some(tensor);
         }
         let values = match cache.get(&key) {
             Some(values) => {
-                self.turns(&schedule.lean, &mut slots, &mut Shapes::Known(&values))?;
+                self.turns(&plan.lean, &mut slots, &mut Shapes::Known(&values))?;
                 values
             }
             None => {
                 let mut fresh = ShapeValues::default();
-                fresh.host.resize_with(schedule.shapes, || None);
-                fresh.device.resize_with(schedule.shapes, || None);
-                self.turns(&schedule.full, &mut slots, &mut Shapes::Fresh(&mut fresh))?;
+                fresh.host.resize_with(plan.shapes, || None);
+                fresh.device.resize_with(plan.shapes, || None);
+                self.turns(&plan.full, &mut slots, &mut Shapes::Fresh(&mut fresh))?;
                 let values = Rc::new(self.only_kept(fresh));
                 cache.insert(key, Rc::clone(&values));
                 values
             }
         };
-        let outputs = schedule.outputs.iter().map(|place| {
+        let outputs = plan.outputs.iter().map(|place| {
             self.find(*place, &slots, &values)
                 .map(Tensor::shallow_clone)
                 .ok_or_else(|| TrainError::UnknownValue { name: "(an output)".into(), known: "never computed".into() })
@@ -110,14 +110,14 @@ impl Run<'_> {
 
     fn turns(&self, turns: &[Turn], slots: &mut [Option<Tensor>], shapes: &mut Shapes<'_>) -> Result<(), TrainError> {
         for turn in turns {
-            let step = &self.schedule.steps[turn.step];
+            let step = &self.plan.steps[turn.step];
             let made = self
                 .step(step, slots, shapes.values())
                 .map_err(|error| error_of(&step.operator, &step.node, &error))?;
             for (place, tensor) in step.outputs.iter().zip(made) {
                 match place {
-                    Some(Place::Slot(slot)) => slots[*slot] = Some(tensor),
-                    Some(Place::Shape(index)) => shapes.insert(*index, tensor, self.device)?,
+                    Some(Operand::Slot(slot)) => slots[*slot] = Some(tensor),
+                    Some(Operand::Shape(index)) => shapes.insert(*index, tensor, self.device)?,
                     _ => {}
                 }
             }
@@ -134,12 +134,12 @@ impl Run<'_> {
         (step.kernel)(&Call { inputs: &inputs, training: self.training })
     }
 
-    fn find<'a>(&'a self, place: Place, slots: &'a [Option<Tensor>], shapes: &'a ShapeValues) -> Option<&'a Tensor> {
+    fn find<'a>(&'a self, place: Operand, slots: &'a [Option<Tensor>], shapes: &'a ShapeValues) -> Option<&'a Tensor> {
         match place {
-            Place::Slot(slot) => slots[slot].as_ref(),
-            Place::Fixed(index) => self.schedule.fixed.get(index),
-            Place::Shape(index) => shapes.host[index].as_ref(),
-            Place::ShapeOnDevice(index) => shapes.device[index].as_ref(),
+            Operand::Slot(slot) => slots[slot].as_ref(),
+            Operand::Fixed(index) => self.plan.fixed.get(index),
+            Operand::Shape(index) => shapes.host[index].as_ref(),
+            Operand::ShapeOnDevice(index) => shapes.device[index].as_ref(),
         }
     }
 
@@ -148,7 +148,7 @@ impl Run<'_> {
         let mut kept = ShapeValues::default();
         kept.host.resize_with(fresh.host.len(), || None);
         kept.device.resize_with(fresh.host.len(), || None);
-        for (index, on_device) in &self.schedule.kept {
+        for (index, on_device) in &self.plan.kept {
             kept.host[*index] = fresh.host[*index].take();
             if *on_device {
                 kept.device[*index] = fresh.device[*index].take();

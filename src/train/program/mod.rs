@@ -1,30 +1,30 @@
 //! An ONNX graph executed with libtorch, node by node, under autograd.
 
-mod demand;
 mod execute;
+mod execution_plan;
 mod fusion;
 mod graph;
 mod inline;
 mod linear;
 mod operation;
-mod packing;
-mod probe;
-mod schedule;
+mod shape_inference;
+mod slice_pushdown;
 #[cfg(test)]
 mod tests;
+mod unpadding;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use tch::{Device, Kind, Tensor};
 
-use self::demand::narrow;
 use self::execute::{Run, ShapeCache};
+use self::execution_plan::{Context, ExecutionPlan, compile};
 use self::fusion::fuse;
 use self::graph::{Graph, Source, is_float, on_device};
 use self::linear::{Adapter, Linears, fuse_linear};
-use self::probe::probe;
-use self::schedule::{Context, Schedule, compile};
+use self::shape_inference::infer_shapes;
+use self::slice_pushdown::narrow;
 use super::error::TrainError;
 use super::lora::AdapterSpec;
 use crate::onnx::{DataType, Model, mask_input};
@@ -144,9 +144,9 @@ pub struct Program {
 #[derive(Debug)]
 struct Compiled {
     outputs: Vec<String>,
-    schedule: Schedule,
+    plan: ExecutionPlan,
     cache: ShapeCache,
-    /// The same without packing, until a padded batch has shown that both agree.
+    /// The same without unpadding, until a padded batch has shown that both agree.
     plain: Option<Box<Compiled>>,
 }
 
@@ -309,8 +309,8 @@ impl Program {
         self.execute(compiled, inputs, self.training)
     }
 
-    /// The inputs in the order of the schedule.
-    fn given(&self, schedule: &Schedule, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, TrainError> {
+    /// The inputs in the order of the plan.
+    fn given(&self, plan: &ExecutionPlan, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, TrainError> {
         let find = |name: &String| match inputs.iter().find(|(given, _)| given == name) {
             Some((_, tensor)) => Ok(self.as_declared(name, on_device(tensor, self.device)?)?),
             None => {
@@ -318,7 +318,7 @@ impl Program {
                 Err(TrainError::MissingInput { name: name.clone(), given: names.join(", ") })
             }
         };
-        schedule.inputs.iter().map(|(name, _)| find(name)).collect()
+        plan.inputs.iter().map(|(name, _)| find(name)).collect()
     }
 
     /// Integers of the width that the graph declares: exports take int64 or int32.
@@ -338,12 +338,12 @@ impl Program {
         inputs: &[(&str, Tensor)],
         training: bool,
     ) -> Result<Vec<Tensor>, TrainError> {
-        let given = self.given(&compiled.schedule, inputs)?;
-        let Compiled { schedule, cache, .. } = compiled;
-        Run { schedule, device: self.device, training }.execute(given, cache)
+        let given = self.given(&compiled.plan, inputs)?;
+        let Compiled { plan, cache, .. } = compiled;
+        Run { plan, device: self.device, training }.execute(given, cache)
     }
 
-    /// On the first batch with padding: the outputs with and without packing must agree, else packing is given up.
+    /// On the first batch with padding: the outputs with and without unpadding must agree, else unpadding is given up.
     fn verify_packing(&self, compiled: &mut Compiled, inputs: &[(&str, Tensor)]) -> Result<(), TrainError> {
         let Some(mut plain) = compiled.plain.take() else { return Ok(()) };
         let mask = mask_input(&self.source.input_types);
@@ -380,8 +380,8 @@ impl Program {
     /// The operations that run for every batch to make these outputs, in order, `gelora.` before those that the program
     /// made itself. What depends on input shapes alone is not among them.
     pub fn operations(&self, outputs: &[&str]) -> Result<Vec<String>, TrainError> {
-        let schedule = self.compile(outputs)?.schedule;
-        Ok(schedule.lean.iter().map(|turn| schedule.steps[turn.step].operator.clone()).collect())
+        let plan = self.compile(outputs)?.plan;
+        Ok(plan.lean.iter().map(|turn| plan.steps[turn.step].operator.clone()).collect())
     }
 
     /// Whether padding was found to influence the outputs, so that it is computed like text. Known after the first padded
@@ -397,7 +397,7 @@ impl Program {
         Ok(Compiled { plain, ..packed })
     }
 
-    /// The schedule, and whether it packs.
+    /// The plan, and whether it computes real tokens only.
     fn compile_with(&self, outputs: &[&str], pack: bool) -> Result<(Compiled, bool), TrainError> {
         self.check_outputs(outputs)?;
         let adapted = self.adapters.iter().flat_map(|adapter| std::iter::once(&adapter.weight).chain(&adapter.copies));
@@ -414,14 +414,14 @@ impl Program {
         };
         let compiled = Compiled {
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
-            schedule: compile(&graph, outputs, &context)?,
+            plan: compile(&graph, outputs, &context)?,
             cache: ShapeCache::new(self.options.shapes_kept),
             plain: None,
         };
         Ok((compiled, is_packed))
     }
 
-    /// All passes that the settings allow; whether the last of them, packing, changed anything.
+    /// All passes that the settings allow; whether the last of them, unpadding, changed anything.
     fn rewrite(&self, graph: &mut Graph<'_>, pack: bool) -> bool {
         let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.adapts(weight));
         let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
@@ -433,12 +433,12 @@ impl Program {
         }
         let inputs = &self.source.input_types;
         if self.options.narrow
-            && let Some(shapes) = probe(graph, inputs)
+            && let Some(shapes) = infer_shapes(graph, inputs)
         {
             narrow(graph, &shapes);
         }
-        match pack.then(|| probe(graph, inputs)).flatten() {
-            Some(shapes) => packing::pack(graph, inputs, &shapes, self.options.padding_unused),
+        match pack.then(|| infer_shapes(graph, inputs)).flatten() {
+            Some(shapes) => unpadding::unpad(graph, inputs, &shapes, self.options.padding_unused),
             None => false,
         }
     }

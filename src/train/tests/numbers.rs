@@ -13,7 +13,7 @@ use crate::train::optimizer::{AdamW, clip_norm};
 use crate::train::parameters::{self, Parameters};
 use crate::train::schedule::LearningRate;
 use crate::train::tests::support::classes;
-use crate::train::{Rows, Schedule, TrainSettings};
+use crate::train::{LabelledRows, Schedule, TrainSettings};
 
 fn close(found: f64, expected: f64, tolerance: f64) -> bool {
     (found - expected).abs() <= tolerance * expected.abs().max(1e-30)
@@ -134,7 +134,7 @@ fn several(names: &[&str]) -> Objective {
 #[test]
 fn losses_are_those_of_pytorch() {
     let loss = |objective: &Objective, targets: Targets, logits: &Tensor, rows: &[usize]| {
-        let loss = loss_of("training", objective, &Rows { encodings: &[], targets: &targets }, None).unwrap();
+        let loss = loss_of("training", objective, &LabelledRows { encodings: &[], targets: &targets }, None).unwrap();
         loss.sum(logits, rows).unwrap().double_value(&[])
     };
     let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
@@ -153,7 +153,7 @@ fn losses_are_those_of_pytorch() {
 fn weights_of_classes_are_those_of_pytorch_and_scikit_learn() {
     let weighted = |objective: &Objective, targets: &Targets, wanted: ClassWeights| {
         let weights = class_weights(Some(&wanted), objective, targets).unwrap().unwrap();
-        (loss_of("training", objective, &Rows { encodings: &[], targets }, Some(&weights)).unwrap(), weights)
+        (loss_of("training", objective, &LabelledRows { encodings: &[], targets }, Some(&weights)).unwrap(), weights)
     };
     let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
     let (three, rows) = (classes(&["a", "b", "c"]), Targets::Classes(vec![0, 2, 2, 2]));
@@ -180,7 +180,9 @@ fn weights_of_classes_are_those_of_pytorch_and_scikit_learn() {
 #[test]
 fn labels_must_fit_the_objective() {
     let refuse = |objective: &Objective, targets: Targets| {
-        loss_of("validation", objective, &Rows { encodings: &[], targets: &targets }, None).unwrap_err().to_string()
+        loss_of("validation", objective, &LabelledRows { encodings: &[], targets: &targets }, None)
+            .unwrap_err()
+            .to_string()
     };
     let two = classes(&["a", "b"]);
     insta::assert_snapshot!(refuse(&several(&["a", "b"]), Targets::LabelSets(vec![vec![true]])), @"row 0 of the validation data has a set of 1 labels where one of 2 labels is needed; check the label column");

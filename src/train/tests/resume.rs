@@ -85,7 +85,7 @@ fn a_state_of_another_run_is_refused() {
         text.replace(bench.out.path().to_str().unwrap(), "OUT")
     };
     let other = TrainSettings { learning_rate: 0.5, ..short.clone() };
-    insta::assert_snapshot!(refuse(bench.input(), &other), @"OUT/state/training.safetensors was saved with another learning rate (0.01; now 0.5); take the earlier one to go on, or start anew with --restart");
+    insta::assert_snapshot!(refuse(bench.input(), &other), @"OUT/state/training.safetensors was saved with another learning rate (0.01; now 0.5); take the earlier one to go on, or start anew with `restart`");
     let mut plan = bench.plan.clone();
     // A module less than in the plan that was begun with.
     plan.blocks[0].modules.remove(0);
@@ -109,7 +109,7 @@ fn a_damaged_state_is_refused() {
         std::fs::write(&path, &bytes[..length]).unwrap();
         let error = train(&bench.input(), &short, &Silent).unwrap_err();
         assert!(matches!(error, TrainError::BadState { .. }), "{length}: {error}");
-        assert!(error.to_string().contains("--restart"));
+        assert!(error.to_string().contains("`restart`"));
     }
 }
 

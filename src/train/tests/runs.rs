@@ -176,7 +176,7 @@ fn an_export_that_ignores_its_mask_is_trained_without_padding() {
     let together = logits(&input, &settings(), &outcome.adapter, rows, &Silent).unwrap();
     for row in 0..5 {
         let one = Targets::Classes(vec![0]);
-        let alone = crate::train::Rows { encodings: &rows.encodings[row..=row], targets: &one };
+        let alone = crate::train::LabelledRows { encodings: &rows.encodings[row..=row], targets: &one };
         let alone = logits(&input, &settings(), &outcome.adapter, alone, &Silent).unwrap();
         assert!((alone[[0, 0]] - together[[row, 0]]).abs() < 1e-5);
     }
@@ -255,8 +255,8 @@ fn what_does_not_fit_is_refused_in_one_line() {
     found.push(refuse(bench.input(), &TrainSettings { dropout: 1.5, ..settings() }));
     insta::assert_snapshot!(found.join("\n"), @r"
     the plan was made for another model (model.onnx) than /onnx/tiny_encoder/model.onnx; run `gelora plan` for this model, or give the model of the plan
-    /onnx/tiny_encoder/model.onnx has a head of its own (`logits`), which is trained; leave out --head
-    /onnx/tiny_encoder_base/model.onnx makes no logits; add a head with --head first, --head mean or --head last, or export the model with its head
+    /onnx/tiny_encoder/model.onnx has a head of its own (`logits`), which is trained; leave out `head`
+    /onnx/tiny_encoder_base/model.onnx makes no logits; add a head with `head` = first, mean or last, or export the model with its head
     the head of the export gives 2 number(s) a row, the data needs 3; export the model with 3 label(s)
     the training data has no rows; check the file and its columns
     the given batches name row 120, and the training data has 120 rows; make the batches for this data
@@ -281,7 +281,7 @@ fn cuda_is_an_error_where_there_is_none() {
         return;
     }
     let error = crate::train::open_device(Device::Cuda(0)).unwrap_err().to_string();
-    assert!(error.contains("--device cpu"), "{error}");
+    assert!(error.contains("`device = \"cpu\"`"), "{error}");
     assert_eq!(crate::train::open_device(Device::Auto).unwrap(), tch::Device::Cpu);
 }
 

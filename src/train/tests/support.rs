@@ -15,7 +15,7 @@ use crate::onnx::{HeadPooling, LinearLayer, Role, Transformer};
 use crate::rank::{BlockRank, DataProvenance, ExtractionProvenance, ModelProvenance, Plan, PlannedModule};
 use crate::runtime::Device;
 use crate::task::{Classification, Objective, Targets};
-use crate::train::{Kernels, Rows, TrainInput, TrainSettings};
+use crate::train::{Kernels, LabelledRows, TrainInput, TrainSettings};
 
 /// An opened export with everything that training needs beside it.
 pub struct Bench {
@@ -73,8 +73,8 @@ impl Bench {
             config: self.folder.config.as_ref(),
             plan: Some(&self.plan),
             objective: &self.objective,
-            train: Rows { encodings: &self.encodings, targets: &self.targets },
-            validation: Some(Rows { encodings: &self.validation.0, targets: &self.validation.1 }),
+            train: LabelledRows { encodings: &self.encodings, targets: &self.targets },
+            validation: Some(LabelledRows { encodings: &self.validation.0, targets: &self.validation.1 }),
             judge: None,
             metrics: &self.metrics,
             padding: Padding::default(),

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::dimension::{
-    Frame, LayerDimension, LocalLikelihood, Measurement, Metric, NORMAL_QUANTILE, Scale, ScaleEstimate, TreeEstimate,
+    DistanceMetric, LayerDimension, LocalLikelihood, Measurement, NORMAL_QUANTILE, Preprocessing, Scale, ScaleEstimate,
+    TreeEstimate,
 };
 use crate::rank::{PlanScale, choose_scale};
 use crate::settings::PlanSettings;
@@ -16,9 +17,9 @@ pub struct Dimensions {
     #[serde(flatten)]
     pub origin: Origin,
     /// What was done to the vectors first.
-    pub representation: Frame,
+    pub representation: Preprocessing,
     /// Between which distances were measured.
-    pub metric: Metric,
+    pub metric: DistanceMetric,
     /// How TwoNN was fitted.
     pub method: String,
     /// Share of the largest ratios that the methods `linear` and `censored-mle` leave out.
@@ -83,7 +84,7 @@ pub struct Layer {
     /// TwoNN, at the nearest neighbours.
     pub two_nn: Option<f64>,
     /// TwoNN at 1:2, GRIDE at 2:4, 4:8 …
-    pub neighbour_scale: Vec<ScaleEstimate>,
+    pub dimension_by_scale: Vec<ScaleEstimate>,
     /// TwoNN with fewer points: (points, dimension, standard deviation over disjoint parts).
     pub decimation: Vec<(usize, f64, Option<f64>)>,
     /// Points whose nearest neighbour is nearer than chance explains once in a thousand.

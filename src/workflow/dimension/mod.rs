@@ -297,7 +297,7 @@ fn estimate_all<T: Scalar>(
         engine,
         degenerate,
         two_nn: measurement.dimension.dimension(),
-        neighbour_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
+        dimension_by_scale: measurement.curve.iter().copied().filter(|at| at.dimension.is_finite()).collect(),
         decimation: measurement.decimation.iter().map(|at| (at.points, at.dimension, at.spread)).collect(),
         near_neighbours: measurement.near_duplicates.as_ref().map(|near| near.points),
         gride: None,

@@ -10,6 +10,7 @@ use ndarray_npy::{ViewNpyError, ViewNpyExt};
 use crate::activations::Store;
 use crate::checkpoint::{Checkpoint, ElementType};
 use crate::files::{FileError, open_file, read_here_and_there, sha256_file, sha256_in_parts};
+use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::workflow::WorkflowError;
 
@@ -35,7 +36,8 @@ impl Source {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if tensor.is_some() && extension != "safetensors" {
             return Err(refused(format!(
-                "--tensor names a tensor of a .safetensors file, and {} is none",
+                "{} names a tensor of a .safetensors file, and {} is none",
+                Hint::Tensor,
                 path.display()
             )));
         }

@@ -29,7 +29,7 @@ pub(super) type Shapes = HashMap<String, Vec<Dim>>;
 const PROBES: [(i64, i64); 2] = [(2, 5), (3, 7)];
 
 /// The shapes, or nothing where the inputs are not of the form `[batch, length]` or the graph does not run on them.
-pub(super) fn probe(graph: &Graph<'_>, inputs: &[ValueInfo]) -> Option<Shapes> {
+pub(super) fn infer_shapes(graph: &Graph<'_>, inputs: &[ValueInfo]) -> Option<Shapes> {
     let names = batch_and_length(inputs)?;
     let [first, second] = PROBES.map(|sizes| tch::no_grad(|| run(graph, inputs, &names, sizes)).ok());
     let (first, second) = (first?, second?);

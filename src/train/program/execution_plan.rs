@@ -14,7 +14,7 @@ use crate::onnx::{Node, Trait};
 
 /// Where a step finds an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Operand {
     /// Made by this run.
     Slot(usize),
     /// Known since compilation.
@@ -28,9 +28,9 @@ pub(super) enum Place {
 /// One operation.
 pub(super) struct Step {
     pub kernel: Kernel,
-    pub inputs: Vec<Option<Place>>,
+    pub inputs: Vec<Option<Operand>>,
     /// `Slot` or `Shape`.
-    pub outputs: Vec<Option<Place>>,
+    pub outputs: Vec<Option<Operand>>,
     /// For messages.
     pub node: String,
     pub operator: String,
@@ -43,7 +43,7 @@ pub(super) struct Turn {
 }
 
 /// A compiled graph.
-pub(super) struct Schedule {
+pub(super) struct ExecutionPlan {
     pub steps: Vec<Step>,
     /// All steps: for shapes seen for the first time.
     pub full: Vec<Turn>,
@@ -56,12 +56,12 @@ pub(super) struct Schedule {
     pub fixed: Vec<Tensor>,
     /// Graph inputs: name and slot.
     pub inputs: Vec<(String, usize)>,
-    pub outputs: Vec<Place>,
+    pub outputs: Vec<Operand>,
 }
 
-impl std::fmt::Debug for Schedule {
+impl std::fmt::Debug for ExecutionPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Schedule({} steps, {} per batch)", self.full.len(), self.lean.len())
+        write!(f, "ExecutionPlan({} steps, {} per batch)", self.full.len(), self.lean.len())
     }
 }
 
@@ -101,8 +101,8 @@ struct Compiler<'c> {
     data_steps: Vec<bool>,
 }
 
-/// Turns a rewritten graph into a schedule.
-pub(super) fn compile(graph: &Graph<'_>, wanted: &[&str], context: &Context<'_>) -> Result<Schedule, TrainError> {
+/// Turns a rewritten graph into a plan.
+pub(super) fn compile(graph: &Graph<'_>, wanted: &[&str], context: &Context<'_>) -> Result<ExecutionPlan, TrainError> {
     let mut compiler = Compiler {
         context,
         graph,
@@ -160,8 +160,8 @@ impl Compiler<'_> {
             };
             self.classes.insert(name.clone(), class);
             outputs.push(Some(match class {
-                Class::Data { slot, .. } => Place::Slot(slot),
-                _ => Place::Shape(self.shapes - 1),
+                Class::Data { slot, .. } => Operand::Slot(slot),
+                _ => Operand::Shape(self.shapes - 1),
             }));
         }
         let (node, operator) = (operation.label().to_owned(), operation.operator());
@@ -219,15 +219,15 @@ impl Compiler<'_> {
         Ok(class)
     }
 
-    fn place(&mut self, name: &str, host: bool) -> Result<Place, TrainError> {
+    fn place(&mut self, name: &str, host: bool) -> Result<Operand, TrainError> {
         Ok(match self.class(name)? {
-            Class::Data { slot, .. } => Place::Slot(slot),
-            Class::Shape(index) if host => Place::Shape(index),
-            Class::Shape(index) => Place::ShapeOnDevice(index),
+            Class::Data { slot, .. } => Operand::Slot(slot),
+            Class::Shape(index) if host => Operand::Shape(index),
+            Class::Shape(index) => Operand::ShapeOnDevice(index),
             Class::Constant | Class::Parameter => {
                 let key = (name.to_owned(), host || self.context.device == Device::Cpu);
                 if let Some(index) = self.fixed_places.get(&key) {
-                    return Ok(Place::Fixed(*index));
+                    return Ok(Operand::Fixed(*index));
                 }
                 let whole = self.context.whole.iter().find(|(whole, _)| whole == name).map(|(_, tensor)| tensor);
                 let device = if host { Device::Cpu } else { self.context.device };
@@ -238,22 +238,22 @@ impl Compiler<'_> {
                 };
                 self.fixed.push(tensor);
                 self.fixed_places.insert(key, self.fixed.len() - 1);
-                Place::Fixed(self.fixed.len() - 1)
+                Operand::Fixed(self.fixed.len() - 1)
             }
         })
     }
 
-    fn finish(self, outputs: Vec<Place>) -> Schedule {
+    fn finish(self, outputs: Vec<Operand>) -> ExecutionPlan {
         let full: Vec<usize> = (0..self.steps.len()).collect();
         let lean = self.needed(&outputs);
         let mut kept: HashMap<usize, bool> = HashMap::new();
         let reads = lean.iter().flat_map(|index| self.steps[*index].inputs.iter().flatten());
         for place in reads.chain(&outputs) {
             match place {
-                Place::Shape(index) => {
+                Operand::Shape(index) => {
                     kept.entry(*index).or_insert(false);
                 }
-                Place::ShapeOnDevice(index) => {
+                Operand::ShapeOnDevice(index) => {
                     kept.insert(*index, true);
                 }
                 _ => {}
@@ -261,7 +261,7 @@ impl Compiler<'_> {
         }
         let mut kept: Vec<(usize, bool)> = kept.into_iter().collect();
         kept.sort_unstable();
-        Schedule {
+        ExecutionPlan {
             full: turns(&self.steps, &full, &outputs),
             lean: turns(&self.steps, &lean, &outputs),
             steps: self.steps,
@@ -275,7 +275,7 @@ impl Compiler<'_> {
     }
 
     /// Data steps that the outputs need once all shape values are known.
-    fn needed(&self, outputs: &[Place]) -> Vec<usize> {
+    fn needed(&self, outputs: &[Operand]) -> Vec<usize> {
         let mut wanted: HashSet<usize> = outputs.iter().filter_map(slot).collect();
         let mut chosen = Vec::new();
         for (index, step) in self.steps.iter().enumerate().rev() {
@@ -289,15 +289,15 @@ impl Compiler<'_> {
     }
 }
 
-fn slot(place: &Place) -> Option<usize> {
+fn slot(place: &Operand) -> Option<usize> {
     match place {
-        Place::Slot(slot) => Some(*slot),
+        Operand::Slot(slot) => Some(*slot),
         _ => None,
     }
 }
 
 /// Steps in this order, each with the slots that no later one reads.
-fn turns(steps: &[Step], order: &[usize], outputs: &[Place]) -> Vec<Turn> {
+fn turns(steps: &[Step], order: &[usize], outputs: &[Operand]) -> Vec<Turn> {
     let mut later: HashSet<usize> = outputs.iter().filter_map(slot).collect();
     let mut turns: Vec<Turn> = Vec::with_capacity(order.len());
     for &index in order.iter().rev() {

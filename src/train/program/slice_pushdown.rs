@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::super::operators::{FUSED, ints};
 use super::graph::Graph;
 use super::operation::Operation;
-use super::probe::{Dim, Shapes};
+use super::shape_inference::{Dim, Shapes};
 use crate::onnx::{Attribute, Node, Trait};
 
 /// How much of a value is looked at.

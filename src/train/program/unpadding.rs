@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::super::operators::FUSED;
 use super::graph::Graph;
 use super::operation::Operation;
-use super::probe::{Dim, Shapes};
+use super::shape_inference::{Dim, Shapes};
 use crate::onnx::{Node, Trait, ValueInfo, mask_input};
 
 /// The fused attention, and how many inputs it has: Q, K, V and the mask that is added to the scores.
@@ -21,7 +21,7 @@ const TOKENS: &str = "tokens of the batch";
 
 /// Rewrites the graph. Returns whether anything is packed. With `padding_unused`, outputs may be zero at padding; without,
 /// a graph with outputs that have a place for every token is left alone.
-pub(super) fn pack(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes, padding_unused: bool) -> bool {
+pub(super) fn unpad(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes, padding_unused: bool) -> bool {
     let is_token_wise =
         |name: &str| shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]));
     let shows_padding =
