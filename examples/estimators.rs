@@ -1,5 +1,5 @@
 //! Every estimator on manifolds of known dimension: its bias and its spread over independent samples.
-//! `cargo run --release --example estimators [SAMPLES]`; the table stands in `docs/measurements/estimators.md`.
+//! `cargo run --release --example estimators [SAMPLES]`; the table is in `docs/measurements/estimators.md`.
 
 use gelora::dimension::{
     GRIDE_NEIGHBOURS, Manifold, Method, PersistentHomology, Prepared, Shape, TwoNn, gride, levina_bickel, prepare,
@@ -52,7 +52,7 @@ fn estimates(
     manifold: &Manifold,
     points: usize,
 ) -> Result<[Option<f64>; ESTIMATORS.len()], Box<dyn std::error::Error>> {
-    // Activations are float32, so these are too.
+    // Activations are float32, so these points are too.
     let points = manifold.points(points).mapv(|value| value as f32);
     let Prepared::Cloud(cloud) = prepare(points.view(), GRIDE_NEIGHBOURS, &TwoNn::default(), &Silent)? else {
         return Err("a manifold is degenerate".into());

@@ -2,7 +2,7 @@
 //!
 //! TEXTS has one text per line. Keys: `threads`, `sessions`, `batch_tokens`, `repeat`, `device`, `profile`,
 //! `pooling` (mean, first, last). The clock runs
-//! from the first text that is tokenized to the last shard on disk; loading the model is not in it. One line of JSON per
+//! from the first text that is tokenized to the last shard on disk; loading the model is not included. One line of JSON per
 //! repetition. `scripts/bench/extraction.py` runs it beside other programs.
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What the processor can do at most of what the exact search needs: products of 8-bit codes in registers, and reading memory.
-//! `cargo run --release --example machine_limits`; the figures stand in `docs/measurements/neighbours.md`.
+//! The limits that the processor sets to the exact search: products of 8-bit codes in registers, and reading memory.
+//! `cargo run --release --example machine_limits`; the figures are in `docs/measurements/neighbours.md`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -41,7 +41,7 @@ fn products() -> Option<f64> {
         .with_max_len(1)
         .map(|_| {
             let start = Instant::now();
-            // SAFETY: the processor was just asked.
+            // SAFETY: the processor was just checked for these instructions.
             black_box(unsafe { in_registers() });
             // 12 instructions of 64 products each.
             (ROUNDS * 12 * 64) as f64 / start.elapsed().as_secs_f64()
@@ -55,7 +55,7 @@ fn products() -> Option<f64> {
     None
 }
 
-/// Twelve sums that do not wait for each other.
+/// Twelve independent sums, so that none waits for another.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn in_registers() -> i32 {

@@ -1,6 +1,6 @@
 //! How good the standard errors of a plan are: on many independent samples of manifolds, the spread of the estimates beside
 //! the standard error that the halves of each sample give, and how often the 95 % interval holds the mean estimate.
-//! `cargo run --release --example subsampling_coverage [SAMPLES]`; the table stands in `docs/measurements/coverage.md`.
+//! `cargo run --release --example subsampling_coverage [SAMPLES]`; the table is in `docs/measurements/coverage.md`.
 
 use gelora::dimension::{Manifold, MeasureSettings, Method, NORMAL_QUANTILE, Scale, Shape, TwoNn, measure};
 use gelora::progress::Silent;
@@ -15,7 +15,7 @@ const MANIFOLDS: [(Shape, usize, Option<usize>); 7] = [
     (Shape::Nonlinear, 6, Some(64)),
 ];
 
-/// The scales of the table; all are measured.
+/// The scales shown in the table; all are measured.
 const SCALES: [usize; 3] = [1, 4, 16];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! Training steps per second on an export, with each of the program's passes switched on after the other.
+//! Training steps per second on an export, with the program's passes switched on one after the other.
 //!
 //! `cargo run --release --example training_speed -- MODEL.onnx [seconds per stage]`
 //!

@@ -1,8 +1,8 @@
-//! The words for what a cure names: a setting or a step, as the one who reads an error can reach it.
+//! Words for what a cure names: a setting or a step, in the form in which the reader of an error can use it.
 //!
-//! An error says what to do, such as to name the column of the labels. A caller of the library does that with the field `label`,
-//! a user of the command line with `--label`, and a configuration has a key. So an error names a [`Hint`], and the front end has
-//! the words for it; without one they are those of the library.
+//! An error names a cure, such as the column of the labels. A caller of the library gives it as the field `label`,
+//! a user of the command line as `--label`, and a configuration has a key for it. So an error contains a [`Hint`], and the front
+//! end supplies the words for it; without a front end they are those of the library.
 //!
 //! ```
 //! use gelora::hint::Hint;
@@ -13,19 +13,19 @@
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
-/// What a hint is in the library.
+/// What a hint names in the library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibraryName {
-    /// A field of a settings type, by its name.
+    /// The name of a field of a settings type.
     Field(&'static str),
-    /// A function, by its path in the crate.
+    /// The path of a function in the crate.
     Function(&'static str),
 }
 
-/// Defines the hints: every one stands here once, with its place in the library.
+/// Defines the hints: each is listed here once, with what it names in the library.
 macro_rules! hints {
     ( $( $(#[doc = $doc:expr])* $Name:ident: $LibraryName:ident($place:literal), )* ) => {
-        /// What a cure can name.
+        /// A setting or a step that a cure can name.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum Hint {
@@ -33,10 +33,10 @@ macro_rules! hints {
         }
 
         impl Hint {
-            /// All of them.
+            /// All hints.
             pub const ALL: &[Hint] = &[$(Hint::$Name),*];
 
-            /// The field or the function of the library.
+            /// The field or function that the hint names in the library.
             pub fn place(self) -> LibraryName {
                 match self {
                     $( Hint::$Name => LibraryName::$LibraryName($place), )*
@@ -47,67 +47,67 @@ macro_rules! hints {
 }
 
 hints! {
-    /// The task.
+    /// Name of the task.
     Task: Field("task"),
-    /// Column of the text.
+    /// Name of the column of the text.
     Text: Field("text"),
-    /// Column of the label.
+    /// Name of the column of the label.
     Label: Field("label"),
     /// Names of the labels.
     Labels: Field("labels"),
-    /// What the labels are.
+    /// The kind of labels.
     Objective: Field("objective"),
     /// Format of the file.
     Format: Field("format"),
     /// Whether quotes enclose fields.
     Quoting: Field("quoting"),
-    /// The same in a warning that every command gives.
+    /// As [`Hint::Quoting`], in a warning that every command gives.
     QuotingInWarning: Field("quoting"),
-    /// Longest row in tokens.
+    /// Maximum number of tokens in a row.
     MaximumLength: Field("max_length"),
-    /// Tokens that two windows share.
+    /// Number of tokens that two consecutive windows share.
     Stride: Field("stride"),
-    /// Scheme of the tags.
+    /// Tagging scheme of the entities.
     Scheme: Field("scheme"),
     /// Whether entities are counted strictly.
     Strict: Field("strict"),
-    /// Rows to evaluate on in training.
+    /// Rows to evaluate on during training.
     Validation: Field("dev"),
     /// File of the predictions.
     Predictions: Field("predictions"),
 
-    /// What stands for a text.
+    /// How a text becomes one vector.
     Pooling: Field("pooling"),
     /// Tokens in a batch.
     BatchTokens: Field("batch_tokens"),
-    /// Whether a sample is in proportion to the labels.
+    /// Whether a sample keeps the proportions of the labels.
     Stratified: Field("stratified"),
-    /// The widest interval of a dimension.
+    /// Maximum width of the interval of a dimension.
     Until: Field("until"),
-    /// Subsamples that tell intervals.
+    /// Number of subsamples for the intervals.
     Subsamples: Field("subsamples"),
     /// Rows in a mini-batch that a dimension is averaged over.
     MiniBatch: Field("mini_batch"),
-    /// How neighbours are found.
+    /// How neighbours are searched.
     Neighbours: Field("neighbours"),
-    /// A tensor of a file of points.
+    /// Name of a tensor in a file of points.
     Tensor: Field("tensor"),
-    /// Smallest rank.
+    /// The smallest rank.
     MinimumRank: Field("minimum_rank"),
-    /// Most parameters of an adapter.
+    /// Maximum number of parameters of an adapter.
     Budget: Field("budget"),
     /// Weights that get adapters.
     Projections: Field("projections"),
 
-    /// What is trained.
+    /// The training method.
     Method: Field("method"),
-    /// Rows in a batch of the training.
+    /// Rows in a training batch.
     BatchSize: Field("batch_size"),
-    /// The head that is added.
+    /// The head to add.
     Head: Field("head"),
-    /// The same between backticks.
+    /// As [`Hint::Head`], between backticks.
     HeadInBackticks: Field("head"),
-    /// Whether training ignores what is saved and starts anew; goes after `start anew with`.
+    /// Whether training ignores a saved state and starts from the beginning; follows the words `start over with`.
     Restart: Field("restart"),
     /// The adapter to start from.
     Start: Field("start"),
@@ -116,47 +116,47 @@ hints! {
     /// Whether an adapter may be merged into another base than it was trained on.
     BaseChanged: Field("base_changed"),
 
-    /// Where to compute.
+    /// The device to compute on.
     Device: Field("device"),
-    /// Threads to compute with.
+    /// Number of threads to compute with.
     Threads: Field("threads"),
     /// The ONNX Runtime library.
     OrtLib: Field("ort_lib"),
 
-    /// Names values of a graph as hidden states.
+    /// Exposes values of a graph as hidden states.
     Expose: Function("onnx::expose"),
-    /// Hidden states by a pattern.
+    /// Selects hidden states by a pattern.
     Tap: Function("onnx::HiddenStates::matching"),
-    /// Hidden states by their names.
+    /// Selects hidden states by their names.
     TapList: Function("onnx::HiddenStates::named"),
     /// Switches dropout off in a copy; with the path of the export.
     SwitchOffDropout: Function("onnx::disable_training_mode"),
-    /// The same as a whole command, with the path of the model.
+    /// As [`Hint::SwitchOffDropout`], as a whole command with the path of the model.
     CopyWithoutDropout: Function("onnx::disable_training_mode"),
-    /// Whether dropout is switched off in the copy that is being made.
+    /// Whether dropout is switched off in the copy being made.
     DropoutInCopy: Field("eval"),
-    /// Whether a copy is run beside its export.
+    /// Whether a copy is run and compared with its export.
     CheckOfCopy: Field("check"),
-    /// Makes activations in place of those that are there.
+    /// Whether existing activations are replaced.
     ReplaceStore: Field("overwrite"),
     /// Makes a plan; with the folder for it.
     MakePlan: Function("workflow::make_plan"),
-    /// Trains at a plan; with its file.
+    /// Trains with the ranks of a plan; with the path of the plan.
     TrainAtPlan: Function("workflow::train_at_plan"),
 }
 
-/// What a hint advises to give.
+/// The value that a hint advises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing certain.
+    /// No particular value.
     Any,
-    /// This.
+    /// This value.
     One(String),
-    /// One of these.
+    /// One of these values.
     OneOf(&'static [&'static str]),
 }
 
-/// A hint with what to give.
+/// A hint with the value to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
     /// The setting or the step.
@@ -166,17 +166,17 @@ pub struct Advice {
 }
 
 impl Hint {
-    /// With a value; several between commas for a setting that is a list.
+    /// The hint with a value; for a setting that is a list, several separated by commas.
     pub fn with(self, value: impl fmt::Display) -> Advice {
         Advice { hint: self, value: Value::One(value.to_string()) }
     }
 
-    /// With the values that fit.
+    /// The hint with the values that fit.
     pub fn one_of(self, values: &'static [&'static str]) -> Advice {
         Advice { hint: self, value: Value::OneOf(values) }
     }
 
-    /// Whether its value is a list.
+    /// Whether the value of the setting is a list.
     fn is_list(self) -> bool {
         matches!(self, Hint::Labels | Hint::Projections)
     }
@@ -189,7 +189,7 @@ impl From<Hint> for Advice {
 }
 
 impl Advice {
-    /// In the words of the library; those of a configuration are the same, as its keys are the fields.
+    /// The advice in the words of the library; a configuration has the same words, because its keys are the fields.
     pub fn in_library(&self) -> String {
         let key = match self.hint.place() {
             LibraryName::Function(path) => return format!("`{path}`"),
@@ -207,7 +207,7 @@ impl Advice {
     }
 }
 
-/// As code writes a value: words between quotes, numbers and an ellipsis as they are.
+/// A value as written in code: words in quotes, numbers and an ellipsis unquoted.
 fn literal(value: &str) -> String {
     match value {
         "true" | "false" | "…" => value.to_owned(),
@@ -216,7 +216,7 @@ fn literal(value: &str) -> String {
     }
 }
 
-/// `a, b or c`.
+/// A list of alternatives: `a, b or c`.
 pub fn or(words: impl IntoIterator<Item = impl fmt::Display>) -> String {
     let mut words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
     match (words.pop(), words.as_slice()) {
@@ -228,10 +228,10 @@ pub fn or(words: impl IntoIterator<Item = impl fmt::Display>) -> String {
 
 type Words = Box<dyn Fn(&Advice) -> String + Send + Sync>;
 
-/// Those of the front end, where there is one.
+/// The words of the front end, if there is one.
 static WORDS: RwLock<Option<Words>> = RwLock::new(None);
 
-/// Says every hint of this process in the words of a front end from now on. The function must not itself write out a hint.
+/// Makes every hint of this process use the words of a front end from now on. The function must not format a hint itself.
 pub fn speak(words: impl Fn(&Advice) -> String + Send + Sync + 'static) {
     *WORDS.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(words));
 }

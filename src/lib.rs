@@ -2,8 +2,8 @@
 //!
 //! Data flows in one direction: [`onnx`] → [`runtime`] → [`activations`] → [`neighbours`] → [`dimension`] → [`rank`] →
 //! [`adapter`] → [`task`] → `train` → [`merge`] → [`evaluate`]. [`workflow`] holds the steps that a user takes, with [`settings`];
-//! the command line is [`cli`]. A lower room never imports a higher one.
-//! What an error advises is said in the words of the library, or in those of a front end: [`hint`].
+//! the command line is [`cli`]. A room never imports a later one.
+//! The advice in an error is given in the words of the library, or in those of a front end: [`hint`].
 
 //! # The dimension of an array
 //!
@@ -28,9 +28,9 @@
 //! # Ok::<(), gelora::workflow::WorkflowError>(())
 //! ```
 //!
-//! # A plan, training at it, and merging
+//! A plan, training with it, and merging
 //!
-//! A [`Session`](workflow::Session) says where to compute and whom to tell of progress.
+//! A [`Session`](workflow::Session) holds the device to compute on and the observer of progress.
 //!
 //! ```
 //! # if gelora::runtime::Library::load(None).is_err() { return Ok(()) }
@@ -98,5 +98,5 @@ mod testing;
 pub mod train;
 pub mod workflow;
 
-/// Arrays of points and activations are those of this version of the crate.
+/// The version of the crate that arrays of points and activations belong to.
 pub use ndarray;

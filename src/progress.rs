@@ -1,27 +1,27 @@
-//! Progress as data, and the way to stop. The library reports and never prints; the command line draws.
+//! Progress as data, and cancellation. The library reports and never prints; the command line draws.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a long computation tells while it runs.
+/// What a long computation reports while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event<'a> {
-    /// A stage begins. `total` counts in `unit` ("rows", "steps", "layers"); `done` is what an earlier run left finished.
+    /// A stage begins.
     Begin {
-        /// What is being done, for instance `extracting activations`.
+        /// What is done in this stage, for instance `extracting activations`.
         stage: &'a str,
-        /// How much there is to do, where it is known.
+        /// Amount of work in `unit`; `None` if not known.
         total: Option<u64>,
-        /// How much an earlier run has left done.
+        /// Amount of work in `unit` that an earlier run has already done.
         done: u64,
-        /// What is counted.
+        /// The unit of work: `rows`, `steps`, `layers`.
         unit: &'a str,
     },
-    /// So much of the current stage is done, in all.
+    /// The total amount done so far in the current stage.
     Advance {
-        /// In the unit of the stage.
+        /// Amount of work done, in the unit of the stage.
         done: u64,
-        /// Something to show beside it, for instance `loss 0.412`; may be empty.
+        /// A detail to show beside it, for instance `loss 0.412`; may be empty.
         detail: &'a str,
     },
     /// The current stage is over.
@@ -37,18 +37,18 @@ pub trait Observer: Send + Sync {
     /// Called often; must be cheap.
     fn observe(&self, event: Event<'_>);
 
-    /// Whether the user asked to stop. Long loops ask between two steps.
+    /// Whether the user asked to stop. Long loops check between steps.
     fn is_cancelled(&self) -> bool {
         false
     }
 
-    /// An error if the user asked to stop.
+    /// Returns an error if the user asked to stop.
     fn check(&self) -> Result<(), Cancelled> {
         if self.is_cancelled() { Err(Cancelled) } else { Ok(()) }
     }
 }
 
-/// Stops when its observer does, and shows nothing: for stages within a stage.
+/// An observer that passes on cancellation and shows no progress: for stages within a stage.
 pub struct Unseen<'a>(pub &'a dyn Observer);
 
 impl Observer for Unseen<'_> {
@@ -59,7 +59,7 @@ impl Observer for Unseen<'_> {
     }
 }
 
-/// Ignores all progress and never stops.
+/// An observer that ignores all progress and never stops.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -72,17 +72,17 @@ impl Observer for Silent {
 #[error("stopped; run the same command again to go on from here")]
 pub struct Cancelled;
 
-/// A flag that one thread raises and others look at.
+/// A flag that one thread raises and others check.
 #[derive(Debug, Clone, Default)]
 pub struct CancelFlag(Arc<AtomicBool>);
 
 impl CancelFlag {
-    /// Asks everything that looks at this flag to stop.
+    /// Asks everything that checks this flag to stop.
     pub fn raise(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it was raised.
+    /// Whether the flag was raised.
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Checks of single values, and what is said of one that makes no sense.
+//! Checks of single values, and the error for one that makes no sense.
 
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
@@ -7,22 +7,22 @@ use serde::de::value::{Error, StrDeserializer};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}` {found}; {cure}")]
 pub struct SettingError {
-    /// The key in the configuration; the option of the command line has the same name with dashes.
+    /// Key in the configuration; the command-line option has the same name with dashes.
     pub key: &'static str,
     /// What was found, as the rest of a sentence.
     pub found: String,
-    /// What to do.
+    /// What the user should do.
     pub cure: String,
 }
 
 impl SettingError {
-    /// For this key.
+    /// The error for a value of this key.
     pub fn new(key: &'static str, found: String, cure: impl Into<String>) -> Self {
         Self { key, found, cure: cure.into() }
     }
 }
 
-/// Refuses a whole number that is too small.
+/// Rejects a whole number that is too small.
 pub(crate) fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Result<(), SettingError> {
     match value {
         Some(value) if value < least => {
@@ -32,7 +32,7 @@ pub(crate) fn at_least(key: &'static str, value: Option<u64>, least: u64) -> Res
     }
 }
 
-/// Refuses a number that does not fit, or is none.
+/// Rejects a number that is not finite or that `fits` does not accept.
 pub(crate) fn number(
     key: &'static str,
     value: f64,
@@ -42,12 +42,12 @@ pub(crate) fn number(
     if value.is_finite() && fits(value) { Ok(()) } else { Err(SettingError::new(key, format!("is {value}"), cure)) }
 }
 
-/// Reads a word of the command line as a configuration reads it.
+/// Parses a command-line word in the same way as a configuration value.
 pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     T::deserialize(StrDeserializer::<Error>::new(text)).map_err(|error| error.to_string())
 }
 
-/// The nearest of the known words, or all of them.
+/// A suggestion of the nearest known word; if none is near, all of them after `otherwise`.
 pub(crate) fn did_you_mean(found: &str, known: &[&str], otherwise: &str) -> String {
     let nearest = known.iter().map(|word| (distance(found, word), word)).min();
     match nearest {
@@ -56,7 +56,7 @@ pub(crate) fn did_you_mean(found: &str, known: &[&str], otherwise: &str) -> Stri
     }
 }
 
-/// How many letters to insert, remove, replace or swap with their neighbour.
+/// Edit distance in letters inserted, removed, replaced or swapped with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];

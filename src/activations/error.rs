@@ -10,63 +10,63 @@ use crate::runtime::RuntimeError;
 /// What can go wrong while activations are extracted or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationsError {
-    /// There is nothing to extract.
+    /// The data has no rows.
     #[error("there are no rows to extract activations from; check the data file and its columns")]
     NoRows,
-    /// A row without tokens.
+    /// A row has no tokens.
     #[error("row {row} of the data has no tokens; remove it or check the tokenizer")]
     EmptyRow {
-        /// Counted from 0.
+        /// Row of the data, counted from 0.
         row: usize,
     },
-    /// The tokenizer knows more tokens than the model.
+    /// The tokenizer has more tokens than the model.
     #[error(
         "token id {id} in row {row} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not fit; use the tokenizer.json that belongs to this model"
     )]
     TokenOutOfRange {
-        /// Counted from 0.
+        /// Row of the data, counted from 0.
         row: usize,
         /// The token id.
         id: u32,
         /// Rows of the embedding table.
         vocabulary: usize,
     },
-    /// The export gives other values every time.
+    /// The export gives different values on every run.
     #[error(
         "{} gives other hidden states every time it runs (they differ by up to {absolute:.2}): it was exported in training mode; switch dropout off in a copy with {}",
         path.display(), Hint::SwitchOffDropout.with(path.display())
     )]
     Random {
-        /// The export.
+        /// Path of the export.
         path: PathBuf,
-        /// Largest difference between two runs.
+        /// Largest absolute difference between two runs.
         absolute: f32,
     },
-    /// The folder holds activations of something else.
+    /// The folder holds activations made from other inputs or settings.
     #[error(
         "{} holds activations of another {what} ({found} there, {wanted} now); name another folder, or replace it with {}",
         path.display(), Hint::ReplaceStore
     )]
     OtherStore {
-        /// The store.
+        /// Folder of the store.
         path: PathBuf,
         /// What differs: `model`, `data`, `tokenizer`, `pooling` …
         what: &'static str,
         /// What the store was made with.
         found: String,
-        /// What this run wants.
+        /// What this run requires.
         wanted: String,
     },
-    /// No store there.
+    /// The folder holds no store.
     #[error("{} holds no activations (no manifest.json); make them with `gelora extract`", path.display())]
     NoStore {
-        /// The folder.
+        /// The folder that was searched.
         path: PathBuf,
     },
-    /// An extraction was stopped before its end.
+    /// An extraction was interrupted.
     #[error("{} is not complete ({done} of {total} rows); run the command that made it (`gelora extract` or `gelora plan`) again to finish it", path.display())]
     Incomplete {
-        /// The store.
+        /// Folder of the store.
         path: PathBuf,
         /// Rows in finished shards.
         done: usize,
@@ -76,40 +76,40 @@ pub enum ActivationsError {
     /// The manifest of a store cannot be used.
     #[error("{} cannot be read: {reason}; remove the folder it is in and extract again", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the manifest.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A later gelora wrote the store.
+    /// A later version of gelora wrote the store.
     #[error("{} is of format {found}, this gelora reads formats 1 to {}; update gelora", path.display(), super::FORMAT)]
     NewerFormat {
-        /// The manifest.
+        /// Path of the manifest.
         path: PathBuf,
-        /// Its format.
+        /// Format version of the manifest.
         found: u64,
     },
-    /// A file of a shard is not what was written.
+    /// A file of a shard differs from what was written.
     #[error(
         "{} is damaged: {reason}; run the command that made the store (`gelora extract` or `gelora plan`) again: it makes this \
          shard anew",
         path.display()
     )]
     DamagedShard {
-        /// The file.
+        /// The damaged file.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         reason: String,
     },
-    /// There is no such hidden state.
+    /// The store has no hidden state of this number.
     #[error("hidden state {wanted} does not exist; the store has hidden states 0 to {last}")]
     NoHiddenState {
-        /// As asked for.
+        /// The number requested.
         wanted: usize,
-        /// The last one.
+        /// The highest number in the store.
         last: usize,
     },
-    /// Some vectors are not numbers.
+    /// Some rows have vectors that are NaN or infinite.
     #[error(
         "activations are NaN or infinite in {count} row{} ({rows}, counted from 0); export the model as float32, or leave {} out \
          of the data",
@@ -119,30 +119,30 @@ pub enum ActivationsError {
     NonFinite {
         /// Number of such rows.
         count: usize,
-        /// The first of them, counted from 0.
+        /// The first of these rows, counted from 0.
         rows: String,
     },
-    /// `tokens` needs an operator of a later operator set.
+    /// Pooling `tokens` needs an operator from a later operator set.
     #[error("{} uses operator set {found}, pooling `tokens` needs 12; export it with opset 12 or later, or pool by mean", path.display())]
     OldOperatorSet {
-        /// The export.
+        /// Path of the export.
         path: PathBuf,
-        /// Its operator set.
+        /// Version of its operator set.
         found: i64,
     },
-    /// ONNX Runtime.
+    /// ONNX Runtime failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The model.
+    /// The model cannot be used.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// The data.
+    /// The data cannot be used.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// Reading or writing the store.
+    /// The store cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The user asked to stop.
+    /// The user requested a stop.
     #[error("{0}")]
     Cancelled(#[from] Cancelled),
 }

@@ -1,4 +1,4 @@
-//! The extraction: checks, sessions, the pipeline, and what is said at the end.
+//! The extraction: checks, sessions, the pipeline, and the closing messages.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,58 +26,58 @@ use crate::runtime::{Device, FixedSizes, InferenceSession, Library, SelfCheck, S
 
 /// Rows of the data per piece in passes that only count.
 const PASS_ROWS: usize = 4096;
-/// Fewer rows are done before one more session is loaded.
+/// Rows per session: fewer would be done before one more session has loaded.
 const ROWS_PER_SESSION: usize = 256;
-/// A shard holds about so many bytes.
+/// Approximate size of a shard, in bytes.
 const SHARD_BYTES: usize = 256 << 20;
-/// Reading so many bytes takes long enough to be told about.
+/// Size in bytes above which checking a store takes long enough to report progress.
 const LONG_CHECK: u64 = 1 << 30;
-/// All sessions together hold about so many bytes of weights.
+/// Approximate limit for the weights of all sessions together, in bytes.
 const SESSION_BYTES: usize = 2 << 30;
 
-/// How activations are extracted.
+/// Settings of an extraction.
 #[derive(Debug, Clone, Default)]
 pub struct ExtractSettings {
     /// Which vectors stand for a row.
     pub pooling: Pooling,
-    /// Device and threads; `threads` counts all of them.
+    /// Device and threads; `threads` is the total over all sessions.
     pub session: SessionSettings,
-    /// The ONNX Runtime library, where it is named.
+    /// Path of the ONNX Runtime library, if it was named.
     pub library: Option<PathBuf>,
-    /// Sessions side by side on the CPU, which share the threads; chosen by the size of the model where `None`.
+    /// Number of parallel sessions on the CPU, which share the threads; chosen by the size of the model where `None`.
     pub sessions: Option<usize>,
     /// Tokens per batch, padding included; chosen by the device where `None`.
     pub batch_tokens: Option<usize>,
     /// Rows of the data per shard; chosen by the size of the hidden states where `None`.
     pub shard_rows: Option<usize>,
-    /// Only the first so many rows for now; a store that has more keeps them. All where `None`.
+    /// Only the first rows, up to this number, for now; a store that has more keeps them. All where `None`.
     pub first_rows: Option<usize>,
-    /// What rows are filled up with, and how the model counts positions.
+    /// How rows are padded, and how the model counts positions.
     pub padding: Padding,
     /// Keeps rows whose tokens repeat an earlier row. They are neighbours at distance 0.
     pub keep_duplicates: bool,
-    /// Goes on when some rows have NaN or infinite activations.
+    /// Continues when some rows have NaN or infinite activations.
     pub allow_non_finite: bool,
-    /// Replaces the store that is there. One of the same thing that was stopped half-way goes on all the same.
+    /// Replaces an existing store. An interrupted extraction of the same data and settings is still resumed.
     pub overwrite: bool,
-    /// Where the data come from.
+    /// Source of the data.
     pub provenance: Provenance,
 }
 
-/// Where the rows come from; kept in the manifest and compared when an extraction goes on.
+/// Source of the rows; kept in the manifest and compared when an extraction is resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The data file.
+    /// Path of the data file.
     pub data: Option<PathBuf>,
-    /// Its SHA-256.
+    /// SHA-256 of the data file.
     pub data_sha256: Option<String>,
     /// SHA-256 of the tokenizer file.
     pub tokenizer_sha256: Option<String>,
-    /// Longest row in tokens.
+    /// Maximum row length in tokens.
     pub maximum_length: Option<usize>,
 }
 
-/// Extracts the hidden states of tokenized rows to the store in `folder`, or goes on with what an earlier run left.
+/// Extracts the hidden states of tokenized rows to the store in `folder`, or resumes an earlier run.
 pub fn extract(
     model: &Transformer,
     encodings: &[Encoding],
@@ -88,8 +88,8 @@ pub fn extract(
     Extraction { model, source: &Encoded(encodings), settings, observer }.run(folder)
 }
 
-/// The same from texts, which are tokenized while the model runs. Padding and the hash of the tokenizer are the
-/// tokenizer's, whatever `settings` say.
+/// As [`extract`], from texts, which are tokenized while the model runs. Padding and the hash of the tokenizer are taken
+/// from the tokenizer, whatever `settings` say.
 pub fn extract_texts(
     model: &Transformer,
     examples: &[Example],
@@ -103,17 +103,17 @@ pub fn extract_texts(
     Extraction { model, source: &source, settings: &settings, observer }.run(folder)
 }
 
-/// The vectors of some rows.
+/// The vectors of a group of rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MiniBatch {
-    /// Per hidden state `[points, width]`.
+    /// Vectors per hidden state, each `[points, width]`.
     pub layers: Vec<Array2<f32>>,
     /// The row of the data that each point belongs to.
     pub rows: Vec<usize>,
 }
 
-/// Hands out the hidden states of tokenized rows, `batch_rows` rows at a time and in their order, without keeping them.
-/// Ends when there are no more rows, or when `take` wants no more. What was computed is in the manifest that is returned.
+/// Passes on the hidden states of tokenized rows, `batch_rows` rows at a time and in order, without keeping them. Ends when
+/// there are no more rows, or when `take` stops it. The manifest that is returned describes what was computed.
 pub fn stream(
     model: &Transformer,
     encodings: &[Encoding],
@@ -126,7 +126,7 @@ pub fn stream(
     Extraction { model, source: &Encoded(encodings), settings: &settings, observer }.stream(take)
 }
 
-/// The same from texts, as [`extract_texts`] takes them.
+/// As [`stream`], from texts as in [`extract_texts`].
 #[allow(clippy::too_many_arguments, reason = "those of `extract_texts`, the size of a batch, and who takes them")]
 pub fn stream_texts(
     model: &Transformer,
@@ -144,7 +144,7 @@ pub fn stream_texts(
 }
 
 impl ExtractSettings {
-    /// With the padding and the identity of a tokenizer.
+    /// Uses the padding and the identity of a tokenizer.
     pub fn of_tokenizer(mut self, tokenizer: &Tokenizer) -> Self {
         self.padding = tokenizer.padding();
         self.provenance.tokenizer_sha256 = Some(tokenizer.sha256().into());
@@ -175,7 +175,7 @@ impl Extraction<'_> {
                 earlier.want(self.settings.first_rows);
                 if earlier.complete {
                     self.notice(&format!("{} is complete already", folder.display()));
-                    // What is wanted may be less than it was.
+                    // This run may want fewer rows than the earlier one.
                     earlier.write(folder)?;
                     return self.finish(&earlier, folder);
                 }
@@ -197,7 +197,7 @@ impl Extraction<'_> {
         Ok(manifest)
     }
 
-    /// Looks at every shard that is there: one that is damaged is made anew.
+    /// Checks every existing shard: damaged ones are recomputed.
     fn forget_damaged(&self, manifest: &mut Manifest, folder: &Path) -> Result<(), ActivationsError> {
         let bytes: u64 = manifest.shards.iter().flat_map(|shard| &shard.files).map(|file| file.bytes).sum();
         let begin = Event::Begin { stage: "checking the store", total: Some(bytes >> 20), done: 0, unit: "MB" };
@@ -233,7 +233,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Where a store is replaced: what an earlier run of the same thing left unfinished.
+    /// When a store is to be replaced: what an earlier run with the same inputs left unfinished.
     fn half_done(&self, wanted: &Manifest, folder: &Path) -> Option<Manifest> {
         let earlier = Manifest::read(folder).ok().flatten().filter(|earlier| !earlier.complete)?;
         earlier.check_same(wanted, folder).ok().map(|()| earlier)
@@ -307,7 +307,7 @@ impl Extraction<'_> {
         Ok(manifest)
     }
 
-    /// The sessions. The first one checks the export, unless an earlier run did, while the others load.
+    /// Loads the sessions. The first one checks the export, unless an earlier run did, while the others load.
     fn sessions(
         &self,
         library: &Library,
@@ -320,7 +320,7 @@ impl Extraction<'_> {
         self.say_where(library, first.inference(), count, &session);
         let device = first.inference().device();
         let count = if device == Device::Cpu { count } else { 1 };
-        // The device is settled: a session that comes later must not choose another one.
+        // The device is settled: a later session must not choose another one.
         let session = SessionSettings { device, ..session };
         thread::scope(|scope| {
             let load = || self.pooled(library, &bytes, &session);
@@ -382,7 +382,7 @@ impl Extraction<'_> {
         self.observer.observe(Event::Notice(text));
     }
 
-    /// Checks the export and enters what it says.
+    /// Checks the export and enters the results in the manifest.
     fn begin(&self, manifest: &mut Manifest, pooled: &mut PooledSession) -> Result<(), ActivationsError> {
         let rows = self.source.encodings(0..self.source.rows().min(PASS_ROWS))?;
         for (row, encoding) in rows.iter().enumerate() {
@@ -404,7 +404,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Random exports are refused; the others can be used rightly.
+    /// Refuses random exports and warns of the other faults: those exports can still be used correctly.
     fn heed(&self, check: &SelfCheck) -> Result<(), ActivationsError> {
         if !check.deterministic {
             let absolute = check.between_runs.absolute;
@@ -442,7 +442,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// For `tokens`: which ones. A sample of the whole data set needs the lengths of all rows first.
+    /// The sample for `tokens`. A sample of the whole data set needs the lengths of all rows first.
     fn token_sample(&self, manifest: &Manifest) -> Result<Option<TokenSample>, ActivationsError> {
         let (total, seed) = match self.settings.pooling {
             Pooling::Tokens { per_row, seed } => return Ok(Some(TokenSample::PerRow { count: per_row, seed })),
@@ -475,9 +475,9 @@ impl Extraction<'_> {
     }
 }
 
-/// Tokens per batch where nothing was said. On the CPU the activations of a batch should stay in the cache of their core
-/// (128 Ki floats per hidden state; CPU time per row measured at width 384: 256 tokens 3.9, 1,024 4.4, 4,096 5.7 ms); a
-/// GPU wants much at once.
+/// Tokens per batch where none were given. On the CPU the activations of a batch should stay in the cache of their core
+/// (128 Ki floats per hidden state; CPU time per row measured at width 384: 256 tokens 3.9, 1,024 4.4, 4,096 5.7 ms); a GPU
+/// needs large batches.
 fn batch_tokens(on_cpu: bool, widths: &[usize]) -> usize {
     let width = widths.iter().copied().max().unwrap_or(1).max(1);
     if on_cpu { ((128 << 10) / width).clamp(128, 1024) } else { 32_768 }

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a store holds and of what it was made. A shard counts when it is listed here.
+//! `manifest.json`: what a store holds and what it was made from. A shard counts only once it is listed here.
 
 use std::path::Path;
 
@@ -12,61 +12,61 @@ use crate::runtime::SelfCheck;
 /// Version of the store's format.
 pub const FORMAT: u32 = 2;
 
-/// Its name in the store.
+/// Name of the manifest in the store.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// What a store holds and of what it was made.
+/// What a store holds and what it was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the format.
     pub format: u32,
-    /// Version of gelora that made it.
+    /// Version of gelora that made the store.
     pub gelora: String,
-    /// Whether every shard is there.
+    /// Whether all required shards are finished.
     pub complete: bool,
-    /// The export.
+    /// Identity of the export.
     pub model: ModelIdentity,
     /// Names of the hidden states, 0 to L.
     pub hidden_states: Vec<String>,
     /// Width of each hidden state.
     pub widths: Vec<usize>,
-    /// Element type of the files.
+    /// Element type of the `.npy` files.
     pub dtype: String,
     /// Machine epsilon of the type that the export computes in.
     pub precision: f32,
     /// Which vectors stand for a row.
     pub pooling: Pooling,
-    /// Rows of the data.
+    /// Number of rows of the data.
     pub source_rows: usize,
-    /// Only the first so many of them are wanted so far; all where it is not given.
+    /// Number of first rows required so far; all rows where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_wanted: Option<usize>,
-    /// Hash of all tokens or texts.
+    /// SHA-256 of all tokens or texts.
     pub rows_sha256: String,
-    /// Where the data come from.
+    /// Source of the data.
     pub provenance: Provenance,
     /// Whether rows with equal tokens were left out.
     pub deduplicate: bool,
-    /// How many were.
+    /// Number of duplicate rows left out.
     pub duplicates: usize,
-    /// Vectors per hidden state.
+    /// Number of vectors per hidden state.
     pub points: usize,
     /// Rows of the data per shard.
     pub shard_rows: usize,
-    /// Whether only rows of equal length were put together, because the export ignores its mask.
+    /// Whether batches contain only rows of equal length, because the export ignores its mask.
     pub equal_lengths: bool,
-    /// What the check of the export said.
+    /// Result of the check of the export.
     pub self_check: Option<SelfCheck>,
-    /// Rows with NaN or infinite values.
+    /// Number of rows with NaN or infinite values.
     pub non_finite: usize,
-    /// The shards that are done.
+    /// The finished shards.
     pub shards: Vec<ShardEntry>,
 }
 
 /// Identity of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// Where it was read from.
+    /// Path the export was read from.
     pub path: String,
     /// SHA-256 of the `.onnx` file.
     pub sha256: String,
@@ -74,45 +74,45 @@ pub struct ModelIdentity {
     pub external: Vec<(String, String)>,
 }
 
-/// A shard that is done.
+/// A finished shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// Its number; its folder is `shard-NNNNN`.
+    /// Number of the shard, from 0; its folder is `shard-NNNNN`.
     pub index: usize,
     /// First row of the data, counted from 0.
     pub first_row: usize,
-    /// One after its last row.
+    /// One past its last row.
     pub end_row: usize,
-    /// Vectors per hidden state.
+    /// Number of vectors per hidden state.
     pub points: usize,
-    /// Rows left out because they repeat an earlier one.
+    /// Number of rows left out because they repeat an earlier one.
     pub duplicates: usize,
-    /// Rows with NaN or infinite values.
+    /// Number of rows with NaN or infinite values.
     pub non_finite: usize,
-    /// The first of them.
+    /// The first rows with such values, at most 10.
     pub non_finite_rows: Vec<usize>,
-    /// Execution providers that ran the matrix products, with their number.
+    /// Execution providers that ran the matrix products, each with its count.
     pub matrix_products: String,
     /// Version of ONNX Runtime.
     pub onnxruntime: String,
-    /// Its files. Stores of format 1 do not say.
+    /// Files of the shard. Stores of format 1 do not list them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ShardFile>,
 }
 
-/// A file of a shard, by which it is known again.
+/// A file of a shard, with what is needed to verify it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardFile {
-    /// Its name in the folder of the shard.
+    /// File name in the folder of the shard.
     pub name: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// The CRC-32 of its bytes, as `zlib.crc32` gives it.
+    /// CRC-32 of the file, as `zlib.crc32` computes it.
     pub crc32: u32,
 }
 
 impl ModelIdentity {
-    /// Hashes the file and its external data.
+    /// Identity of a model: hashes its file and its external data.
     pub fn of(model: &Model) -> Self {
         let external = model.external_files().iter();
         Self {
@@ -165,11 +165,11 @@ impl Manifest {
     }
 
     pub(super) fn write(&self, store: &Path) -> Result<(), ActivationsError> {
-        // What an earlier version began is gone on with in the present format.
+        // What an earlier version began is continued in the current format.
         Ok(files::write_json(&store.join(MANIFEST), &Self { format: FORMAT, ..self.clone() })?)
     }
 
-    /// An error that names the first thing in which the store differs from what is wanted now.
+    /// Returns an error that names the first difference between the store and what this run requires.
     pub(super) fn check_same(&self, wanted: &Self, store: &Path) -> Result<(), ActivationsError> {
         let short = |hash: &str| hash.chars().take(12).collect::<String>();
         let optional = |value: &Option<String>| value.as_deref().map_or("none".into(), short);
@@ -214,7 +214,7 @@ impl Manifest {
         }
     }
 
-    /// Enters a shard and counts anew.
+    /// Adds a shard and updates the totals.
     pub(super) fn enter(&mut self, entry: ShardEntry) {
         self.shards.retain(|shard| shard.index != entry.index);
         self.shards.push(entry);
@@ -229,25 +229,25 @@ impl Manifest {
         self.complete = self.has_all();
     }
 
-    /// Forgets shards, so that they are made anew.
+    /// Removes shards from the manifest, so that they are recomputed.
     pub(super) fn forget(&mut self, damaged: &[usize]) {
         self.shards.retain(|shard| !damaged.contains(&shard.index));
         self.recount();
     }
 
-    /// Shards of the rows that are wanted.
+    /// Number of shards needed for the required rows.
     pub(super) fn shards_wanted(&self) -> usize {
         let rows = self.rows_wanted.unwrap_or(self.source_rows).min(self.source_rows);
         rows.div_ceil(self.shard_rows.max(1))
     }
 
-    /// Wants at least so many of the first rows, or all.
+    /// Requires at least this many of the first rows, or all.
     pub(super) fn want(&mut self, rows: Option<usize>) {
         self.rows_wanted = rows.map(|rows| rows.max(self.rows_wanted.unwrap_or(0)));
         self.complete = self.has_all();
     }
 
-    /// Whether every shard of the rows that are wanted is done. Shards of more rows do not stand in for one that is missing.
+    /// Whether every shard of the required rows is finished. Shards of further rows do not make up for a missing one.
     fn has_all(&self) -> bool {
         let wanted = self.shards_wanted();
         wanted > 0 && (0..wanted).all(|index| self.has(index))
@@ -263,7 +263,7 @@ impl Manifest {
         self.shards.iter().map(|shard| shard.end_row - shard.first_row).sum()
     }
 
-    /// An error if some rows have no finite activations.
+    /// Returns an error if some rows have activations that are not finite.
     pub(super) fn check_finite(&self) -> Result<(), ActivationsError> {
         if self.non_finite == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Rows in, shards out: one thread tokenizes and plans, some run the model, the caller's thread writes.
+//! Rows in, shards out: one thread tokenizes and plans, several run the model, the caller's thread writes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -19,10 +19,10 @@ use crate::dataset::{Batch, Encoding, Padding};
 use crate::progress::{Event, Observer};
 use crate::runtime::{Feeder, InferenceSession, InputTensor, RowStates, RuntimeError, Tokens, padded};
 
-/// Batches that wait for a session: enough to plan the next shard meanwhile.
+/// Maximum number of batches waiting for a session: enough to plan the next shard meanwhile.
 const WAITING: usize = 64;
 
-/// A session of the pooled model and what it takes to fill its inputs.
+/// A session of the pooled model and what is needed to fill its inputs.
 pub(super) struct PooledSession {
     session: InferenceSession,
     feeder: Feeder,
@@ -46,8 +46,8 @@ impl PooledSession {
         &self.session
     }
 
-    /// The vectors of a batch, per hidden state row-major `[points, width]`. `places` are batch row and position of
-    /// every token that is taken; without sampling of tokens it is not looked at.
+    /// The vectors of a batch, per hidden state row-major `[points, width]`. `places` are batch row and position of every
+    /// sampled token; it is ignored when tokens are not sampled.
     fn vectors(&mut self, batch: &Batch, places: &[i64]) -> Result<Vec<Vec<f32>>, RuntimeError> {
         let feed = self.feeder.feed(&Tokens::from(batch));
         let mut inputs = feed.tensors();
@@ -131,20 +131,20 @@ enum Message {
     Exhausted,
 }
 
-/// Where whole shards go.
+/// Destination of finished shards.
 pub(super) enum Sink<'a> {
-    /// To the store in this folder.
+    /// Written to the store in this folder.
     Store(&'a Path),
-    /// On, in their order, until there are enough.
+    /// Passed on in order, until there are enough.
     Stream {
         take: &'a mut TakeBatch<'a>,
-        /// Shards that came before their turn.
+        /// Shards that arrived out of order.
         early: BTreeMap<usize, (ShardEntry, MiniBatch)>,
         next: usize,
     },
 }
 
-/// Takes a mini-batch, and says whether it wants more.
+/// Receives a mini-batch, and returns whether to continue.
 pub type TakeBatch<'a> = dyn FnMut(MiniBatch) -> Result<ControlFlow<()>, ActivationsError> + 'a;
 
 impl Sink<'_> {
@@ -178,7 +178,7 @@ impl Sink<'_> {
     }
 }
 
-/// What the threads share.
+/// State shared by the threads.
 pub(super) struct Pipeline<'a> {
     pub source: &'a dyn Source,
     pub plan: ShardSettings<'a>,
@@ -186,7 +186,7 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Computes the shards that `manifest` lacks, and puts them into the sink.
+    /// Computes the shards missing from `manifest`, and passes them to the sink.
     pub(super) fn run(
         &self,
         sessions: Vec<PooledSession>,
@@ -253,7 +253,7 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Puts the vectors of batches together and passes on every shard that is whole.
+    /// Assembles the vectors of batches and passes on every complete shard.
     fn collect(
         &self,
         messages: &Receiver<Message>,

@@ -6,7 +6,7 @@ use crate::runtime::FixedSizes;
 
 /// Extra input: one weight per token, `[batch, 1, sequence]`.
 pub(super) const POOL_WEIGHTS: &str = "gelora.pool_weights";
-/// Extra input: batch row and position of every token that is taken, `[points, 2]`.
+/// Extra input: batch row and position of every selected token, `[points, 2]`.
 pub(super) const TOKEN_PLACES: &str = "gelora.token_places";
 
 /// Name of the pooled hidden state.
@@ -21,7 +21,7 @@ pub(super) fn output(state: usize) -> String {
 /// # Errors
 /// When there are no hidden states, the operator set is too old to pick tokens, or the file cannot be read.
 pub fn pooled_model(model: &Transformer, pooling: &Pooling) -> Result<Vec<u8>, ActivationsError> {
-    // `GatherND` exists since operator set 11, and looks at batches as we need it since 12.
+    // `GatherND` exists since operator set 11, and supports the batch dimensions needed here since 12.
     if pooling.is_tokens() && model.opset() < 12 {
         return Err(ActivationsError::OldOperatorSet { path: model.path().into(), found: model.opset() });
     }
@@ -32,7 +32,7 @@ pub fn pooled_model(model: &Transformer, pooling: &Pooling) -> Result<Vec<u8>, A
         let input = if model.element_type(state) == Some(DataType::Float) {
             state
         } else {
-            // Weights such as 1/7 have no place in 16 bits.
+            // Weights such as 1/7 cannot be represented exactly in 16 bits.
             let float = i64::from(DataType::Float.code());
             additions.nodes.push(NodeSpec::new("Cast", &[state], &wide).int("to", float));
             &wide

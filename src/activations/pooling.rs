@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Batch;
 
-/// The kinds of [`Pooling`] by the word for them.
+/// The kinds of [`Pooling`], by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolingKind {
@@ -46,19 +46,19 @@ pub enum Pooling {
     First,
     /// The last token.
     Last,
-    /// Token vectors themselves: at most so many of each row, drawn without replacement. What is drawn from a row
-    /// depends on the seed and the row alone.
+    /// Token vectors themselves: at most `per_row` of each row, drawn without replacement. What is drawn from a row depends
+    /// only on the seed and the row.
     Tokens {
-        /// At most so many of a row.
+        /// Maximum number of tokens per row.
         per_row: usize,
-        /// Of the drawing.
+        /// Seed of the draw.
         seed: u64,
     },
-    /// Token vectors themselves: so many of the whole data set, drawn without replacement.
+    /// Token vectors themselves: `total` of the whole data set, drawn without replacement.
     SampledTokens {
-        /// So many in all, or all there are.
+        /// Number of tokens in all; all tokens if there are fewer.
         total: usize,
-        /// Of the drawing.
+        /// Seed of the draw.
         seed: u64,
     },
 }
@@ -81,7 +81,7 @@ impl Pooling {
         matches!(self, Self::Tokens { .. } | Self::SampledTokens { .. })
     }
 
-    /// One weight per place of a batch, `[rows, length]`; the sum over a row is 1.
+    /// One weight per token position of a batch, `[rows, length]`; each row sums to 1.
     pub(super) fn weights(&self, batch: &Batch) -> Vec<f32> {
         let mut weights = vec![0.0; batch.ids.len()];
         let rows = weights.chunks_mut(batch.length.max(1)).zip(batch.mask.chunks(batch.length.max(1)));
@@ -97,14 +97,14 @@ impl Pooling {
     }
 }
 
-/// Which tokens are taken.
+/// Selects the tokens of each row.
 #[derive(Debug)]
 pub(super) enum TokenSample {
     PerRow {
         count: usize,
         seed: u64,
     },
-    /// Number of every drawn token, counted through all kept rows in their order; ascending.
+    /// Index of every drawn token, counted over all kept rows in order; ascending.
     Drawn(Vec<u64>),
 }
 
@@ -118,8 +118,8 @@ impl TokenSample {
         Self::Drawn(drawn)
     }
 
-    /// Positions taken of a row of `length` tokens, ascending. `row` is its number in the data; `before` tokens lie in
-    /// the kept rows before it.
+    /// Selected positions of a row of `length` tokens, ascending. `row` is its index in the data; `before` is the number of
+    /// tokens in the kept rows before it.
     pub(super) fn of_row(&self, row: usize, length: usize, before: u64) -> Vec<u32> {
         match self {
             Self::PerRow { count, seed } => {

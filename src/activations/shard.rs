@@ -1,4 +1,4 @@
-//! A shard: so many rows of the data, which of them are kept, how they are batched, and their vectors on disk.
+//! A shard: a range of rows of the data, which of them are kept, how they are batched, and their vectors on disk.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -25,37 +25,37 @@ pub(super) fn state_file(state: usize) -> String {
     format!("hidden_state.{state}.npy")
 }
 
-/// Rows of the data, `int64 [points]`.
+/// File of the row of the data for each vector, `int64 [points]`.
 pub(super) const ROWS_FILE: &str = "rows.npy";
-/// Positions of the tokens in their rows, `int64 [points]`; only where tokens were taken.
+/// File of the token position of each vector in its row, `int64 [points]`; only where tokens were sampled.
 pub(super) const POSITIONS_FILE: &str = "positions.npy";
 
-/// What is to be computed for a shard.
+/// Plan of the computation of a shard.
 #[derive(Debug)]
 pub(super) struct ShardPlan {
     pub index: usize,
     pub range: Range<usize>,
     /// The kept rows.
     pub encodings: Vec<Encoding>,
-    /// Number in the data of each kept row.
+    /// Index in the data of each kept row.
     pub rows: Vec<usize>,
-    /// Tokens taken of each kept row; empty lists without a sample of tokens.
+    /// Token positions selected in each kept row; empty lists where tokens are not sampled.
     pub positions: Vec<Vec<u32>>,
-    /// First vector of each kept row, and the number of all.
+    /// Index of the first vector of each kept row, and the total number of vectors.
     pub offsets: Vec<usize>,
     /// Kept rows by batch.
     pub batches: Vec<Vec<usize>>,
     pub duplicates: usize,
 }
 
-/// What is remembered from shard to shard while planning.
+/// State carried from shard to shard while planning.
 #[derive(Default)]
 pub(super) struct Progress {
     pub seen: Seen,
     pub tokens: u64,
 }
 
-/// How rows become batches.
+/// Settings for choosing and batching rows.
 pub(super) struct ShardSettings<'a> {
     pub deduplicate: bool,
     pub sample: Option<&'a TokenSample>,
@@ -129,7 +129,7 @@ fn check_row(row: usize, encoding: &Encoding, vocabulary: Option<usize>) -> Resu
     }
 }
 
-/// The vectors of a shard while they come in.
+/// Collects the vectors of a shard as they arrive.
 pub(super) struct ShardBuffer {
     /// Per hidden state, `[points, width]`.
     values: Vec<Vec<f32>>,
@@ -143,7 +143,7 @@ impl ShardBuffer {
         Self { values, widths: widths.to_vec(), batches_left: plan.batches.len() }
     }
 
-    /// Puts the vectors of a batch where they belong: `values[state]` is `[points of the batch, width]`.
+    /// Stores the vectors of a batch at their rows: `values[state]` is `[points of the batch, width]`.
     pub(super) fn put(&mut self, plan: &ShardPlan, batch: usize, values: &[Vec<f32>]) {
         for ((all, width), values) in self.values.iter_mut().zip(&self.widths).zip(values) {
             let mut from = 0;
@@ -156,7 +156,7 @@ impl ShardBuffer {
         self.batches_left -= 1;
     }
 
-    /// What a manifest says of the shard.
+    /// The manifest entry of the shard.
     pub(super) fn entry(&self, plan: &ShardPlan, (matrix_products, onnxruntime): (&str, &str)) -> ShardEntry {
         let rows = plan.row_of_points();
         let mut non_finite: Vec<usize> = Vec::new();
@@ -188,7 +188,7 @@ impl ShardBuffer {
         (layers.map(layer).collect(), plan.row_of_points())
     }
 
-    /// Writes the shard under a temporary name and renames it; gives what its files are known by.
+    /// Writes the shard under a temporary name and renames it; returns name, length and checksum of its files.
     pub(super) fn write(self, store: &Path, plan: &ShardPlan) -> Result<Vec<ShardFile>, ActivationsError> {
         let rows = plan.row_of_points();
         let temporary = store.join(format!(".shard-{:05}.tmp", plan.index));
@@ -198,7 +198,7 @@ impl ShardBuffer {
             fs::rename(&temporary, &folder).map_err(FileError::new("write", &folder)).map(|()| files)
         });
         written.map_err(|error| {
-            // What was begun is no use to anyone and may be what fills the disk.
+            // The partial folder is of no use and may be what fills the disk.
             let _ = fs::remove_dir_all(&temporary);
             error.into()
         })
@@ -225,7 +225,7 @@ impl ShardBuffer {
     }
 }
 
-/// Writes an array, and says what the file is known by.
+/// Writes an array, and returns name, length and checksum of the file.
 fn write_npy(folder: &Path, name: String, array: &impl WriteNpyExt) -> Result<ShardFile, FileError> {
     let path = folder.join(&name);
     let write = || -> io::Result<ShardFile> {
@@ -243,7 +243,7 @@ fn write_npy(folder: &Path, name: String, array: &impl WriteNpyExt) -> Result<Sh
     write().map_err(FileError::new("write", &path))
 }
 
-/// Counts and hashes what is written through it.
+/// Counts and checksums the bytes written through it.
 struct Hashed {
     inner: File,
     bytes: u64,
@@ -263,7 +263,7 @@ impl Write for Hashed {
     }
 }
 
-/// Removes a folder if it is there.
+/// Removes a folder if it exists.
 pub(super) fn remove(folder: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::new("remove", folder)(error)),

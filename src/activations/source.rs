@@ -1,4 +1,4 @@
-//! Where token rows come from, and which of them are left when repeated ones are dropped.
+//! Sources of token rows, and which rows remain when duplicates are dropped.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -11,17 +11,17 @@ use super::ActivationsError;
 use crate::dataset::{Encoding, Example, Tokenizer};
 use crate::progress::Silent;
 
-/// Rows of token ids that can be had piece by piece, as often as wanted.
+/// Rows of token ids that can be read piece by piece, as often as needed.
 pub(super) trait Source: Sync {
     fn rows(&self) -> usize;
     fn encodings(&self, range: Range<usize>) -> Result<Cow<'_, [Encoding]>, ActivationsError>;
-    /// Differs when a row does.
+    /// SHA-256 that changes whenever a row does.
     fn sha256(&self) -> String;
-    /// In words how many of the rows had so far were cut, if any was.
+    /// Message with the number of rows truncated so far, if any.
     fn cut(&self) -> Option<String>;
 }
 
-/// Rows that are tokenized already.
+/// Rows that are already tokenized.
 pub(super) struct Encoded<'a>(pub &'a [Encoding]);
 
 impl Source for Encoded<'_> {
@@ -44,11 +44,11 @@ impl Source for Encoded<'_> {
     }
 }
 
-/// Texts that are tokenized when their turn comes.
+/// Texts that are tokenized when they are read.
 pub(super) struct Texts<'a> {
     examples: &'a [Example],
     tokenizer: &'a Tokenizer,
-    /// Of every piece, by its first row: how many of its rows were cut.
+    /// Number of truncated rows in each piece, by its first row.
     cut: Mutex<BTreeMap<usize, usize>>,
 }
 
@@ -109,7 +109,7 @@ fn hash(hasher: &mut Sha256, row: &Encoding) {
     }
 }
 
-/// Remembers rows by 128 bits of their hash, which is enough for more rows than anyone has.
+/// Remembers rows by 128 bits of their hash, enough for any realistic number of rows.
 #[derive(Default)]
 pub(super) struct Seen(HashSet<[u8; 16]>);
 

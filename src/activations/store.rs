@@ -1,4 +1,4 @@
-//! Reading what was extracted.
+//! Reading extracted activations.
 
 use std::fs;
 use std::io;
@@ -11,8 +11,8 @@ use super::shard::{POSITIONS_FILE, ROWS_FILE, folder, state_file};
 use super::{ActivationsError, Manifest, ShardEntry};
 use crate::files::{self, FileError};
 
-/// Activations on disk: a folder with `manifest.json` and a folder per shard, which holds `hidden_state.N.npy`
-/// (float32 `[points, width]`), `rows.npy` and, where tokens were taken, `positions.npy` (int64 `[points]`).
+/// Activations on disk: a folder with `manifest.json` and one folder per shard, which holds `hidden_state.N.npy` (float32
+/// `[points, width]`), `rows.npy` and, where tokens were sampled, `positions.npy` (int64 `[points]`).
 #[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
@@ -27,19 +27,19 @@ impl Store {
             let (done, total) = (manifest.rows_done(), manifest.source_rows);
             return Err(ActivationsError::Incomplete { path: path.into(), done, total });
         }
-        // What can be told without reading it all: the bytes are looked at when they are read.
+        // Only what can be checked without reading everything: checksums are verified when the files are read.
         for shard in &manifest.shards {
             check_lengths(path, &manifest, shard)?;
         }
         Ok(Self { path: path.into(), manifest })
     }
 
-    /// The folder.
+    /// Folder of the store.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it holds and of what it was made.
+    /// The manifest: what the store holds and what it was made from.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -49,7 +49,7 @@ impl Store {
         self.manifest.hidden_states.len()
     }
 
-    /// Vectors per hidden state.
+    /// Number of vectors per hidden state.
     pub fn rows(&self) -> usize {
         self.manifest.points
     }
@@ -82,7 +82,7 @@ impl Store {
         self.numbers(ROWS_FILE)
     }
 
-    /// Which token of its row each vector is; `None` where rows were pooled.
+    /// Position of each vector's token in its row; `None` where rows were pooled.
     pub fn positions(&self) -> Result<Option<Vec<usize>>, ActivationsError> {
         if !self.manifest.pooling.is_tokens() {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Store {
     }
 }
 
-/// Whether all files of a shard are what was written. Stores of format 1 have no checksums: there only shapes are compared.
+/// Whether all files of a shard are intact. Stores of format 1 have no checksums: there only shapes are compared.
 pub(super) fn check_shard(store: &Path, manifest: &Manifest, shard: &ShardEntry) -> Result<(), ActivationsError> {
     if !shard.files.is_empty() {
         return shard.files.iter().try_for_each(|file| read(store, shard, &file.name).map(|_| ()));
@@ -116,7 +116,7 @@ pub(super) fn check_shard(store: &Path, manifest: &Manifest, shard: &ShardEntry)
     Ok(())
 }
 
-/// Whether the files of a shard are there, in their lengths where these are known.
+/// Whether the files of a shard exist, with the right lengths where these are known.
 fn check_lengths(store: &Path, manifest: &Manifest, shard: &ShardEntry) -> Result<(), ActivationsError> {
     let folder = folder(store, shard.index);
     let length = |name: &str| match fs::metadata(folder.join(name)) {
@@ -169,7 +169,7 @@ fn read_numbers(store: &Path, shard: &ShardEntry, name: &str) -> Result<Vec<usiz
     part.iter().map(number).collect()
 }
 
-/// The bytes of a file of a shard, if they are those that were written.
+/// The bytes of a file of a shard, if they match what was written.
 fn read(store: &Path, shard: &ShardEntry, name: &str) -> Result<(PathBuf, Vec<u8>), ActivationsError> {
     let path = folder(store, shard.index).join(name);
     let bytes = match files::read(&path) {

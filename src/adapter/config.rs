@@ -1,7 +1,7 @@
-//! `adapter_config.json`: the ranks of a plan in PEFT's words.
+//! `adapter_config.json`: the ranks of a plan in PEFT's format.
 //!
 //! PEFT matches the keys of `rank_pattern` and `alpha_pattern` as `(.*\.)?(KEY)$` against module paths, takes the first
-//! that fits and ignores those that fit nothing. So every key is a full path, and each is checked to hit one module.
+//! that fits and ignores keys that fit nothing. So every key is a full path, and each is checked to match exactly one module.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{AdapterError, Naming};
 use crate::hint::Hint;
 use crate::rank::{Plan, PlannedModule};
 
-/// How ranks are laid down in the files.
+/// How ranks are written to the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
@@ -35,20 +35,20 @@ impl std::str::FromStr for Flavour {
     }
 }
 
-/// What a configuration says beside the plan.
+/// Settings of a configuration beside the plan.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigSettings {
-    /// How ranks are laid down.
+    /// How ranks are written.
     pub flavour: Flavour,
     /// Modules that are trained whole, by path: `classifier`, `pooler.dense` (see [`head_modules`]), as PEFT calls them.
     pub head: Vec<String>,
     /// Where PEFT finds the base model.
     pub base_model: Option<String>,
-    /// Whether the adapter is trained: PEFT freezes it then. Before training it must be false.
+    /// Whether the adapter is trained: PEFT then freezes it. Must be false for an adapter that is to be trained.
     pub trained: bool,
-    /// What PEFT calls the modules.
+    /// The names that PEFT uses for the modules.
     pub naming: Naming,
-    /// Names of all modules of the base model in its checkpoint, to check patterns against; empty where they are not known.
+    /// Names of all modules of the base model in its checkpoint, to check patterns against; empty where unknown.
     pub modules: Vec<String>,
 }
 
@@ -61,8 +61,8 @@ pub fn head_modules<'a>(tensors: impl IntoIterator<Item = &'a str>) -> Vec<Strin
 /// The content of `adapter_config.json` for a plan, keys sorted.
 ///
 /// # Errors
-/// When the plan adapts nothing, a pattern would hit another module too, or a uniform adapter is asked for and the plan's
-/// alphas are not in one proportion to its ranks.
+/// If the plan adapts nothing, a pattern would match another module too, or a uniform adapter is requested and the plan's
+/// alphas are not proportional to its ranks.
 pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, AdapterError> {
     let modules: Vec<&PlannedModule> = planned(plan).collect();
     let fail = |reason: &str| Err(AdapterError::Config { reason: reason.into() });
@@ -124,7 +124,7 @@ pub fn adapter_config(plan: &Plan, settings: &ConfigSettings) -> Result<Value, A
     Ok(config)
 }
 
-/// The modules of a plan that get an adapter, each once.
+/// The modules of a plan that get an adapter, each exactly once.
 pub(super) fn planned(plan: &Plan) -> impl Iterator<Item = &PlannedModule> {
     let mut seen = BTreeSet::new();
     let modules = plan.blocks.iter().flat_map(|block| &block.modules);
@@ -140,7 +140,7 @@ pub(super) fn renamed(plan: &Plan) -> impl Iterator<Item = &String> {
     planned(plan).filter(other).map(|module| &module.module)
 }
 
-/// `alpha / rank` where it is the same everywhere.
+/// The ratio `alpha / rank`, if it is the same for all modules.
 fn scaling(modules: &[&PlannedModule]) -> Result<Option<f64>, AdapterError> {
     let mut all = modules.iter().map(|module| module.alpha / module.rank as f64);
     let Some(first) = all.next() else { return Ok(None) };
@@ -150,14 +150,14 @@ fn scaling(modules: &[&PlannedModule]) -> Result<Option<f64>, AdapterError> {
     Ok(all.all(|other| (other - first).abs() <= 1e-9 * first.abs()).then_some(first))
 }
 
-/// PEFT writes whole numbers without a point.
+/// A JSON number; PEFT writes whole numbers without a decimal point.
 fn number(value: f64) -> Value {
     let rounded = value.round();
     if (value - rounded).abs() < 1e-9 && rounded.abs() < 1e15 { json!(rounded as i64) } else { json!(value) }
 }
 
-/// For classifiers PEFT adds `classifier` and `score` by itself and matches them by the end of a path; what these do not reach
-/// is listed by its full path.
+/// For classifiers PEFT adds `classifier` and `score` by itself and matches them by the end of a path; modules that these do not
+/// match are listed by their full path.
 fn modules_to_save(head: &[String]) -> Option<Vec<String>> {
     if head.is_empty() {
         return None;
@@ -171,7 +171,7 @@ fn modules_to_save(head: &[String]) -> Option<Vec<String>> {
     Some(usual.iter().map(|name| (*name).to_owned()).chain(others).collect())
 }
 
-/// Every key hits exactly one of the modules that are known, itself among them.
+/// Every key must match exactly one of the known modules: its own.
 fn check_patterns<'a>(keys: impl Iterator<Item = &'a str>, modules: &[String]) -> Result<(), AdapterError> {
     for key in keys {
         let pattern = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"))

@@ -3,15 +3,15 @@ use std::path::PathBuf;
 use crate::checkpoint::CheckpointError;
 use crate::files::FileError;
 
-/// What can be wrong with an adapter or its folder.
+/// Why an adapter or its folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
-    /// There is no adapter here.
+    /// The folder is not an adapter folder.
     #[error("{} is no adapter folder: it has no {missing}; name the folder that `gelora train` or PEFT wrote", folder.display())]
     Missing {
-        /// The folder.
+        /// Path of the folder.
         folder: PathBuf,
-        /// The file that is not there.
+        /// Name of the missing file.
         missing: &'static str,
     },
     /// The tensors are in the format of older versions of PEFT, which runs code when it is read.
@@ -21,7 +21,7 @@ pub enum AdapterError {
          'adapter_model.safetensors', {{'format': 'pt'}})\" in that folder", path.display()
     )]
     Pickled {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A value is infinite or not a number.
@@ -30,17 +30,17 @@ pub enum AdapterError {
          copy it again", path.display(), tensor.escape_debug()
     )]
     NotFinite {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// NaN or an infinity.
+        /// The value: NaN or an infinity.
         value: f32,
     },
-    /// A file of the folder is not what it should be.
+    /// The content of a file in the folder is not valid.
     #[error("{} cannot be used: {reason}", path.display())]
     Malformed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What was found, and what to do.
         reason: String,
@@ -48,15 +48,15 @@ pub enum AdapterError {
     /// The trained factors are not those of the plan.
     #[error("module `{module}` {reason}; train again with this plan")]
     NotThePlan {
-        /// The module.
+        /// Path of the module.
         module: String,
         /// What differs.
         reason: String,
     },
-    /// A plan that PEFT's configuration cannot express.
+    /// PEFT's configuration cannot express the plan.
     #[error("the plan cannot be written as a PEFT configuration: {reason}")]
     Config {
-        /// Why, and what to do.
+        /// The reason, and the cure.
         reason: String,
     },
     /// A tensor file cannot be read.

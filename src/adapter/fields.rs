@@ -1,5 +1,5 @@
 //! Every field of `adapter_config.json` as PEFT 0.21 writes it (`LoraConfig`, `PeftConfig`, `PeftConfigMixin`), and what it
-//! means for merging. A field that is not here and is set is refused: it could change what the adapter computes.
+//! means for merging. A field that is set and not listed here is refused: it could change what the adapter computes.
 
 use serde_json::{Map, Value};
 
@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 enum Meaning {
     /// [`super::LoraConfig`] reads it.
     Honoured,
-    /// Nothing that an adapter computes at inference depends on it.
+    /// Does not affect what an adapter computes at inference.
     Harmless,
-    /// Set, it makes the adapter something other than `W + scaling · B · A`: what that is.
+    /// If set, makes the adapter something other than `W + scaling · B · A`; the text says what.
     Refused(&'static str),
 }
 
@@ -18,12 +18,12 @@ use Meaning::{Harmless, Honoured, Refused};
 const FIELDS: [(&str, Meaning); 46] = [
     // PeftConfigMixin and PeftConfig.
     ("peft_type", Honoured),
-    // The class that PEFT puts around the model. What it adds to `modules_to_save` stands in that field too.
+    // The class that PEFT puts around the model. What it adds to `modules_to_save` is in that field too.
     ("task_type", Harmless),
     // The class of the base model, for AutoPeftModel.
     ("auto_mapping", Harmless),
     ("peft_version", Harmless),
-    // Where the base model is: here the command line says so.
+    // Path of the base model: here the command line gives it.
     ("base_model_name_or_path", Harmless),
     ("revision", Harmless),
     // Whether PEFT freezes the adapter.
@@ -35,7 +35,7 @@ const FIELDS: [(&str, Meaning); 46] = [
     ("lora_alpha", Honoured),
     // Dropout is off at inference.
     ("lora_dropout", Harmless),
-    // PEFT corrects it to what the layer is (Linear or Conv1D); merging looks at the layer.
+    // PEFT sets it by the type of the layer (Linear or Conv1D); merging looks at the layer.
     ("fan_in_fan_out", Harmless),
     ("bias", Honoured),
     ("use_rslora", Honoured),
@@ -49,25 +49,25 @@ const FIELDS: [(&str, Meaning); 46] = [
     // Which module Megatron's layers are imported from; `megatron_config` decides whether there are any.
     ("megatron_core", Harmless),
     ("trainable_token_indices", Refused("trains single rows of the embeddings")),
-    // How an initialization was computed: only what `init_lora_weights` says is done.
+    // How an initialization was computed; only the one that `init_lora_weights` names is applied.
     ("loftq_config", Harmless),
     ("eva_config", Harmless),
     ("corda_config", Harmless),
     ("lora_ga_config", Harmless),
     ("use_dora", Refused("is DoRA, which scales the columns of the merged weight too")),
-    // Another gradient while training; the forward pass is that of LoRA.
+    // A different gradient in training; the forward pass is that of LoRA.
     ("velora_config", Harmless),
     (
         "alora_invocation_tokens",
         Refused("is aLoRA, which acts on the tokens after its invocation only: PEFT refuses to merge it too"),
     ),
     ("use_qalora", Refused("is QALoRA, which pools its inputs: PEFT refuses to merge it into a quantised model too")),
-    // Of use with `use_qalora` only.
+    // Used only with `use_qalora`.
     ("qalora_group_size", Harmless),
-    // Noise while training; in evaluation and in merging PEFT takes A and B alone.
+    // Noise in training; in evaluation and in merging PEFT uses A and B alone.
     ("monteclora_config", Harmless),
     ("layer_replication", Refused("repeats layers: the adapted model has others than the base")),
-    // Where computations are done. PEFT neither saves nor reads it.
+    // Where computations run. PEFT neither saves nor reads it.
     ("runtime_config", Harmless),
     ("lora_bias", Refused("has a bias beside B, which belongs to the bias of the layer")),
     ("target_parameters", Refused("adapts parameters instead of modules (experts of a mixture)")),
@@ -77,18 +77,18 @@ const FIELDS: [(&str, Meaning); 46] = [
     // Whether tied weights get tied adapters: adapters on tied weights are refused one by one.
     ("ensure_weight_tying", Harmless),
     // Fields of PEFT before 0.21.
-    // Whether the weights were merged while training (0.2 and before); the file holds the factors all the same.
+    // Whether the weights were merged in training (0.2 and before); the file holds the factors all the same.
     ("merge_weights", Harmless),
     ("enable_lora", Refused("adapts parts of a fused weight (a PEFT from before 0.3)")),
-    // Names of modules tied by `ensure_weight_tying`, noted by PEFT while the adapter is made.
+    // Names of modules tied by `ensure_weight_tying`, recorded by PEFT when it creates the adapter.
     ("modules_to_tie", Harmless),
     ("target_modules_to_tie", Harmless),
 ];
 
-/// Refuses fields that make the adapter something else than LoRA, and those that are not known.
+/// Refuses fields that make the adapter something other than LoRA, and unknown fields.
 ///
 /// # Errors
-/// The reason, with the name of the field.
+/// The reason as a sentence, with the name of the field.
 pub(super) fn check(config: &Map<String, Value>) -> Result<(), String> {
     for (name, value) in config.iter().filter(|(_, value)| is_set(value)) {
         match FIELDS.iter().find(|(known, _)| known == name).map(|(_, meaning)| meaning) {
@@ -112,7 +112,7 @@ pub(super) fn check(config: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a value says anything: not null, false, 0 or empty.
+/// Whether a value is set: not null, false, 0 or empty.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,

@@ -1,30 +1,30 @@
-//! What the graph of an export does between the last hidden state and the logits, and whether a class of transformers does the same.
+//! The graph of an export between the last hidden state and the logits, compared with the head of a transformers class.
 
 use std::collections::HashSet;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, ModelClass, match_weights};
 use crate::onnx::{Head, LinearLayer, Model, Trait};
 
-/// The way from the last hidden state to the logits.
+/// The path from the last hidden state to the logits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeadPath {
-    /// Its linear layers, by the names of the checkpoint where it knows them, else by those of the export.
+    /// Names of its linear layers, those of the checkpoint where known, else those of the export.
     pub linears: Vec<String>,
-    /// Whether there are layers whose names are not known.
+    /// Whether there are layers without a known name.
     pub unnamed: bool,
-    /// Whether it joins the vectors of all tokens.
+    /// Whether it pools the vectors of all tokens; `None` where unknown.
     pools: Option<bool>,
-    /// Whether training added it.
+    /// Whether the head was added in training.
     pub added: bool,
-    /// Whether it gives a label for every token.
+    /// Whether it gives logits for every token.
     pub labels_tokens: bool,
 }
 
 impl HeadPath {
-    /// The way through this head.
+    /// The path through the head of an export.
     ///
     /// # Errors
-    /// When the export cannot be read.
+    /// If the export cannot be read.
     pub fn new(model: &Model, checkpoint: Option<&Checkpoint>, head: &Head) -> Result<Self, CheckpointError> {
         let layers: Vec<&LinearLayer> = head.linears.iter().collect();
         let found = match checkpoint {
@@ -32,7 +32,7 @@ impl HeadPath {
             None => vec![None; layers.len()],
         };
         let known: HashSet<usize> = layers.iter().map(|layer| layer.node).collect();
-        // Products that ONNX Runtime fused with what follows are no linear layers here.
+        // Products that ONNX Runtime fused with the following operation are not linear layers here.
         let fused = |&node: &usize| {
             let kind = &model.graph.nodes[node];
             !known.contains(&node) && !kind.domain.is_empty() && kind.has(Trait::Product)
@@ -52,8 +52,8 @@ impl HeadPath {
         })
     }
 
-    /// What it does otherwise than the head of a class; `None` where nothing is seen. `prefix` is where the class has its base
-    /// model.
+    /// How the path differs from the head of a class; `None` if no difference is found. `prefix` is the path of the base model
+    /// in the class.
     pub(super) fn differs_from(
         &self,
         class: &ModelClass,
@@ -92,7 +92,7 @@ impl HeadPath {
     }
 }
 
-/// Whether a path is this module, perhaps under other names.
+/// Whether a path is that of this module, possibly below others.
 fn is_called(path: &str, module: &str) -> bool {
     path.strip_suffix(module).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

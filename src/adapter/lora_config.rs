@@ -1,4 +1,4 @@
-//! What an `adapter_config.json` says, as PEFT 0.21 understands it: ranks, scalings, and which modules are adapted or saved.
+//! The content of an `adapter_config.json`, interpreted as by PEFT 0.21: ranks, scalings, and which modules are adapted or saved.
 
 use std::path::Path;
 
@@ -8,28 +8,28 @@ use serde_json::{Map, Value};
 use super::{AdapterError, fields};
 use crate::files::read_file;
 
-/// How the factors began. Some ways take a part out of the base weight, which PEFT does again when it loads the adapter.
+/// How the factors were initialised. Some methods take a part out of the base weight, and PEFT repeats that on loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Initialization {
-    /// The base weight is as it was.
+    /// The base weight is unchanged.
     #[default]
     Plain,
     /// PiSSA: the base weight without its `rank` largest singular values.
     Pissa,
     /// OLoRA: the base weight without the part that its first `rank` columns span.
     Olora,
-    /// LoRA-GA: training began from a changed base, and PEFT loads the adapter over an unchanged one.
+    /// LoRA-GA: training started from a modified base, and PEFT loads the adapter over the unmodified one.
     LoraGa,
 }
 
 /// Which modules a list or a pattern names.
 #[derive(Debug, Clone)]
 enum Names {
-    /// Paths or their ends at a dot.
+    /// Full paths, or ends of paths that begin after a dot.
     List(Vec<String>),
-    /// A pattern for whole paths.
+    /// A pattern that matches whole paths.
     Pattern(Box<Regex>),
-    /// `all-linear`: PEFT writes out the names when it saves, so this is what somebody wrote by hand.
+    /// `all-linear`: PEFT writes out the names when it saves, so this was written by hand.
     AllLinear,
 }
 
@@ -47,14 +47,14 @@ pub struct LoraConfig {
     layer_patterns: Vec<Regex>,
     saved: Vec<String>,
     saved_patterns: Vec<Regex>,
-    /// The kind of class that opens the base: `SEQ_CLS`.
+    /// PEFT's task type, which decides the class that opens the base: `SEQ_CLS`.
     pub task_type: Option<String>,
-    /// How the factors began.
+    /// How the factors were initialised.
     pub initialization: Initialization,
 }
 
 impl LoraConfig {
-    /// Of a folder without factors: it adapts and saves no module.
+    /// The configuration of a folder without factors: it adapts and saves no module.
     pub(super) fn of_nothing() -> Self {
         LoraConfig {
             rank: None,
@@ -73,10 +73,10 @@ impl LoraConfig {
         }
     }
 
-    /// Reads the file.
+    /// Reads `adapter_config.json`.
     ///
     /// # Errors
-    /// When it cannot be read, is of another kind than LoRA, or sets a field that changes what the adapter computes in a way
+    /// If it cannot be read, is not a LoRA configuration, or sets a field that changes what the adapter computes in a way
     /// that gelora cannot merge.
     pub fn read(path: &Path) -> Result<Self, AdapterError> {
         let bytes = read_file(path)?;
@@ -85,10 +85,10 @@ impl LoraConfig {
         config.map_err(|reason| AdapterError::Malformed { path: path.into(), reason })
     }
 
-    /// From the content of the file.
+    /// Parses the content of the file.
     ///
     /// # Errors
-    /// As [`LoraConfig::read`], as a sentence.
+    /// As for [`LoraConfig::read`], as a sentence.
     pub(super) fn new(value: &Value) -> Result<Self, String> {
         let Some(config) = value.as_object() else { return Err("it is no JSON object; copy the folder again".into()) };
         let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("nothing");
@@ -132,10 +132,10 @@ impl LoraConfig {
         })
     }
 
-    /// The rank of a module (PEFT: the first key of `rank_pattern` that fits); `None` where the file does not say.
+    /// The rank of a module (as in PEFT, by the first matching key of `rank_pattern`); `None` where the file does not give it.
     ///
     /// # Errors
-    /// When a pattern takes too long to try, as a sentence.
+    /// If a pattern takes too long to match, as a sentence.
     pub fn rank(&self, module: &str) -> Result<Option<usize>, String> {
         Ok(first(&self.ranks, module)?.or(self.rank))
     }
@@ -143,7 +143,7 @@ impl LoraConfig {
     /// Alpha such that `alpha / rank` is the scaling PEFT uses.
     ///
     /// # Errors
-    /// As [`LoraConfig::rank`].
+    /// As for [`LoraConfig::rank`].
     pub fn alpha(&self, module: &str, rank: usize) -> Result<f64, String> {
         let alpha = first(&self.alphas, module)?.unwrap_or(self.alpha);
         Ok(if self.rank_stabilised { alpha * (rank as f64).sqrt() } else { alpha })
@@ -153,7 +153,7 @@ impl LoraConfig {
     /// not name its modules (`all-linear`).
     ///
     /// # Errors
-    /// As [`LoraConfig::rank`].
+    /// As for [`LoraConfig::rank`].
     pub fn adapts(&self, module: &str) -> Result<Option<bool>, String> {
         let Some(targets) = self.targets.as_ref().filter(|targets| !matches!(targets, Names::AllLinear)) else {
             return Ok(None);
@@ -163,7 +163,7 @@ impl LoraConfig {
         {
             return Ok(Some(false));
         }
-        // PEFT never adapts what is saved whole.
+        // PEFT never adapts a module that is saved whole.
         for pattern in &self.saved_patterns {
             if is_match(pattern, module)? {
                 return Ok(Some(false));
@@ -183,7 +183,7 @@ impl LoraConfig {
         &self.saved
     }
 
-    /// `layers_to_transform`: the first number in the path, behind `layers_pattern` where there is one.
+    /// `layers_to_transform`: the first number in the path, after `layers_pattern` if there is one.
     fn in_layers(&self, module: &str) -> bool {
         if self.layers.is_empty() || !matches!(self.targets, Some(Names::List(_))) {
             return true;
@@ -212,7 +212,7 @@ impl Names {
     }
 }
 
-/// An error is a pattern that goes back and forth more than a million times.
+/// An error is a pattern that backtracks more than a million times.
 fn is_match(pattern: &Regex, module: &str) -> Result<bool, String> {
     let refused = |error| format!("the pattern `{}` cannot be tried on a module's name: {error}", pattern.as_str());
     pattern.is_match(module).map_err(refused)
@@ -231,7 +231,7 @@ fn pattern(text: &str, shown: &str) -> Result<Regex, String> {
     Regex::new(text).map_err(|error| format!("gelora cannot read its pattern `{}`: {error}", shown.escape_debug()))
 }
 
-/// PEFT: `re.match(rf"(.*\.)?({key})$", module)`.
+/// The value of the first key that matches, as in PEFT: `re.match(rf"(.*\.)?({key})$", module)`.
 fn by_pattern<T>(
     config: &Map<String, Value>,
     field: &str,
@@ -246,7 +246,7 @@ fn by_pattern<T>(
     entries.map(read).collect()
 }
 
-/// A number, or nothing.
+/// A field that holds a number or is absent.
 fn number<T>(
     config: &Map<String, Value>,
     field: &str,
@@ -262,7 +262,7 @@ fn number<T>(
     read(value).map(Some).ok_or_else(refuse)
 }
 
-/// A list of words, one word, or nothing.
+/// A field that holds a list of strings or one string, or is absent.
 fn strings(config: &Map<String, Value>, field: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("`{field}` is no list of names; copy the folder again");
     match config.get(field) {
@@ -275,7 +275,7 @@ fn strings(config: &Map<String, Value>, field: &str) -> Result<Vec<String>, Stri
     }
 }
 
-/// A list of names, or a pattern for whole paths.
+/// A field that holds a list of names, or a pattern for whole paths.
 fn names(config: &Map<String, Value>, field: &str) -> Result<Option<Names>, String> {
     Ok(match config.get(field) {
         None | Some(Value::Null) => None,
@@ -286,7 +286,7 @@ fn names(config: &Map<String, Value>, field: &str) -> Result<Option<Names>, Stri
     })
 }
 
-/// What `init_lora_weights` does to the base weight when PEFT loads the adapter.
+/// The effect of `init_lora_weights` on the base weight when PEFT loads the adapter.
 fn initialization(config: &Map<String, Value>) -> Result<Initialization, String> {
     const CURE: &str = "save it once more in PEFT with `save_pretrained(…, path_initial_model_for_weight_conversion=…)`, \
                         which makes a plain LoRA adapter of it";

@@ -27,27 +27,27 @@ pub use read::{AdapterFolder, FrozenWeight, read, read_named};
 pub use whole::{WholeSettings, write_whole};
 pub use write::{WriteSettings, write};
 
-/// The configuration file of an adapter folder.
+/// Name of the configuration file in an adapter folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-/// The tensors of an adapter folder.
+/// Name of the tensor file in an adapter folder.
 pub const TENSOR_FILE: &str = "adapter_model.safetensors";
-/// The tensors of a head that no class of transformers has: PEFT does not read it; merging does.
+/// Name of the tensor file of a head that no transformers class has: PEFT does not read it; merging does.
 pub const HEAD_FILE: &str = "gelora_head.safetensors";
-/// The tensors of a model that was trained without factors: PEFT has no file for them; merging reads them.
+/// Name of the tensor file of a model trained without factors: PEFT has no file for them; merging reads it.
 pub const WHOLE_FILE: &str = "gelora_tensors.safetensors";
-/// What PEFT puts before the name of a module.
+/// The prefix that PEFT puts before module names.
 const PREFIX: &str = "base_model.model.";
 
 /// The trained factors of one weight: `ΔW = alpha / rank · B · A` in PEFT's orientation (`W` is `[out, in]`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraFactors {
-    /// Module path as PEFT knows it, without `base_model.model.`.
+    /// Module path as used by PEFT, without `base_model.model.`.
     pub module: String,
-    /// Scaling numerator.
+    /// Numerator of the scaling.
     pub alpha: f64,
-    /// `[rank, in]`.
+    /// Factor A, `[rank, in]`.
     pub a: Array2<f32>,
-    /// `[out, rank]`.
+    /// Factor B, `[out, rank]`.
     pub b: Array2<f32>,
 }
 
@@ -57,7 +57,7 @@ impl LoraFactors {
         self.a.nrows()
     }
 
-    /// `alpha / rank`, the factor of `B · A`.
+    /// The scaling `alpha / rank`, the factor of `B · A`.
     pub fn scaling(&self) -> f64 {
         self.alpha / self.rank().max(1) as f64
     }
@@ -66,18 +66,18 @@ impl LoraFactors {
 /// A tensor that is trained as a whole (the head): PEFT's `modules_to_save`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedTensor {
-    /// Checkpoint name, for instance `classifier.weight`.
+    /// Name in the checkpoint, for instance `classifier.weight`.
     pub name: String,
     /// Values in the orientation of the checkpoint.
     pub values: ArrayD<f32>,
 }
 
-/// What training makes and merging takes.
+/// The trained tensors: the output of training and the input of merging.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Adapter {
-    /// One entry per adapted weight.
+    /// The trained factors, one entry per adapted weight.
     pub factors: Vec<LoraFactors>,
-    /// Trained heads.
+    /// The tensors that were trained as a whole, such as those of the head.
     pub saved: Vec<SavedTensor>,
 }
 

@@ -1,7 +1,7 @@
-//! What PEFT calls the modules of the model that an adapter is trained over.
+//! PEFT's names for the modules of the model that an adapter is trained on.
 //!
-//! PEFT opens the base folder with a class of transformers and looks for the adapter's tensors among its modules; those it
-//! does not find it leaves out without a word. The names in a checkpoint are those of the class that saved it, which may be
+//! PEFT opens the base folder with a transformers class and looks for the adapter's tensors among its modules; tensors that it
+//! does not find there it skips silently. The names in a checkpoint are those of the class that saved it, which may be
 //! another one: the base model alone (`encoder.layer.0…`), while a classifier calls the same module `bert.encoder.layer.0…`.
 
 use std::collections::BTreeMap;
@@ -11,49 +11,49 @@ use serde_json::Value;
 use super::HeadPath;
 use crate::checkpoint::{Checkpoint, ModelClass, ModelTask, base_model_prefix, is_prefixed, model_class};
 
-/// What is trained beside the factors.
+/// What is trained beside the factors: no head, an added one, or the export's own.
 #[derive(Debug, Clone, Copy)]
 pub enum TrainedHead<'a> {
     /// Nothing: the model predicts tokens.
     Tokens,
     /// A head that training adds to an export without one, or none at all.
     Added,
-    /// The head of the export: its tensors under the names of the checkpoint, or of the export where the checkpoint lacks them.
-    /// With what the graph does on the way to the logits, where there is a graph.
+    /// The head of the export: its tensors under their checkpoint names, or those of the export where the checkpoint lacks them.
+    /// The second field is the path to the logits in the graph, where there is a graph.
     Own(&'a [String], Option<&'a HeadPath>),
 }
 
-/// The names of one adapter.
+/// The names in one adapter.
 #[derive(Debug, Clone, Default)]
 pub struct Naming {
     base: BaseNames,
     saved: BTreeMap<String, String>,
-    /// The head of the class: its tensors are not under the base model.
+    /// Names in the head of the class: its tensors are not under the base model.
     head: Vec<String>,
     /// PEFT's `task_type`, which decides the class that opens the base folder.
     pub task_type: Option<&'static str>,
-    /// Whether the head goes to a file of its own, because no class of transformers has it.
+    /// Whether the head is written to a file of its own, because no transformers class has it.
     pub head_apart: bool,
-    /// What transformers cannot represent, to be told.
+    /// A notice for the user about what transformers cannot represent.
     pub notice: Option<String>,
 }
 
-/// How the names of the base model change.
+/// How the names of the base model are changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum BaseNames {
-    /// They are those of the class.
+    /// The names are those of the class.
     #[default]
     Kept,
-    /// The class has this in front.
+    /// The class has this prefix before the names.
     Under(&'static str),
-    /// The class is what lies under this.
+    /// The class has the names without this prefix.
     Without(&'static str),
-    /// The names are the export's: what a wrapper put in front of this goes.
+    /// The names are those of the export: what a wrapper put before this part is dropped.
     From(&'static str),
 }
 
 impl Naming {
-    /// The names of an adapter over the model of this checkpoint and `config.json`.
+    /// The names in an adapter for the model of this checkpoint and `config.json`.
     pub fn new(checkpoint: Option<&Checkpoint>, config: Option<&Value>, head: TrainedHead<'_>) -> Self {
         let prefix = config.and_then(base_model_prefix);
         let prefixed = config.zip(checkpoint).and_then(|(config, checkpoint)| is_prefixed(checkpoint, config));
@@ -100,7 +100,7 @@ impl Naming {
         }
     }
 
-    /// A module of the base model as PEFT calls it.
+    /// PEFT's name for a module of the base model.
     pub fn module(&self, name: &str) -> String {
         let under = |prefix: &str| {
             let inside = |rest: &str| rest.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
@@ -121,7 +121,7 @@ impl Naming {
         }
     }
 
-    /// A tensor that is trained whole as PEFT calls it.
+    /// PEFT's name for a tensor that is trained whole.
     pub fn tensor(&self, name: &str) -> String {
         match self.saved.get(name) {
             Some(known) => known.clone(),
@@ -131,7 +131,7 @@ impl Naming {
     }
 }
 
-/// The class whose head these tensors are, and what it calls them.
+/// The class that has these tensors as its head, and its names for them.
 fn own_head(
     checkpoint: Option<&Checkpoint>,
     config: Option<&Value>,
@@ -149,7 +149,7 @@ fn own_head(
     let in_checkpoint = |name: &str| checkpoint.is_some_and(|checkpoint| checkpoint.tensor(name).is_some());
     let class = config.and_then(|config| model_class(config, task));
     let (Some(class), Some(prefix)) = (class, prefix) else {
-        // The checkpoint is one of a class with this head, or there is none to open.
+        // The checkpoint is of a class with this head, or there is none to open.
         if checkpoint.is_none() || tensors.iter().all(|name| in_checkpoint(name)) {
             return Ok((task, kept()));
         }
@@ -165,7 +165,7 @@ fn own_head(
         class.head.iter().all(|name| saved.values().any(|known| known == name) || in_checkpoint(name))
     };
     match saved.filter(complete) {
-        // Names alone say nothing of what the head reads.
+        // Names alone do not show what the head reads.
         Some(saved) => match path.and_then(|path| path.differs_from(&class, prefix, checkpoint)) {
             Some(reason) => Err(reason),
             None => Ok((task, saved)),
@@ -180,7 +180,7 @@ fn own_head(
     }
 }
 
-/// What the class calls a tensor of its head, or one under its base model. Wrappers of an export put a name in front.
+/// The class's name for a tensor of its head, or for one under its base model. Wrappers in an export put a name in front.
 fn of_class(name: &str, class: &ModelClass, prefix: &str) -> Option<String> {
     let ends = |known: &str| name.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     let own = class.head.iter().filter(|known| ends(known)).max_by_key(|known| known.len());

@@ -1,4 +1,4 @@
-//! `gelora.json`: what an adapter was trained on. PEFT does not read it; merging does.
+//! `gelora.json`: the provenance of an adapter. PEFT does not read it; merging does.
 
 use std::path::Path;
 
@@ -8,39 +8,39 @@ use super::{AdapterError, Flavour};
 use crate::files::read_file;
 use crate::onnx::HeadPooling;
 
-/// The name of the file.
+/// Name of the file.
 pub const PROVENANCE_FILE: &str = "gelora.json";
-/// The version of its format.
+/// Version of the file format.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// What an adapter was trained on.
+/// The model and the settings that an adapter was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Version of this format.
+    /// Version of the file format.
     pub format_version: u32,
     /// Version of gelora that wrote it.
     pub gelora_version: String,
-    /// SHA-256 of the `.onnx` file the plan was made for.
+    /// SHA-256 of the `.onnx` file that the plan was made for, in hex.
     pub onnx_sha256: String,
-    /// Its external data files and the checkpoint files.
+    /// The external data files of the export, and the checkpoint files.
     pub files: Vec<BaseFile>,
-    /// SHA-256 of the plan, as JSON without spaces; empty where there was none.
+    /// SHA-256 of the plan as JSON without spaces, in hex; empty where there was no plan.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plan_sha256: String,
-    /// How it was trained, where that is not LoRA.
+    /// The training method, if it is not LoRA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// How ranks are laid down.
+    /// How ranks are written.
     pub flavour: Flavour,
     /// The pooling of a head that training added to an export without one: `first`, `mean`, `last` or `tokens`.
     pub added_head: Option<String>,
     /// Names of the classes in the order of the logits; absent for regression, and in folders of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
-    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    /// The kind of problem that the head solves (transformers' `problem_type`), where names or numbers alone do not show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<String>,
-    /// For every label the probability from which on a text has it, where that was chosen.
+    /// For every label the probability threshold from which a text has it, where thresholds were chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<f64>>,
 }
@@ -48,9 +48,9 @@ pub struct Provenance {
 /// A file of the base model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseFile {
-    /// Its name without the folder.
+    /// File name, without the folder.
     pub name: String,
-    /// Its hash.
+    /// SHA-256 of the file, in hex.
     pub sha256: String,
 }
 
@@ -58,7 +58,7 @@ impl Provenance {
     /// Reads `gelora.json` of an adapter folder; `None` where PEFT or another tool wrote the folder.
     ///
     /// # Errors
-    /// When the file is there and cannot be read, or is of a newer format.
+    /// If the file exists and cannot be read, or its format is newer.
     pub fn read(folder: &Path) -> Result<Option<Self>, AdapterError> {
         let path = folder.join(PROVENANCE_FILE);
         if !path.exists() {
@@ -77,7 +77,7 @@ impl Provenance {
     /// The pooling of an added head.
     ///
     /// # Errors
-    /// When the file names one that does not exist.
+    /// If the file names a pooling that does not exist.
     pub fn head_pooling(&self) -> Result<Option<HeadPooling>, AdapterError> {
         let malformed = |reason| AdapterError::Malformed { path: PROVENANCE_FILE.into(), reason };
         self.added_head.as_deref().map(|name| name.parse().map_err(malformed)).transpose()

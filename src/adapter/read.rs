@@ -1,4 +1,4 @@
-//! Reads adapter folders: ours and PEFT's own.
+//! Reads adapter folders, those of gelora and those of PEFT.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,35 +11,35 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 
-/// An adapter folder: the tensors, and what its files say about them.
+/// An adapter folder: the tensors, and the content of its other files.
 #[derive(Debug)]
 pub struct AdapterFolder {
-    /// The tensors, under the names that PEFT gives them, without `base_model.model.`.
+    /// The tensors, under PEFT's names without `base_model.model.`.
     pub adapter: Adapter,
-    /// `adapter_config.json`.
+    /// Content of `adapter_config.json`.
     pub config: LoraConfig,
-    /// Weights of the base that PEFT saved as they were, beside the factors of their module: that of an output layer.
+    /// Unchanged weights of the base that PEFT saved beside the factors of their module: that of an output layer.
     pub frozen: Vec<FrozenWeight>,
-    /// Whether the head lies in a file of its own, because no class of transformers has it.
+    /// Whether the head is in a file of its own, because no transformers class has it.
     pub head_apart: bool,
-    /// `gelora.json`, where gelora wrote the folder.
+    /// Content of `gelora.json`, if gelora wrote the folder.
     pub provenance: Option<Provenance>,
 }
 
-/// A weight of the base that PEFT saved beside the factors over it. It changes nothing where the base still has it.
+/// A weight of the base that PEFT saved beside the factors on it. It has no effect where the base still has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenWeight {
-    /// The adapted module, as PEFT calls it.
+    /// PEFT's name for the adapted module.
     pub module: String,
-    /// The tensor in `adapter_model.safetensors`.
+    /// Name of the tensor in `adapter_model.safetensors`.
     pub tensor: String,
 }
 
 impl AdapterFolder {
-    /// Reads a folder.
+    /// Reads an adapter folder.
     ///
     /// # Errors
-    /// When a file is missing or broken, a value is not finite, or the adapter is of a kind that gelora cannot merge.
+    /// If a file is missing or damaged, a value is not finite, or gelora cannot merge this kind of adapter.
     pub fn read(dir: &Path) -> Result<Self, AdapterError> {
         if !dir.join(CONFIG_FILE).is_file() {
             return match dir.join(WHOLE_FILE).is_file() {
@@ -79,8 +79,8 @@ impl AdapterFolder {
         Ok(AdapterFolder { adapter, config: LoraConfig::of_nothing(), frozen: Vec::new(), head_apart, provenance })
     }
 
-    /// The adapter under the names of the modules and tensors in `known` (those of a checkpoint or a plan), which may lack the
-    /// name of the base model in front (`bert.`) or have it where PEFT has not. What is not known keeps its name.
+    /// The adapter under the module and tensor names in `known` (those of a checkpoint or a plan), which may lack the
+    /// prefix of the base model (`bert.`) or have it where PEFT does not. An unknown name is kept.
     pub fn named_as<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Adapter {
         let known: std::collections::HashSet<&str> = known.into_iter().collect();
         let mut adapter = self.adapter.clone();
@@ -97,15 +97,15 @@ impl AdapterFolder {
 /// Reads the tensors of an adapter.
 ///
 /// # Errors
-/// As [`read_named`].
+/// As for [`read_named`].
 pub fn read(dir: &Path) -> Result<Adapter, AdapterError> {
     read_named(dir, [])
 }
 
-/// Reads the tensors of an adapter to go on training with, under the names of the plan and of the head.
+/// Reads the tensors of an adapter to continue training with, under the names of the plan and of the head.
 ///
 /// # Errors
-/// As [`AdapterFolder::read`], and for an adapter that takes a part out of the base weights when PEFT loads it.
+/// As for [`AdapterFolder::read`], and if PEFT takes a part out of the base weights when it loads the adapter.
 pub fn read_named<'k>(dir: &Path, known: impl IntoIterator<Item = &'k str>) -> Result<Adapter, AdapterError> {
     let folder = AdapterFolder::read(dir)?;
     match folder.config.initialization {
@@ -120,13 +120,13 @@ pub fn read_named<'k>(dir: &Path, known: impl IntoIterator<Item = &'k str>) -> R
     }
 }
 
-/// What older versions of PEFT wrote.
+/// Name of the tensor file of older versions of PEFT.
 const PICKLED_FILE: &str = "adapter_model.bin";
 
 /// Tensors that only training reads: the noise of Monteclora and the projection of VeLoRA.
 const OF_TRAINING: [&str; 2] = [".lora_monteclora_sampler.", ".lora_velora_embed"];
 
-/// Parts of names of tensors that gelora cannot merge, and what they are.
+/// Parts of the names of tensors that gelora cannot merge, with a description.
 const NOT_MERGED: [(&str, &str); 6] = [
     (".lora_magnitude_vector", "the magnitudes of DoRA"),
     (".lora_embedding_", "an adapter of an embedding table"),
@@ -136,7 +136,7 @@ const NOT_MERGED: [(&str, &str); 6] = [
     ("lora_", "a factor of another kind than LoRA's A and B"),
 ];
 
-/// The tensors of `adapter_model.safetensors`, and which of them are weights of the base.
+/// The tensors of `adapter_model.safetensors`, and those that are weights of the base.
 fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeight>), AdapterError> {
     let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
     let file = Checkpoint::open_file(path)?;
@@ -154,7 +154,7 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeigh
             continue;
         }
         let frozen_module = tensor.name.strip_suffix(".base_layer.weight").filter(|module| {
-            // Where PEFT adapts parameters instead of modules, what is inside is another layer.
+            // Where PEFT adapts parameters instead of modules, the inner part is another layer.
             file.tensor(&format!("{module}.lora_A.weight")).is_some()
         });
         if let Some(module) = frozen_module.and_then(|module| module.strip_prefix(PREFIX)) {
@@ -219,7 +219,7 @@ fn factors(module: String, pair: [Option<Array2<f32>>; 2], config: &LoraConfig) 
     Ok(LoraFactors { module, alpha, a, b })
 }
 
-/// Tensors that are trained whole, under their names.
+/// Tensors that are trained whole, with their names.
 fn saved_tensors(path: &Path) -> Result<Vec<SavedTensor>, AdapterError> {
     let file = Checkpoint::open_file(path)?;
     let read = |tensor: &crate::checkpoint::TensorInfo| {
@@ -231,7 +231,7 @@ fn saved_tensors(path: &Path) -> Result<Vec<SavedTensor>, AdapterError> {
     file.tensors().iter().map(read).collect()
 }
 
-/// The values of a tensor, which are all finite.
+/// The values of a tensor; an error if any is not finite.
 fn finite(file: &Checkpoint, tensor: &str, path: &Path) -> Result<Vec<f32>, AdapterError> {
     let values = file.to_f32(tensor)?;
     match values.iter().find(|value| !value.is_finite()) {
@@ -240,7 +240,7 @@ fn finite(file: &Checkpoint, tensor: &str, path: &Path) -> Result<Vec<f32>, Adap
     }
 }
 
-/// The known name of a module or tensor: its own, without its first part, or with another part in front.
+/// The known name of a module or tensor: its own name, its name without the first part, or with another part in front.
 fn known_name(name: &str, known: &std::collections::HashSet<&str>) -> String {
     if known.contains(name) {
         return name.to_owned();

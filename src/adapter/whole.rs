@@ -1,5 +1,5 @@
-//! A folder of tensors that were trained as they are, without factors: those of the base and of the head. PEFT has no such
-//! folder; merging takes it.
+//! A folder of tensors that were trained as a whole, without factors: those of the base and of the head. PEFT has no such
+//! folder; merging accepts it.
 
 use std::path::Path;
 
@@ -12,34 +12,34 @@ use super::{
 use crate::files::write_json;
 use crate::onnx::HeadPooling;
 
-/// What is written beside the tensors.
+/// Metadata that is written beside the tensors.
 #[derive(Debug)]
 pub struct WholeSettings {
-    /// How they were trained: `bitfit`, `full`.
+    /// The training method: `bitfit` or `full`.
     pub method: String,
-    /// SHA-256 of the `.onnx` file.
+    /// SHA-256 of the `.onnx` file, in hex.
     pub onnx_sha256: String,
-    /// The other files of the base, by name and SHA-256.
+    /// The other files of the base: name and SHA-256 in hex.
     pub base_files: Vec<(String, String)>,
     /// The pooling of a head that training added.
     pub added_head: Option<HeadPooling>,
-    /// What the head is called, and whether it lies apart.
+    /// PEFT's names for the head, and whether it is written to a file of its own.
     pub naming: Naming,
-    /// The tensors of the head, under the names of `tensors`.
+    /// Names of those `tensors` that belong to the head.
     pub head: Vec<String>,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
-    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    /// The kind of problem that the head solves (transformers' `problem_type`), where names or numbers alone do not show it.
     pub problem_type: Option<&'static str>,
-    /// For every label the probability from which on a text has it, where that was chosen.
+    /// For every label the probability threshold from which a text has it, where thresholds were chosen.
     pub thresholds: Option<Vec<f64>>,
 }
 
-/// Writes `gelora.json` and `gelora_tensors.safetensors`, each atomically, the tensors last. A head that no class of transformers has goes to
-/// `gelora_head.safetensors`.
+/// Writes `gelora.json` and `gelora_tensors.safetensors`, each atomically, the tensors last. A head that no transformers class
+/// has is written to `gelora_head.safetensors`.
 ///
 /// # Errors
-/// When a value is not finite, or a file cannot be written.
+/// If a value is not finite, or a file cannot be written.
 pub fn write_whole(dir: &Path, tensors: &[SavedTensor], settings: &WholeSettings) -> Result<(), AdapterError> {
     if let Some(tensor) = tensors.iter().find(|tensor| tensor.values.iter().any(|value| !value.is_finite())) {
         let reason = "holds NaN or infinity: the training diverged".into();
@@ -49,7 +49,7 @@ pub fn write_whole(dir: &Path, tensors: &[SavedTensor], settings: &WholeSettings
     let (head, base): (Vec<_>, Vec<_>) =
         tensors.iter().cloned().partition(|tensor| settings.head.contains(&tensor.name));
     let mut all: Vec<_> = base.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
-    // What an earlier training of another kind left is no part of this one.
+    // Files left by an earlier training of another kind do not belong to this one.
     remove(dir, &[WHOLE_FILE, CONFIG_FILE, TENSOR_FILE, HEAD_FILE, PROVENANCE_FILE])?;
     if naming.head_apart && !head.is_empty() {
         let head = head.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
@@ -72,6 +72,6 @@ pub fn write_whole(dir: &Path, tensors: &[SavedTensor], settings: &WholeSettings
         thresholds: settings.thresholds.clone(),
     };
     write_json(&dir.join(PROVENANCE_FILE), &provenance)?;
-    // The last: with it the folder is one that merging reads.
+    // Last: this file makes the folder one that merging reads.
     write_tensors(&dir.join(WHOLE_FILE), all)
 }

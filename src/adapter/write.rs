@@ -20,7 +20,7 @@ use crate::rank::Plan;
 /// How an adapter folder is written.
 #[derive(Debug, Default)]
 pub struct WriteSettings<'a> {
-    /// How ranks are laid down.
+    /// How ranks are written.
     pub flavour: Flavour,
     /// Where PEFT finds the base model, for `base_model_name_or_path`.
     pub base_model: Option<String>,
@@ -29,23 +29,23 @@ pub struct WriteSettings<'a> {
     pub checkpoint: Option<&'a Checkpoint>,
     /// The pooling of a head that training added.
     pub added_head: Option<HeadPooling>,
-    /// What PEFT calls the modules.
+    /// The names that PEFT uses for the modules.
     pub naming: Naming,
     /// Names of the classes in the order of the logits.
     pub labels: Option<Vec<String>>,
-    /// What the head is for (transformers' `problem_type`), where names or numbers alone do not say it.
+    /// The kind of problem that the head solves (transformers' `problem_type`), where names or numbers alone do not show it.
     pub problem_type: Option<&'static str>,
-    /// For every label the probability from which on a text has it, where that was chosen.
+    /// For every label the probability threshold from which a text has it, where thresholds were chosen.
     pub thresholds: Option<Vec<f64>>,
-    /// The other files of the base that it was trained on, by name and SHA-256; those of the plan where it is not given.
+    /// The other files of the base it was trained on: name and SHA-256 in hex; without it, those that the plan lists.
     pub base_files: Option<Vec<(String, String)>>,
 }
 
 /// Writes `adapter_model.safetensors`, `gelora.json` and `adapter_config.json`, each atomically, the configuration last. A head
-/// that no class of transformers has goes to `gelora_head.safetensors`.
+/// that no transformers class has is written to `gelora_head.safetensors`.
 ///
 /// # Errors
-/// When the factors are not those of the plan, the plan cannot be expressed, PEFT would not find every tensor, or a file cannot
+/// If the factors do not match the plan, the plan cannot be expressed, PEFT would not find every tensor, or a file cannot
 /// be written.
 pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSettings) -> Result<(), AdapterError> {
     check(plan, adapter)?;
@@ -88,7 +88,7 @@ pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSetting
     let saved_modules = if naming.head_apart { &[][..] } else { &head };
     check_found(&config, &adapted, saved_modules, &modules)?;
     let saved = saved.into_iter().map(|tensor| (tensor.name, tensor.values));
-    // What an earlier training of another kind left is no part of this one.
+    // Files left by an earlier training of another kind do not belong to this one.
     remove(dir, &[HEAD_FILE, WHOLE_FILE])?;
     if naming.head_apart {
         write_tensors(&dir.join(HEAD_FILE), saved.collect())?;
@@ -101,7 +101,7 @@ pub fn write(dir: &Path, plan: &Plan, adapter: &Adapter, settings: &WriteSetting
     Ok(())
 }
 
-/// Removes files of a folder that are there.
+/// Removes those of the named files that exist.
 pub(super) fn remove(dir: &Path, names: &[&str]) -> Result<(), AdapterError> {
     for stale in names.iter().map(|name| dir.join(name)).filter(|path| path.exists()) {
         std::fs::remove_file(&stale).map_err(FileError::new("remove", &stale))?;
@@ -120,8 +120,8 @@ pub(super) fn write_tensors(path: &Path, mut tensors: Vec<(String, ArrayD<f32>)>
     Ok(())
 }
 
-/// PEFT finds a place for every tensor, and adapts no other module of the base model: what it does not find it leaves out
-/// without a word.
+/// Checks that PEFT finds a module for every tensor, and adapts no other module of the base model: it skips what it does not find
+/// silently.
 fn check_found(
     config: &serde_json::Value,
     adapted: &[String],
@@ -139,7 +139,7 @@ fn check_found(
             return fail(format!("PEFT would not find the factors of `{module}` in this base model"));
         }
     }
-    // A module is saved with all that lies in it.
+    // A module is saved with all that it contains.
     let around = |module: &str| {
         let ends = module.match_indices('.').map(|(at, _)| at).chain([module.len()]);
         ends.map(|end| &module[..end]).any(|module| config.saves(module))
@@ -172,7 +172,7 @@ fn provenance(plan: &Plan, settings: &WriteSettings) -> Provenance {
     }
 }
 
-/// Every planned module has its factors at its rank and alpha, and there are no others.
+/// Checks that every planned module has its factors at its rank and alpha, and that there are no others.
 fn check(plan: &Plan, adapter: &Adapter) -> Result<(), AdapterError> {
     let wrong = |module: &str, reason: String| Err(AdapterError::NotThePlan { module: module.into(), reason });
     let mut open = BTreeSet::new();
@@ -204,7 +204,7 @@ fn check(plan: &Plan, adapter: &Adapter) -> Result<(), AdapterError> {
     }
 }
 
-/// PEFT saves whole modules. Where the export holds only a part of one, the rest is that of the base checkpoint.
+/// Completes saved modules, because PEFT saves whole ones: what the export does not hold of one is taken from the checkpoint.
 fn complete_modules(saved: &mut Vec<SavedTensor>, checkpoint: Option<&Checkpoint>) -> Result<(), AdapterError> {
     let Some(checkpoint) = checkpoint else { return Ok(()) };
     for module in head_modules(saved.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>()) {
@@ -220,7 +220,7 @@ fn complete_modules(saved: &mut Vec<SavedTensor>, checkpoint: Option<&Checkpoint
     Ok(())
 }
 
-/// All modules of a checkpoint that own a weight.
+/// All modules of a checkpoint that have a weight.
 fn modules(checkpoint: &Checkpoint) -> Vec<String> {
     let names = checkpoint.tensors().iter();
     names.filter_map(|tensor| Some(tensor.name.strip_suffix(".weight")?.to_owned())).collect()

@@ -6,52 +6,52 @@ use crate::onnx::OnnxError;
 /// What can be wrong with a model folder or its checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Neither a folder nor a file.
+    /// The path is neither a folder nor a file.
     #[error("{} does not exist; check the path", path.display())]
     Missing {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
     },
     /// The folder holds no export.
     #[error("{} holds no .onnx file{others}; export the model there, or name the file itself", folder.display())]
     NoExport {
-        /// The folder.
+        /// The folder without an export.
         folder: PathBuf,
-        /// Which there are in folders inside of it, in words that follow.
+        /// The exports found in its subfolders, as text that follows.
         others: String,
     },
     /// The folder holds several exports and none is `model.onnx`.
     #[error("{} holds several .onnx files ({names}); name the one to use, like {}", folder.display(), first(folder, names))]
     SeveralExports {
-        /// The folder.
+        /// The folder with several exports.
         folder: PathBuf,
-        /// Their names.
+        /// Names of the exports.
         names: String,
     },
     /// A safetensors file ends too early.
     #[error("{} is truncated: it should have {expected} bytes and has {found}; copy or download it again", path.display())]
     Truncated {
-        /// The file.
+        /// The truncated file.
         path: PathBuf,
-        /// Length by its header.
+        /// Length in bytes that the header implies.
         expected: u64,
-        /// Length on disk.
+        /// Length in bytes on disk.
         found: u64,
     },
     /// A file is not what its name says.
     #[error("{} cannot be read: {reason}; copy or download it again", path.display())]
     Malformed {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
-        /// What was found.
+        /// What was found instead.
         reason: String,
     },
     /// A tensor is not in the checkpoint.
     #[error("the checkpoint in {} has no tensor `{tensor}`; is it the checkpoint of this model?", folder.display())]
     NoTensor {
-        /// The folder.
+        /// The folder of the checkpoint.
         folder: PathBuf,
-        /// The tensor.
+        /// Name of the missing tensor.
         tensor: String,
     },
     /// A tensor holds something other than floating-point numbers.
@@ -59,9 +59,9 @@ pub enum CheckpointError {
         "tensor `{tensor}` is stored as {found}, not as F32, F16, BF16 or F64; take the checkpoint before quantisation"
     )]
     NotFloat {
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// Its type.
+        /// Element type of the tensor.
         found: String,
     },
     /// A file cannot be read or written.

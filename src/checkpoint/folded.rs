@@ -4,14 +4,14 @@ use super::matching::is_tensor;
 use super::{Checkpoint, CheckpointError};
 use crate::onnx::{Block, Transformer, constant_operands};
 
-/// A product of a block with a constant that is no parameter of the model.
+/// A product of a block with a constant that is not a parameter of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedProduct {
-    /// 1 to L.
+    /// Block number, 1 to L.
     pub block: usize,
     /// Name of the product's node.
     pub node: String,
-    /// The constant.
+    /// Name of the constant.
     pub constant: String,
 }
 
@@ -27,9 +27,9 @@ impl std::fmt::Display for FoldedProduct {
     }
 }
 
-/// Products with a constant that the checkpoint does not know: most likely the product of a weight with a table, computed
-/// when the export was optimised. An adapter on the weights of such a block would not reach it. Without a checkpoint a
-/// constant is known by the name of a parameter (`….weight`).
+/// Products with a constant that the checkpoint does not have: most likely the product of a weight with a table, computed
+/// when the export was optimised. An adapter on the weights of such a block would not reach it. Without a checkpoint, a
+/// constant is recognised as a parameter by its name (`….weight`).
 ///
 /// # Errors
 /// When export or checkpoint cannot be read.

@@ -7,18 +7,18 @@ use serde_json::Value;
 use super::{Checkpoint, CheckpointError};
 use crate::files::{FileError, read_file};
 
-/// What belongs to a model.
+/// The files that belong to a model.
 #[derive(Debug)]
 pub struct ModelFolder {
-    /// The export.
+    /// Path of the `.onnx` file.
     pub onnx: PathBuf,
     /// The folder of the checkpoint: that of the export, or the one above a folder `onnx/`.
     pub folder: PathBuf,
-    /// The checkpoint, if there is one.
+    /// The checkpoint, if present.
     pub checkpoint: Option<Checkpoint>,
-    /// `config.json`, if there is one: beside the export, else that of the folder.
+    /// Contents of `config.json`, if present: the one beside the export, else that of the folder.
     pub config: Option<Value>,
-    /// `tokenizer.json`, if there is one.
+    /// Path of `tokenizer.json`, if present.
     pub tokenizer: Option<PathBuf>,
 }
 
@@ -26,8 +26,8 @@ impl ModelFolder {
     /// Opens a folder or an `.onnx` file. In a folder the export is `model.onnx`, `onnx/model.onnx`, or the only `.onnx` file
     /// in it or in its folder `onnx`.
     ///
-    /// Checkpoint, configuration and tokenizer lie beside the export, or above its folder `onnx`, each for itself: some tools
-    /// put copies of some of them beside the export.
+    /// Checkpoint, configuration and tokenizer lie beside the export, or above its folder `onnx`; each is looked up
+    /// separately, since some tools put copies of only some of them beside the export.
     ///
     /// # Errors
     /// When there is no export or more than one to choose from, or the checkpoint or `config.json` cannot be read.
@@ -64,24 +64,25 @@ impl ModelFolder {
     }
 }
 
-/// Files that make a folder that of a checkpoint.
+/// Files that mark a folder as that of a checkpoint.
 const WEIGHTS: [&str; 2] = ["model.safetensors.index.json", "model.safetensors"];
 
-/// The folder of exports in a repository of the hub.
+/// The folder of exports in a repository of the Hugging Face Hub.
 const EXPORTS: &str = "onnx";
 
-/// Where the files of an export may lie: in its folder, and above a folder `onnx` that it is in.
+/// Folders where the files of an export may be: its own, and the one above a folder `onnx` that contains it.
 fn places_of(onnx: &Path) -> Vec<PathBuf> {
     let own = match onnx.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    // A folder with a model of its own belongs to no repository above it.
+    // A folder with a model of its own does not belong to a repository above it.
     let whole = ["config.json"].iter().chain(&WEIGHTS).any(|name| own.join(name).is_file());
     let depth = |path: &Path| depth_of_exports(path).filter(|depth| *depth == 0 || !whole);
-    // The name as given comes first: `onnx` may be a link to somewhere else. What was named as `.` has its name in its full path.
+    // The path as given comes first: `onnx` may be a link to elsewhere. For a path given as `.`, the name is in the full
+    // path.
     let above = match depth(&own) {
-        // Not `onnx/..`, which leads above the place that a link points to.
+        // Not `onnx/..`, which would lead above the target of a link.
         Some(depth) => own.ancestors().nth(depth + 1).map(|above| match above.as_os_str().is_empty() {
             true => PathBuf::from("."),
             false => above.to_owned(),
@@ -94,8 +95,8 @@ fn places_of(onnx: &Path) -> Vec<PathBuf> {
     std::iter::once(own).chain(above).collect()
 }
 
-/// How far above the end of a path its folder `onnx` is: 0 for `onnx`, 1 for `onnx/fp16`. `None` where there is none, or where
-/// `..` leaves open which folder the end is.
+/// How far above the end of a path its folder `onnx` is: 0 for `onnx`, 1 for `onnx/fp16`. `None` where there is none, or
+/// where `..` leaves it open which folder the path ends in.
 fn depth_of_exports(path: &Path) -> Option<usize> {
     let names = path.components().rev().take(2).map_while(|part| match part {
         Component::Normal(name) => Some(name),
@@ -127,7 +128,7 @@ fn export_in(folder: &Path) -> Result<PathBuf, CheckpointError> {
     }
 }
 
-/// The exports in a folder, and those in the folders in it.
+/// The exports in a folder and in its subfolders.
 fn deeper(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -141,9 +142,9 @@ fn deeper(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(found)
 }
 
-/// The `.onnx` files of a folder, by name.
+/// The `.onnx` files of a folder, sorted by name.
 fn exports(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    // `._model.onnx` is what macOS keeps beside a file on other file systems.
+    // macOS keeps `._model.onnx` beside a file on other file systems.
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("._"));
     let is_export = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "onnx") && path.is_file() && !hidden(path)
@@ -160,7 +161,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(found)
 }
 
-/// Their names as seen from a folder.
+/// The names of paths relative to a folder.
 fn names(folder: &Path, paths: &[PathBuf]) -> String {
     let name = |path: &PathBuf| path.strip_prefix(folder).unwrap_or(path).display().to_string();
     paths.iter().map(name).collect::<Vec<_>>().join(", ")

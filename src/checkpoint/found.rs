@@ -1,4 +1,4 @@
-//! What was found of a constant of the export in the checkpoint.
+//! The match of a constant of the export in the checkpoint.
 
 use std::ops::Range;
 
@@ -10,24 +10,24 @@ use super::TensorInfo;
 pub enum MatchedBy {
     /// The values are the same.
     Content,
-    /// Only the names agree: the values differ, so export and checkpoint are not of the same training state.
+    /// Only the names agree: the values differ, so export and checkpoint are from different training states.
     Name,
-    /// Only the names can be compared: the export holds integers that stand for the values.
+    /// Only the names can be compared: the export holds integers that encode the values.
     Quantized,
 }
 
 /// The checkpoint tensor of a constant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightMatch {
-    /// Its name.
+    /// Name of the tensor.
     pub tensor: String,
     /// Whether the constant of the export is the transposed tensor.
     pub transposed: bool,
-    /// How it was found.
+    /// How the match was found.
     pub how: MatchedBy,
-    /// The rows of the tensor that the constant is, where the checkpoint stores several matrices as one.
+    /// The rows of the tensor that the constant holds, where the checkpoint stores several matrices as one.
     pub rows: Option<Range<usize>>,
-    /// The module, where the checkpoint stores its tensors under other names than the model's.
+    /// Module name in the model, where the checkpoint uses other names for its tensors.
     pub renamed: Option<String>,
 }
 
@@ -36,13 +36,13 @@ impl WeightMatch {
         WeightMatch { tensor: tensor.name.clone(), transposed, how, rows: None, renamed: None }
     }
 
-    /// The module as the model calls it: the name of the tensor without `.weight`, if the checkpoint has the model's names.
+    /// The module name in the model: the name of the tensor without `.weight`, if the checkpoint uses the model's names.
     pub fn module(&self) -> &str {
         let stored = || self.tensor.strip_suffix(".weight").unwrap_or(&self.tensor);
         self.renamed.as_deref().unwrap_or_else(stored)
     }
 
-    /// The tensor, and which rows of it.
+    /// The tensor, and which of its rows.
     pub fn place(&self) -> String {
         match &self.rows {
             Some(rows) => format!("{} [{}..{}]", self.tensor, rows.start, rows.end),

@@ -1,4 +1,4 @@
-//! Which checkpoint tensor a constant of the export is: by content, which is certain, else by name.
+//! Matching constants of the export to checkpoint tensors: by content, which is certain, else by name.
 
 use super::found::{MatchedBy, WeightMatch};
 use super::slices::{match_slices, rename};
@@ -6,7 +6,7 @@ use super::values::{Equality, element_type};
 use super::{Checkpoint, CheckpointError, ElementType, TensorInfo};
 use crate::onnx::{DataType, Head, LinearLayer, Model, WeightLayout};
 
-/// The checkpoint tensors of linear layers. `None` where neither content nor name tells.
+/// The checkpoint tensors of linear layers. `None` where neither content nor name decides.
 ///
 /// # Errors
 /// When the export cannot be read.
@@ -18,9 +18,9 @@ pub fn match_weights(
     let mut found = Vec::with_capacity(wanted.len());
     for linear in wanted {
         let name = linear.module.as_ref().map(|module| format!("{module}.weight"));
-        // Where only names agree and the matrix is square, the shape does not tell: PyTorch's `Linear` is [out, in].
+        // Where only names agree and the matrix is square, the shape does not decide: PyTorch's `Linear` is [out, in].
         let turned = linear.layout == WeightLayout::InOut;
-        // What is packed has another shape than the weight that it stands for.
+        // A packed weight has another shape than the weight that it encodes.
         let shape = if linear.quantized { Some(linear.weight_shape()) } else { None };
         let matched = find(model, checkpoint, linear.weight_index, name.as_deref(), turned, shape)?;
         found.push(matched.map(|matched| match linear.quantized {
@@ -73,7 +73,7 @@ pub fn initializers_of(
 /// The other tensors of a checkpoint with the shape and the bytes of this one.
 ///
 /// # Errors
-/// When there is no such tensor.
+/// When the checkpoint has no such tensor.
 pub fn equal_tensors(checkpoint: &Checkpoint, name: &str) -> Result<Vec<String>, CheckpointError> {
     let bytes = checkpoint.bytes(name)?;
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
@@ -123,7 +123,7 @@ fn find(
             same.push(WeightMatch::whole(candidate, transposed, MatchedBy::Content));
         }
     }
-    // Two tensors of the same values (untrained biases, say) cannot be told apart by content.
+    // Two tensors with the same values (untrained biases, say) cannot be distinguished by content.
     if same.len() == 1 {
         return Ok(same.pop());
     }
@@ -138,7 +138,7 @@ fn find(
     }))
 }
 
-/// The tensor whose name is the path, or its longest end at a dot; or whose name ends with the path.
+/// The tensor named by the path or by its longest suffix at a dot; else the only one whose name ends with the path.
 fn by_name<'c>(checkpoint: &'c Checkpoint, path: &str, dims: &[usize]) -> Option<&'c TensorInfo> {
     let ends_with =
         |long: &str, short: &str| long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -168,7 +168,7 @@ struct Constant<'a> {
 }
 
 impl Constant<'_> {
-    /// Whether it is this tensor, and whether transposed. Values may be rounded to the other's type.
+    /// Whether the constant is this tensor, and whether transposed. Values may be rounded to the other's type.
     fn is(&self, checkpoint: &Checkpoint, tensor: &TensorInfo) -> Result<Option<bool>, CheckpointError> {
         let Some(own) = element_type(self.data_type) else { return Ok(None) };
         if tensor.element_type.size().is_none() || matches!(tensor.element_type, ElementType::Other(_)) {

@@ -1,4 +1,4 @@
-//! Makes a head trainable: every tensor that the checkpoint knows gets a place of its own in the graph.
+//! Makes a head trainable: every tensor that the checkpoint has gets an initializer of its own in the graph.
 
 use serde_json::Value;
 
@@ -6,11 +6,11 @@ use super::{Checkpoint, CheckpointError, ModelTask, WeightMatch, match_head, mat
 use crate::onnx::{Edit, Head, HeadTensor, LinearLayer, Model, Transformer, own_bias, own_tensor};
 
 /// The edit that gives tensors of the head their own initializers: those the export shares with other parts of the model,
-/// and biases of zeros it left out. `value` says what to put there, by checkpoint name; where it gives `None` the tensor
-/// stays as it is. Empty where the export has nothing of the kind.
+/// and biases of zeros it left out. `value` returns the values by checkpoint name; where it returns `None` the tensor stays
+/// unchanged. The edit is empty where the export has no such tensors.
 ///
 /// # Errors
-/// When a value does not fit, or a bias is missing at a layer that cannot take one.
+/// When a value does not fit, or a bias is missing at a layer that cannot have one.
 pub fn own_head(
     model: &Transformer,
     checkpoint: &Checkpoint,
@@ -38,8 +38,8 @@ pub fn own_head(
     Ok(edit)
 }
 
-/// The model with a head whose every tensor can be trained: [`own_head`] with the values of the checkpoint, in memory.
-/// The model itself where nothing is missing.
+/// The model with every tensor of its head trainable: [`own_head`] with the values of the checkpoint, in memory. The model
+/// itself where nothing is missing.
 ///
 /// # Errors
 /// As [`own_head`].
@@ -51,8 +51,8 @@ pub fn with_own_head(model: Transformer, checkpoint: &Checkpoint) -> Result<Tran
     Ok(Transformer::new(Model::from_bytes(model.path(), edit.apply_to_bytes(&model)?)?))
 }
 
-/// The tensors of a head that are trained, each with its tensor in the checkpoint where that is known: all of [`Head::tensors`]
-/// but what exporters filled in, a bias of zeros for a norm that has none.
+/// The tensors of a head that are trained, each with its tensor in the checkpoint where that is known: all of
+/// [`Head::tensors`] except what exporters filled in, a bias of zeros for a norm that has none.
 ///
 /// # Errors
 /// When the export cannot be read.
@@ -62,7 +62,7 @@ pub fn trained_head<'h>(
     config: Option<&Value>,
     head: &'h Head,
 ) -> Result<Vec<(&'h HeadTensor, Option<WeightMatch>)>, CheckpointError> {
-    // What the checkpoint calls as a head that training added is another head.
+    // If training added the head, whatever the checkpoint calls so is another head.
     let Some(checkpoint) = checkpoint.filter(|_| !head.added) else {
         return Ok(head.tensors.iter().map(|tensor| (tensor, None)).collect());
     };
@@ -75,9 +75,9 @@ pub fn trained_head<'h>(
     Ok(trained)
 }
 
-/// Whether a tensor of the head that the checkpoint lacks is none of the model's: exporters write a bias of zeros for a norm
-/// that has none. It must not be trained: no checkpoint has a place for it. The checkpoint tells where it has the weight of that
-/// norm; where it lacks the head, the class of transformers does.
+/// Whether a tensor of the head that the checkpoint lacks is not part of the model: exporters write a bias of zeros for a
+/// norm that has none. It must not be trained: no checkpoint can store it. The checkpoint decides where it has the weight
+/// of that norm; where it lacks the head, the class of transformers does.
 fn is_filler(
     model: &Model,
     checkpoint: &Checkpoint,

@@ -1,31 +1,31 @@
-//! An export with its checkpoint and its configuration, side by side.
+//! An export together with its checkpoint and its configuration.
 
 use serde_json::Value;
 
 use super::{Checkpoint, CheckpointError, WeightMatch};
 use crate::onnx::{Block, HiddenStates, LinearLayer, Transformer};
 
-/// All that is known of a model before it is run.
+/// Everything known about a model before it is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
     /// The export.
     pub model: &'a Transformer,
-    /// Its hidden states.
+    /// Its hidden states, embeddings first.
     pub states: &'a HiddenStates,
-    /// What lies between them.
+    /// The blocks between the hidden states.
     pub blocks: &'a [Block],
     /// All linear layers ([`Transformer::linears`]), in blocks or not.
     pub linears: &'a [LinearLayer],
-    /// Their tensors in the checkpoint, in the same order.
+    /// Checkpoint tensors of the linear layers, in the same order.
     pub matches: &'a [Option<WeightMatch>],
-    /// The checkpoint, if there is one.
+    /// The checkpoint, if present.
     pub checkpoint: Option<&'a Checkpoint>,
-    /// `config.json`, if there is one.
+    /// Contents of `config.json`, if present.
     pub config: Option<&'a Value>,
 }
 
 impl<'a> Parts<'a> {
-    /// What is known of an export, its checkpoint and its configuration; `matches` are the tensors of its linear layers.
+    /// Combines an export, its checkpoint and its configuration; `matches` are the tensors of its linear layers.
     ///
     /// # Errors
     /// When hidden states or blocks cannot be found.

@@ -40,7 +40,7 @@ impl ElementType {
         }
     }
 
-    /// The name in the file.
+    /// Name of the type in the file.
     pub fn name(&self) -> &str {
         match self {
             Self::F32 => "F32",
@@ -71,24 +71,24 @@ impl ElementType {
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Its element type.
+    /// Element type of the tensor.
     pub element_type: ElementType,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
     /// Index into [`Checkpoint::files`].
     pub file: usize,
-    /// Its bytes in that file.
+    /// Byte range of the tensor in that file.
     pub range: Range<usize>,
 }
 
 /// One file of a checkpoint.
 #[derive(Debug)]
 pub struct CheckpointFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Length of the header with its length field: tensors begin here.
+    /// Length of the header including its length field; the tensors start here.
     pub data_start: usize,
     content: Content,
 }
@@ -100,7 +100,7 @@ enum Content {
 }
 
 impl CheckpointFile {
-    /// The whole file.
+    /// The bytes of the whole file.
     pub fn bytes(&self) -> &[u8] {
         match &self.content {
             Content::Mapped(map) => map,
@@ -108,7 +108,7 @@ impl CheckpointFile {
         }
     }
 
-    /// For tensors of which single rows are wanted, in any order.
+    /// Advises the system of random access, for tensors of which single rows are read in any order.
     pub fn read_here_and_there(&self) {
         if let Content::Mapped(map) = &self.content {
             files::read_here_and_there(map);
@@ -156,7 +156,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads one safetensors file that is in memory; `path` names it in messages.
+    /// Parses one safetensors file held in memory; `path` names it in messages.
     ///
     /// # Errors
     /// When it is truncated or not safetensors.
@@ -197,7 +197,7 @@ impl Checkpoint {
 
     fn add_file(&mut self, path: PathBuf) -> Result<(), CheckpointError> {
         let handle = open_file(&path)?;
-        // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
+        // SAFETY: the map is read-only; gelora cannot guard against another process that truncates the file meanwhile.
         let map = unsafe { Mmap::map(&handle) }.map_err(FileError::new("read", &path))?;
         self.add_content(path, Content::Mapped(map))
     }
@@ -227,20 +227,20 @@ impl Checkpoint {
         self.by_name.get(name).map(|index| &self.tensors[*index])
     }
 
-    /// The files, shards in the order of their names.
+    /// The files; shards are ordered by name.
     pub fn files(&self) -> &[CheckpointFile] {
         &self.files
     }
 
-    /// The index of a sharded checkpoint.
+    /// Path of the index of a sharded checkpoint.
     pub fn index(&self) -> Option<&Path> {
         self.index.as_deref()
     }
 
-    /// The bytes of a tensor, little-endian and row by row.
+    /// The bytes of a tensor, little-endian and row-major.
     ///
     /// # Errors
-    /// When there is no such tensor.
+    /// When the checkpoint has no such tensor.
     pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
         let missing = || CheckpointError::NoTensor { folder: self.folder.clone(), tensor: name.into() };
         let tensor = self.tensor(name).ok_or_else(missing)?;
@@ -275,7 +275,7 @@ pub fn to_f32(bytes: &[u8], element_type: &ElementType) -> Option<Vec<f32>> {
     })
 }
 
-/// Values rounded once to the type and written little-endian; `None` for types that are not floating-point.
+/// Values rounded once to the type, as little-endian bytes; `None` for types that are not floating-point.
 pub fn from_f32(values: &[f32], element_type: &ElementType) -> Option<Vec<u8>> {
     Some(match element_type {
         ElementType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -286,7 +286,7 @@ pub fn from_f32(values: &[f32], element_type: &ElementType) -> Option<Vec<u8>> {
     })
 }
 
-/// Where the tensors begin, and the tensors in the order of their bytes.
+/// The offset where the tensors start, and the tensors in the order of their bytes.
 fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<TensorInfo>), CheckpointError> {
     let malformed = |reason: String| CheckpointError::Malformed { path: path.into(), reason };
     let found = bytes.len() as u64;
@@ -318,7 +318,7 @@ fn parse_header(path: &Path, bytes: &[u8], file: usize) -> Result<(usize, Vec<Te
         return Err(CheckpointError::Truncated { path: path.into(), expected: end as u64, found });
     }
     tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
-    // The format leaves no byte without a tensor: one that is shows that the header is of another file.
+    // The format allows no byte outside tensors: if there is one, the header belongs to another file.
     let mut reached = data_start;
     for (number, tensor) in tensors.iter().enumerate() {
         let name = tensor.name.escape_debug();
@@ -358,7 +358,7 @@ fn parse_entry(name: &str, entry: &Value, data_start: usize, file: usize) -> Opt
 }
 
 /// Writes a safetensors file with the metadata `{"format": "pt"}`, atomically, one tensor in memory at a time. `tensors`
-/// are name, type and shape in the order they are to lie in the file; `bytes` makes the elements of each.
+/// gives name, type and shape in file order; `bytes` produces the elements of each.
 ///
 /// # Errors
 /// When the file cannot be written, or `bytes` fails.

@@ -1,7 +1,7 @@
-//! Checkpoints that store their tensors otherwise than the model has its modules: several matrices as one tensor, or under
-//! other names. Modern libraries convert such checkpoints as they load and save them (`Wqkv` to `q_proj`, `k_proj`, `v_proj`),
-//! so the export and PEFT know the modules of the model, the checkpoint does not. And the other way round: exports that pack
-//! several tensors into one product.
+//! Checkpoints whose tensors differ from the modules of the model: several matrices stored as one tensor, or other names.
+//! Modern libraries convert such checkpoints on loading and saving (`Wqkv` to `q_proj`, `k_proj`, `v_proj`), so the export
+//! and PEFT use the modules of the model, and the checkpoint does not. Also the reverse: exports that pack several tensors
+//! into one product.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// `None` where its elements are no floats, or fewer than its shape says.
+    /// `None` where its elements are not floats, or there are fewer than its shape requires.
     fn new(model: &'a Model, initializer: usize, layout: WeightLayout) -> Result<Option<Self>, CheckpointError> {
         let tensor = &model.graph.initializers[initializer];
         let (&[first, second], Some(element_type)) = (tensor.dims.as_slice(), element_type(tensor.data_type)) else {
@@ -68,7 +68,7 @@ fn matrices(checkpoint: &Checkpoint) -> impl Iterator<Item = &TensorInfo> {
     checkpoint.tensors().iter().filter(float).filter(|tensor| tensor.shape.len() == 2)
 }
 
-/// Looks for the weights that are no tensor of the checkpoint among the rows of larger ones.
+/// Looks for weights without a tensor of their own in the checkpoint among the rows of larger ones.
 pub(super) fn match_slices(
     model: &Model,
     checkpoint: &Checkpoint,
@@ -84,7 +84,7 @@ pub(super) fn match_slices(
                 starts.filter(|s| matrix.rows_are(0, matrix.rows, checkpoint, tensor, *s)).map(|s| (tensor, s)),
             );
         }
-        // Rows that are there twice tell nothing.
+        // Rows that occur twice identify nothing.
         if let [(tensor, start)] = places.as_slice() {
             let rows = Some(*start..start + matrix.rows);
             let (transposed, how) = (linear.layout == WeightLayout::InOut, MatchedBy::Content);
@@ -94,7 +94,7 @@ pub(super) fn match_slices(
     Ok(())
 }
 
-/// The tensors of the checkpoint that a constant of the export is packed of, in their order; empty where it is not.
+/// The checkpoint tensors that a constant of the export is packed from, in order; empty where it is not packed.
 ///
 /// # Errors
 /// When the export cannot be read.
@@ -119,8 +119,8 @@ pub(super) fn parts(
     Ok(parts)
 }
 
-/// Gives weights the names of the export where the checkpoint stores several as one and calls none of them as the export
-/// does: then it is converted when it is loaded, and the export knows the modules of the model.
+/// Gives weights the names of the export where the checkpoint stores several as one and shares no name with the export: it
+/// is then converted when loaded, and the export has the model's module names.
 pub(super) fn rename(
     model: &Model,
     checkpoint: &Checkpoint,
@@ -156,14 +156,14 @@ fn ends_with(long: &str, short: &str) -> bool {
     long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// What the names of the export have before those of the model, or the other way round.
+/// A prefix that the names of the export have in front of those of the model, or the other way round.
 enum Wrapper<'a> {
     Export(&'a str),
     Checkpoint(&'a str),
 }
 
 impl<'a> Wrapper<'a> {
-    /// By the tensors whose names agree: the most common difference.
+    /// Determined from the tensors whose names agree: the most common difference.
     fn new(model: &'a Model, checkpoint: &'a Checkpoint) -> Self {
         let mut counts: HashMap<(bool, &str), usize> = HashMap::new();
         for constant in &model.graph.initializers {

@@ -1,5 +1,5 @@
-//! Where a tensor of the checkpoint that is no weight of a linear layer stands in the export: a bias, a norm, an embedding table,
-//! a pooler, the output layer of a language model.
+//! Finds in the export a tensor of the checkpoint that is not the weight of a linear layer: a bias, a norm, an embedding
+//! table, a pooler, the output layer of a language model.
 
 use super::{Checkpoint, CheckpointError, equal_tensors, initializers_of};
 use crate::onnx::Model;
@@ -7,11 +7,11 @@ use crate::onnx::Model;
 /// A constant of the export that holds a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredTensor {
-    /// Its place among the initializers.
+    /// Index into the initializers.
     pub index: usize,
-    /// Its name.
+    /// Name of the initializer.
     pub initializer: String,
-    /// Factors: whether it is stored as `[in, out]`. Values: whether it is the transposed checkpoint tensor.
+    /// For factors: whether it is stored as `[in, out]`. For values: whether it is the checkpoint tensor transposed.
     pub transposed: bool,
     /// Whether its values are those of the checkpoint, perhaps in another type.
     pub of_checkpoint: bool,
@@ -20,19 +20,19 @@ pub struct StoredTensor {
 /// Why a tensor cannot be changed alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotAlone {
-    /// The export stores it under one constant with others of the same values.
+    /// The export stores it in one constant together with others of the same values.
     Shared {
-        /// How many others.
+        /// Number of the others.
         others: usize,
-        /// The first of them.
+        /// Name of the first of them.
         first: String,
     },
-    /// It is the embeddings and the output layer.
+    /// It is both the embeddings and the output layer.
     Tied,
 }
 
-/// The constants of the export that are this tensor of the checkpoint; without a checkpoint, those of its name. Empty where the
-/// export has none of its values.
+/// The constants of the export that hold this tensor of the checkpoint; without a checkpoint, those with its name. Empty
+/// where the export does not hold its values.
 ///
 /// # Errors
 /// When the export or the checkpoint cannot be read.
@@ -45,7 +45,7 @@ pub fn stored(
     let mut found = initializers_of(model, checkpoint, name)?;
     let equal = equal_tensors(checkpoint, name)?;
     if let Some(first) = equal.first() {
-        // By its values it could be another one: only the name tells.
+        // Its values match other tensors too: only the name decides.
         let constants = found.len();
         found.retain(|(index, _)| is_called(&model.graph.initializers[*index].name, name));
         let alone = found.first().is_some_and(|(index, _)| users(model, *index).len() <= 1);
@@ -85,7 +85,7 @@ fn users(model: &Model, index: usize) -> Vec<usize> {
     model.graph.nodes.iter().enumerate().filter(uses).map(|(node, _)| node).collect()
 }
 
-/// Without a checkpoint only the name of a constant tells.
+/// Without a checkpoint only the name of a constant decides.
 fn by_name(model: &Model, name: &str) -> Option<StoredTensor> {
     let mut found = model.graph.initializers.iter().enumerate().filter(|(_, tensor)| is_called(&tensor.name, name));
     let (index, tensor) = found.next()?;
@@ -97,7 +97,7 @@ fn by_name(model: &Model, name: &str) -> Option<StoredTensor> {
     })
 }
 
-/// Whether a constant has this name, possibly behind that of a wrapper.
+/// Whether a constant has this name, possibly after that of a wrapper.
 pub fn is_called(constant: &str, name: &str) -> bool {
     constant.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }

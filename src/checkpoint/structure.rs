@@ -1,5 +1,5 @@
-//! Whether export, checkpoint and configuration agree on what the model is made of. A plan for hidden states that do not lie
-//! between blocks, or for a part of the weights, would look like any other.
+//! Whether export, checkpoint and configuration agree on the structure of the model. A plan for hidden states that do not
+//! lie between blocks, or for only some of the weights, would look like any other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,17 +11,17 @@ use super::{Checkpoint, CheckpointError, ElementType, MatchedBy, Parts, TensorIn
 use crate::hint::Hint;
 use crate::onnx::{Accounts, Block, LinearLayer, WeightLayout, account};
 
-/// Names listed before "and more".
+/// Number of names listed before "and more".
 const LISTED: usize = 4;
 
-/// What does not agree.
+/// Disagreements between export, checkpoint and configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Structure {
-    /// What a plan would be wrong with, each with its cure.
+    /// Problems that would make a plan wrong, each with its remedy.
     pub obstacles: Vec<String>,
-    /// What makes the checkpoint another model than the export.
+    /// Signs that the checkpoint is of another model than the export.
     pub warnings: Vec<String>,
-    /// What should be known.
+    /// Facts worth knowing.
     pub notes: Vec<String>,
 }
 
@@ -112,7 +112,7 @@ impl Parts<'_> {
         ))
     }
 
-    /// Blocks, against the numbers of layers in the configuration.
+    /// Compares the number of blocks with the numbers of layers in the configuration.
     fn other_number(&self) -> Option<String> {
         let counts = layer_counts(self.config?);
         if counts.is_empty() || counts.iter().any(|(_, count)| *count == self.blocks.len()) {
@@ -127,7 +127,7 @@ impl Parts<'_> {
         ))
     }
 
-    /// Weights of blocks that the checkpoint does not know, where it knows others.
+    /// Weights of blocks that the checkpoint does not have, although it has others.
     fn unknown_weights(&self) -> Result<Option<String>, CheckpointError> {
         let Some(checkpoint) = self.checkpoint else { return Ok(None) };
         let all = self.in_blocks().filter(|(linear, _)| !linear.quantized).count();
@@ -156,8 +156,8 @@ impl Parts<'_> {
         )))
     }
 
-    /// Weights of the export that are rows of one tensor which the model holds whole: an adapter of the module cannot be put
-    /// together of theirs.
+    /// Weights of the export that are rows of one tensor which the model keeps whole: their adapters cannot be combined
+    /// into an adapter of the module.
     fn split_modules(&self) -> Option<String> {
         let split = self.in_blocks().filter_map(|(linear, found)| Some((linear, found?)));
         let split: Vec<(&LinearLayer, &WeightMatch)> =
@@ -175,7 +175,7 @@ impl Parts<'_> {
         ))
     }
 
-    /// Whether the checkpoint is one that the library converts when it is loaded.
+    /// Whether the library converts the checkpoint when it is loaded.
     fn other_names(&self) -> Option<String> {
         let converted: Vec<&WeightMatch> =
             self.in_blocks().filter_map(|(_, found)| found).filter(|found| found.renamed.is_some()).collect();
@@ -190,10 +190,10 @@ impl Parts<'_> {
         ))
     }
 
-    /// Tensors that have other values in the export: what is merged into both would not be the same model.
+    /// Tensors that have other values in the export: merging into both would not give the same model.
     fn other_values(&self) -> Result<Option<String>, CheckpointError> {
         let Some(checkpoint) = self.checkpoint else { return Ok(None) };
-        // Nothing at all is the same in the checkpoint of another model, which is an obstacle of its own.
+        // The checkpoint of another model shares no values at all, which is a separate obstacle.
         if self.in_blocks().all(|(_, found)| found.is_none()) {
             return Ok(None);
         }
@@ -222,7 +222,7 @@ impl Parts<'_> {
         }))
     }
 
-    /// Groups of blocks that differ in their products.
+    /// Groups of blocks whose products differ.
     fn differing_blocks(&self, accounts: &Accounts) -> Option<String> {
         let mut kinds: Vec<(String, Vec<usize>)> = Vec::new();
         for (block, attentions) in self.blocks.iter().zip(&accounts.attentions) {
@@ -317,18 +317,18 @@ impl Parts<'_> {
     }
 }
 
-/// The tensor of the checkpoint that has the name of a constant of the export, which may have more in front: what wraps the
-/// model when it is exported.
+/// The tensor of the checkpoint named by a constant of the export, which may have a prefix: a wrapper put around the model
+/// for the export.
 fn tensor_called<'a>(checkpoint: &'a Checkpoint, constant: &str) -> Option<&'a TensorInfo> {
     let ends = constant.match_indices('.').map(|(at, _)| &constant[at + 1..]);
     let mut names = std::iter::once(constant).chain(ends).filter(|name| name.contains('.'));
     names.find_map(|name| checkpoint.tensor(name))
 }
 
-/// Which layers the names of weights say that they belong to.
+/// The layers to which weights belong by their names.
 struct Layers<'a> {
     parts: &'a Parts<'a>,
-    /// By node.
+    /// Layer by node index.
     of: HashMap<usize, Layer<'a>>,
 }
 
@@ -337,7 +337,7 @@ struct Layers<'a> {
 struct Layer<'a> {
     stack: &'a str,
     number: usize,
-    /// Where the number ends in the path.
+    /// Byte offset of the end of the number in the path.
     end: usize,
 }
 
@@ -405,7 +405,7 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// Weights of a layer behind the last hidden state.
+    /// Weights of a layer after the last hidden state.
     fn block_in_head(&self, accounts: &Accounts) -> Option<String> {
         let blocks: BTreeSet<&str> =
             self.parts.blocks.iter().flat_map(|block| self.of_block(block)).map(|layer| layer.stack).collect();
@@ -443,7 +443,7 @@ fn layer_of(path: &str) -> Option<Layer<'_>> {
     None
 }
 
-/// Numbers of layers that a configuration names, of the text model where it has several.
+/// Numbers of layers given by a configuration, for the text model where there are several models.
 fn layer_counts(config: &Value) -> Vec<(&'static str, usize)> {
     const KEYS: [&str; 9] = [
         "num_hidden_layers",
@@ -464,7 +464,7 @@ fn layer_counts(config: &Value) -> Vec<(&'static str, usize)> {
     if own.is_empty() { config.get("text_config").map(of).unwrap_or_default() } else { own }
 }
 
-/// The first of several, and how many more there are.
+/// The first few names, and how many more there are.
 fn listed(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
     let text = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
@@ -474,7 +474,7 @@ fn listed(names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// `a, b and c`.
+/// Joins names as `a, b and c`.
 fn and(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
     match names.as_slice() {

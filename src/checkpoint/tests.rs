@@ -58,8 +58,8 @@ fn names_serve_where_the_values_differ() {
     }
 }
 
-/// The tensors of the tiny encoder with `query`, `key` and `value` of every layer as one tensor, and other names for layers
-/// where wanted.
+/// The tensors of the tiny encoder with `query`, `key` and `value` of every layer as one tensor, optionally with other
+/// names for layers.
 fn fused(folder: &Path, other_names: bool) -> Checkpoint {
     let renamed = |name: &str, pairs: &[(&str, &str)]| {
         let pairs = pairs.iter().filter(|_| other_names);
@@ -107,7 +107,7 @@ fn matrices_that_the_checkpoint_stores_as_one_are_found_as_its_rows() {
         for (part, found) in found.iter().take(3).enumerate() {
             assert_eq!((found.tensor.as_str(), &found.rows), (trunk.as_str(), &Some(part * width..(part + 1) * width)));
         }
-        // The export knows the modules of the model: the checkpoint calls none as it does.
+        // The export has the model's module names: none of them is in the checkpoint.
         let modules: Vec<&str> = found.iter().map(|found| found.module()).collect();
         let encoder = format!("bert.encoder.layer.{layer}");
         let expected = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"];
@@ -126,7 +126,7 @@ fn an_export_that_splits_modules_of_the_model_is_told() {
         let parts = Parts::new(&model, &matches, Some(&checkpoint), None).unwrap();
         structure(&parts).unwrap().obstacles
     };
-    // With names of its own for everything, the checkpoint is one that is converted when it is loaded.
+    // With other names for everything, the checkpoint is one that is converted when it is loaded.
     assert_eq!(obstacles(true), Vec::<String>::new());
     let [told] = obstacles(false).try_into().expect("one obstacle");
     let module = "bert.encoder.layer.0.attention.self.Wqkv";
@@ -147,11 +147,11 @@ fn broken_files_are_one_line_with_a_cure() {
     let mut wrong_size = (header.len() as u64).to_le_bytes().to_vec();
     wrong_size.extend(header.as_bytes());
     wrong_size.extend([0; 8]);
-    // Found by fuzzing: a name may hold a line end.
+    // Found by fuzzing: a name may contain a newline.
     let mut two_lines = 9u64.to_le_bytes().to_vec();
     two_lines.extend(br#"{"a\nb":1}"#);
     two_lines[0] = (two_lines.len() - 8) as u8;
-    // The format's reference refuses bytes that belong to no tensor, in between and at the end.
+    // The reference implementation refuses bytes that belong to no tensor, in between and at the end.
     let of = |header: &serde_json::Value, bytes: usize| {
         let header = header.to_string();
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; bytes]].concat()
@@ -195,7 +195,7 @@ fn folders_without_an_export_say_so() {
     assert!(error.contains("does not exist"), "{error}");
 }
 
-/// `onnx` may be a link to where there is more space; what belongs to the model lies above the link.
+/// `onnx` may be a link to a disk with more space; the files of the model lie above the link.
 #[cfg(unix)]
 #[test]
 fn a_linked_folder_of_exports_belongs_to_the_model_that_links_it() {
@@ -219,7 +219,7 @@ fn a_linked_folder_of_exports_belongs_to_the_model_that_links_it() {
     for named in ["", "onnx", "onnx/model.onnx", "onnx/fp16", "onnx/fp16/model.onnx"] {
         whole(&model.join(named));
     }
-    // By another name the full path tells.
+    // Under another name the full path decides.
     let short = folder.path().join("short");
     std::fs::rename(&elsewhere, folder.path().join("space/onnx")).unwrap();
     std::os::unix::fs::symlink(folder.path().join("space/onnx"), &short).unwrap();
@@ -256,7 +256,7 @@ fn shards_are_read_through_their_index() {
 }
 
 proptest! {
-    /// Whatever stands in the file: an answer, never a panic.
+    /// Whatever the file contains: an answer, never a panic.
     #[test]
     fn any_bytes_give_an_answer(cut in 0usize..3000, place in 0usize..3000, byte: u8) {
         let whole = std::fs::read(fixture("tiny_encoder").join("model.safetensors")).unwrap();
@@ -275,7 +275,7 @@ proptest! {
     }
 }
 
-/// The tiny encoder with one input of its classifier exchanged or left out.
+/// The tiny encoder with one input of its classifier replaced or left out.
 fn with_classifier_input(position: usize, input: Option<&str>) -> Transformer {
     let model = Transformer::open(fixture("tiny_encoder").join("model.onnx")).unwrap();
     let classifier = model.head().unwrap().unwrap().linears.last().unwrap();

@@ -1,9 +1,9 @@
-//! Whether two arrays hold the same values, in whatever floating-point types.
+//! Whether two arrays hold the same values, in any floating-point types.
 
 use super::ElementType;
 use crate::onnx::DataType;
 
-/// The checkpoint's name for an ONNX element type.
+/// The checkpoint element type that corresponds to an ONNX element type.
 pub(super) fn element_type(data_type: DataType) -> Option<ElementType> {
     match data_type {
         DataType::Float => Some(ElementType::F32),
@@ -23,8 +23,8 @@ pub(super) struct Equality<'a> {
     pub b_type: &'a ElementType,
 }
 
-/// Whether two arrays, given by their bytes and types, hold the same values in the same order, but for rounding to the coarser of
-/// the two types.
+/// Whether two arrays, given by their bytes and types, hold the same values in the same order, except for rounding to the
+/// coarser of the two types.
 pub fn same_values(one: (&[u8], &ElementType), other: (&[u8], &ElementType)) -> bool {
     Equality { a: one.0, a_type: one.1, b: other.0, b_type: other.1 }.straight()
 }
@@ -65,7 +65,7 @@ impl Equality<'_> {
         Some((self.a_type.size()?, self.b_type.size()?))
     }
 
-    /// Equality of one element at these byte offsets: to the bit, or after rounding to the coarser type.
+    /// Whether the elements at these byte offsets are equal: to the bit, or after rounding to the coarser type.
     pub fn element(&self, a: usize, b: usize) -> bool {
         if self.a_type == self.b_type {
             let size = self.a_type.size().unwrap_or(1);
@@ -80,13 +80,13 @@ impl Equality<'_> {
     }
 }
 
-/// The largest values that converters to float16 leave: its own largest, and the bound of onnxconverter-common.
+/// The largest values that converters to float16 keep: the maximum of float16, and the bound of onnxconverter-common.
 const LARGEST: [f64; 2] = [65504.0, 10000.0];
-/// What converters make of values that would vanish: the smallest float16, and 1e-7 rounded to one.
+/// What converters write for values that would vanish: the smallest float16, and 1e-7 rounded to float16.
 const SMALLEST: f64 = 1.2e-7;
 
-/// Whether a converter to float16 kept `value` away from the ends of that type, and `stored` is what became of it:
-/// ONNX Runtime's and Microsoft's clamp what is too large, and lift what would round to zero.
+/// Whether a converter to float16 kept `value` within the range of that type, and `stored` is the result: ONNX Runtime's
+/// and Microsoft's converters clamp what is too large, and raise what would round to zero.
 fn clamped(value: f64, stored: f64, element_type: &ElementType) -> bool {
     let same_sign = value.is_sign_negative() == stored.is_sign_negative();
     let cut = LARGEST.contains(&stored.abs()) && value.abs() >= stored.abs();
@@ -135,7 +135,7 @@ mod tests {
         // As onnxruntime.transformers.float16 and onnxconverter-common write them.
         assert!(equal(&[65504.0, -65504.0, 0.5, 5.96e-8, -5.96e-8], &[1e5, -3e38, 0.5, 1e-9, -1e-12], f16()));
         assert!(equal(&[10000.0, -10000.0, 1e-7, 0.0], &[20000.0, -65504.0, 3e-8, 0.0], f16()));
-        // Rounded as numbers are, without a converter.
+        // Plain rounding, without a converter.
         assert!(equal(&[f64::INFINITY, 0.0], &[1e5, 1e-9], f16()));
         assert!(!equal(&[65504.0], &[-1e5], f16()), "another sign");
         assert!(!equal(&[65504.0], &[60000.0], f16()), "within the range");

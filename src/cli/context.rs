@@ -1,4 +1,4 @@
-//! What every command is given: the global options, the progress display, and the way to print a result.
+//! What every command receives: the global options, the progress display, and the way to print a result.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use super::progress::Terminal;
 /// The checked global options and the terminal.
 pub(crate) struct Context {
     json: bool,
-    /// As the command line says, if it does.
+    /// The device, if the command line names one.
     device: Option<Device>,
     threads: Option<usize>,
     ort_lib: Option<PathBuf>,
     terminal: Terminal,
 }
 
-/// A signal that comes so soon after the first is the same one: Slurm and a closing terminal send several.
+/// A signal so soon after the first is the same one: Slurm and a closing terminal send several.
 const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 impl Context {
@@ -42,8 +42,8 @@ impl Context {
                 if first.elapsed() < ONE_SIGNAL {
                     return;
                 }
-                // SAFETY: no condition. Unlike `exit` it runs no destructors, which would take libtorch's kernels away from
-                // under the threads that are still in them.
+                // SAFETY: no precondition. Unlike `exit` it runs no destructors, which would unload libtorch's kernels while
+                // threads are still running them.
                 unsafe { libc::_exit(super::exit_code::PARTIAL.into()) };
             }
             stopped = Some(Instant::now());
@@ -75,12 +75,12 @@ impl Context {
         Self::with_terminal(&GlobalArguments::default(), Terminal::new(true, false))
     }
 
-    /// What the steps need.
+    /// The session that the steps of a command run in.
     pub(crate) fn session(&self) -> Session<'_> {
         self.session_under(&DeviceSettings::default())
     }
 
-    /// The same under `[device]` of a configuration: options of the command line go before it.
+    /// The session with the `[device]` section of a configuration: options of the command line take precedence.
     pub(crate) fn session_under(&self, section: &DeviceSettings) -> Session<'_> {
         let device = DeviceSettings {
             inference: self.device.unwrap_or(section.inference),
@@ -94,12 +94,12 @@ impl Context {
             .after_loading(watch_libraries)
     }
 
-    /// Where long computations report to.
+    /// The observer that long computations report to.
     pub(crate) fn observer(&self) -> &Terminal {
         &self.terminal
     }
 
-    /// Prints the result of a command: for people, or with `--json` for machines.
+    /// Prints the result of a command: for people, or as JSON with `--json`.
     pub(crate) fn print(&self, machine: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         self.terminal.finish();
         let mut text = if self.json {
@@ -113,18 +113,18 @@ impl Context {
         }
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            // A reader that has seen enough (`gelora inspect model | head`) is not an error.
+            // A reader that stops early (`gelora inspect model | head`) is not an error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other.context("cannot write to the standard output"),
         }
     }
 }
 
-/// Whether `nohup` or the like started the program: then the end of the terminal is none of its business.
+/// Whether `nohup` or the like started the program: then a hangup of the terminal is to be ignored.
 #[cfg(unix)]
 fn hangups_are_ignored() -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call only writes the present one to a place that is large enough for it.
+    // SAFETY: without a new action the call only writes the current one to a variable of sufficient size.
     let action = unsafe {
         if libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) != 0 {
             return false;
@@ -134,10 +134,10 @@ fn hangups_are_ignored() -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// A file that grows beyond the limit of the process (`ulimit -f`) is an error of the write, and not the end without a word.
+/// Turns a file that grows beyond the limit of the process (`ulimit -f`) into a write error; the default is to end silently.
 #[cfg(unix)]
 pub(super) fn let_writes_fail() {
-    // SAFETY: SIG_IGN is a disposition that every signal but two may have.
+    // SAFETY: SIG_IGN is valid for every signal but two (SIGKILL and SIGSTOP).
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
@@ -146,7 +146,7 @@ pub(super) fn let_writes_fail() {}
 
 #[cfg(unix)]
 fn ignore_hangups() {
-    // SAFETY: SIG_IGN is a disposition that every signal but two may have.
+    // SAFETY: SIG_IGN is valid for every signal but two (SIGKILL and SIGSTOP).
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     dimension: DimensionOptions,
 
-    /// Random halves of the points that tell how certain a dimension is; 0 for an interval as if points shared no neighbours
+    /// Random halves of the points, which show how certain a dimension is; 0 for an interval as if points shared no neighbours
     #[arg(long, value_name = "N", default_value_t = 40, help_heading = "Dimension", value_parser = subsamples())]
     subsamples: usize,
 
@@ -71,7 +71,7 @@ struct Drawing {
     #[arg(long, value_name = "WIDTH", value_parser = above_zero)]
     until: Option<f64>,
 
-    /// Average over mini-batches of so many points, drawn with --seed: for more points than a search of all can bear
+    /// Average over mini-batches of so many points, drawn with --seed: for more points than can be searched at once
     #[arg(long, value_name = "N", conflicts_with_all = ["until", "also"],
         value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(100..))]
     mini_batch: Option<usize>,
@@ -107,7 +107,7 @@ fn exponent(text: &str) -> Result<f64, String> {
     }
 }
 
-/// With fewer points, noise is worth a word.
+/// Number of points below which noise deserves a remark.
 const FEW_POINTS: usize = 500;
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
@@ -130,7 +130,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&dimensions, || describe(&dimensions))
 }
 
-/// Tables, and what to know before they are trusted.
+/// The tables, and remarks to read before they are trusted.
 fn describe(dimensions: &Dimensions) -> String {
     let rows: Vec<DimensionRow> = dimensions
         .layers
@@ -158,7 +158,7 @@ fn describe(dimensions: &Dimensions) -> String {
     }
 }
 
-/// What to know before the numbers are trusted.
+/// Remarks to read before the numbers are trusted.
 fn remarks(dimensions: &Dimensions) -> Vec<String> {
     let mut remarks = Vec::new();
     let least = dimensions.layers.iter().filter(|layer| layer.dimension.is_some()).min_by_key(|layer| layer.points);
@@ -179,7 +179,7 @@ fn remarks(dimensions: &Dimensions) -> Vec<String> {
     remarks
 }
 
-/// What the further estimators say, one line per layer.
+/// Results of the further estimators, one line per layer.
 fn further(dimensions: &Dimensions) -> Option<String> {
     let gride: Option<usize> = dimensions.layers.iter().filter_map(|layer| Some(layer.gride.as_ref()?.len())).max();
     let mle = dimensions.layers.iter().any(|layer| layer.levina_bickel.is_some());

@@ -1,4 +1,4 @@
-//! `gelora doctor`: which libraries, providers and devices are really there.
+//! `gelora doctor`: which libraries, providers and devices are actually available.
 
 use crate::report;
 use crate::workflow::{DeviceTrial, Diagnosis, LibtorchFacts, OnnxRuntimeFacts, ProcessorFacts, examine};
@@ -30,7 +30,7 @@ pub(crate) fn run(context: &Context, _arguments: Arguments) -> anyhow::Result<()
     }
 }
 
-/// For people.
+/// The diagnosis as text.
 fn describe(diagnosis: &Diagnosis) -> String {
     let Diagnosis { features, onnxruntime, missing, .. } = diagnosis;
     let features = if features.is_empty() { "planning only".to_owned() } else { features.join(", ") };

@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&facts, || describe(&facts))
 }
 
-/// For people.
+/// The result as text.
 fn describe(facts: &EvaluationFacts) -> String {
     let rows: Vec<Vec<String>> = facts
         .metrics

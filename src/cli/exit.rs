@@ -20,15 +20,15 @@ use super::style::{Style, paint, wants_colour};
 
 const ISSUES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issues");
 
-/// What the last panic said, kept by the hook until [`guard`] reports it.
+/// Message of the last panic, kept by the hook until [`guard`] reports it.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
-/// Ends on arguments that cannot be understood, or on `--help` and `--version`. `command` is what was called, like `gelora
-/// plan`.
+/// Ends the program on invalid arguments, or after `--help` and `--version`. `command` is the command that was called, like
+/// `gelora plan`.
 pub(crate) fn usage(error: &clap::Error, command: &str) -> ExitCode {
     use clap::error::ErrorKind;
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // A reader that closed the pipe (`gelora --help | head -1`) has seen enough.
+        // A reader that closed the pipe (`gelora --help | head -1`) is not an error.
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
     }
@@ -36,10 +36,10 @@ pub(crate) fn usage(error: &clap::Error, command: &str) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-/// Beginnings of what clap says that is said otherwise, or of use to nobody here: no value of gelora looks like an option.
+/// Beginnings of lines of clap that are replaced, or useless here: no value of gelora looks like an option.
 const UNHELPFUL: [&str; 2] = ["For more information", "tip: to pass "];
 
-/// What the standard library says of text that is no number, and what to do about it.
+/// The standard library's messages about text that is not a number, and what to write instead.
 const NUMBERS: [(&str, &str); 5] = [
     ("cannot parse integer from empty string", "give a whole number"),
     ("invalid digit found in string", "give a whole number, not below 0"),
@@ -48,7 +48,7 @@ const NUMBERS: [(&str, &str); 5] = [
     ("invalid float literal", "give a number, like 0.5 or 1e-4"),
 ];
 
-/// clap's message as one line: what is wrong, its tips, and where the help is.
+/// clap's message as one line: the error, its tips, and where to find help.
 fn one_line(rendered: &str, command: &str) -> String {
     let message = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let mut parts = Vec::new();
@@ -67,8 +67,8 @@ fn one_line(rendered: &str, command: &str) -> String {
     format!("{}; {help}", cure.unwrap_or(said))
 }
 
-/// Keeps what a panic says, and where, for [`guard`]; prints nothing, because a library may catch a panic of its own,
-/// and that is then no bug to report. `RUST_BACKTRACE` shows the stack.
+/// Keeps the message of a panic and its location for [`guard`]; prints nothing, because a library may catch its own panic,
+/// which is then not a bug to report. `RUST_BACKTRACE` shows the stack.
 pub(crate) fn remember_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line())).unwrap_or_default();
@@ -121,14 +121,14 @@ pub(crate) fn guard(context: &Context, command: impl FnOnce() -> anyhow::Result<
     })
 }
 
-/// The rooms pass [`Cancelled`] on as the source of their own errors: not inside an `io::Error`, whose chain skips the error in
-/// it, and not below a `transparent` one.
+/// The rooms pass [`Cancelled`] on as the source of their own errors: never inside an `io::Error`, whose chain skips the inner
+/// error, and never below a `transparent` one.
 fn was_cancelled(context: &Context, error: &anyhow::Error) -> bool {
     context.observer().cancel_flag().is_raised() && error.chain().any(<dyn std::error::Error>::is::<Cancelled>)
 }
 
-/// A setting that makes no sense, as the option that it is on the command line. (What a configuration says is an error of its
-/// own, with file and line.)
+/// An invalid setting, named as its option on the command line. (An error in a configuration is of another kind,
+/// with file and line.)
 fn setting_in_words(error: &anyhow::Error) -> Option<String> {
     let refused = match error.downcast_ref()? {
         WorkflowError::Setting(refused) => refused,
@@ -143,7 +143,7 @@ fn setting_in_words(error: &anyhow::Error) -> Option<String> {
 fn say_error(text: &str) {
     let mut stderr = std::io::stderr();
     let label = paint("error:", Style::Error, wants_colour(&stderr));
-    // Nobody is left to tell when stderr is closed.
+    // If stderr is closed, nobody is left to tell.
     let _ = writeln!(stderr, "{label} {}", plain_line(text));
 }
 
@@ -219,7 +219,7 @@ mod tests {
             expected(FAILED),
             "known by its type, not by its words"
         );
-        // As every room passes it on.
+        // As every room passes [`Cancelled`] on.
         assert_eq!(code(|| Err(NeighbourError::from(Cancelled).into())), expected(PARTIAL));
         assert_eq!(code(|| Err(DimensionError::from(NeighbourError::from(Cancelled)).into())), expected(PARTIAL));
         assert_eq!(code(|| Err(RankError::from(Cancelled).into())), expected(PARTIAL));

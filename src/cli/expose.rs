@@ -34,11 +34,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     eval: bool,
 
-    /// Take the values whose whole names fit this regular expression as hidden states, in the order of the graph
+    /// Use the values whose whole names fit this regular expression as hidden states, in the order of the graph
     #[arg(long, value_name = "REGEX", conflicts_with = "tap_list")]
     tap: Option<String>,
 
-    /// Take these values as hidden states 0 to L
+    /// Use these values as hidden states 0 to L
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tap_list: Option<Vec<String>>,
 
@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&exposed, || describe(&exposed, eval))
 }
 
-/// For people; `eval` says whether dropout was to be switched off.
+/// The result as text; `eval` is whether dropout was to be switched off.
 fn describe(exposed: &Exposed, eval: bool) -> String {
     let Exposed { switched_off, hidden_states, copied, .. } = exposed;
     let mut facts = vec![("written", exposed.out.clone())];

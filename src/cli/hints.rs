@@ -1,17 +1,17 @@
-//! The words for what a cure names: options of the single commands, or keys of a configuration for `gelora run`.
+//! Words for what a cure names: options of the commands, or keys of a configuration for `gelora run`.
 
 use std::path::Path;
 
 use crate::hint::{Advice, Hint, Value, or};
 
-/// Where a user gives something.
+/// Where a user gives a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Home {
-    /// In this section of a configuration, under the name of the field; on the command line an option of several commands.
+    /// In this section of a configuration, as the key of the field's name; on the command line, as an option of several commands.
     Section(&'static str),
-    /// An option of every command.
+    /// As an option of every command.
     Everywhere,
-    /// An option of this command alone.
+    /// As an option of this command alone.
     Command(&'static str),
 }
 
@@ -62,7 +62,7 @@ fn option(hint: Hint) -> (&'static str, Home) {
     }
 }
 
-/// As options of the single commands.
+/// An advice as options of the commands.
 pub(super) fn of_commands(advice: &Advice) -> String {
     let Advice { hint, value } = advice;
     let (name, home) = option(*hint);
@@ -70,7 +70,7 @@ pub(super) fn of_commands(advice: &Advice) -> String {
     let said = match value {
         Value::Any => format!("--{name}"),
         Value::One(value) => format!("--{name} {value}"),
-        // To be copied with its value.
+        // Written out with its value, to be copied.
         Value::OneOf(values) if *hint == Hint::Head => or(values.iter().map(|value| format!("--{name} {value}"))),
         Value::OneOf(values) => format!("--{name} {}", or(*values)),
     };
@@ -86,8 +86,8 @@ pub(super) fn of_commands(advice: &Advice) -> String {
     }
 }
 
-/// As keys of the configuration of `gelora run`, which writes to the folder `out`; what has no key is an option of this command,
-/// or of another one.
+/// An advice as keys of the configuration of `gelora run`, which writes to the folder `out`; a setting without a key is named as
+/// an option of `gelora run` or of another command.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only a build with training runs a configuration"))]
 pub(super) fn of_run(advice: &Advice, out: &Path) -> String {
     if advice.hint == Hint::Restart {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_key_of_a_hint_is_one() {
-        // What is as usual is not always written.
+        // Defaults are not always written.
         let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t.tsv\"\n[train]\nmethod = \"bitfit\"\n[output]\nfolder = \"out\"\n";
         let config: Config = toml::from_str(text).unwrap();
         let sections = serde_json::to_value(config).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// The names of fields and the paths of functions, which must be there to be compiled.
+    /// The names of fields and paths of functions, which must exist for this to compile.
     #[cfg(feature = "train")]
     macro_rules! places {
         ($($Type:ident.$field:ident),*; $($first:ident $(::$more:ident)*),*) => {{

@@ -1,4 +1,4 @@
-//! `gelora inspect`: what can be done with an export, and what is in the way.
+//! `gelora inspect`: what an export can be used for, and what prevents the rest.
 
 use std::path::PathBuf;
 

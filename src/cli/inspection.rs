@@ -1,11 +1,11 @@
-//! What `gelora inspect` found, in words.
+//! The findings of `gelora inspect` as text.
 
 use crate::onnx::Role;
 use crate::report;
 use crate::runtime::SelfCheck;
 use crate::workflow::{BlockFacts, CheckpointFacts, Inspection, ValueFacts, WeightFacts};
 
-/// The facts, and a table of the blocks or of all their `weights`.
+/// The findings, with a table of the blocks or, with `weights`, of all their weights.
 pub(crate) fn describe(inspection: &Inspection, weights: bool) -> String {
     let mut text = report::facts(&facts(inspection));
     if !inspection.blocks.is_empty() {
@@ -58,7 +58,7 @@ fn hidden_states(inspection: &Inspection) -> String {
     }
 }
 
-/// A line for every block, with what its weights are for.
+/// A line for every block, with the roles of its weights.
 fn block_table(inspection: &Inspection) -> String {
     let row = |block: &BlockFacts| {
         let parameters: usize = block.weights.iter().map(|weight| weight.in_features * weight.out_features).sum();
@@ -74,7 +74,7 @@ fn block_table(inspection: &Inspection) -> String {
     report::table(&["block", "nodes", "weights", "parameters", "roles"], &[0, 1, 2, 3], &rows)
 }
 
-/// How many weights of a block are for what, in the order in which they come first.
+/// Number of weights per role in a block, in the order of first occurrence.
 fn roles(block: &BlockFacts) -> String {
     let mut roles: Vec<(Role, usize)> = Vec::new();
     for weight in &block.weights {

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "D", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=100_000))]
     dimension: Option<usize>,
 
-    /// Columns, into which it is turned at random [default: those that it needs]
+    /// Columns that it is rotated into at random [default: as few as it needs]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=100_000))]
     columns: Option<usize>,
 

@@ -1,4 +1,4 @@
-//! `gelora merge`: base and adapter to a checkpoint folder and an `.onnx` that can be deployed.
+//! `gelora merge`: merges base and adapter into a checkpoint folder and an `.onnx` file to deploy.
 
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&merged, || describe(&merged, &arguments.out.display().to_string()))
 }
 
-/// What was merged and what rounding took.
+/// The changes as text, and what rounding lost.
 fn describe(merged: &MergeReport, out: &str) -> String {
     let head_apart = merged.files.iter().any(|file| file == HEAD_FILE);
     let trained_whole = merged.tensors.iter().filter(|tensor| tensor.rank.is_none()).count();

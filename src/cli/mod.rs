@@ -1,6 +1,6 @@
-//! The command line: one file per command, raw arguments to checked settings to a library call to print.
+//! The command line, one file per command: raw arguments become checked settings, then a call of the library, then output.
 //!
-//! Everything that draws, colours, prints or decides an exit code lives here and nowhere else in the library.
+//! Everything that draws, colours, prints or decides an exit code is here and nowhere else in the library.
 
 mod arguments;
 mod completions;
@@ -53,7 +53,7 @@ Examples:
                                                      a rank for every layer, and a report
   gelora run config.toml                             plan, train, merge and evaluate
 
-Exit codes: 0 done, 1 something you can mend, 2 a bug in gelora, 3 stopped half-way (the same command goes on).";
+Exit codes: 0 done, 1 an error that you can fix, 2 a bug in gelora, 3 interrupted (the same command resumes).";
 
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES)]
@@ -83,9 +83,9 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// The whole program: reads the arguments of the process, runs the command, and says how it went.
+/// The whole program: parses the arguments of the process, runs the command, and reports how it ended.
 pub fn main() -> ExitCode {
-    // SAFETY: the process has one thread as yet.
+    // SAFETY: the process still has a single thread.
     unsafe { crate::runtime::disable_telemetry() };
     context::let_writes_fail();
     crate::hint::speak(hints::of_commands);
@@ -106,7 +106,7 @@ fn command() -> clap::Command {
     negative_numbers_are_values(Cli::command())
 }
 
-/// So that what is wrong with a negative number is said, and not that there is no such option.
+/// Lets negative numbers be values, so that the error is about the number and not about an unknown option.
 fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
     let with_values = |argument: clap::Arg| match argument.get_action().takes_values() {
         true => argument.allow_negative_numbers(true),
@@ -115,7 +115,7 @@ fn negative_numbers_are_values(command: clap::Command) -> clap::Command {
     command.mut_args(with_values).mut_subcommands(negative_numbers_are_values)
 }
 
-/// The command that was called, like `gelora plan`.
+/// Name of the command that was called, like `gelora plan`.
 fn called(command: &clap::Command) -> String {
     let is_command = |word: &String| command.get_subcommands().any(|command| command.get_name() == word);
     let name = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).find(is_command);
@@ -156,7 +156,7 @@ mod tests {
         command().debug_assert();
     }
 
-    /// All files under a folder with this ending.
+    /// All files in a folder and below it whose names end with `ending`.
     fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         entries
@@ -167,7 +167,7 @@ mod tests {
             .collect()
     }
 
-    /// Options by their command, the global ones among them.
+    /// Options by command, the global ones included.
     fn options() -> BTreeMap<String, BTreeSet<String>> {
         let mut command = Cli::command();
         command.build();
@@ -178,13 +178,13 @@ mod tests {
         command.get_subcommands().map(|command| (command.get_name().to_owned(), of(command))).collect()
     }
 
-    /// What an error advises must exist: every option that a text of the program or its documentation names is one of gelora's,
+    /// What an error advises must exist: every option named in a text of the program or its documentation is one of gelora's,
     /// and of the command that it is named with.
     #[test]
     fn every_option_that_is_named_exists() {
         let options = options();
         let all: BTreeSet<&String> = options.values().flatten().collect();
-        // Of cargo, named in what a build without training says; of onnxruntime-genai's builder.
+        // Options of cargo, named by a build without training, and of onnxruntime-genai's builder.
         let foreign = ["--release", "--extra_options"];
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let option = Regex::new(r"(?:^|[\s`(\[|])(--[a-z][a-z_-]*[a-z])").unwrap();
@@ -196,7 +196,7 @@ mod tests {
         for path in sources.chain(documents) {
             let text = std::fs::read_to_string(&path).unwrap();
             let is_source = path.extension().unwrap() == "rs";
-            // Tests name what does not exist; other programs have options too.
+            // Tests name options that do not exist; other programs have options too.
             let text = if is_source { text.split("#[cfg(test)]").next().unwrap() } else { &text };
             let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             for line in lines {
@@ -208,7 +208,7 @@ mod tests {
                 );
                 for found in call.captures_iter(line) {
                     let Some(known) = options.get(&found[1]) else { continue };
-                    // Up to the next command of a pipe.
+                    // Up to the next command in a pipe.
                     let words = found[2].split(['|', ';', '#']).next().unwrap_or_default();
                     let named = option.captures_iter(words).map(|found| found[1].to_owned());
                     let unknown = named.filter(|name| !known.contains(name));
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(wrong, Vec::<String>::new());
     }
 
-    /// A caller of the library has fields, a configuration has keys: below the command line, errors name a [`crate::hint::Hint`].
+    /// A caller of the library has fields, a configuration keys: below the command line, errors name a [`crate::hint::Hint`].
     #[test]
     fn only_the_command_line_names_its_options() {
         let options = options();
@@ -238,7 +238,7 @@ mod tests {
         let mut wrong = Vec::new();
         for path in files(&root, "rs").iter().filter(|path| !path.starts_with(root.join("cli")) && !is_test(path)) {
             let text = std::fs::read_to_string(path).unwrap();
-            // Comments, among them the help of options, are not said by errors.
+            // Errors do not show comments, among them the help of options.
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             let lines = code.lines().filter(|line| !line.trim_start().starts_with("//") && names_one(line));
             wrong.extend(lines.map(|line| format!("{}: {}", path.display(), line.trim())));

@@ -1,10 +1,10 @@
-//! Texts of others (names in exports, tables and plans, paths, messages of libraries) as they may go to a terminal: what
-//! would steer it is shown instead of done.
+//! Foreign texts (names in exports, tables and plans, paths, messages of libraries) made safe for a terminal: characters that
+//! would control it are shown as escapes.
 
 use std::borrow::Cow;
 
-/// Whether a character changes what a terminal shows elsewhere: control characters (ESC, BEL, the one-character CSI U+009B
-/// and its like), and those that turn the direction of a text.
+/// Whether a character affects other parts of a terminal: control characters (ESC, BEL, the one-character CSI U+009B
+/// and the like), and those that change the direction of text.
 fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -29,17 +29,17 @@ fn escaped(character: char) -> String {
     character.escape_default().to_string()
 }
 
-/// Text of several lines.
+/// Text of several lines, made safe.
 pub(crate) fn plain_text(text: &str) -> Cow<'_, str> {
     shown(text, |character| matches!(character, '\n' | '\t'), escaped)
 }
 
-/// Text of one line.
+/// Text of one line, made safe.
 pub(crate) fn plain_line(text: &str) -> Cow<'_, str> {
     shown(text, |character| character == '\t', escaped)
 }
 
-/// JSON of several lines: its strings have no control characters below U+0020 left, and may have these escapes.
+/// JSON of several lines, made safe: its strings contain no control characters below U+0020, and may contain these escapes.
 pub(crate) fn plain_json(text: &str) -> Cow<'_, str> {
     shown(text, |character| character == '\n', |character| format!("\\u{:04x}", u32::from(character)))
 }

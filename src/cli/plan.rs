@@ -17,7 +17,7 @@ Examples:
   gelora plan my-model --data rows.csv --text body --projections all --maximum-rank 16 -o out
 
 Writes plan.json, adapter_config.json (for PEFT), dimensions.csv, report.html and the store of activations.
-Running it again resumes, and takes the store as it is where model, data and settings are the same.";
+Running it again resumes, and reuses the store where model, data and settings are the same.";
 
 /// Give every layer the LoRA rank its data asks for
 #[derive(Debug, clap::Args)]
@@ -56,11 +56,11 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     for warning in &plan.warnings {
         context.observer().observe(Event::Warning(warning));
     }
-    // The plan is on disk as JSON; printing the same again is what --json is for.
+    // The plan is on disk as JSON already; it is printed as well only with --json.
     context.print(&plan, || describe(&plan, &PlanFiles::in_folder(&arguments.out)))
 }
 
-/// The table, and where everything lies.
+/// The table, and the paths of the files written.
 fn describe(plan: &Plan, files: &PlanFiles) -> String {
     let text = report::plan_table(plan);
     let written = files.written().map(|path| path.display().to_string()).join(", ");

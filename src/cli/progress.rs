@@ -1,4 +1,4 @@
-//! Progress on a terminal (bars with the time left) and elsewhere (a plain line now and then).
+//! Progress on a terminal (bars with the time left) and elsewhere (a plain line at intervals).
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::progress::{CancelFlag, Event, Observer};
 use super::plain::plain_line;
 use super::style::{Style, paint, wants_colour};
 
-/// Between two plain lines of one stage.
+/// Pause between two plain lines of one stage.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Draws progress on stderr.
@@ -41,7 +41,7 @@ struct Stage {
 }
 
 impl Terminal {
-    /// `quiet` shows warnings only; `plain` forces lines where bars would mix with a log.
+    /// `quiet` shows warnings only; `plain` forces lines where bars would mix with log lines.
     pub(crate) fn new(quiet: bool, plain: bool) -> Self {
         let stderr = std::io::stderr();
         let display = match (quiet, stderr.is_terminal() && !plain) {
@@ -52,12 +52,12 @@ impl Terminal {
         Self { display, colour: wants_colour(&stderr), cancel: CancelFlag::default(), stages: Mutex::default() }
     }
 
-    /// Raised by Ctrl-C.
+    /// The flag that Ctrl-C sets.
     pub(crate) fn cancel_flag(&self) -> &CancelFlag {
         &self.cancel
     }
 
-    /// Takes all bars away, for instance before a result or an error is printed.
+    /// Removes all bars, for instance before a result or an error is printed.
     pub(crate) fn finish(&self) {
         for stage in self.stages().drain(..) {
             if let Some(bar) = stage.bar {
@@ -75,7 +75,7 @@ impl Terminal {
         let now = Instant::now();
         let bar = (self.display == Display::Bars).then(|| bar(name, total, done, unit));
         if self.display == Display::Lines && done > 0 {
-            self.line(&format!("{name}: going on after {done} {unit}"));
+            self.line(&format!("{name}: resuming after {done} {unit}"));
         }
         self.stages().push(Stage {
             name: name.to_owned(),
@@ -121,7 +121,7 @@ impl Terminal {
     /// Writes a line above the bars.
     fn line(&self, text: &str) {
         let write = || {
-            // Nobody is left to tell when stderr is closed.
+            // If stderr is closed, nobody is left to tell.
             let _ = writeln!(std::io::stderr(), "{text}");
         };
         match self.stages().last().and_then(|stage| stage.bar.clone()) {
@@ -155,7 +155,7 @@ impl Drop for Terminal {
 }
 
 impl Stage {
-    /// Per second, counting only what this run has done.
+    /// Units per second, counting only those that this run has processed.
     fn speed(&self) -> f64 {
         let seconds = self.started.elapsed().as_secs_f64();
         if seconds > 0.0 { self.done.saturating_sub(self.at_start) as f64 / seconds } else { 0.0 }
@@ -192,7 +192,7 @@ impl Stage {
     }
 }
 
-/// Three digits are enough for a speed.
+/// A speed, rounded to three digits.
 fn short(value: f64) -> String {
     let digits = if value >= 100.0 { 0 } else { 1 };
     format!("{value:.digits$}")

@@ -1,4 +1,4 @@
-//! `gelora report`: the page of a plan anew, or several plans side by side.
+//! `gelora report`: draws the page of a plan again, or several plans side by side.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ fn are_distinct(names: &[String]) -> bool {
     names.iter().collect::<BTreeSet<_>>().len() == names.len()
 }
 
-/// Tasks where they tell the plans apart, else folders, else numbers.
+/// Names of plans: their tasks where these differ, else their folders, else numbers.
 fn names(paths: &[PathBuf], plans: &[Plan]) -> Vec<String> {
     let tasks: Option<Vec<String>> = plans.iter().map(|plan| plan.data.task.clone()).collect();
     if let Some(tasks) = tasks.filter(|tasks| are_distinct(tasks)) {
@@ -103,7 +103,7 @@ fn names(paths: &[PathBuf], plans: &[Plan]) -> Vec<String> {
     (1..=plans.len()).map(|number| format!("plan {number}")).collect()
 }
 
-/// `out/mrpc/plan.json` is known as `mrpc`, another file by its own name.
+/// `out/mrpc/plan.json` is named `mrpc`, any other file by its own name.
 fn name_of(path: &Path, plan: &Plan) -> String {
     let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());

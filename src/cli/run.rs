@@ -1,4 +1,4 @@
-//! `gelora run`: plan, train, merge and evaluate from one configuration; what is done is not done again.
+//! `gelora run`: plan, train, merge and evaluate from one configuration; finished steps are not repeated.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 
 #[cfg(not(feature = "train"))]
 pub(crate) fn run(_context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    // What is wrong with a configuration is said by every build.
+    // A build without training also reports errors in the configuration.
     crate::settings::Config::read(&arguments.config)?;
     Err(crate::workflow::WorkflowError::WithoutTraining.into())
 }
@@ -89,7 +89,7 @@ fn describe(finished: &crate::workflow::Finished) -> String {
     parts.join("\n\n")
 }
 
-/// A setting that makes no sense is a key here, and no option.
+/// An invalid setting is named as a key here, not as an option.
 #[cfg(feature = "train")]
 fn with_keys(error: WorkflowError) -> anyhow::Error {
     match error {

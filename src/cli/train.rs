@@ -45,11 +45,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     start: Option<PathBuf>,
 
-    /// Take these batches: JSON, [epoch][batch][row], rows counted from 0
+    /// Use these batches: JSON, [epoch][batch][row], rows counted from 0
     #[arg(long, value_name = "FILE", conflicts_with_all = ["epochs", "batch_size", "batching"])]
     batches: Option<PathBuf>,
 
-    /// Ignore a saved state and start anew
+    /// Ignore any saved state and start from scratch
     #[arg(long)]
     restart: bool,
 
@@ -91,7 +91,7 @@ pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()>
     context.print(&facts, || describe(&facts))
 }
 
-/// For people.
+/// The result as text.
 #[cfg(feature = "train")]
 fn describe(facts: &crate::workflow::TrainingFacts) -> String {
     let metrics = facts.validation.iter().map(|(name, value)| match value {

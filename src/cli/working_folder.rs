@@ -1,8 +1,8 @@
-//! The folder that the program runs in.
+//! The current working folder.
 
 use anyhow::bail;
 
-/// The working folder must be there: paths are read from it.
+/// The working folder must exist: relative paths start from it.
 pub(crate) fn check_working_folder() -> anyhow::Result<()> {
     match std::env::current_dir() {
         Ok(_) => Ok(()),

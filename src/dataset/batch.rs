@@ -1,4 +1,4 @@
-//! Batches: rows of similar length together, padded to the longest of them.
+//! Batches: rows of similar length together, padded to the length of the longest.
 
 use std::cmp::Reverse;
 
@@ -6,31 +6,31 @@ use serde_json::{Map, Value};
 
 use super::Encoding;
 
-/// What rows are filled up with, and how the model counts positions.
+/// How rows are padded, and how the model counts positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Padding {
-    /// Token id.
+    /// Token id of the padding.
     pub id: u32,
-    /// Type id.
+    /// Type id of the padding.
     pub type_id: u32,
     /// How positions are counted.
     pub positions: Positions,
 }
 
-/// How a model counts the positions of its tokens, for exports that take them as an input.
+/// How a model counts the positions of its tokens, for exports that have positions as an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Positions {
     /// 0, 1, 2 … in every row.
     #[default]
     FromZero,
-    /// The same from 2.
+    /// 2, 3, 4 … in every row.
     FromTwo,
-    /// Tokens from the number behind this id of padding, and padding at that id: RoBERTa and its relatives.
+    /// Tokens are counted from the number after this padding id, and padding has that id: RoBERTa and its relatives.
     BehindPadding(u32),
 }
 
-/// Models whose `create_position_ids_from_input_ids` counts from behind the padding, with the padding that they take where
-/// `config.json` names none. MPNet takes no other.
+/// Models whose `create_position_ids_from_input_ids` counts from the number after the padding id, with the padding id used
+/// where `config.json` names none. MPNet always uses its own.
 const BEHIND_PADDING: [(&str, u64); 16] = [
     ("roberta", 1),
     ("xlm-roberta", 1),
@@ -51,7 +51,7 @@ const BEHIND_PADDING: [(&str, u64); 16] = [
 ];
 
 impl Positions {
-    /// As the model of this `config.json` does it in transformers 5.
+    /// The way the model of this `config.json` counts in transformers 5.
     pub fn of_model(config: &Map<String, Value>) -> Self {
         let kind = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
         if matches!(kind, "nystromformer" | "yoso" | "mra") {
@@ -66,7 +66,7 @@ impl Positions {
         }
     }
 
-    /// Positions of rows `[rows, length]`.
+    /// Position ids for token ids of shape `[rows, length]`.
     pub fn of(self, ids: &[i64], length: usize) -> Vec<i64> {
         let row = |ids: &[i64]| -> Vec<i64> {
             match self {
@@ -87,10 +87,10 @@ impl Positions {
     }
 }
 
-/// Rows as the model takes them. All arrays are row-major `[rows, length]`; padding stands on the right.
+/// Rows in the form that the model reads. All arrays are row-major `[rows, length]`; padding is on the right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Which rows of the data set these are.
+    /// Indices of these rows in the data set.
     pub rows: Vec<usize>,
     /// Tokens per row, padding included.
     pub length: usize,
@@ -98,7 +98,7 @@ pub struct Batch {
     pub ids: Vec<i64>,
     /// 1 on tokens, 0 on padding.
     pub mask: Vec<i64>,
-    /// 0 in the first text, 1 in the second.
+    /// Type ids: 0 in the first text, 1 in the second.
     pub type_ids: Vec<i64>,
     /// How the model counts positions.
     pub positions: Positions,
@@ -107,10 +107,10 @@ pub struct Batch {
 /// Groups rows into batches whose size `rows × longest row` stays within `budget_tokens`.
 ///
 /// The rows are sorted by length, longest first, so that little is padded and a batch that does not fit into memory fails
-/// at once; rows of equal length keep their order. A row that is longer than the budget gets a batch of its own. With
+/// at once; rows of equal length keep their order. A row longer than the budget gets a batch of its own. With
 /// `equal_lengths`, all rows of a batch have the same length: nothing is padded at all, for exports that ignore their mask.
 ///
-/// `lengths` is indexed by row; `rows` says which rows to take.
+/// `lengths` is indexed by row; `rows` lists the rows to batch.
 pub fn token_budget_batches(
     lengths: &[usize],
     rows: &[usize],
@@ -133,7 +133,7 @@ pub fn token_budget_batches(
     batches
 }
 
-/// Puts rows side by side and fills them up to the longest, masked out.
+/// Stacks rows into one batch, padded to the longest; the padding is masked out.
 pub fn pad(encodings: &[Encoding], rows: &[usize], padding: Padding) -> Batch {
     let length = rows.iter().map(|&row| encodings[row].len()).max().unwrap_or(0);
     let size = rows.len() * length;

@@ -1,18 +1,18 @@
-//! What to do about a table that is not as wanted.
+//! Cures for tables that cannot be used as they are.
 
 use std::borrow::Cow;
 
-use super::table::Wanted;
+use super::wanted::Wanted;
 use crate::hint::Hint;
 
-/// Where Parquet cannot be read.
+/// Cure for a build that cannot read Parquet.
 pub(super) const NO_PARQUET: &str = "use a gelora that was built with the feature `parquet`, or write the table as JSON \
                                      lines (pandas: to_json(name, orient=\"records\", lines=True))";
 
-/// Where something else stands than a list of labels.
+/// Cure for a value that is not a list of labels.
 pub(super) const LABEL_LIST: &str = "the labels of a text are a list of strings or numbers ([] for none)";
 
-/// Where a list stands for a label.
+/// Cure for a list where a label is expected.
 pub(super) fn listed_labels() -> Cow<'static, str> {
     let task = Hint::Task.with("multi-label");
     format!(
@@ -22,13 +22,13 @@ pub(super) fn listed_labels() -> Cow<'static, str> {
     .into()
 }
 
-/// Where a list stands for a text.
+/// Cure for a list where a text is expected.
 pub(super) fn listed_text() -> Cow<'static, str> {
     let task = Hint::Task.with("ner");
     format!("a text is a string: join its words, or give {task} if the words have tags (entities)").into()
 }
 
-/// For a Parquet file that is read as something else.
+/// Cure for a Parquet file that is read as another format.
 pub(super) fn parquet_cure() -> Cow<'static, str> {
     match cfg!(feature = "parquet") {
         true => format!("say so ({})", Hint::Format.with("parquet")).into(),
@@ -36,13 +36,13 @@ pub(super) fn parquet_cure() -> Cow<'static, str> {
     }
 }
 
-/// For a text without columns.
+/// Cure for a text without columns.
 pub(super) fn plain_text_cure() -> Cow<'static, str> {
     let task = Hint::Task.with("causal-lm");
     format!("write the rows as .tsv, .csv, .jsonl or .parquet, or add {task} for a language model").into()
 }
 
-/// Where a header lacks a column.
+/// Cure for a header that lacks a column.
 pub(super) fn header_cure(header: &[&str], column: &Wanted<'_>, wanted: &[Wanted<'_>]) -> Cow<'static, str> {
     let is_quoted = |name: &&str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
     match header {
@@ -62,7 +62,7 @@ pub(super) fn header_cure(header: &[&str], column: &Wanted<'_>, wanted: &[Wanted
     }
 }
 
-/// Where a table lacks a column: the labels of its pairs, or another.
+/// Cure for a table that lacks a column: the one for missing labels of pairs, or `other`.
 pub(super) fn missing_cure(column: &Wanted<'_>, wanted: &[Wanted<'_>], other: &'static str) -> &'static str {
     match column.scalar && wanted.len() > 2 {
         true => {
@@ -72,7 +72,7 @@ pub(super) fn missing_cure(column: &Wanted<'_>, wanted: &[Wanted<'_>], other: &'
     }
 }
 
-/// For a row of more or fewer fields than the header.
+/// Cure for a row with more or fewer fields than the header.
 pub(super) fn ragged_cure(raw: &str, quoting: bool) -> Cow<'static, str> {
     match (quoting, raw.contains('"'), raw.trim().is_empty()) {
         (_, _, true) => "remove the empty line".into(),

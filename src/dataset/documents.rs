@@ -1,5 +1,4 @@
-//! Texts that a language model learns: a column of a table, the paragraphs of a plain text, or instructions with the output
-//! they ask for.
+//! Texts for a language model: a column of a table, the paragraphs of a plain text, or instructions with their outputs.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,24 +13,24 @@ use crate::files::{read_file, sha256};
 /// The texts of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Documents {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hex.
     pub sha256: String,
     /// The texts in the order of the file.
     pub examples: Vec<Example>,
-    /// The part of every text that is learnt, as a range of its bytes; `None` where all of every text is.
+    /// Byte range of the part of each text that is learnt; `None` where all of every text is.
     pub learnt: Option<Vec<Range<usize>>>,
     /// What a user should look at before trusting the texts.
     pub warnings: Vec<String>,
 }
 
 impl Documents {
-    /// Reads a file. With a template, its rows are instructions: `text`, `pair` and `label` of the settings are the columns of
+    /// Reads a file. With a template, its rows are instructions: `text`, `pair` and `label` of the settings name the columns of
     /// the instruction, its input and the output that is learnt.
     ///
     /// # Errors
-    /// As [`Dataset::load`](super::Dataset::load).
+    /// Those of [`Dataset::load`](super::Dataset::load).
     pub fn load(path: &Path, settings: &LoadSettings, template: Option<&Template>) -> Result<Self, DatasetError> {
         if path.is_dir() {
             let (found, cure) = ("is a folder", "name a file in it".into());
@@ -41,10 +40,10 @@ impl Documents {
         Documents::from_bytes(path, &read_file(path)?, settings, template)
     }
 
-    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do not.
+    /// Reads a file from memory; `path` names it in messages, and its extension gives the format where the settings do not.
     ///
     /// # Errors
-    /// As [`Documents::load`].
+    /// Those of [`Documents::load`].
     pub fn from_bytes(
         path: &Path,
         bytes: &[u8],
@@ -74,7 +73,7 @@ impl Documents {
     }
 }
 
-/// The text column of a table.
+/// Reads the text column of a table.
 fn texts(path: &Path, bytes: &[u8], format: Format, settings: &LoadSettings) -> Result<Vec<Example>, DatasetError> {
     let rows = table::read(path, bytes, format, settings.quoting, &[Wanted::text(&settings.text)])?;
     let example = |row: table::Row| {
@@ -85,7 +84,7 @@ fn texts(path: &Path, bytes: &[u8], format: Format, settings: &LoadSettings) -> 
     rows.into_iter().map(example).collect()
 }
 
-/// Documents of a plain text, separated by empty lines. The lines of one stay lines.
+/// Splits a plain text into documents at empty lines; other line breaks are kept.
 fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<Example>, DatasetError> {
     let text = table::text_of(path, bytes, table::Lines::Checked)?;
     let mut examples: Vec<Example> = Vec::new();
@@ -108,7 +107,7 @@ fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<Example>, DatasetError> {
     if examples.is_empty() { Err(DatasetError::NoRows { path: path.into() }) } else { Ok(examples) }
 }
 
-/// Instructions, filled into the template. The input may be empty, or its column missing.
+/// Fills instructions into the template. The input may be empty, or its column missing.
 fn instructions(
     path: &Path,
     bytes: &[u8],

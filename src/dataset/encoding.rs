@@ -1,4 +1,4 @@
-//! Token ids of a row, repeated rows, and samples of rows.
+//! Token ids of rows, duplicate rows, and samples of rows.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use rand_chacha::rand_core::SeedableRng;
 pub struct Encoding {
     /// Token ids, `[tokens]`.
     pub ids: Vec<u32>,
-    /// 0 in the first text, 1 in the second, `[tokens]`.
+    /// Type ids: 0 in the first text, 1 in the second, `[tokens]`.
     pub type_ids: Vec<u32>,
 }
 
@@ -21,32 +21,32 @@ impl Encoding {
         self.ids.len()
     }
 
-    /// Whether there is no token.
+    /// Whether the row has no tokens.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 }
 
-/// Which rows are left when repeated ones are left out.
+/// The rows that are left after duplicates are removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distinct {
-    /// The first row of each kind, ascending.
+    /// Indices of the rows without an earlier duplicate, ascending.
     pub kept: Vec<usize>,
-    /// How many rows repeat an earlier one.
+    /// Number of rows that duplicate an earlier one.
     pub duplicates: usize,
 }
 
-/// Leaves out rows whose token ids and type ids repeat an earlier row.
+/// Removes rows whose token ids and type ids repeat those of an earlier row.
 ///
 /// Two copies of a row are neighbours at distance 0 (or, in batches of different shape, at the distance of rounding
-/// errors), which ruins an estimate of dimension; so they go before inference.
+/// errors), which ruins an estimate of dimension; so duplicates are removed before inference.
 pub fn distinct(encodings: &[Encoding]) -> Distinct {
     let mut seen = HashSet::with_capacity(encodings.len());
     let kept: Vec<usize> = (0..encodings.len()).filter(|&row| seen.insert(&encodings[row])).collect();
     Distinct { duplicates: encodings.len() - kept.len(), kept }
 }
 
-/// At most `limit` of the rows, drawn without replacement, in their old order. The same seed draws the same rows.
+/// At most `limit` of the rows, drawn without replacement, in their original order. The same seed draws the same rows.
 pub fn sample_rows(rows: &[usize], limit: usize, seed: u64) -> Vec<usize> {
     if limit >= rows.len() {
         return rows.to_vec();

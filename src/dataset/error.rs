@@ -1,4 +1,4 @@
-//! What can be wrong with data and tokenizer files. Every text is one line that ends in the cure.
+//! What can be wrong with data and tokenizer files. Every message is one line that ends in the cure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,17 +8,17 @@ use crate::files::FileError;
 use crate::hint::Hint;
 use crate::progress::Cancelled;
 
-/// Where in a file, counted from 1.
+/// Position in a file, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A line of a text.
+    /// Line of a text file.
     Line(usize),
-    /// A row of a Parquet file, which has no lines.
+    /// Row of a Parquet file, which has no lines.
     Row(usize),
 }
 
 impl Place {
-    /// The number alone.
+    /// The line or row number, from 1.
     pub fn number(self) -> usize {
         match self {
             Place::Line(number) | Place::Row(number) => number,
@@ -44,7 +44,7 @@ pub enum DatasetError {
     /// The user asked to stop.
     #[error("{0}")]
     Cancelled(#[from] Cancelled),
-    /// The ending of the file name says nothing.
+    /// The extension of the file name stands for no known format.
     #[error(
         "{}: cannot tell the format from the file name; {}",
         path.display(),
@@ -55,59 +55,59 @@ pub enum DatasetError {
         }
     )]
     UnknownFormat {
-        /// The file.
+        /// Path of the file whose format is unknown.
         path: PathBuf,
     },
-    /// The file is not a text table at all.
+    /// The file is not a text table.
     #[error("{} {found}; {cure}", path.display())]
     NotATable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it is, e.g. `is a Parquet file`.
+        /// What the file is, e.g. `is a Parquet file`.
         found: &'static str,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
     /// Bytes that are not UTF-8.
     #[error("{}, line {line}: byte {byte} of the line is not UTF-8; save the file as UTF-8", path.display())]
     NotUtf8 {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Line, from 1.
+        /// Line of the byte, from 1.
         line: usize,
         /// Byte within the line, from 1.
         byte: usize,
     },
-    /// A character that no table has there.
+    /// A character that a table cannot contain at this position.
     #[error("{}, line {line}: {found}; {cure}", path.display())]
     OddCharacter {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line, from 1.
+        /// Line of the character, from 1.
         line: usize,
-        /// What was found.
+        /// The character, e.g. `a NUL byte`.
         found: &'static str,
-        /// What to do.
+        /// What the user should do.
         cure: &'static str,
     },
     /// A compressed file that cannot be unpacked.
     #[error("{} {found}; {cure}", path.display())]
     Packed {
-        /// The file.
+        /// Path of the compressed file.
         path: PathBuf,
-        /// What was found.
+        /// Why it cannot be unpacked, as the rest of a sentence.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: &'static str,
     },
-    /// A file of questions and contexts that cannot be taken.
+    /// A file of questions and contexts that cannot be used.
     #[error("{} {found}; {cure}", path.display())]
     Squad {
-        /// The file.
+        /// Path of the file of questions.
         path: PathBuf,
-        /// What it is or has.
+        /// What is wrong with the file, as the rest of a sentence.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
     /// A question that leaves too little room for its context.
@@ -119,70 +119,70 @@ pub enum DatasetError {
         overlap = Hint::Stride
     )]
     LongQuestion {
-        /// The file.
+        /// Path of the file of questions.
         path: PathBuf,
         /// Id of the question, quoted.
         id: String,
-        /// Tokens of the question.
+        /// Length of the question, in tokens.
         tokens: usize,
-        /// Tokens of the context that a window could hold.
+        /// Tokens of the context that a window has room for.
         room: usize,
-        /// Tokens that two windows share.
+        /// Tokens that consecutive windows share.
         stride: usize,
     },
-    /// Sentences with tags that cannot be taken.
+    /// Tagged sentences that cannot be used.
     #[error("{}{}: {found}; {cure}", path.display(), place.map(|place| format!(", {place}")).unwrap_or_default())]
     Tagged {
-        /// The file.
+        /// Path of the file of sentences.
         path: PathBuf,
-        /// Line or row, where it is one.
+        /// Line or row; `None` where the error concerns the whole file.
         place: Option<Place>,
-        /// What was found.
+        /// What is wrong with the sentences.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
     /// Two columns have the same name.
     #[error("{}, line 1: column {column} appears twice; give every column its own name", path.display())]
     RepeatedColumn {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// The name, quoted.
+        /// Name of the column, quoted.
         column: String,
     },
-    /// A column that was asked for is not there.
+    /// A requested column is missing.
     #[error(
         "{}{}: no column `{column}`; the columns are {there}; {cure}",
         path.display(),
         line.map(|line| format!(", line {line}")).unwrap_or_default()
     )]
     MissingColumn {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line of the header, or of the JSON object; a Parquet file has none.
+        /// Line of the header, or of the JSON object; `None` for a Parquet file.
         line: Option<usize>,
-        /// The name that was asked for.
+        /// Name of the missing column.
         column: String,
-        /// The columns that are there, quoted and separated by commas.
+        /// Names of the columns that exist, quoted and separated by commas.
         there: String,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
     /// A row has more or fewer fields than the header.
     #[error("{}, line {line}: the number of fields is {found}, in the header {expected}; {cure}", path.display())]
     RaggedRow {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line, from 1.
+        /// Line of the row, from 1.
         line: usize,
-        /// Fields in the header.
+        /// Number of fields in the header.
         expected: usize,
-        /// Fields in the row.
+        /// Number of fields in the row.
         found: usize,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
-    /// A quote that nobody closes.
+    /// A quote that is never closed.
     #[error(
         "{}, line {line}: a quoted field begins here and never ends; close the quote, or say that `\"` is an ordinary \
          character ({})",
@@ -190,7 +190,7 @@ pub enum DatasetError {
         Hint::Quoting.with(false)
     )]
     OpenQuote {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
@@ -204,71 +204,71 @@ pub enum DatasetError {
         Hint::Quoting.with(false)
     )]
     TextAfterQuote {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// Line in which the field begins.
+        /// Line on which the field begins, from 1.
         opened: usize,
     },
     /// A line that is not a JSON object, or a value of the wrong kind.
     #[error("{}, line {line}: {found}; {cure}", path.display())]
     Json {
-        /// The file.
+        /// Path of the JSON lines file.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What was found.
+        /// What is wrong with the line.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
-    /// A column of a Parquet file that holds something else than texts or labels.
+    /// A column of a Parquet file that holds something other than texts or labels.
     #[error("{}: column `{column}` {found}; {cure}", path.display())]
     ColumnType {
-        /// The file.
+        /// Path of the Parquet file.
         path: PathBuf,
-        /// The column.
+        /// Name of the column.
         column: String,
-        /// What it holds.
+        /// What the column holds, as the rest of a sentence.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: Cow<'static, str>,
     },
     /// A value of a Parquet file that cannot be used.
     #[error("{}, row {row}: column `{column}` {found}; fill it in or remove the row", path.display())]
     ColumnValue {
-        /// The file.
+        /// Path of the Parquet file.
         path: PathBuf,
-        /// Row, from 1.
+        /// Row of the value, from 1.
         row: usize,
-        /// The column.
+        /// Name of the column.
         column: String,
-        /// What it is, e.g. `is null`.
+        /// What is wrong with the value, e.g. `is null`.
         found: &'static str,
     },
     /// A Parquet file that is broken or written in a way that cannot be read.
     #[error("{} cannot be read as Parquet: {reason}; check that it is whole, or write it again", path.display())]
     Parquet {
-        /// The file.
+        /// Path of the Parquet file.
         path: PathBuf,
-        /// What was found.
+        /// Why it cannot be read.
         reason: String,
     },
-    /// A header and nothing else.
+    /// A file without rows.
     #[error("{} has no rows; check that it is the right file", path.display())]
     NoRows {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A text with nothing in it.
+    /// An empty text.
     #[error("{}, {place}: column `{column}` is empty; fill it in or remove the row", path.display())]
     EmptyText {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line or row.
+        /// Line or row of the empty text.
         place: Place,
-        /// The column.
+        /// Name of the column.
         column: String,
     },
     /// A row without a label.
@@ -277,11 +277,11 @@ pub enum DatasetError {
         path.display()
     )]
     EmptyLabel {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line or row.
+        /// Line or row that has no label.
         place: Place,
-        /// The column.
+        /// Name of the label column.
         column: String,
     },
     /// A label that is not among the known ones.
@@ -291,9 +291,9 @@ pub enum DatasetError {
         Hint::Labels.with("A,B,…")
     )]
     UnknownLabel {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Line or row.
+        /// Line or row of the label.
         place: Place,
         /// The label, quoted.
         found: String,
@@ -303,129 +303,129 @@ pub enum DatasetError {
     /// Labels of a row that cannot be read.
     #[error("{}, {place}: column `{column}` {found}; {cure}", path.display())]
     NotALabelSet {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line or row.
+        /// Line or row of the labels.
         place: Place,
-        /// The column.
+        /// Name of the label column.
         column: String,
-        /// What it has.
+        /// What is wrong with the labels, as the rest of a sentence.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: &'static str,
     },
-    /// A word, or no finite number, where a number is needed.
+    /// A label that is not a finite number where one is needed.
     #[error("{}, {place}: label {found} is not a finite number, which {why}; mend the row{other}", path.display())]
     NotANumber {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// Line or row.
+        /// Line or row of the label.
         place: Place,
         /// The label, quoted.
         found: String,
         /// Why a number is expected.
         why: &'static str,
-        /// Another cure, or nothing.
+        /// An alternative cure; may be empty.
         other: String,
     },
-    /// Labels that can be read in two ways, or in none.
+    /// Labels that are ambiguous, or that cannot be interpreted at all.
     #[error("{}: {found}; {cure}", path.display())]
     UnclearLabels {
-        /// The file.
+        /// Path of the table.
         path: PathBuf,
-        /// What was found.
+        /// What is unclear about the labels.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: String,
     },
-    /// The tokenizer file cannot be understood.
+    /// The tokenizer file cannot be parsed.
     #[error("{} is not a tokenizer that can be read: {reason}; copy tokenizer.json from the model's folder again", path.display())]
     BadTokenizer {
-        /// The file.
+        /// Path of the `tokenizer.json`.
         path: PathBuf,
-        /// What was found.
+        /// Why it cannot be parsed.
         reason: String,
     },
-    /// A tokenizer of a class that cannot be reproduced.
+    /// A tokenizer whose class cannot be reproduced.
     #[error(
         "{} makes the tokenizer a {class}, which {reason}; save the tokenizer with transformers as a PreTrainedTokenizerFast, \
          or name that class there if tokenizer.json is right as it is",
         path.display()
     )]
     TokenizerClass {
-        /// `tokenizer_config.json`.
+        /// Path of the `tokenizer_config.json`.
         path: PathBuf,
-        /// The class.
+        /// Name of the class.
         class: String,
-        /// Why it cannot be.
+        /// Why it cannot be reproduced.
         reason: String,
     },
-    /// A setting of `tokenizer_config.json` that cannot be taken.
+    /// A setting of `tokenizer_config.json` that cannot be used.
     #[error("{}: {found}; mend it, or copy the file from the model's folder again", path.display())]
     TokenizerSetting {
-        /// The file.
+        /// Path of the `tokenizer_config.json`.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with the setting.
         found: String,
     },
     /// A template that cannot be filled.
     #[error("the template {found}; {cure}")]
     Template {
-        /// What is wrong with it.
+        /// What is wrong with the template, as the rest of a sentence.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: &'static str,
     },
-    /// Nothing tells where a text ends.
+    /// No end-of-text token is known.
     #[error(
         "{} says of no token that it ends a text, and a language model must learn where texts end; name it there \
          (\"eos_token\": \"…\")",
         path.display()
     )]
     NoEndToken {
-        /// `tokenizer_config.json`.
+        /// Path of the `tokenizer_config.json`.
         path: PathBuf,
     },
-    /// Nothing is left to learn.
+    /// No token is left to learn.
     #[error(
         "the {documents} texts have no token to learn within {maximum_length} tokens each; give a larger maximum length"
     )]
     NothingLearnt {
-        /// How many texts there are.
+        /// Number of texts.
         documents: usize,
-        /// The longest row, in tokens.
+        /// Maximum length of a row, in tokens.
         maximum_length: usize,
     },
     /// No room for text beside the special tokens.
     #[error("a maximum length of {found} tokens leaves no room for text; give at least {least}")]
     MaximumLength {
-        /// What was given.
+        /// The given maximum length, in tokens.
         found: usize,
-        /// The least that works with this tokenizer.
+        /// The smallest maximum length that works with this tokenizer.
         least: usize,
     },
-    /// A row that the tokenizer cannot take.
+    /// A row that the tokenizer cannot process.
     #[error("line {line}: the tokenizer {} {reason}; mend the row or remove it", path.display())]
     Tokenization {
         /// Line of the row in its file.
         line: usize,
-        /// The tokenizer file.
+        /// Path of the tokenizer file.
         path: PathBuf,
-        /// What it said.
+        /// What the tokenizer reported.
         reason: String,
     },
-    /// Tokenizer and model do not belong together.
+    /// The tokenizer does not belong to the model.
     #[error(
         "tokenizer and model do not fit: token {token} has id {id}, the model knows ids 0 to {last}; use the tokenizer.json \
          that came with this model (tokenizer: {})",
         path.display()
     )]
     Vocabulary {
-        /// The tokenizer file.
+        /// Path of the tokenizer file.
         path: PathBuf,
         /// The token, quoted.
         token: String,
-        /// Its id.
+        /// Id of the token.
         id: u32,
         /// The largest id that the model has an embedding for.
         last: usize,
@@ -437,7 +437,7 @@ fn is_conll(path: &std::path::Path) -> bool {
     matches!(ending.to_ascii_lowercase().as_str(), "conll" | "conllu" | "conll03" | "bio" | "iob" | "iob2")
 }
 
-/// A piece of a user's file for an error text: one line, quoted, not too long.
+/// A piece of a user's file for an error message: one line, quoted, of limited length.
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN: usize = 60;
     let shown: String = text
@@ -449,7 +449,7 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{shown}{dots}`")
 }
 
-/// A list for an error text: quoted, separated by commas, not endless.
+/// A list for an error message: quoted, separated by commas, of limited length.
 pub(super) fn quoted_list<S: AsRef<str>>(items: &[S]) -> String {
     const SHOWN: usize = 20;
     let mut text = items.iter().take(SHOWN).map(|item| quoted(item.as_ref())).collect::<Vec<_>>().join(", ");

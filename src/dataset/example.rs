@@ -10,24 +10,24 @@ pub struct LoadSettings {
     pub text: String,
     /// Column of the second text of a pair.
     pub pair: Option<String>,
-    /// Column of the label; `None` reads texts alone.
+    /// Column of the label; `None` reads the texts alone.
     pub label: Option<String>,
-    /// Classes or numbers; `None` tells by the labels themselves.
+    /// Classes or numbers; `None` infers it from the labels.
     pub kind: Option<LabelKind>,
-    /// Names of the classes in their order; `None` takes the sorted words, or integers as they are.
+    /// Names of the classes in their order; `None` uses the sorted words, or the integers themselves.
     pub labels: Option<Vec<String>>,
-    /// Whether the number of a class may stand in the file instead of its name. On in the presets, whose order is known.
+    /// Whether the file may give the index of a class instead of its name. On in the presets, whose order is known.
     pub accept_class_numbers: bool,
-    /// How the file is written; `None` tells by the ending of its name.
+    /// Format of the file; `None` infers it from the extension.
     pub format: Option<Format>,
     /// Whether `"` quotes fields; `None` means no in TSV and yes in CSV.
     pub quoting: Option<bool>,
-    /// Only so many rows, from the first; `None` takes all.
+    /// Number of rows to read, from the first; `None` reads all.
     pub limit: Option<usize>,
 }
 
 impl Default for LoadSettings {
-    /// Columns `text` and `label`.
+    /// Reads the columns `text` and `label`.
     fn default() -> Self {
         LoadSettings {
             text: "text".into(),
@@ -44,26 +44,26 @@ impl Default for LoadSettings {
 }
 
 impl LoadSettings {
-    /// The same, with the classes of another data set: a development set is read with those of the training set.
+    /// These settings with the classes of another data set: a development set is read with those of the training set.
     pub fn with_labels_of(&self, other: &Labels) -> LoadSettings {
         LoadSettings { kind: Some(other.kind()), labels: other.names().map(<[String]>::to_vec), ..self.clone() }
     }
 
-    /// The same, without labels.
+    /// These settings without labels.
     pub fn without_labels(&self) -> LoadSettings {
         LoadSettings { label: None, ..self.clone() }
     }
 
-    /// How many rows to take.
+    /// Maximum number of rows to read.
     pub(super) fn row_limit(&self) -> usize {
         self.limit.unwrap_or(usize::MAX).max(1)
     }
 }
 
-/// One row.
+/// One row of a data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// The line in which the row begins in the file, from 1; in Parquet, which has no lines, the row.
+    /// Line of the file on which the row begins, from 1; for Parquet, which has no lines, the row.
     pub line: usize,
     /// The text, or the first of a pair.
     pub text: String,

@@ -1,4 +1,4 @@
-//! The label column of a table: what its words and numbers stand for.
+//! The label column of a table: what its words and numbers mean.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -9,17 +9,17 @@ use super::example::LoadSettings;
 use super::labels::{LabelKind, Labels};
 use crate::hint::Hint;
 
-/// A label as it stands in the file.
+/// A label as written in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawLabel<'a> {
     pub place: Place,
     pub text: &'a str,
 }
 
-/// Finds out what the labels of a file stand for, and reads them.
+/// Determines what the labels of a file mean, and reads them.
 ///
 /// Their kind comes from the settings, else from the labels: all integers are classes, other numbers are values, words are
-/// classes. Nothing is guessed where two readings are possible.
+/// classes. Nothing is guessed where two interpretations are possible.
 pub(super) fn read(
     path: &Path,
     settings: &LoadSettings,
@@ -45,7 +45,7 @@ pub(super) fn read(
     Ok(Labels::Classes { names, rows })
 }
 
-/// An integer, also where it is written as `1.0`: a column of a data frame with a hole in it comes out so.
+/// An integer, also when written as `1.0`: a data-frame column with missing values is saved that way.
 fn integer(text: &str) -> Option<i64> {
     let text = text.trim();
     if let Ok(value) = text.parse() {
@@ -102,7 +102,7 @@ fn values(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<f32>, DatasetError> {
     raw.iter().map(value).collect()
 }
 
-/// Names of the classes where nobody gave them: words sorted; integers as they are, from 0 without gaps.
+/// Class names where none are given: words sorted; integers themselves, which must run from 0 without gaps.
 fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, DatasetError> {
     let found: BTreeSet<&str> = raw.iter().map(|row| row.text.trim()).collect();
     let unclear = |found: String, cure: String| Err(DatasetError::UnclearLabels { path: path.into(), found, cure });
@@ -131,7 +131,7 @@ fn class_names(path: &Path, raw: &[RawLabel<'_>]) -> Result<Vec<String>, Dataset
 }
 
 fn classes(path: &Path, labels: &[String], numbers: bool, raw: &[RawLabel<'_>]) -> Result<Vec<usize>, DatasetError> {
-    // Of equal names the first counts. With a class per row a search through the list would take the square of the rows.
+    // The first of equal names counts. A map, because with a class per row a linear search would be quadratic in the rows.
     let places: HashMap<&str, usize> = labels.iter().enumerate().rev().map(|(i, name)| (name.as_str(), i)).collect();
     let class = |text: &str| {
         let by_name = |name: &str| places.get(name).copied();

@@ -1,4 +1,4 @@
-//! Several labels for every row of a table: listed in one column, or in a column of 0 and 1 for every label.
+//! Several labels for every row of a table: listed in one column, or in one column of 0 and 1 per label.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -9,27 +9,27 @@ use super::table::{Row, Wanted};
 use super::{Dataset, DatasetError};
 use crate::hint::Hint;
 
-/// Labels that are numbered beyond this must be listed.
+/// Labels numbered beyond this must be listed.
 const MOST_NUMBERED: u64 = 100_000;
 
-/// Which labels every row has.
+/// The labels of every row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabelSets {
-    /// The names of the labels in their order.
+    /// Names of the labels, in order.
     pub names: Vec<String>,
-    /// For every row whether it has each of them.
+    /// For every row and label, whether the row has the label: `[rows][labels]`.
     pub rows: Vec<Vec<bool>>,
 }
 
 impl LabelSets {
-    /// Reads texts with the labels listed in the column of the label: in JSON and Parquet a list of names or numbers, in a field
-    /// of text the same separated by commas, or as a JSON list. Nothing there is no label.
+    /// Reads texts with their labels listed in the label column: in JSON and Parquet a list of names or numbers, in a text
+    /// field the same separated by commas, or as a JSON list. An empty field means no label.
     ///
-    /// Without known names the labels are the sorted names; or 0, 1, 2 … to the largest where all are numbers. Numbers count
-    /// the names in `settings.labels` where none of these is a number and `accept_class_numbers` allows it.
+    /// Without known names the labels are the names found, sorted; or 0, 1, 2 … to the largest where all are numbers. Numbers
+    /// are indices into `settings.labels` where none of these names is a number and `accept_class_numbers` allows it.
     ///
     /// # Errors
-    /// As [`Dataset::load`]; a label that is not one of the names.
+    /// Those of [`Dataset::load`]; a label that is not one of the names.
     pub fn load(path: &Path, settings: &LoadSettings, column: &str) -> Result<(Dataset, LabelSets), DatasetError> {
         let wanted = Wanted { scalar: true, list: true, ..Wanted::text(column) };
         let (dataset, cells) = Dataset::load_beside(path, settings, &[wanted])?;
@@ -56,10 +56,10 @@ impl LabelSets {
         Ok((dataset, LabelSets { names, rows }))
     }
 
-    /// Reads texts with a column of 0 and 1 for every label, which it is called by.
+    /// Reads texts with one column of 0 and 1 per label, named after the label.
     ///
     /// # Errors
-    /// As [`Dataset::load`]; a value that is neither 0 nor 1.
+    /// Those of [`Dataset::load`]; a value other than 0, 1, `true` and `false`.
     pub fn load_columns(
         path: &Path,
         settings: &LoadSettings,
@@ -84,7 +84,7 @@ impl LabelSets {
     }
 }
 
-/// The labels of a row as the file has them.
+/// The labels of a row as written in the file.
 struct Listed {
     place: Place,
     labels: Vec<String>,
@@ -121,7 +121,7 @@ fn in_words(item: &serde_json::Value) -> String {
     item.as_str().map_or_else(|| item.to_string(), |text| text.trim().to_owned())
 }
 
-/// A number that counts labels, also where it is written as `1.0`.
+/// A label index, also when written as `1.0`.
 fn number(label: &str) -> Option<u64> {
     let whole = match label.split_once('.') {
         Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => whole,
@@ -130,7 +130,7 @@ fn number(label: &str) -> Option<u64> {
     whole.parse().ok()
 }
 
-/// The names of labels that nobody named.
+/// Names of the labels where none are given.
 fn names_of(path: &Path, column: &str, rows: &[Listed]) -> Result<Vec<String>, DatasetError> {
     let unclear = |found: String, cure: &str| {
         let cure = format!("{cure}list all labels ({})", Hint::Labels.with("A,B,…"));
@@ -155,10 +155,10 @@ fn names_of(path: &Path, column: &str, rows: &[Listed]) -> Result<Vec<String>, D
     }
 }
 
-/// Where every label stands.
+/// Index of every label.
 struct Places<'a> {
     by_name: HashMap<&'a str, usize>,
-    /// Whether numbers count the names.
+    /// Whether numbers index the names.
     numbers: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the labels of a table are.
+/// The kind of labels that a table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LabelKind {
     /// One of several classes.
@@ -18,17 +18,17 @@ pub enum LabelKind {
 pub enum Labels {
     /// One of several classes.
     Classes {
-        /// The names of the classes in their order.
+        /// Names of the classes, in order.
         names: Vec<String>,
         /// The class of every row, an index into the names.
         rows: Vec<usize>,
     },
-    /// The number of every row.
+    /// One number per row.
     Values(Vec<f32>),
 }
 
 impl Labels {
-    /// What they are.
+    /// The kind of these labels.
     pub fn kind(&self) -> LabelKind {
         match self {
             Labels::Classes { .. } => LabelKind::Classes,
@@ -36,7 +36,7 @@ impl Labels {
         }
     }
 
-    /// How many rows have one.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
             Labels::Classes { rows, .. } => rows.len(),
@@ -49,7 +49,7 @@ impl Labels {
         self.len() == 0
     }
 
-    /// The names of the classes.
+    /// Names of the classes; `None` for numbers.
     pub fn names(&self) -> Option<&[String]> {
         match self {
             Labels::Classes { names, .. } => Some(names),

@@ -1,4 +1,4 @@
-//! Texts as rows that a language model learns: one text per row, or texts joined and cut into blocks of equal length.
+//! Texts as rows for a language model: one text per row, or texts joined and cut into blocks of equal length.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use super::error::quoted;
 use super::{DatasetError, Documents, Encoding, Example, Tokenizer};
 use crate::progress::{Event, Observer};
 
-/// Texts between two reports of progress.
+/// Number of texts between two progress reports.
 const CHUNK: usize = 2048;
 
-/// Rows of token ids, and which of the tokens are to be predicted.
+/// Rows of token ids, and which of their tokens are to be predicted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TextRows {
     /// Token ids of every row.
     pub encodings: Vec<Encoding>,
-    /// For every row and token whether it counts: whether it is to be predicted from the tokens before it in its row. The
-    /// first token of a row never counts; every row has at least one token that does.
+    /// For every row and token whether it counts, that is, whether it is to be predicted from the tokens before it in its row.
+    /// The first token of a row never counts; every row has at least one token that does.
     pub counted: Vec<Vec<bool>>,
 }
 
-/// A token, and whether it is to be predicted.
+/// A token id, and whether the token is to be predicted.
 type Token = (u32, bool);
 
 impl TextRows {
@@ -36,17 +36,17 @@ impl TextRows {
 }
 
 impl Tokenizer {
-    /// Rows that a language model learns.
+    /// Encodes texts as rows for a language model.
     ///
-    /// A text becomes the tokens that the tokenizer makes of it, its special tokens included, and the token that ends a text.
-    /// Without `packing` a row is one text, cut off behind [`Tokenizer::maximum_length`] tokens. With `packing` all texts
-    /// are joined in their order and cut into rows of the maximum length, of which the last may be shorter.
+    /// A text becomes the tokens that the tokenizer gives for it, special tokens included, and the end-of-text token.
+    /// Without `packing` a row is one text, cut off after [`Tokenizer::maximum_length`] tokens. With `packing` all texts
+    /// are joined in order and cut into rows of the maximum length; only the last may be shorter.
     ///
-    /// Every token counts but the first of a row; where only a part of a text is learnt, those that hold a byte of that part, and
-    /// the end. Rows in which no token counts are left out.
+    /// Every token counts except the first of a row; where only a part of a text is learnt, only the tokens that overlap that
+    /// part and the end-of-text token count. Rows in which no token counts are left out.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot take; no token that ends a text; nothing that counts in any row; cancellation.
+    /// A text that the tokenizer cannot process; no end-of-text token; no token that counts in any row; cancellation.
     pub fn encode_texts(
         &self,
         documents: &Documents,
@@ -77,7 +77,7 @@ impl Tokenizer {
                 }
                 cut += usize::from(text.len() > longest);
             }
-            // What is full will not change any more.
+            // Full rows will not change any more.
             let full = stream.len() - stream.len() % longest;
             stream.drain(..full).as_slice().chunks(longest).for_each(|block| rows.push(block));
             observer.observe(Event::Advance { done: (number * CHUNK + chunk.len()) as u64, detail: "" });
@@ -93,7 +93,7 @@ impl Tokenizer {
         Ok(rows)
     }
 
-    /// A text with its end.
+    /// Tokens of one text, with the end-of-text token.
     fn text(
         &self,
         example: &Example,
@@ -120,7 +120,7 @@ impl Tokenizer {
             });
         }
         match tokens.last_mut() {
-            // Some tokenizers write the end themselves.
+            // Some tokenizers add the end-of-text token themselves.
             Some(last) if last.0 == end => last.1 = true,
             _ => tokens.push((end, true)),
         }

@@ -13,13 +13,13 @@ use crate::hint::Hint;
 /// The rows of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hex.
     pub sha256: String,
     /// The rows in the order of the file.
     pub examples: Vec<Example>,
-    /// Their labels; `None` where no label column was read.
+    /// Labels of the rows; `None` where no label column was read.
     pub labels: Option<Labels>,
     /// What a user should look at before trusting the texts.
     pub warnings: Vec<String>,
@@ -36,7 +36,7 @@ impl Dataset {
         Dataset::of_rows(path, settings, rows, sha256)
     }
 
-    /// Reads texts, and what stands in other columns beside them.
+    /// Reads texts together with the values of other columns.
     pub(super) fn load_beside(
         path: &Path,
         settings: &LoadSettings,
@@ -51,7 +51,7 @@ impl Dataset {
         Ok((Dataset::of_rows(path, settings, rows, sha256)?, beside))
     }
 
-    /// The wanted columns, and the hash of the file.
+    /// Reads the wanted columns, and the hash of the file.
     fn read(path: &Path, settings: &LoadSettings, wanted: &[Wanted<'_>]) -> Result<(Vec<Row>, String), DatasetError> {
         if path.is_dir() {
             let (found, cure) = ("is a folder", "name a file in it".into());
@@ -59,7 +59,7 @@ impl Dataset {
         }
         let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
         if format_of(path, settings)? == Format::Parquet && !packed {
-            // Never in memory as a whole.
+            // The file is never held in memory as a whole.
             let rows = parquet::read_file(path, wanted, settings.row_limit())?;
             return Ok((rows, sha256_file(path)?));
         }
@@ -67,11 +67,10 @@ impl Dataset {
         Ok((rows_in(path, &bytes, settings, wanted)?, sha256(&bytes)))
     }
 
-    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do
-    /// not.
+    /// Reads a file from memory; `path` names it in messages, and its extension gives the format where the settings do not.
     ///
     /// # Errors
-    /// As [`Dataset::load`].
+    /// Those of [`Dataset::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &LoadSettings) -> Result<Self, DatasetError> {
         let rows = rows_in(path, bytes, settings, &wanted(settings))?;
         Dataset::of_rows(path, settings, rows, sha256(bytes))
@@ -131,7 +130,7 @@ pub(super) fn format_of(path: &Path, settings: &LoadSettings) -> Result<Format, 
     settings.format.or_else(|| Format::of(path)).ok_or_else(|| DatasetError::UnknownFormat { path: path.into() })
 }
 
-/// Text, second text where there is one, label where it is read.
+/// The columns to read: text, second text if there is one, label if it is read.
 fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
     let mut wanted = vec![Wanted::text(&settings.text)];
     wanted.extend(settings.pair.iter().map(|name| Wanted::text(name)));
@@ -139,8 +138,8 @@ fn wanted(settings: &LoadSettings) -> Vec<Wanted<'_>> {
     wanted
 }
 
-/// A file written with quotes and read without them keeps its quotes silently. It gives itself away where every value of a
-/// column stands between quotes; or where all that have a `"` do, and double those inside: `"a ""b"" c"`.
+/// A file written with quotes and read without them silently keeps its quotes. This is evident where every value of a column
+/// is enclosed in quotes; or where all values that contain a `"` are, and double the quotes inside: `"a ""b"" c"`.
 pub(super) fn quoted_fields<'a>(path: &Path, column: &str, values: impl Iterator<Item = &'a str>) -> Option<String> {
     let (mut all, mut quoted, mut doubled) = (0, 0, 0);
     for value in values {

@@ -1,9 +1,9 @@
 //! Tables, texts, questions about contexts, tokenization, batches, and metrics.
 //!
 //! A table becomes a [`Dataset`] of [`Example`]s with their [`Labels`], texts for a language model become [`Documents`]. A
-//! [`Tokenizer`] turns both into [`Encoding`]s, [`distinct`] leaves out repeated ones, and [`token_budget_batches`] with [`pad`]
+//! [`Tokenizer`] turns both into [`Encoding`]s, [`distinct`] removes duplicates, and [`token_budget_batches`] with [`pad`]
 //! make [`Batch`]es of similar length. Questions about contexts are a [`SquadFile`], which becomes [`Windows`]; sentences with a
-//! tag for every word are a [`TaggedFile`], which becomes [`WordWindows`]. What a model learns from them is a matter of the
+//! tag for every word are a [`TaggedFile`], which becomes [`WordWindows`]. What a model learns from them is up to the
 //! [task](crate::task).
 
 mod batch;
@@ -34,6 +34,7 @@ mod tag_scheme;
 mod tagged;
 mod tagged_conll;
 mod tagged_json;
+mod tagged_sentence;
 mod tagged_writer;
 mod template;
 #[cfg(test)]
@@ -43,6 +44,7 @@ mod tokenizer_build;
 mod tokenizer_class;
 mod tokenizer_long;
 mod tokenizer_recipe;
+mod wanted;
 mod windows;
 mod word_tokens;
 
@@ -59,7 +61,8 @@ pub use metric::{Metric, Score};
 pub use squad::{Answer, Question, SquadFile, SquadSettings, characters};
 pub use table::Format;
 pub use tag_scheme::{Detected, Entity, TagError, TagScheme, Unclear, spans};
-pub use tagged::{TaggedFile, TaggedFormat, TaggedSentence, TaggedSettings};
+pub use tagged::TaggedFile;
+pub use tagged_sentence::{TaggedFormat, TaggedSentence, TaggedSettings};
 pub use tagged_writer::{write_conll, write_json_lines};
 pub use template::Template;
 pub use tokenizer::Tokenizer;

@@ -1,4 +1,4 @@
-//! Stands for the reader of Parquet files in a build without the feature `parquet`.
+//! Replaces the reader of Parquet files in a build without the feature `parquet`.
 
 use std::path::Path;
 

@@ -1,36 +1,36 @@
-//! What a Parquet file says of itself, looked at before its reader believes it: a length that no file could have would make
-//! the reader ask for more memory than there is, or count to it. Only the framing is read, in Thrift's compact protocol.
+//! Checks the lengths that a Parquet file declares before its reader trusts them: an impossible length would make the reader
+//! allocate more memory than there is, or loop almost forever. Only the framing is read, in Thrift's compact protocol.
 
 use ::parquet::file::reader::ChunkReader;
 use bytes::Bytes;
 
-/// A page may unfold to this much whatever its compressed size …
+/// A page may decompress to this many bytes whatever its compressed size …
 const USUAL_PAGE: u64 = 16 << 20;
 
-/// … and to this many times its compressed size, which is what gzip can do.
+/// … and to this many times its compressed size, the most that gzip can reach.
 const MOST_UNFOLDED: u64 = 1100;
 
-/// Writers begin a new page after at most a few hundred thousand values.
+/// Most values in a page: writers begin a new page after at most a few hundred thousand.
 const MOST_VALUES: i64 = 1 << 24;
 
 /// Structures nested deeper than this are refused; the format needs five.
 const MAXIMUM_DEPTH: usize = 24;
 
-/// Bytes read at first for the header of a page, and at most: statistics may hold long values.
+/// Bytes read for the header of a page, at first and at most: statistics may hold long values.
 const HEADER_WINDOWS: [u64; 2] = [1 << 14, 1 << 24];
 
-/// The last bytes of a file: the length of its metadata and a mark.
+/// Bytes at the end of a file: the length of its metadata and the magic number.
 const TAIL: u64 = 8;
 
 type Checked<T> = Result<T, String>;
 
-/// Walks through the metadata at the end of a file.
+/// Walks through the metadata in the footer of a file.
 pub(super) fn footer<R: ChunkReader>(source: &R) -> Checked<()> {
     let length = source.len();
     let Some(end) = length.checked_sub(TAIL) else { return Ok(()) };
     let tail = part(source, end, TAIL)?;
     let Some(size) = tail.first_chunk::<4>().map(|bytes| u64::from(u32::from_le_bytes(*bytes))) else { return Ok(()) };
-    // A wrong mark or length is what the reader itself complains of.
+    // A wrong magic number or length is reported by the reader itself.
     let Some(start) = end.checked_sub(size) else { return Ok(()) };
     if tail.ends_with(b"PAR1") {
         Walk::new(&part(source, start, size)?).structure(0, &mut |_, _| ())?;
@@ -52,9 +52,9 @@ pub(super) fn pages<R: ChunkReader>(source: &R, (start, length): (u64, u64)) -> 
             return Err("a page is longer than its column".into());
         }
         if uncompressed > USUAL_PAGE.max(compressed.saturating_mul(MOST_UNFOLDED)) {
-            return Err(format!("a page of {compressed} bytes claims to unfold to {uncompressed}"));
+            return Err(format!("a page of {compressed} bytes claims to decompress to {uncompressed}"));
         }
-        // A value of a dictionary takes a byte at least.
+        // A value of a dictionary takes at least one byte.
         let most = if header.is_dictionary { MOST_VALUES.min(uncompressed as i64) } else { MOST_VALUES };
         if !(0..=most).contains(&header.values) {
             return Err(format!("a page claims to hold {} values", header.values));
@@ -66,7 +66,7 @@ pub(super) fn pages<R: ChunkReader>(source: &R, (start, length): (u64, u64)) -> 
 
 #[derive(Default)]
 struct Header {
-    /// Its own length.
+    /// Length of the header itself, in bytes.
     bytes: u64,
     uncompressed: i64,
     compressed: i64,
@@ -113,11 +113,11 @@ struct Walk<'b> {
     bytes: &'b [u8],
     at: usize,
     path: Vec<i16>,
-    /// Whether this is the header of a page, whose fields the reader takes by their numbers, whatever their types.
+    /// Whether this is a page header, whose fields the reader identifies by number alone, whatever their types.
     is_header: bool,
 }
 
-/// Whether a field of the header of a page has the type that the format gives it; what is not known may have any.
+/// Whether a field of a page header has the type that the format prescribes; unknown fields may have any type.
 fn fits(path: &[i16], kind: u8) -> bool {
     match path {
         [1..=4] | [5 | 7 | 8, 1 | 2] | [5, 3 | 4] | [8, 3..=6] => kind == 5,
@@ -158,7 +158,7 @@ impl<'b> Walk<'b> {
         Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
     }
 
-    /// A count of things that take a byte each at least.
+    /// Checks a count of items that take at least one byte each.
     fn count(&mut self, count: u64) -> Checked<usize> {
         let rest = self.bytes.len() - self.at;
         usize::try_from(count)
@@ -167,7 +167,7 @@ impl<'b> Walk<'b> {
             .ok_or_else(|| "its metadata hold a length beyond their end".into())
     }
 
-    /// A structure up to its end. `see` gets every integer in it (not those in lists) with the numbers of the fields around.
+    /// Reads a structure to its end. `see` receives every integer in it (not those in lists) with its path of field numbers.
     fn structure(&mut self, depth: usize, see: &mut dyn FnMut(&[i16], i64)) -> Checked<()> {
         if depth > MAXIMUM_DEPTH {
             return Err("its metadata are nested too deep".into());
@@ -193,7 +193,7 @@ impl<'b> Walk<'b> {
 
     fn value(&mut self, kind: u8, depth: usize, is_field: bool, see: &mut dyn FnMut(&[i16], i64)) -> Checked<()> {
         match kind {
-            // The value of a boolean field is its type.
+            // The type of a boolean field is its value.
             1 | 2 => {}
             3 => _ = self.byte()?,
             4..=6 => {
@@ -233,8 +233,8 @@ impl<'b> Walk<'b> {
         if depth > MAXIMUM_DEPTH {
             return Err("its metadata are nested too deep".into());
         }
-        // The reader counts truth values in a list that it passes over, and reads nothing: a few bytes could keep it busy for
-        // long. The format has no such list here.
+        // When the reader skips a list of booleans it loops over the count without reading any bytes: a few bytes could keep it
+        // busy for a long time. The format has no such list here.
         if count > 0 && kinds.iter().any(|kind| matches!(kind, 1 | 2)) {
             return Err("its metadata hold a list that the format does not have".into());
         }
@@ -251,7 +251,7 @@ impl<'b> Walk<'b> {
 mod tests {
     use super::*;
 
-    /// Type, sizes, and the header of a kind (7 for a dictionary, 5 for data) that claims a number of values.
+    /// A page header with type, sizes, and a header of a kind (7 for a dictionary, 5 for data) that claims a number of values.
     fn page(uncompressed: u32, compressed: u32, kind: u8, values: u32, data: usize) -> Bytes {
         let number = |bytes: &mut Vec<u8>, value: u32| {
             let mut value = u64::from(value) << 1;
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(checked(&Bytes::new()), Ok(()));
     }
 
-    /// Found by fuzzing: each of these made the reader ask for gigabytes, or count for seconds.
+    /// Found by fuzzing: each of these made the reader allocate gigabytes, or loop for seconds.
     #[test]
     fn pages_that_claim_what_cannot_be_are_refused() {
         let cases = [
@@ -293,17 +293,17 @@ mod tests {
             page(50, 40, 5, 1 << 30, 40),
             page(i32::MAX as u32, 40, 5, 10, 40),
             page(50, 41, 5, 10, 40),
-            // A list of two thousand million empty texts.
+            // A list of two billion empty strings.
             vec![0x15, 0, 0x99, 0xF8, 0x80, 0x80, 0x80, 0x80, 0x08, 0, 0].into(),
-            // A text longer than everything.
+            // A string longer than the address space.
             vec![0x98, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F].into(),
-            // A list of two thousand million truth values.
+            // A list of two billion booleans.
             vec![0x15, 0, 0x99, 0xF1, 0x80, 0x80, 0x80, 0x80, 0x08, 0, 0].into(),
-            // A page header that is a text.
+            // A page header that is a string.
             vec![0x15, 0, 0x15, 0, 0x15, 0, 0x28, 1, b'x', 0].into(),
-            // Structures in structures.
+            // Nested structures.
             vec![0x9C; 200].into(),
-            // Lists in lists.
+            // Nested lists.
             vec![0x99; 200].into(),
         ];
         let said: Vec<String> = cases.iter().map(|bytes| checked(bytes).expect_err("it cannot be")).collect();

@@ -16,21 +16,21 @@ use serde_json::Value;
 use super::error::Place;
 use super::parquet::{Reading, memory, memory_of, reading};
 use super::parquet_pages::CheckedPages;
-use super::tagged::{TaggedSentence, TaggedSettings, bad};
 use super::tagged_json::columns;
+use super::tagged_sentence::{TaggedSentence, TaggedSettings, bad};
 use super::{DatasetError, parquet_checks as checks};
 
-/// Rows decoded at a time.
+/// Number of rows decoded at a time.
 const CHUNK: usize = 64;
 
-/// A list of a row; `None` where it is null.
+/// The list of one row; `None` where it is null.
 type List = Option<Vec<String>>;
 
-/// The lists of a column; or the first that cannot be used: its row in the row group, and what it is.
+/// The lists of a column; or the first one that cannot be used: its row in the row group, and what is wrong with it.
 type Lists = Result<Vec<List>, (usize, String)>;
 
-/// Reads the sentences of a file that is in memory. The reader panics on some broken files, where it should refuse them: that
-/// too is an error of the file.
+/// Reads the sentences of a file from memory. The reader panics on some broken files that it should reject; such a panic is
+/// reported as an error of the file.
 pub(super) fn read(path: &Path, bytes: &[u8], settings: &TaggedSettings) -> Result<Vec<TaggedSentence>, DatasetError> {
     let bytes = Bytes::copy_from_slice(bytes);
     let decoded = std::panic::catch_unwind(AssertUnwindSafe(|| decode(path, &bytes, settings)));
@@ -103,7 +103,7 @@ fn decode(path: &Path, bytes: &Bytes, settings: &TaggedSettings) -> Result<Vec<T
     Ok(sentences)
 }
 
-/// The names that Hugging Face's `datasets` writes into the file for tags that are numbers (`ClassLabel`).
+/// Names that Hugging Face's `datasets` writes into the file for tags that are numbers (`ClassLabel`).
 fn class_names(about: &FileMetaData, column: &str) -> Option<Vec<String>> {
     let entry = about.key_value_metadata()?.iter().find(|entry| entry.key == "huggingface")?;
     let value: Value = serde_json::from_str(entry.value.as_deref()?).ok()?;
@@ -113,12 +113,12 @@ fn class_names(about: &FileMetaData, column: &str) -> Option<Vec<String>> {
     names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// A column of lists.
+/// A column whose values are lists.
 struct Column<'a> {
     name: &'a str,
     index: usize,
     reading: Reading,
-    /// The definition level of a value that is there, and the least one of an item, which may be null.
+    /// Definition levels: that of an item that is not null, and the smallest one of an item, which may be null.
     most_definite: i16,
     of_item: i16,
 }
@@ -159,7 +159,7 @@ impl<'a> Column<'a> {
         Ok(Column { name, index, reading, most_definite, of_item: most_definite - i16::from(may_be_null) })
     }
 
-    /// At most so many lists of one row group, in at most so many bytes.
+    /// Reads at most `rows` lists of one row group; `left` is the number of bytes that may still be used.
     fn read(&self, reader: ColumnReader, rows: usize, left: &mut usize) -> Result<Lists, ParquetError> {
         let unsigned = self.reading == Reading::Unsigned;
         match reader {
@@ -215,7 +215,7 @@ impl<'a> Column<'a> {
                     }
                 }
                 *left = left.checked_sub(taken).ok_or_else(|| {
-                    let reason = "its columns unfold to far more than the whole file, which no honest file does";
+                    let reason = "its columns decompress to far more than the whole file, as no sound file does";
                     ParquetError::General(reason.into())
                 })?;
             }

@@ -1,15 +1,15 @@
-//! Unfolded pages, looked at before they are decoded: differences of lengths begin with a count that the reader allocates for.
+//! Checks decompressed pages before they are decoded: delta-encoded lengths begin with a count that the reader allocates for.
 
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::{Page, PageMetadata, PageReader};
 use ::parquet::errors::{ParquetError, Result};
 
-/// Pages whose counts are not larger than the number of their values.
+/// A reader of pages that rejects those whose counts exceed the number of their values.
 pub(super) struct CheckedPages {
     pub pages: Box<dyn PageReader>,
-    /// Whether values may be null: then a page begins with which are not.
+    /// Whether values may be null: a page then begins with the levels that tell which are.
     pub has_nulls: bool,
-    /// How many values the rest of a column of lists may have: one row may hold all of them. `None` for other columns.
+    /// Most values that the rest of a column of lists may have: one row may hold all of them. `None` for other columns.
     pub values_of_lists: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ fn broken<T>(reason: &str) -> Result<T> {
 fn check(page: &Page, has_nulls: bool, has_lists: bool) -> Result<()> {
     let lists = match page.encoding() {
         Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
-        // Lengths of what a text shares with the one before, then of the rest.
+        // Lengths of the prefix shared with the previous text, then of the rest.
         Encoding::DELTA_BYTE_ARRAY => 2,
         _ => return Ok(()),
     };
@@ -70,7 +70,7 @@ fn check(page: &Page, has_nulls: bool, has_lists: bool) -> Result<()> {
     Ok(())
 }
 
-/// Bytes before the values: where a list begins, and which values are there. A level of a column without lists is one bit.
+/// Number of bytes before the values: where lists begin, and which values are null. Without lists a level is one bit.
 fn levels(page: &Page, has_nulls: bool, has_lists: bool) -> usize {
     match page {
         Page::DataPage { buf, def_level_encoding, rep_level_encoding, num_values, .. } => {
@@ -92,8 +92,8 @@ fn levels(page: &Page, has_nulls: bool, has_lists: bool) -> usize {
     }
 }
 
-/// Walks over integers packed as differences, from `at`, and returns where they end. The layout is that of the encoding
-/// `DELTA_BINARY_PACKED` in the format's specification.
+/// Walks over delta-encoded integers from offset `at`, and returns the offset at which they end. The layout is that of the
+/// encoding `DELTA_BINARY_PACKED` in the format's specification.
 fn differences(bytes: &[u8], mut at: usize, most: u64) -> Result<usize> {
     let block = varint(bytes, &mut at)?;
     let parts = varint(bytes, &mut at)?;
@@ -114,7 +114,7 @@ fn differences(bytes: &[u8], mut at: usize, most: u64) -> Result<usize> {
         };
         at += parts as usize;
         for width in widths {
-            // Behind the last value widths may be anything.
+            // After the last value, widths may be anything.
             if rest == 0 {
                 break;
             }
@@ -146,7 +146,7 @@ fn varint(bytes: &[u8], at: &mut usize) -> Result<u64> {
 mod tests {
     use super::*;
 
-    /// 128 values a block in four parts, `count` values, the first 0, then blocks of parts without bits.
+    /// `count` values in blocks of 128 with four parts each: the first value is 0, the parts have width 0.
     fn list(count: u8, blocks: usize) -> Vec<u8> {
         let mut bytes = vec![0x80, 0x01, 4, count, 0];
         bytes.extend([0, 0, 0, 0, 0].repeat(blocks));
@@ -158,14 +158,14 @@ mod tests {
         assert_eq!(differences(&list(1, 0), 0, 1).unwrap(), 5);
         assert_eq!(differences(&list(100, 1), 0, 100).unwrap(), 10);
         let mut packed = list(100, 1);
-        // Three bits for the first 32 differences, four for the next; nobody needs the last part.
+        // Three bits for the first 32 differences, four for the next; the last part is not needed.
         packed[6..10].copy_from_slice(&[3, 4, 0, 77]);
         packed[3] = 66;
         packed.resize(10 + 12 + 16 + 3, 0);
         assert_eq!(differences(&packed, 0, 66).unwrap(), 10 + 12 + 16);
     }
 
-    /// Found by fuzzing: the reader asks for as many lengths as the page claims to hold.
+    /// Found by fuzzing: the reader allocates as many lengths as the page claims to hold.
     #[test]
     fn lists_of_lengths_that_claim_what_cannot_be_are_refused() {
         let said = [

@@ -18,7 +18,7 @@ use super::table::{Row, Wanted};
 use super::{DatasetError, parquet_checks as checks};
 use crate::files::{FileError, open_file};
 
-/// Values decoded at a time.
+/// Number of values decoded at a time.
 const CHUNK: usize = 1024;
 
 /// Reads at most `limit` rows of a file.
@@ -28,13 +28,13 @@ pub(super) fn read_file(path: &Path, wanted: &[Wanted<'_>], limit: usize) -> Res
     read(path, [again()?, again()?], wanted, limit)
 }
 
-/// Reads a file that is in memory.
+/// Reads a file from memory.
 pub(super) fn read_bytes(path: &Path, bytes: &[u8], wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
     let bytes = Bytes::copy_from_slice(bytes);
     read(path, [bytes.clone(), bytes], wanted, usize::MAX)
 }
 
-/// The reader panics on some broken files, where it should refuse them: that too is an error of the file.
+/// The reader panics on some broken files that it should reject; such a panic is reported as an error of the file.
 fn read<R: ChunkReader + 'static>(
     path: &Path,
     source: [R; 2],
@@ -57,7 +57,7 @@ fn decode<R: ChunkReader + 'static>(
     let broken =
         |reason: String| DatasetError::Parquet { path: path.into(), reason: reason.replace(['\n', '\r'], " ") };
     let failed = |error: ParquetError| broken(error.to_string().trim_start_matches("Parquet error: ").to_owned());
-    // One for the reader, which keeps it, and one for the checks.
+    // One source for the reader, which keeps it, and one for the checks.
     let [source, seen] = source;
     checks::footer(&seen).map_err(broken)?;
     let file = SerializedFileReader::new(source).map_err(failed)?;
@@ -92,7 +92,7 @@ fn decode<R: ChunkReader + 'static>(
             })?;
             let taken: usize = read.iter().map(|text| memory_of(text)).sum();
             left = left.checked_sub(taken).ok_or_else(|| {
-                broken(format!("its columns unfold to more than {} MB, which no honest file does", whole >> 20))
+                broken(format!("its columns decompress to more than {} MB, as no sound file does", whole >> 20))
             })?;
             values.push(read);
         }
@@ -110,28 +110,28 @@ fn decode<R: ChunkReader + 'static>(
     Ok(rows)
 }
 
-/// What the values of a file of so many bytes may take in memory. A text that is stored once may stand in every row, and a row
-/// may take no byte at all: a file of some hundred bytes could otherwise take everything there is.
+/// Limit on the memory, in bytes, for the values of a file of `file` bytes. A text stored once may be the value of every
+/// row, and a row may take no bytes at all: a file of a few hundred bytes could otherwise use up all memory.
 pub(super) fn memory(file: u64) -> usize {
     const ANY: u64 = 16 << 20;
     const UNFOLDED: u64 = 256;
     usize::try_from(file.saturating_mul(UNFOLDED).saturating_add(ANY)).unwrap_or(usize::MAX)
 }
 
-/// What a value takes, with its place in a row.
+/// Memory that a value takes, in bytes, with its slot in a row.
 pub(super) fn memory_of(text: &str) -> usize {
     const PLACE: usize = 64;
     text.len() + PLACE
 }
 
-/// Where reading stops: at so many rows, and with an error at so many bytes.
+/// Limits of reading: it ends after `rows`, and fails beyond `memory` bytes.
 #[derive(Clone, Copy)]
 struct Most {
     rows: usize,
     memory: usize,
 }
 
-/// A value that cannot be used: its row in the row group, and what it is.
+/// A value that cannot be used: its row in the row group, and what is wrong with it.
 type Unusable = (usize, &'static str);
 
 /// How the stored values become the text of a table.
@@ -153,12 +153,12 @@ struct Column<'a> {
     levels: Levels,
 }
 
-/// What the definition levels of a column say.
+/// Meaning of the definition levels of a column.
 #[derive(Debug, Clone, Copy)]
 struct Levels {
-    /// That of a value that is there; 0 where none is ever null.
+    /// Level of a value that is not null; 0 where no value can be null.
     most: i16,
-    /// That of an item of a list, which may be null itself; the one below is an empty list. `None` for a column without lists.
+    /// Level of a list item, which may itself be null; the level below is an empty list. `None` for a column without lists.
     of_item: Option<i16>,
 }
 
@@ -217,7 +217,7 @@ impl<'a> Column<'a> {
         Ok(Column { name, index, reading, levels: Levels { most: column.max_def_level(), of_item } })
     }
 
-    /// At most `rows` values of one row group, in at most so many bytes.
+    /// Reads at most `rows` values of one row group, and fails beyond `memory` bytes.
     fn read(
         &self,
         reader: ColumnReader,
@@ -236,7 +236,7 @@ impl<'a> Column<'a> {
             }
             ColumnReader::Int32ColumnReader(reader) => texts(reader, levels, most, |v: &i32| Ok(v.to_string())),
             ColumnReader::Int64ColumnReader(reader) => texts(reader, levels, most, |v: &i64| Ok(v.to_string())),
-            // `{:?}` writes 1.0 with its point: labels tell classes from values by it.
+            // `{:?}` writes 1.0 with its decimal point, by which labels distinguish classes from values.
             ColumnReader::FloatColumnReader(reader) => texts(reader, levels, most, |v: &f32| Ok(format!("{v:?}"))),
             ColumnReader::DoubleColumnReader(reader) => texts(reader, levels, most, |v: &f64| Ok(format!("{v:?}"))),
             ColumnReader::ByteArrayColumnReader(reader) => texts(reader, levels, most, text),
@@ -260,9 +260,9 @@ fn half_float(value: &FixedLenByteArray) -> Result<String, &'static str> {
     }
 }
 
-/// The definition level at which a list of scalars has an item; `None` where the column is something else.
+/// The definition level at which a list of scalars has an item; `None` for any other column.
 fn level_of_item(field: &Type) -> Option<i16> {
-    // `labels`, `labels.list.element`, or what older writers make of it.
+    // `labels`, `labels.list.element`, or the names that older writers use.
     const DEEPEST: usize = 3;
     let (mut node, mut level, mut repeated) = (field, 0, None);
     for _ in 0..DEEPEST {
@@ -281,7 +281,7 @@ fn level_of_item(field: &Type) -> Option<i16> {
     None
 }
 
-/// The values of a column, decoded in portions; those of a list as a JSON list of strings.
+/// The values of a column, decoded in chunks; those of a list as a JSON list of strings.
 fn texts<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     of: Levels,
@@ -319,7 +319,7 @@ fn texts<T: DataType>(
                 Err(found) => return Err(general(&format!("an item of a list {found}"))),
             }
             if memory > most.memory {
-                return Err(general("a column unfolds to far more than the whole file, which no honest file does"));
+                return Err(general("a column decompresses to far more than the whole file, as no sound file does"));
             }
         }
         match of.of_item {
@@ -384,7 +384,7 @@ pub(super) fn reading(column: &ColumnDescriptor) -> Option<Reading> {
         _ => is_plain.then_some(false),
     };
     match column.physical_type() {
-        // Some writers leave out that binary data are text; what is not UTF-8 is then an error of its row.
+        // Some writers do not mark binary data as text; bytes that are not UTF-8 are then an error of their row.
         Physical::BYTE_ARRAY => (is_text || is_plain).then_some(Reading::Text),
         Physical::BOOLEAN => Some(Reading::Truth),
         Physical::INT32 | Physical::INT64 => {
@@ -396,13 +396,13 @@ pub(super) fn reading(column: &ColumnDescriptor) -> Option<Reading> {
     }
 }
 
-/// What a column holds, for an error.
+/// What a column holds, for an error message.
 fn kind(column: &ColumnDescriptor) -> String {
     match reading(column) {
         Some(Reading::Truth) => "a column of booleans".into(),
         Some(Reading::Signed | Reading::Unsigned | Reading::Real | Reading::Half) => "a column of numbers".into(),
         _ => match column.logical_type_ref() {
-            // The name of the type, without its parameters.
+            // Name of the type, without its parameters.
             Some(logical) => {
                 format!("of the type {}", format!("{logical:?}").split(['(', ' ']).next().unwrap_or_default())
             }

@@ -1,4 +1,4 @@
-//! Questions about contexts whose answers are pieces of the context: the JSON of SQuAD v1.1 and v2.0.
+//! Questions about contexts whose answers are spans of the context: the JSON of SQuAD v1.1 and v2.0.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::files::{read_file, sha256, without_mark};
 /// How to read a file of questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SquadSettings {
-    /// Only so many questions, from the first; `None` takes all.
+    /// Number of questions to read, from the first; `None` reads all.
     pub limit: Option<usize>,
     /// Whether a question may have no answer (SQuAD v2.0).
     pub null_answers: bool,
@@ -21,13 +21,13 @@ pub struct SquadSettings {
 /// The questions of a file, with their contexts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SquadFile {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hex.
     pub sha256: String,
     /// Whether a question may have no answer.
     pub null_answers: bool,
-    /// The contexts, each once, in the order of the file.
+    /// The contexts without duplicates, in the order of the file.
     pub contexts: Vec<String>,
     /// The questions, in the order of the file.
     pub questions: Vec<Question>,
@@ -36,13 +36,13 @@ pub struct SquadFile {
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Its name in files of predictions.
+    /// Id of the question in files of predictions.
     pub id: String,
-    /// The question, without white space before it.
+    /// The question, without leading white space.
     pub text: String,
-    /// Its context: an index into [`SquadFile::contexts`].
+    /// Index of its context in [`SquadFile::contexts`].
     pub context: usize,
-    /// The answers that count as right. Empty where the context holds none, or where the file does not tell.
+    /// The answers that count as right. Empty where the context holds none, or where the file does not say.
     pub answers: Vec<Answer>,
     /// Whether the file says that the context holds no answer, rather than nothing about answers.
     pub impossible: bool,
@@ -51,9 +51,9 @@ pub struct Question {
 /// An answer that counts as right.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Answer {
-    /// The text.
+    /// Text of the answer.
     pub text: String,
-    /// Where it starts in the context, in characters (Unicode code points) from 0.
+    /// Offset of the answer in the context, in characters (Unicode code points) from 0.
     #[serde(rename = "answer_start")]
     pub start: usize,
 }
@@ -79,7 +79,7 @@ struct FlatFile {
     data: Vec<FlatRow>,
 }
 
-/// Numbers count as their texts.
+/// A string, or a number that counts as its text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Id {
@@ -87,7 +87,7 @@ enum Id {
     Number(serde_json::Number),
 }
 
-/// A list of answers, or a list for each of their parts.
+/// A list of answers, or one list per field.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answers {
@@ -130,9 +130,8 @@ impl SquadFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// One line that names the file, what was found and the cure: unreadable file, other JSON, a question or context
-    /// without text, an id that two questions share, a question without an answer where every question must have one,
-    /// no questions.
+    /// One line that names the file, what was found and the cure: unreadable file, JSON of another form, a question or
+    /// context without text, a duplicate id, a question without an answer where every question must have one, no questions.
     pub fn load(path: &Path, settings: SquadSettings) -> Result<Self, DatasetError> {
         let bytes = read_file(path)?;
         let paragraphs = paragraphs(path, &table::unpacked(path, &bytes)?)?;
@@ -171,7 +170,7 @@ impl SquadFile {
             if let Some(what) = empty {
                 return Err(self.bad(format!("has an empty {what} at id {}", quoted(&id)), "write it, or leave it out"));
             }
-            // A gold answer without text says that there is none.
+            // A gold answer without text means that there is no answer.
             let told = raw.answers.is_some();
             let answers = raw.answers.map(Answers::listed).unwrap_or_default();
             let answers: Vec<Answer> = answers.into_iter().filter(|answer| !answer.text.trim().is_empty()).collect();
@@ -180,7 +179,7 @@ impl SquadFile {
                 id,
                 text: raw.question.trim_start().to_owned(),
                 context,
-                // Version 2.0 lists plausible answers elsewhere; what stands beside `is_impossible` is no answer.
+                // Version 2.0 lists plausible answers elsewhere; an answer given beside `is_impossible` does not count.
                 answers: if raw.is_impossible { Vec::new() } else { answers },
                 impossible,
             });
@@ -213,18 +212,18 @@ impl SquadFile {
         DatasetError::Squad { path: self.path.clone(), found, cure: cure.into() }
     }
 
-    /// The context of a question.
+    /// Context of a question.
     pub fn context(&self, question: &Question) -> &str {
         &self.contexts[question.context]
     }
 
-    /// Whether the answers are known: at least one question has an answer, or is said to have none.
+    /// Whether the answers are known: at least one question has an answer, or is marked as having none.
     pub fn has_answers(&self) -> bool {
         self.questions.iter().any(|question| question.impossible || !question.answers.is_empty())
     }
 }
 
-/// The paragraphs of a file of either form.
+/// Reads the paragraphs of a file of either form.
 fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<RawParagraph>, DatasetError> {
     let bad = |found: String, cure: Cow<'static, str>| DatasetError::Squad { path: path.into(), found, cure };
     if let Some((found, cure)) = table::other_kind(bytes) {
@@ -260,14 +259,14 @@ fn paragraphs(path: &Path, bytes: &[u8]) -> Result<Vec<RawParagraph>, DatasetErr
     Ok(rows.into_iter().map(paragraph).collect())
 }
 
-/// How the rows of the flat form stand in a file.
+/// Layout of the rows of the flat form.
 enum FlatForm {
     List,
     Data,
     Lines,
 }
 
-/// By the first row, which has a question.
+/// Detects the flat form from the first row, which has a question.
 fn flat_form(bytes: &[u8]) -> Option<FlatForm> {
     let is_row = |value: &serde_json::Value| value.get("question").is_some() && value.get("context").is_some();
     let first = serde_json::Deserializer::from_slice(bytes).into_iter::<serde_json::Value>().next()?.ok()?;
@@ -280,7 +279,7 @@ fn flat_form(bytes: &[u8]) -> Option<FlatForm> {
     }
 }
 
-/// The characters `start..end` of a text, as Python slices it: what lies outside is left out.
+/// The characters `start..end` of a text, as Python slices it: positions outside the text are ignored.
 pub fn characters(text: &str, start: usize, end: usize) -> &str {
     let byte = |at: usize| text.char_indices().nth(at).map_or(text.len(), |(byte, _)| byte);
     let (start, end) = (byte(start), byte(end.max(start)));
@@ -288,7 +287,7 @@ pub fn characters(text: &str, start: usize, end: usize) -> &str {
 }
 
 impl Answer {
-    /// The characters it takes in the context, `start..end`; `None` where the context says something else there.
+    /// Span of the answer in the context, in characters `start..end`; `None` where the context has other text there.
     pub fn place(&self, context: &str) -> Option<(usize, usize)> {
         let end = self.start.checked_add(self.text.chars().count())?;
         (characters(context, self.start, end) == self.text).then_some((self.start, end))

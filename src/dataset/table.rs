@@ -1,9 +1,12 @@
-//! Tables as they come: tab- or comma-separated, quoted or not, JSON lines, and Parquet. Only the wanted columns are kept.
+//! Tables in their various formats: tab- or comma-separated, quoted or not, JSON lines, and Parquet. Only the wanted columns
+//! are kept.
 
 use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::Path;
 use std::str::FromStr;
+
+pub(super) use super::wanted::Wanted;
 
 use super::cures::{
     LABEL_LIST, header_cure, listed_labels, listed_text, missing_cure, parquet_cure, plain_text_cure, ragged_cure,
@@ -12,7 +15,7 @@ use super::error::{Place, quoted, quoted_list};
 use super::{DatasetError, parquet};
 use crate::files::without_mark;
 
-/// How a table is written.
+/// Format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -29,10 +32,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the ending of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`,
+    /// The format that the extension of a file name stands for: `.tsv`, `.tab`, `.csv`, `.jsonl`, `.ndjson`, `.json`,
     /// `.parquet`, `.pq`, `.txt`.
     ///
-    /// What is packed with gzip (`.gz`) has the format that the rest of the name stands for.
+    /// A file compressed with gzip (`.gz`) has the format of the rest of its name.
     pub fn of(path: &Path) -> Option<Format> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         match ending.as_str() {
@@ -62,36 +65,16 @@ impl FromStr for Format {
     }
 }
 
-/// One row: the wanted columns in the order in which they were asked for.
+/// One row: the wanted columns in the order in which they were requested.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
-    /// Where it begins in the file.
+    /// Where the row begins in the file.
     pub place: Place,
     /// One value per wanted column.
     pub values: Vec<String>,
 }
 
-/// A column that the caller wants.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Whether JSON numbers and booleans are welcome too (labels), or only strings (text).
-    pub scalar: bool,
-    /// Whether it may be missing, and is empty then.
-    pub optional: bool,
-    /// Whether it may be a list in JSON and Parquet, which is given as a JSON list then; it is not null.
-    pub list: bool,
-}
-
-impl<'a> Wanted<'a> {
-    /// A column of texts that must be there.
-    pub fn text(name: &'a str) -> Self {
-        Wanted { name, scalar: false, optional: false, list: false }
-    }
-}
-
-/// Reads the wanted columns of a table. `quoting` decides whether `"` quotes; `None` means what is usual for the format.
+/// Reads the wanted columns of a table. `quoting` says whether `"` quotes fields; `None` means the default of the format.
 pub(super) fn read(
     path: &Path,
     bytes: &[u8],
@@ -118,17 +101,17 @@ pub(super) fn read(
     Ok(rows)
 }
 
-/// What carriage returns may do in a text.
+/// Where carriage returns may occur in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lines {
-    /// Each ends a line, alone or with a line feed.
+    /// Only at the end of a line, alone or before a line feed.
     Checked,
-    /// They may stand inside values too.
+    /// Inside values too.
     AsTheyAre,
 }
 
-/// The bytes as UTF-8 without a byte order mark, with `\n` where lines end in `\r` alone, as on old Macs; files that are
-/// something else altogether are named.
+/// Decodes bytes as UTF-8, without a byte order mark, and with `\n` where lines end in `\r` alone, as on old Macs; files of
+/// an entirely different kind are reported as what they are.
 pub(super) fn text_of<'a>(path: &Path, bytes: &'a [u8], lines: Lines) -> Result<Cow<'a, str>, DatasetError> {
     if let Some((found, cure)) = other_kind(bytes) {
         return Err(DatasetError::NotATable { path: path.into(), found, cure });
@@ -161,7 +144,7 @@ pub(super) fn text_of<'a>(path: &Path, bytes: &'a [u8], lines: Lines) -> Result<
     }
 }
 
-/// What a file is that is no text, and what to do.
+/// What a file that is not text is, and what to do about it.
 pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, Cow<'static, str>)> {
     const TEXT: &str = "save the table as text in UTF-8";
     let (kind, cure) = match bytes {
@@ -189,10 +172,10 @@ pub(super) fn other_kind(bytes: &[u8]) -> Option<(&'static str, Cow<'static, str
     Some((kind, cure.into()))
 }
 
-/// The bytes of a file, unpacked where gzip packed them.
+/// The bytes of a file, decompressed if they are gzip.
 ///
 /// # Errors
-/// Broken data; data that unfold beyond what tables do, which would take all memory.
+/// Broken data; data that decompress beyond any plausible table, which would take all memory.
 pub(super) fn unpacked<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, DatasetError> {
     const ANY: usize = 64 << 20;
     const UNFOLDED: usize = 256;
@@ -207,19 +190,19 @@ pub(super) fn unpacked<'a>(path: &Path, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>
         .read_to_end(&mut content)
         .map_err(|error| refuse(format!("cannot be unpacked ({error})"), "check that it is whole"))?;
     if content.len() > most {
-        let found = format!("unfolds to more than {} MB, which no table does", most >> 20);
+        let found = format!("decompresses to more than {} MB, as no table does", most >> 20);
         return Err(refuse(found, "unpack it with gunzip, and look at what it is"));
     }
     Ok(content.into())
 }
 
-/// Lines without their ends (`\n` or `\r\n`) and their numbers; empty lines at the end of the file are left out.
+/// Lines without their ends (`\n` or `\r\n`), and their numbers; empty lines at the end of the file are left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = text.trim_end_matches(['\r', '\n']);
     text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate().map(|(i, line)| (i + 1, line))
 }
 
-/// Where the wanted columns stand in the header; beyond its end where one may be missing and is.
+/// Positions of the wanted columns in the header; `usize::MAX` for an optional column that is missing.
 fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<usize>, DatasetError> {
     for column in wanted {
         if header.iter().filter(|name| **name == column.name).count() > 1 {
@@ -239,7 +222,7 @@ fn positions(path: &Path, header: &[&str], wanted: &[Wanted<'_>]) -> Result<Vec<
     wanted.iter().map(position).collect()
 }
 
-/// Separated fields in which no character quotes.
+/// Reads separated fields in which no character quotes.
 fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
     let mut lines = lines(text);
     let header: Vec<&str> = lines.next().map(|(_, line)| line.split(separator).collect()).unwrap_or_default();
@@ -260,7 +243,7 @@ fn plain(path: &Path, text: &str, separator: char, wanted: &[Wanted<'_>]) -> Res
     Ok(rows)
 }
 
-/// Separated fields, some of them quoted; a quoted field may hold line ends.
+/// Reads separated fields, some of them quoted; a quoted field may contain line ends.
 fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
     check_quotes(path, text, separator)?;
     let mut reader =
@@ -268,7 +251,7 @@ fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) ->
     let mut record = csv::StringRecord::new();
     let mut header: Option<(usize, Vec<usize>)> = None;
     let mut rows = Vec::new();
-    // Memory is read, and it is UTF-8: the reader has nothing left to complain of.
+    // The input is in memory and valid UTF-8: the reader has no errors left to report.
     while reader.read_record(&mut record).unwrap_or(false) {
         let start = record.position().map_or(0, |at| at.byte() as usize);
         let line = record.position().map_or(0, |at| at.line() as usize) + leading_line_ends(&text[start..]);
@@ -287,8 +270,8 @@ fn with_quotes(path: &Path, text: &str, separator: u8, wanted: &[Wanted<'_>]) ->
     Ok(rows)
 }
 
-/// Every quoted field must end where its quote does. The csv reader would take what follows into the field, and a quote
-/// that was never meant to open a field would swallow rows up to the next one.
+/// Checks that every quoted field ends at its closing quote. The csv reader would append what follows to the field, and a
+/// quote that was never meant to open a field would swallow rows up to the next one.
 fn check_quotes(path: &Path, text: &str, separator: u8) -> Result<(), DatasetError> {
     let bytes = text.as_bytes();
     let (mut at, mut line, mut starts) = (0, 1, true);
@@ -319,7 +302,7 @@ fn check_quotes(path: &Path, text: &str, separator: u8) -> Result<(), DatasetErr
     Ok(())
 }
 
-/// The csv reader skips empty lines, but counts them to the record that follows.
+/// Counts leading line ends: the csv reader skips empty lines, but counts them towards the next record.
 fn leading_line_ends(text: &str) -> usize {
     text.bytes().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|&byte| byte == b'\n').count()
 }
@@ -334,7 +317,7 @@ fn ragged(path: &Path, line: usize, expected: usize, raw: &str, found: usize, qu
     }
 }
 
-/// One JSON object per line; empty lines are passed over.
+/// Reads one JSON object per line; empty lines are skipped.
 fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>, DatasetError> {
     let mut rows = Vec::new();
     for (line, content) in lines(text).filter(|(_, content)| !content.trim().is_empty()) {
@@ -346,7 +329,7 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
         })?;
         let value = |column| match json_value(path, line, &object, column)? {
             Some(value) => Ok(value),
-            // All rows before have it.
+            // All earlier rows have the column.
             None if !rows.is_empty() || is_key(text, line, column) => Err(lacking_key(path, line, &object, column)),
             None => Err(DatasetError::MissingColumn {
                 path: path.into(),
@@ -364,7 +347,7 @@ fn json_lines(path: &Path, text: &str, wanted: &[Wanted<'_>]) -> Result<Vec<Row>
 
 pub(super) type JsonObject = serde_json::Map<String, serde_json::Value>;
 
-/// The JSON object of a line; else what is wrong, and what to do.
+/// The JSON object of a line; otherwise what is wrong, and what to do.
 pub(super) fn json_object(line: &str) -> Result<JsonObject, (String, &'static str)> {
     const CURE: &str = "write one JSON object per line";
     match serde_json::from_str::<serde_json::Value>(line) {
@@ -382,9 +365,9 @@ pub(super) fn json_object(line: &str) -> Result<JsonObject, (String, &'static st
     }
 }
 
-/// Whether one of the rows behind a line has a column: then the row there lacks it, and the name is right.
+/// Whether a later row has the column: then the name is right, and the row of this line lacks it.
 fn is_key(text: &str, line: usize, column: &Wanted<'_>) -> bool {
-    // Where none of so many has it, the name is wrong.
+    // If none of this many rows has the column, the name is wrong.
     const LOOKED_AT: usize = 1000;
     let behind = lines(text).skip_while(|(other, _)| *other <= line).take(LOOKED_AT);
     behind.filter_map(|(_, content)| json_object(content).ok()).any(|object| object.contains_key(column.name))
@@ -400,7 +383,7 @@ fn lacking_key(path: &Path, line: usize, object: &JsonObject, column: &Wanted<'_
     }
 }
 
-/// The value of a column; `None` where the row must have it and has not.
+/// The value of a column; `None` where a required one is missing.
 fn json_value(
     path: &Path,
     line: usize,
@@ -441,7 +424,7 @@ fn is_scalar(value: &serde_json::Value) -> bool {
     value.is_string() || value.is_number() || value.is_boolean()
 }
 
-/// What a JSON value is, for an error.
+/// The kind of a JSON value, for an error message.
 pub(super) fn kind(value: &serde_json::Value) -> &'static str {
     use serde_json::Value;
     match value {

@@ -1,5 +1,5 @@
-//! Schemes of tags that mark entities in a row of words, and the entities that a row of tags stands for: those of the Python
-//! package seqeval 1.2.2.
+//! Schemes of tags that mark entities in a sequence of words, and the entities that a sequence of tags stands for: those of
+//! the Python package seqeval 1.2.2.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::error::quoted;
 
-/// How tags mark where an entity begins and ends. `O` stands outside of entities; other tags are a letter, `-` and the kind of
-/// the entity.
+/// How tags mark where an entity begins and ends. `O` is a word outside any entity; other tags are a letter, `-` and the
+/// kind of the entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TagScheme {
@@ -25,11 +25,11 @@ pub enum TagScheme {
 /// An entity: the words `start..end` of a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Entity {
-    /// Its kind, e.g. `PER`; `_` where tags are single letters.
+    /// Kind of the entity, e.g. `PER`; `_` where tags are single letters.
     pub kind: String,
-    /// The first word, from 0.
+    /// Index of the first word, from 0.
     pub start: usize,
-    /// The word behind the last.
+    /// Index after the last word.
     pub end: usize,
 }
 
@@ -37,37 +37,38 @@ pub struct Entity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is no tag of the scheme {scheme}, whose tags are {}; mend the tag, or give another scheme", quoted(tag), scheme.tags())]
 pub struct TagError {
-    /// The tag.
+    /// The tag that the scheme does not have.
     pub tag: String,
-    /// The scheme.
+    /// The scheme that was expected.
     pub scheme: TagScheme,
 }
 
-/// Tags that are of no known scheme. Sentence and word count from 0.
+/// Tags that belong to no known scheme. Sentence and word count from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unclear {
-    /// The sentence.
+    /// Index of the sentence.
     pub sentence: usize,
-    /// The word in it.
+    /// Index of the word in the sentence.
     pub word: usize,
-    /// What was found.
+    /// What was found there.
     pub found: String,
 }
 
-/// A scheme as its tags show it.
+/// A scheme detected from the tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detected {
-    /// The scheme.
+    /// The detected scheme.
     pub scheme: TagScheme,
-    /// The first place where a tag breaks its rules, as `(sentence, word)` from 0; `None` where all keep them.
+    /// The first position at which a tag breaks the rules of the scheme, as `(sentence, word)` from 0; `None` if all follow
+    /// them.
     pub broken: Option<(usize, usize)>,
 }
 
 impl TagScheme {
-    /// All of them.
+    /// All schemes.
     pub const ALL: [TagScheme; 4] = [TagScheme::Iob1, TagScheme::Iob2, TagScheme::Bilou, TagScheme::Iobes];
 
-    /// Its name in configurations and results.
+    /// Name of the scheme in configurations and results.
     pub fn name(self) -> &'static str {
         match self {
             TagScheme::Iob1 => "iob1",
@@ -86,7 +87,7 @@ impl TagScheme {
         }
     }
 
-    /// Its tags in words.
+    /// Description of the scheme's tags, for messages.
     pub fn tags(self) -> &'static str {
         match self {
             TagScheme::Iob1 | TagScheme::Iob2 => "O, B-… and I-…",
@@ -95,18 +96,19 @@ impl TagScheme {
         }
     }
 
-    /// Whether a tag is one of this scheme: `O`, or one of its letters, alone or before `-` and a kind.
+    /// Whether a tag belongs to this scheme: `O`, or one of its letters, alone or before `-` and a kind.
     pub fn has(self, tag: &str) -> bool {
         tag == "O" || letter_of(tag).is_some_and(|letter| self.letters().contains(&letter))
     }
 
-    /// The scheme that the tags of these sentences follow.
+    /// Detects the scheme that the tags of these sentences follow.
     ///
-    /// `L` or `U` speak for BILOU, `E` or `S` for IOBES. Of the other two it is IOB1 where some entity begins with `I` and no `B`
-    /// stands where IOB1 has none; else IOB2, with the first entity that begins with `I`, if there is one, as broken.
+    /// `L` or `U` means BILOU, `E` or `S` means IOBES. Of the other two it is IOB1 where some entity begins with `I` and no
+    /// `B` is at a position where IOB1 has none; else IOB2, with the first entity that begins with `I`, if there is one, as
+    /// broken.
     ///
     /// # Errors
-    /// The first tag that no scheme has, or that does not go with those before it.
+    /// The first tag that no scheme has, or that contradicts those before it.
     pub fn detect<S: AsRef<str>>(sentences: &[&[S]]) -> Result<Detected, Unclear> {
         let unclear = |sentence, word, found| Err(Unclear { sentence, word, found });
         let mut letters = BTreeSet::new();
@@ -145,7 +147,7 @@ impl TagScheme {
         }
     }
 
-    /// That all tags of these sentences are tags of this scheme, and where its rules are first broken.
+    /// Checks that all tags of these sentences belong to this scheme, and finds where its rules are first broken.
     ///
     /// # Errors
     /// The first tag that the scheme does not have.
@@ -159,7 +161,7 @@ impl TagScheme {
         Ok(Detected { scheme: self, broken: broken(sentences, self) })
     }
 
-    /// Whether a tag may stand behind another; `O` stands at both ends of a sentence.
+    /// Whether a tag may follow another; both ends of a sentence count as `O`.
     fn allows(self, before: (char, &str), (letter, kind): (char, &str)) -> bool {
         let same = before.1 == kind;
         match self {
@@ -173,7 +175,7 @@ impl TagScheme {
     }
 }
 
-/// The first place where a tag stands that the rules of a scheme do not allow there.
+/// The first position at which the scheme does not allow the tag.
 fn broken<S: AsRef<str>>(sentences: &[&[S]], scheme: TagScheme) -> Option<(usize, usize)> {
     sentences.iter().enumerate().find_map(|(sentence, tags)| {
         let mut before = ('O', "_");
@@ -200,14 +202,14 @@ pub(super) fn is_tag(text: &str) -> bool {
     text == "O" || letter_of(text).is_some()
 }
 
-/// Letter and kind as seqeval's strict mode takes them; `O` and `_` of an empty tag.
+/// Letter and kind in seqeval's strict mode; `O` and `_` for an empty tag.
 fn parts(tag: &str) -> (char, &str) {
     let letter = tag.chars().next().unwrap_or('O');
     let kind = tag.get(letter.len_utf8()..).unwrap_or_default().trim_matches('-');
     (letter, if kind.is_empty() { "_" } else { kind })
 }
 
-/// Letter and kind as seqeval's default mode takes them.
+/// Letter and kind in seqeval's default mode.
 fn lenient_parts(tag: &str) -> (char, &str) {
     let letter = tag.chars().next().unwrap_or('O');
     let rest = tag.get(letter.len_utf8()..).unwrap_or_default();
@@ -217,17 +219,17 @@ fn lenient_parts(tag: &str) -> (char, &str) {
 
 /// The entities of a sentence, as seqeval finds them.
 ///
-/// Strict (`mode="strict", scheme=…`): only what keeps the rules of the scheme is an entity. Otherwise (the default of seqeval,
-/// and of `conlleval`): an entity also begins where the kind changes, and the scheme plays no part; the letters `L` and `U` mean
-/// nothing there, so that neighbouring `U-x U-x` are one entity: take BILOU strictly.
+/// Strict (`mode="strict", scheme=…`): only words that follow the rules of the scheme are an entity. Otherwise (the default
+/// of seqeval, and of `conlleval`): an entity also begins where the kind changes, and the scheme is ignored; the letters `L`
+/// and `U` mean nothing there, so that adjacent `U-x U-x` are one entity: use strict mode for BILOU.
 ///
 /// # Errors
-/// In strict mode a tag that does not begin with one of the scheme's letters.
+/// In strict mode, a tag that does not begin with one of the scheme's letters.
 pub fn spans<S: AsRef<str>>(tags: &[S], scheme: TagScheme, strict: bool) -> Result<Vec<Entity>, TagError> {
     if strict { strict_spans(tags, scheme) } else { Ok(lenient_spans(tags.iter().map(AsRef::as_ref))) }
 }
 
-/// `get_entities` of `seqeval/metrics/sequence_labeling.py`. Of several sentences: with an `O` behind each.
+/// `get_entities` of `seqeval/metrics/sequence_labeling.py`. Several sentences are joined with an `O` after each.
 pub(super) fn lenient_spans<'a>(tags: impl Iterator<Item = &'a str>) -> Vec<Entity> {
     let mut entities = Vec::new();
     let mut begin = 0;
@@ -294,7 +296,7 @@ fn starts(scheme: TagScheme, before: (char, &str), now: (char, &str)) -> bool {
     }
 }
 
-/// `inside_patterns`.
+/// `inside_patterns` of the scheme.
 fn continues(scheme: TagScheme, before: (char, &str), now: (char, &str)) -> bool {
     let last = match scheme {
         TagScheme::Iob1 | TagScheme::Iob2 => 'I',
@@ -304,7 +306,7 @@ fn continues(scheme: TagScheme, before: (char, &str), now: (char, &str)) -> bool
     before.1 == now.1 && matches!(before.0, 'B' | 'I') && (now.0 == 'I' || now.0 == last)
 }
 
-/// `end_patterns`, of the last word of an entity and what follows.
+/// `end_patterns` of the scheme, for the last word of an entity and the tag after it.
 fn stops(scheme: TagScheme, last: (char, &str), next: (char, &str)) -> bool {
     let same = last.1 == next.1;
     match (scheme, last.0, next.0) {

@@ -1,134 +1,28 @@
-//! Sentences cut into words, with a tag for every word: CoNLL files, and lists in JSON lines or Parquet.
+//! Tagged sentences: words with a tag each, from CoNLL files, and from lists in JSON lines or Parquet.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::error::{Place, quoted, quoted_list};
 use super::tag_scheme::TagScheme;
-use super::{DatasetError, Format, parquet_lists, table, tagged_conll, tagged_json};
+use super::tagged_sentence::{TaggedFormat, TaggedSentence, TaggedSettings, bad};
+use super::{DatasetError, parquet_lists, table, tagged_conll, tagged_json};
 use crate::files::{read_file, sha256};
 use crate::hint::Hint;
-
-/// How sentences with tags are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TaggedFormat {
-    /// A word per line with its columns, separated by tabs or other white space; an empty line behind each sentence.
-    Conll,
-    /// One JSON object per line, with a list of words and a list of tags.
-    Jsonl,
-    /// Columns of lists in Apache Parquet.
-    Parquet,
-}
-
-/// How to read a file of sentences with tags.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TaggedSettings {
-    /// Key or column of the words; in CoNLL its number from 1. `None` takes `tokens` or `words`, and the first column.
-    pub words: Option<String>,
-    /// Key or column of the tags; in CoNLL its number from 1. `None` takes `tags`, `ner_tags` or `labels`, and the last column.
-    pub tags: Option<String>,
-    /// Whether every sentence must have tags; else they are read where they are.
-    pub need_tags: bool,
-    /// The names of the tags in their order: then there are no others.
-    pub labels: Option<Vec<String>>,
-    /// Whether whole numbers stand for these names, from 0.
-    pub numbered: bool,
-    /// The scheme of the tags; `None` tells by the tags themselves.
-    pub scheme: Option<TagScheme>,
-    /// How the file is written; `None` tells by the ending of its name.
-    pub format: Option<TaggedFormat>,
-    /// Only so many sentences, from the first; `None` takes all.
-    pub limit: Option<usize>,
-}
 
 /// The sentences of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggedFile {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hex.
     pub sha256: String,
     /// The sentences in the order of the file.
     pub sentences: Vec<TaggedSentence>,
-    /// The scheme of the tags; `None` where there are none, or where they are numbers without names.
+    /// The scheme of the tags; `None` where there are no tags, or where they are numbers without names.
     pub scheme: Option<TagScheme>,
     /// What a user should look at before trusting the tags.
     pub warnings: Vec<String>,
-}
-
-/// A sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaggedSentence {
-    /// The line of its first word in the file, from 1; in JSON lines its line, in Parquet its row.
-    pub line: usize,
-    /// The words; at least one, and none is empty.
-    pub words: Vec<String>,
-    /// The tag of every word; `None` where the file has none.
-    pub tags: Option<Vec<String>>,
-}
-
-impl TaggedFormat {
-    /// The format that the ending of a file name stands for: CoNLL for `.conll`, `.conll03`, `.bio`, `.iob`, `.iob2`, `.txt`,
-    /// `.tsv` and `.tab`; `.jsonl`, `.ndjson`, `.json`; `.parquet`, `.pq`. What is packed with gzip has `.gz` behind it.
-    pub fn of(path: &Path) -> Option<TaggedFormat> {
-        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-        match ending.as_str() {
-            "gz" => TaggedFormat::of(Path::new(path.file_stem()?)),
-            "conll" | "conll02" | "conll03" | "conll2003" | "bio" | "iob" | "iob2" | "bilou" | "iobes" | "txt"
-            | "tsv" | "tab" => Some(TaggedFormat::Conll),
-            "jsonl" | "ndjson" | "json" => Some(TaggedFormat::Jsonl),
-            "parquet" | "pq" => Some(TaggedFormat::Parquet),
-            _ => None,
-        }
-    }
-
-    /// The format that stands for one of tables: TSV and plain text are CoNLL; CSV has no counterpart.
-    pub fn of_table(format: Format) -> Option<TaggedFormat> {
-        match format {
-            Format::Tsv | Format::Txt => Some(TaggedFormat::Conll),
-            Format::Jsonl => Some(TaggedFormat::Jsonl),
-            Format::Parquet => Some(TaggedFormat::Parquet),
-            Format::Csv => None,
-        }
-    }
-}
-
-impl FromStr for TaggedFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "conll" | "tsv" | "txt" => Ok(TaggedFormat::Conll),
-            "jsonl" => Ok(TaggedFormat::Jsonl),
-            "parquet" => Ok(TaggedFormat::Parquet),
-            other => Err(format!("unknown format {}; give conll, jsonl or parquet", quoted(other))),
-        }
-    }
-}
-
-impl TaggedSettings {
-    /// How many sentences to take.
-    pub(super) fn row_limit(&self) -> usize {
-        self.limit.unwrap_or(usize::MAX).max(1)
-    }
-}
-
-/// A key or column of words where none is named.
-pub(super) const WORD_KEYS: [&str; 2] = ["tokens", "words"];
-
-/// The same of tags.
-pub(super) const TAG_KEYS: [&str; 3] = ["tags", "ner_tags", "labels"];
-
-/// What is wrong with a file of tags.
-pub(super) fn bad(
-    path: &Path,
-    place: Option<Place>,
-    found: String,
-    cure: impl Into<Cow<'static, str>>,
-) -> DatasetError {
-    DatasetError::Tagged { path: path.into(), place, found, cure: cure.into() }
 }
 
 impl TaggedFile {
@@ -136,8 +30,8 @@ impl TaggedFile {
     ///
     /// # Errors
     /// One line that names the file, the line, what was found and the cure: unreadable file, unknown format, invalid UTF-8,
-    /// lines with different numbers of columns, words and tags of different number, an empty word, no tags where they are
-    /// needed, a tag of another scheme or beside the names, no sentences.
+    /// lines with different numbers of columns, different numbers of words and tags, an empty word, no tags where they are
+    /// needed, a tag of another scheme or not among the names, no sentences.
     pub fn load(path: &Path, settings: &TaggedSettings) -> Result<Self, DatasetError> {
         if path.is_dir() {
             let (found, cure) = ("is a folder", "name a file in it".into());
@@ -146,10 +40,10 @@ impl TaggedFile {
         TaggedFile::from_bytes(path, &read_file(path)?, settings)
     }
 
-    /// Reads a file that is in memory; `path` names it in messages, and its ending tells the format where the settings do not.
+    /// Reads a file from memory; `path` names it in messages, and its extension gives the format where the settings do not.
     ///
     /// # Errors
-    /// As [`TaggedFile::load`].
+    /// Those of [`TaggedFile::load`].
     pub fn from_bytes(path: &Path, bytes: &[u8], settings: &TaggedSettings) -> Result<Self, DatasetError> {
         let format = settings.format.or_else(|| TaggedFormat::of(path)).ok_or_else(|| {
             let cure = "give the format: txt (CoNLL), jsonl or parquet";
@@ -182,7 +76,7 @@ impl TaggedFile {
         self.sentences.iter().any(|sentence| sentence.tags.is_some())
     }
 
-    /// The different tags, sorted by their bytes, as Hugging Face's `run_ner.py` sorts them; numbers by their size.
+    /// The distinct tags, sorted by their bytes, as Hugging Face's `run_ner.py` sorts them; numbers by value.
     pub fn tag_names(&self) -> Vec<String> {
         let mut names: Vec<&String> =
             self.sentences.iter().filter_map(|sentence| sentence.tags.as_ref()).flatten().collect();
@@ -200,7 +94,7 @@ fn numbered(path: &Path) -> String {
     )
 }
 
-/// Where words stand in the file.
+/// Positions of sentences and words in the file, for errors.
 struct Places<'a> {
     path: &'a Path,
     format: TaggedFormat,
@@ -214,7 +108,7 @@ impl Places<'_> {
         }
     }
 
-    /// An error at a word.
+    /// The error for a word.
     fn bad_word(
         &self,
         sentence: &TaggedSentence,
@@ -228,7 +122,7 @@ impl Places<'_> {
         }
     }
 
-    /// Every sentence has words, none of them empty, and as many tags.
+    /// Checks that every sentence has words, none of them empty, and as many tags as words.
     fn check(&self, sentences: &[TaggedSentence], need_tags: bool) -> Result<(), DatasetError> {
         let any_tags = sentences.iter().any(|sentence| sentence.tags.is_some());
         for sentence in sentences {
@@ -275,8 +169,8 @@ impl Places<'_> {
         Ok(())
     }
 
-    /// Puts names for numbers, and checks that no tag is missing among the names. `true` where the tags are numbers without
-    /// names.
+    /// Replaces numbers by names, and checks that every tag is among the names. Returns `true` where the tags are numbers
+    /// without names.
     fn name_tags(
         &self,
         sentences: &mut [TaggedSentence],
@@ -313,7 +207,7 @@ impl Places<'_> {
         Ok(any && labels.is_none() && all_numbers)
     }
 
-    /// The scheme of the tags, and what there is to say of it.
+    /// The scheme of the tags, and a warning about it, if any.
     fn scheme(
         &self,
         sentences: &[TaggedSentence],

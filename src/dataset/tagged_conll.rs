@@ -1,18 +1,18 @@
-//! CoNLL files: a word per line with its columns, and an empty line behind every sentence.
+//! CoNLL files: one word per line with its columns, and an empty line after every sentence.
 
 use std::path::Path;
 
 use super::error::{Place, quoted};
 use super::tag_scheme::is_tag;
-use super::tagged::{TaggedSentence, TaggedSettings, bad};
+use super::tagged_sentence::{TaggedSentence, TaggedSettings, bad};
 use super::{DatasetError, table};
 
-/// The mark of a new document.
+/// Marks the beginning of a document.
 const DOCUMENT: &str = "-DOCSTART-";
 
-/// Which columns of a file are read, from 0.
+/// The columns of a file, from 0.
 struct Columns {
-    /// How many there are.
+    /// Number of columns.
     count: usize,
     word: usize,
     tag: Option<usize>,
@@ -20,7 +20,7 @@ struct Columns {
     numbers: bool,
 }
 
-/// Reads the sentences of a text. Whether words are missing is checked elsewhere.
+/// Reads the sentences of a text. Missing words are checked for elsewhere.
 pub(super) fn read(path: &Path, text: &str, settings: &TaggedSettings) -> Result<Vec<TaggedSentence>, DatasetError> {
     let Some(columns) = Columns::of(path, text, settings)? else { return Ok(Vec::new()) };
     let mut sentences: Vec<TaggedSentence> = Vec::new();
@@ -61,18 +61,18 @@ fn is_blank(line: &str) -> bool {
     line.chars().all(char::is_whitespace)
 }
 
-/// The columns of a line. Where there is a tab, tabs alone separate them: words may hold spaces then.
+/// The columns of a line. Where there is a tab, only tabs separate them: words may then contain spaces.
 fn fields(line: &str) -> Vec<&str> {
     if line.contains('\t') {
         line.split('\t').map(|field| field.trim_matches(' ')).collect()
     } else {
-        // A space that does not break is a part of a word.
+        // A non-breaking space is part of a word.
         line.split([' ', '\u{B}', '\u{C}']).filter(|field| !field.is_empty()).collect()
     }
 }
 
 impl Columns {
-    /// As the first line with a word shows them; `None` where there is none.
+    /// Finds the columns from the first line with a word; `None` where there is none.
     fn of(path: &Path, text: &str, settings: &TaggedSettings) -> Result<Option<Self>, DatasetError> {
         let words = || {
             table::lines(text)
@@ -102,7 +102,7 @@ impl Columns {
     }
 
     /// Whether a line before the first word of a sentence is a comment, as in CoNLL-U: it begins with `# ` and cannot be the
-    /// word `#`, because it has another number of columns than other lines, or no tag.
+    /// word `#`, because it has a different number of columns from other lines, or no tag.
     fn is_comment(&self, line: &str, fields: &[&str]) -> bool {
         let has_tag = |at: usize| is_tag(fields[at]) || self.numbers && is_number(fields[at]);
         line.starts_with("# ") && (fields.len() != self.count || self.tag.is_some_and(|at| !has_tag(at)))

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::{Place, quoted, quoted_list};
-use super::tagged::{TAG_KEYS, TaggedSentence, TaggedSettings, WORD_KEYS, bad};
+use super::tagged_sentence::{TAG_KEYS, TaggedSentence, TaggedSettings, WORD_KEYS, bad};
 use super::{DatasetError, table};
 use crate::hint::Hint;
 
@@ -38,7 +38,7 @@ pub(super) fn read(path: &Path, text: &str, settings: &TaggedSettings) -> Result
     Ok(sentences)
 }
 
-/// The keys of words and tags, among those of the first row.
+/// The keys of words and tags, from those of the first row.
 pub(super) fn columns(
     path: &Path,
     line: Option<usize>,
@@ -69,7 +69,7 @@ pub(super) fn columns(
     Ok((words, tags))
 }
 
-/// The strings under a key, or whole numbers too; `None` where there is nothing.
+/// The list of strings (with `numbers`, whole numbers too) under a key; `None` where the key is missing or null.
 fn list(object: &Map<String, Value>, key: &str, numbers: bool) -> Result<Option<Vec<String>>, String> {
     let items = match object.get(key) {
         None | Some(Value::Null) => return Ok(None),

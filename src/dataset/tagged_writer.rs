@@ -1,4 +1,4 @@
-//! Sentences with predicted tags as files: CoNLL and JSON lines.
+//! Files of sentences with predicted tags: CoNLL and JSON lines.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -17,13 +17,13 @@ struct Line<'a> {
     predicted: &'a [String],
 }
 
-/// Writes CoNLL: a line for every word, `word TAB predicted tag`, with the true tag between them where it is known, and an empty
-/// line behind every sentence. A tab or line end inside a word becomes a space.
+/// Writes CoNLL: one line per word, `word TAB predicted tag`, with the true tag between them where it is known, and an empty
+/// line after every sentence. A tab or line end inside a word becomes a space.
 ///
-/// `predicted` has a list for every sentence, `[sentences][words]`; what is missing there counts as `O`.
+/// `predicted` has one list per sentence, `[sentences][words]`; missing tags count as `O`.
 ///
 /// # Errors
-/// The file cannot be written.
+/// If the file cannot be written.
 pub fn write_conll(path: &Path, sentences: &[TaggedSentence], predicted: &[Vec<String>]) -> Result<(), FileError> {
     let mut text = String::new();
     for (number, sentence) in sentences.iter().enumerate() {
@@ -46,7 +46,7 @@ pub fn write_conll(path: &Path, sentences: &[TaggedSentence], predicted: &[Vec<S
 /// Writes JSON lines: `{"words": […], "tags": […], "predicted": […]}` for every sentence, without `tags` where they are not known.
 ///
 /// # Errors
-/// The file cannot be written.
+/// If the file cannot be written.
 pub fn write_json_lines(path: &Path, sentences: &[TaggedSentence], predicted: &[Vec<String>]) -> Result<(), FileError> {
     write_atomically(path, |file| {
         for (number, sentence) in sentences.iter().enumerate() {

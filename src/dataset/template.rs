@@ -8,17 +8,17 @@ const INSTRUCTION: &str = "{instruction}";
 const INPUT: &str = "{input}";
 const OUTPUT: &str = "{output}";
 
-/// Text with the places `{instruction}`, `{input}` and `{output}`.
+/// Text with the placeholders `{instruction}`, `{input}` and `{output}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// For every row, or for those with an input.
+    /// Template for every row, or for those with an input.
     pub text: String,
-    /// For rows whose input is empty or missing; `None` takes `text` for them too.
+    /// Template for rows whose input is empty or missing; `None` uses `text` for them too.
     pub without_input: Option<String>,
 }
 
 impl Default for Template {
-    /// The two forms of Alpaca (Taori et al. 2023).
+    /// The two templates of Alpaca (Taori et al. 2023).
     fn default() -> Self {
         Template {
             text: "Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -35,10 +35,10 @@ impl Default for Template {
 }
 
 impl Template {
-    /// Whether every text that is made of it has an instruction and one output.
+    /// Checks that every text made from the template has an instruction and exactly one output.
     ///
     /// # Errors
-    /// Which place is missing, or stands where it cannot.
+    /// A placeholder that is missing or misplaced.
     pub fn check(&self) -> Result<(), DatasetError> {
         let refuse = |found: String, cure| Err(DatasetError::Template { found, cure });
         for text in std::iter::once(&self.text).chain(&self.without_input) {
@@ -59,7 +59,7 @@ impl Template {
         }
     }
 
-    /// The text of a row, and the bytes of it that are the output. What a row holds is taken as it is: places in it are not
+    /// The text of a row, and the byte range of the output in it. Values are inserted verbatim: placeholders in them are not
     /// filled again.
     pub fn fill(&self, instruction: &str, input: &str, output: &str) -> (String, Range<usize>) {
         let mut rest = match &self.without_input {

@@ -1,4 +1,4 @@
-//! Texts to token ids, as Hugging Face's `AutoTokenizer` makes them with `truncation=True, max_length=…`.
+//! Converts texts to token ids, as Hugging Face's `AutoTokenizer` does with `truncation=True, max_length=…`.
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ use super::windows::Window;
 use super::{DatasetError, Encoding, Example};
 use crate::progress::{Event, Observer};
 
-/// A token, and the bytes of the text that it stands for; special tokens stand for none.
+/// A token id, and the bytes of the text that the token stands for; `None` for special tokens.
 pub(super) type TokenInPlace = (u32, Option<(usize, usize)>);
 
-/// Rows between two reports of progress.
+/// Number of rows between two progress reports.
 const CHUNK: usize = 2048;
 
-/// `tokenizer.json`, with truncation and padding of our own: whatever the file brings is cleared.
+/// `tokenizer.json`, with gelora's own truncation and padding: the settings in the file are cleared.
 ///
-/// The two texts of a pair are tokenized whole, then cut, then joined. Leaving the cutting to the library would not do: it
-/// stops reading each text at the maximum length, and then cannot tell any more which one was the longer.
+/// The two texts of a pair are tokenized whole, then truncated, then joined. Truncation cannot be left to the library: it
+/// stops reading each text at the maximum length, and then no longer knows which text was longer.
 pub struct Tokenizer {
-    /// Without truncation, padding and special tokens.
+    /// The tokenizer without truncation, padding and special tokens.
     inner: tokenizers::Tokenizer,
     /// Adds the special tokens.
     finish: Option<PostProcessorWrapper>,
-    /// How to cut; its maximum length counts special tokens too.
+    /// How to truncate; the maximum length includes special tokens.
     truncation: TruncationParams,
     path: PathBuf,
     sha256: String,
@@ -39,11 +39,11 @@ pub struct Tokenizer {
     model_maximum_length: Option<usize>,
     pad_id: u32,
     positions: Positions,
-    /// How very long texts may be divided.
+    /// Whether very long texts may be divided.
     divisible: Divisible,
-    /// The token that ends a text.
+    /// Id of the end-of-text token.
     end_id: Option<u32>,
-    /// Whether the type ids that it makes go to the model; else all are 0.
+    /// Whether the tokenizer's type ids go to the model; otherwise all are 0.
     tells_texts_apart: bool,
     warning: Option<String>,
 }
@@ -55,15 +55,15 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are cut; of a pair
+    /// Opens a `tokenizer.json`. Rows longer than `maximum_length` tokens, special tokens included, are truncated; of a pair
     /// the longer text first (`longest_first`).
     ///
-    /// What the files beside it override (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, the type of
-    /// the model in `config.json`) is as `AutoTokenizer` of transformers 5 takes it.
+    /// Settings that the files beside it override (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`,
+    /// the model type in `config.json`) are resolved as in `AutoTokenizer` of transformers 5.
     ///
     /// # Errors
-    /// Unreadable or broken file; a class of tokenizers that cannot be reproduced, or that does not fit the vocabulary; a
-    /// maximum length that the special tokens fill up.
+    /// Unreadable or broken file; a tokenizer class that cannot be reproduced, or that does not fit the vocabulary; a
+    /// maximum length that leaves no room beside the special tokens.
     pub fn open(tokenizer_json: &Path, maximum_length: usize) -> Result<Self, DatasetError> {
         let mut built = build(tokenizer_json)?;
         let bad = |reason: String| DatasetError::BadTokenizer { path: tokenizer_json.into(), reason };
@@ -104,7 +104,7 @@ impl Tokenizer {
     /// Token ids of every example, in order; in parallel.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot take, or that comes out without a token; cancellation.
+    /// A text that the tokenizer cannot process, or that yields no tokens; cancellation.
     pub fn encode(&self, examples: &[Example], observer: &dyn Observer) -> Result<Vec<Encoding>, DatasetError> {
         let (encodings, cut) = self.encode_counting(examples, observer)?;
         if cut > 0 {
@@ -113,12 +113,12 @@ impl Tokenizer {
         Ok(encodings)
     }
 
-    /// In words that so many of so many rows were cut.
+    /// A message that `cut` of `rows` rows were truncated.
     pub(crate) fn cut_in_words(&self, cut: usize, rows: usize) -> String {
         format!("{cut} of {rows} rows are longer than {} tokens and were cut", self.maximum_length)
     }
 
-    /// The same, and how many rows were cut, which is told to nobody.
+    /// Token ids of every example, and the number of rows that were truncated, without a notice to the observer.
     pub(crate) fn encode_counting(
         &self,
         examples: &[Example],
@@ -144,7 +144,7 @@ impl Tokenizer {
         Ok((encodings, cut))
     }
 
-    /// Token ids of one example, and whether it was cut.
+    /// Token ids of one example, and whether it was truncated.
     fn encode_one(&self, example: &Example, observer: &dyn Observer) -> Result<(Encoding, bool), DatasetError> {
         observer.check()?;
         let failed =
@@ -164,7 +164,7 @@ impl Tokenizer {
         Ok((Encoding { ids, type_ids }, cut))
     }
 
-    /// What the library's `encode` does, but with the lengths of the whole texts.
+    /// The library's `encode`, but with the lengths of the whole texts.
     fn cut_and_join(
         &self,
         text: &str,
@@ -178,7 +178,7 @@ impl Tokenizer {
         let mut second = pair.map(encode).transpose()?;
         if let (Some(pair), Some(second)) = (pair, &mut second) {
             if long::is_long(text) || long::is_long(pair) {
-                // Beyond what fits in a row, all that counts is which text has more tokens.
+                // Beyond what fits in a row, only which text has more tokens matters.
                 let count = |text: &str| long::count(&self.inner, self.divisible, text, observer);
                 let (of_first, of_second) = (count(text)?, count(pair)?);
                 for (encoding, own, other) in [(&mut first, of_first, of_second), (&mut *second, of_second, of_first)] {
@@ -192,7 +192,7 @@ impl Tokenizer {
         let truncation = TruncationParams { max_length: room, ..self.truncation.clone() };
         let cut = first.len() + second.as_ref().map_or(0, tokenizers::Encoding::len) > truncation.max_length;
         let (mut first, mut second) = truncate_encodings(first, second, &truncation)?;
-        // What was cut off would be carried on, in all combinations.
+        // The truncated tokens would be kept as overflowing encodings, in all combinations.
         first.take_overflowing();
         second.as_mut().map(tokenizers::Encoding::take_overflowing);
         let whole = match &self.finish {
@@ -202,8 +202,8 @@ impl Tokenizer {
         Ok((whole, cut))
     }
 
-    /// A whole text, special tokens included and nothing cut off: every token with the bytes of the text that it stands for
-    /// (`None` for special tokens). Of a very long text there may be no more than somewhat more than `enough` tokens.
+    /// A whole text, special tokens included and nothing truncated: every token with the bytes of the text that it stands for
+    /// (`None` for special tokens). A very long text may yield only somewhat more than `enough` tokens.
     pub(super) fn tokens_in_place(
         &self,
         example: &Example,
@@ -216,7 +216,7 @@ impl Tokenizer {
             reason: reason.replace(['\n', '\r'], " "),
         };
         observer.check()?;
-        // The places are taken before the special tokens come in: some tokenizers leave out white space at the edges afterwards.
+        // Offsets are read before special tokens are added: some tokenizers then trim white space at the edges.
         let (text, places) = match long::encode_in_place(&self.inner, self.divisible, &example.text, enough, observer) {
             Ok(made) => made,
             Err(Stopped::Cancelled(cancelled)) => return Err(cancelled.into()),
@@ -231,9 +231,9 @@ impl Tokenizer {
         Ok(tokens.map(|(&id, &special)| (id, if special == 0 { places.next() } else { None })).collect())
     }
 
-    /// The windows of one question; their number of the question is 0. `path` is named in errors.
+    /// The windows of one question; their `question` index is 0. `path` is named in errors.
     ///
-    /// The library's own code cuts and joins, as it does for Hugging Face's tokenizers with `truncation="only_second"`,
+    /// The library's own code truncates and joins, as it does for Hugging Face's tokenizers with `truncation="only_second"`,
     /// `return_overflowing_tokens=True` and `stride`.
     pub(super) fn windows(
         &self,
@@ -294,15 +294,15 @@ impl Tokenizer {
         (Encoding { ids, type_ids }, Window { question: 0, first, offsets })
     }
 
-    /// The tokenizer itself, which adds no special tokens; what adds them; and whether its type ids go to the model.
+    /// The tokenizer without special tokens; the post-processor that adds them; and whether its type ids go to the model.
     pub(super) fn parts(&self) -> (&tokenizers::Tokenizer, Option<&PostProcessorWrapper>, bool) {
         (&self.inner, self.finish.as_ref(), self.tells_texts_apart)
     }
 
-    /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of its embeddings.
+    /// Checks that the model has an embedding for every token: `vocabulary_size` is the number of embeddings.
     ///
     /// # Errors
-    /// The largest token id that is too large, with its token.
+    /// The largest token id that is out of range, with its token.
     pub fn check_vocabulary(&self, encodings: &[Encoding], vocabulary_size: usize) -> Result<(), DatasetError> {
         match encodings.iter().flat_map(|encoding| &encoding.ids).max() {
             Some(&id) if id as usize >= vocabulary_size => Err(DatasetError::Vocabulary {
@@ -315,27 +315,27 @@ impl Tokenizer {
         }
     }
 
-    /// The file.
+    /// Path of the tokenizer file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What to know before trusting the tokens: where they may differ from those of `AutoTokenizer`.
+    /// A warning where the tokens may differ from those of `AutoTokenizer`.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// SHA-256 of the file; where files beside it have a say, of all that decides the tokens.
+    /// SHA-256 of the file, in hex; where files beside it affect the tokens, of everything that does.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// Longest row in tokens, special tokens included.
+    /// Maximum length of a row in tokens, special tokens included.
     pub fn maximum_length(&self) -> usize {
         self.maximum_length
     }
 
-    /// `model_max_length` of `tokenizer_config.json`: what the model was made for, where it says so.
+    /// `model_max_length` of `tokenizer_config.json`: the length the model was made for, if given.
     pub fn model_maximum_length(&self) -> Option<usize> {
         self.model_maximum_length
     }
@@ -345,22 +345,22 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// What rows are filled up with, and how the model counts positions.
+    /// How rows are padded, and how the model counts positions.
     ///
     /// The token is `pad_token`, else the padding of `tokenizer.json`, else `pad_token_id` of `config.json`, else the
-    /// end-of-text token, else 0. Padding is masked, so the last two are as good as any; only models that count positions from
-    /// the ids (RoBERTa) need the right one, and they name it. Its type is 0, as transformers 5 has it.
+    /// end-of-text token, else 0. Padding is masked, so the last two are as good as any; only models that count positions
+    /// from the ids (RoBERTa) need the right one, and they name it. Its type id is 0, as in transformers 5.
     pub fn padding(&self) -> Padding {
         Padding { id: self.pad_id, type_id: 0, positions: self.positions }
     }
 
-    /// The token that ends a text: `eos_token`, else `eos_token_id` of `config.json` (the first where it lists several).
+    /// Id of the end-of-text token: `eos_token`, else `eos_token_id` of `config.json` (the first where it lists several).
     pub fn end_id(&self) -> Option<u32> {
         self.end_id
     }
 }
 
-/// Joins a question with every window of a context, where nothing is put around them.
+/// Joins a question with every window of a context, where no special tokens are added.
 fn join_windows(first: tokenizers::Encoding, second: Option<tokenizers::Encoding>) -> tokenizers::Encoding {
     let Some(mut second) = second else { return first };
     let join = |mut first: tokenizers::Encoding, mut second: tokenizers::Encoding| {
@@ -394,7 +394,7 @@ fn end_of_text(built: &Built) -> Option<u32> {
     named.or_else(|| in_model().and_then(|id| u32::try_from(id).ok()))
 }
 
-/// A whole number of reasonable size; `model_max_length` is 1e30 where nobody set it.
+/// A whole number of plausible size; `model_max_length` is 1e30 where it was never set.
 fn number(settings: &Settings, key: &str) -> Option<usize> {
     settings.get(key)?.as_u64().filter(|&value| value < 1 << 40).and_then(|value| usize::try_from(value).ok())
 }

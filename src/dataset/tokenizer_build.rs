@@ -1,5 +1,5 @@
-//! A tokenizer as `AutoTokenizer` of transformers 5 makes it of a folder: `tokenizer.json`, what the class of the tokenizer
-//! makes of it, and what `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` override.
+//! Builds a tokenizer as `AutoTokenizer` of transformers 5 does from a folder: `tokenizer.json`, the changes made by the
+//! tokenizer's class, and the overrides in `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -14,26 +14,26 @@ use super::tokenizer_class::{Choice, Class, Hints};
 use super::tokenizer_recipe::{Recipe, Settings};
 use crate::files::{FileError, read_file, sha256};
 
-/// The special tokens that have names everywhere, in the order in which they are added.
+/// Named special tokens, in the order in which they are added.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The parts of a tokenizer.
 pub(super) struct Built {
-    /// Without padding and truncation; the post-processor is still in it.
+    /// The tokenizer without padding and truncation; the post-processor is still in it.
     pub inner: tokenizers::Tokenizer,
-    /// On which side texts are cut.
+    /// Side on which texts are truncated.
     pub direction: TruncationDirection,
-    /// Whether `token_type_ids` go to the model; else it takes zeros.
+    /// Whether `token_type_ids` go to the model; otherwise it gets zeros.
     pub gives_type_ids: bool,
-    /// The contents of the special tokens that have names.
+    /// Contents of the named special tokens, by name.
     pub special: BTreeMap<String, String>,
-    /// Padding that `tokenizer.json` itself names.
+    /// Id of the padding token that `tokenizer.json` itself names.
     pub own_padding: Option<u32>,
     /// `tokenizer_config.json`, with what other files add to it.
     pub settings: Settings,
     /// `config.json` of the model.
     pub model: Settings,
-    /// SHA-256 of all that decides the tokens.
+    /// SHA-256, in hex, of everything that affects the tokens.
     pub sha256: String,
     /// Where the tokens may differ from those of `AutoTokenizer`, in a sentence.
     pub warning: Option<String>,
@@ -46,7 +46,7 @@ pub(super) fn build(tokenizer_json: &Path) -> Result<Built, DatasetError> {
         path: tokenizer_json.into(),
         reason: reason.replace(['\n', '\r'], " "),
     };
-    // The library panics on some files: that they are no JSON at all is found out before.
+    // The library panics on some files, so invalid JSON is detected first.
     let mut file: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let side = |name: &str| SideFile::read(tokenizer_json, name);
     let (config, model, added, map) = (
@@ -120,7 +120,7 @@ pub(super) fn build(tokenizer_json: &Path) -> Result<Built, DatasetError> {
     })
 }
 
-/// The class that the files of the folder lead to.
+/// The tokenizer class that the files of the folder select.
 fn choose(tokenizer_json: &[u8], config: &Settings, model: &Settings) -> Option<Choice> {
     let text = |settings: &'_ Settings, key: &str| settings.get(key).and_then(Value::as_str).map(str::to_owned);
     let (class, model_class, kind) =
@@ -135,7 +135,7 @@ fn choose(tokenizer_json: &[u8], config: &Settings, model: &Settings) -> Option<
     hints.choose()
 }
 
-/// The recipe of the class, or none where the file is taken as it is; with what has to be said about it.
+/// The recipe of the class, or `None` where the file is used unchanged; with a warning, if any.
 fn recipe(
     choice: &Option<Choice>,
     file: &Value,
@@ -169,7 +169,7 @@ fn recipe(
     ))
 }
 
-/// A special token of the class that the vocabulary does not have, although nothing names another.
+/// A special token of the class that the vocabulary does not have, where the settings name no other.
 fn missing(recipe: Recipe, file: &Value, settings: &Settings) -> Option<&'static str> {
     let vocabulary = &file["model"]["vocab"];
     let added = file["added_tokens"].as_array();
@@ -183,7 +183,7 @@ fn missing(recipe: Recipe, file: &Value, settings: &Settings) -> Option<&'static
     usual.map(|(_, token)| *token).find(|token| !has(token))
 }
 
-/// The kind of a vocabulary; old files do not say it.
+/// The kind of a vocabulary; old files do not state it.
 fn model_of(model: &Value) -> &str {
     match model["type"].as_str() {
         Some(kind) => kind,
@@ -194,7 +194,7 @@ fn model_of(model: &Value) -> &str {
     }
 }
 
-/// Of `tokenizer.json` alone where nothing else has a say.
+/// Hash of the tokenizer: that of `tokenizer.json` alone where nothing else affects the tokens.
 fn identity(bytes: &[u8], choice: &Option<Choice>, others: [&SideFile; 3]) -> String {
     let own = sha256(bytes);
     if choice.as_ref().is_none_or(|choice| choice.class == Class::AsFile)
@@ -204,17 +204,17 @@ fn identity(bytes: &[u8], choice: &Option<Choice>, others: [&SideFile; 3]) -> St
     }
     let mut all = format!("{own} {}", choice.as_ref().map_or("", |choice| &choice.name));
     for file in others {
-        // How chats are written does not concern tokens.
+        // The chat template does not affect tokens.
         let kept = file.settings.iter().filter(|(key, _)| *key != "chat_template");
         kept.for_each(|(key, value)| all.push_str(&format!(" {key}={value}")));
     }
     sha256(all.as_bytes())
 }
 
-/// What other files say about the tokens of `tokenizer.json`.
+/// Overrides of other files for the tokens of `tokenizer.json`.
 struct Overrides {
     settings: Settings,
-    /// Added tokens by their ids.
+    /// Added tokens by id.
     added: BTreeMap<i64, AddedToken>,
     /// Special tokens without a name.
     extra: Vec<AddedToken>,
@@ -246,7 +246,7 @@ impl Overrides {
             if !settings.contains_key("extra_special_tokens")
                 && let Some(Value::Array(mut tokens)) = settings.remove("additional_special_tokens")
             {
-                // T5 adds its own to those that come in this way.
+                // T5 adds its own special tokens to those given this way.
                 if class == Some(Recipe::T5)
                     && !tokens.iter().any(|token| content(token).is_some_and(|text| text.contains("<extra_id_")))
                 {
@@ -274,7 +274,7 @@ impl Overrides {
         Overrides { settings, added, extra, lists_extra }
     }
 
-    /// The special tokens that have names, in the order in which they are added. A token that is among the added ones is
+    /// The named special tokens, in the order in which they are added. A token that is among the added ones is
     /// taken from there.
     fn named(&self, recipe: Option<Recipe>, padding: Option<String>) -> Vec<(String, AddedToken)> {
         let own = |name: &str| {
@@ -339,7 +339,7 @@ impl Overrides {
     }
 }
 
-/// `special_tokens_map.json` counts where `tokenizer_config.json` does not list the added tokens.
+/// `special_tokens_map.json` counts only where `tokenizer_config.json` does not list the added tokens.
 fn merge(settings: &mut Settings, map: &Settings) {
     for (key, value) in map {
         let mut value = value.clone();
@@ -357,7 +357,7 @@ fn merge(settings: &mut Settings, map: &Settings) {
     }
 }
 
-/// As Python tells whether there is something.
+/// Whether a value is true in Python's sense.
 fn is_true(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => false,
@@ -367,7 +367,7 @@ fn is_true(value: Option<&Value>) -> bool {
     }
 }
 
-/// A token is written as a string or as an object with `content`.
+/// Content of a token, which is written as a string or as an object with `content`.
 fn content(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
@@ -375,7 +375,7 @@ fn content(value: &Value) -> Option<String> {
 fn added_token(value: &Value) -> Option<AddedToken> {
     let content = content(value)?;
     let flag = |key: &str| value.get(key).and_then(Value::as_bool);
-    // A special token that is written as a string is special; one that is written as an object says so.
+    // A special token written as a string is special; one written as an object says whether it is.
     let special = if value.is_object() { flag("special").unwrap_or(false) } else { true };
     let mut token = AddedToken::from(content, special);
     token.single_word = flag("single_word").unwrap_or(false);
@@ -385,7 +385,7 @@ fn added_token(value: &Value) -> Option<AddedToken> {
     Some(token)
 }
 
-/// A JSON file beside `tokenizer.json`; empty where it is not there.
+/// A JSON file beside `tokenizer.json`; empty where it does not exist.
 struct SideFile {
     path: PathBuf,
     settings: Map<String, Value>,
@@ -407,7 +407,7 @@ impl SideFile {
     }
 }
 
-/// What the library does, with a panic as an error: a broken file or an odd text is no bug of this program.
+/// Calls the library and turns a panic into an error: a broken file or an odd text is not a bug of this program.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),

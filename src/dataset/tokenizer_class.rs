@@ -1,28 +1,28 @@
-//! Which class `AutoTokenizer` of transformers 5 takes for a folder: by `tokenizer_class` of `tokenizer_config.json` or
-//! `config.json`, and by the model's type. Most classes build the tokenizer anew from the vocabulary of `tokenizer.json`, so
-//! it is the class that decides what becomes of upper case, accents, white space and special tokens.
+//! Which class `AutoTokenizer` of transformers 5 chooses for a folder: by `tokenizer_class` of `tokenizer_config.json` or
+//! `config.json`, and by the model type. Most classes rebuild the tokenizer from the vocabulary of `tokenizer.json`, so
+//! the class decides how upper case, accents, white space and special tokens are treated.
 
 use super::tokenizer_recipe::Recipe;
 
 /// What a class does with `tokenizer.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Takes it as it is (`TokenizersBackend`, which was called `PreTrainedTokenizerFast`).
+    /// Uses it unchanged (`TokenizersBackend`, formerly `PreTrainedTokenizerFast`).
     AsFile,
-    /// Builds the tokenizer anew, as this recipe does.
+    /// Rebuilds the tokenizer with this recipe.
     Built(Recipe),
     /// Does something that cannot be reproduced here.
     Foreign(&'static str),
 }
 
-/// The class for a folder.
+/// The tokenizer class chosen for a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// The class.
+    /// What the class does.
     pub class: Class,
-    /// Its name as it was found, or that which belongs to the type of the model.
+    /// Name of the class as found, or the one registered for the model type.
     pub name: String,
-    /// Whether a file names it, rather than the type of the model alone.
+    /// Whether a file names the class, rather than the model type alone.
     pub named: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Hints<'a> {
 }
 
 impl Hints<'_> {
-    /// The class that `AutoTokenizer.from_pretrained` comes to; `None` where nothing tells.
+    /// The class that `AutoTokenizer.from_pretrained` chooses; `None` where nothing determines one.
     pub(super) fn choose(&self) -> Option<Choice> {
         let named = self.tokenizer_class.or(self.model_tokenizer_class);
         let registered = self.model_type.and_then(of_model_type);
@@ -54,7 +54,7 @@ impl Hints<'_> {
         };
         let wrong = self.model_type.is_some_and(|model| WRONG_CLASS.split_whitespace().any(|wrong| wrong == model));
         if plain(name) == "LlamaTokenizer" && !wrong && self.is_byte_level {
-            // Llama 3 and others name a class whose tokenizer they are not.
+            // Llama 3 and others name a class that is not the one of their tokenizer.
             return choice(Class::AsFile, name, true);
         }
         match registered {
@@ -74,8 +74,8 @@ fn plain(name: &str) -> &str {
     name.strip_suffix("Fast").unwrap_or(name)
 }
 
-/// A class of transformers, under any of its names; `None` where there is none of this name, and `AutoTokenizer` takes the
-/// file as it is.
+/// A class of transformers, under any of its names; `None` for an unknown name, where `AutoTokenizer` uses the
+/// file unchanged.
 fn known(name: &str) -> Option<Class> {
     let find = |name: &str| {
         if AS_FILE.split_whitespace().any(|known| known == name) {
@@ -89,7 +89,7 @@ fn known(name: &str) -> Option<Class> {
     find(name).or_else(|| find(plain(name)))
 }
 
-/// The class that is registered for a type of model.
+/// The class that is registered for a model type.
 fn of_model_type(model_type: &str) -> Option<&'static str> {
     let found = MODEL_TYPES.iter().find(|(_, types)| types.split_whitespace().any(|known| known == model_type));
     found.map(|(name, _)| *name)
@@ -143,13 +143,13 @@ const FOREIGN: &str = "BartphoTokenizer BertGenerationTokenizer BertJapaneseToke
     SplinterTokenizer TapasTokenizer Tipsv2Tokenizer UdopTokenizer VideoPrismTokenizer VitsTokenizer Wav2Vec2CTCTokenizer \
     Wav2Vec2PhonemeCTCTokenizer WhisperTokenizer XGLMTokenizer XLMTokenizer";
 
-/// Models whose published files name a wrong class: the registered one counts.
+/// Model types whose published files name a wrong class: the registered one counts.
 const WRONG_CLASS: &str = "arctic camembertv2-base chatlm cohere_asr ernie4_5 ernie4_5_moe fuyu h2ovl_chat hyperclovax \
     hyperclovax_vision_v2 hyperclovax_vlm internlm2 internlm3 iquestcoder jamba llava llava_next minicpm3 minicpmv \
     minimax_m2 modernbert modernbert-decoder molmo molmo2 nemotron nvfp4 opencua openvla paddleocr_vl phi3 phi3_v phimoe \
     qwen2 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen4_exp siglip2 smolvlm step3_vl vipllava";
 
-/// `TOKENIZER_MAPPING_NAMES` of transformers 5.23: class, and types of models that it is registered for.
+/// `TOKENIZER_MAPPING_NAMES` of transformers 5.23: class, and the model types it is registered for.
 const MODEL_TYPES: &[(&str, &str)] = &[
     ("AlbertTokenizer", "albert yoso"),
     ("BartTokenizer", "florence2"),

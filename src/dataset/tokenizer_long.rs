@@ -1,5 +1,6 @@
-//! Very long texts: only so much of one is tokenized as can stand in a row, and where all of it counts, piece by piece. A text
-//! is only divided between words at a space, and only for tokenizers that divide there themselves: the tokens stay the same.
+//! Very long texts: only as much of a text is tokenized as fits in a row; where all of it counts, it is tokenized in pieces.
+//! A text is only divided at a space between words, and only for tokenizers that split there themselves, so the tokens stay
+//! the same.
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -7,17 +8,17 @@ use tokenizers::{AddedToken, Encoding, TruncationDirection};
 
 use crate::progress::{Cancelled, Observer};
 
-/// Shorter texts are taken whole.
+/// Texts shorter than this, in bytes, are tokenized whole.
 const LONG: usize = 1 << 16;
 
-/// What cannot be divided may have so many bytes; the library takes some hundred times that of memory.
+/// Largest indivisible text, in bytes; the library needs some hundred times that in memory.
 const MOST: usize = 1 << 21;
 
 /// Why a text was not tokenized.
 pub(super) enum Stopped {
     /// The user asked to stop.
     Cancelled(Cancelled),
-    /// What the tokenizer said, or that the text is too long.
+    /// Message of the tokenizer, or that the text is too long.
     Failed(String),
 }
 
@@ -33,17 +34,18 @@ impl From<tokenizers::Error> for Stopped {
     }
 }
 
-/// Whether a tokenizer makes the same tokens of a text and of its parts, where they part before a space between two words.
+/// Whether a tokenizer gives the same tokens for a text and for its parts when the text is divided before a space between
+/// two words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Divisible(bool);
 
 impl Divisible {
-    /// As the parts of this tokenizer allow it.
+    /// Determined from the parts of this tokenizer.
     pub(super) fn new(inner: &tokenizers::Tokenizer) -> Self {
         let json = |part: serde_json::Result<Value>| part.unwrap_or_default();
         let splits = inner.get_pre_tokenizer().is_some_and(|part| splits(&json(serde_json::to_value(part))));
         let plain = inner.get_normalizer().is_none_or(|part| is_local(&json(serde_json::to_value(part))));
-        // A token that takes the white space behind it, or holds some, could reach over the place.
+        // A token that includes the white space after it, or contains some, could span the point of division.
         let reaches = |token: &AddedToken| {
             let last = token.content.chars().next_back();
             token.content.contains(char::is_whitespace) || token.rstrip && last.is_some_and(char::is_alphanumeric)
@@ -53,7 +55,7 @@ impl Divisible {
     }
 }
 
-/// Whether a part that cuts texts into words always cuts before a space between two letters or digits.
+/// Whether a pre-tokenizer always splits before a space between two letters or digits.
 fn splits(part: &Value) -> bool {
     match part["type"].as_str() {
         Some("Sequence") => part["pretokenizers"].as_array().is_some_and(|parts| parts.iter().any(splits)),
@@ -66,7 +68,7 @@ fn splits(part: &Value) -> bool {
     }
 }
 
-/// Whether a normalizer looks at characters and what stands beside them, and never at the beginning of a text.
+/// Whether a normalizer depends only on characters and their neighbours, and never on the beginning of a text.
 fn is_local(part: &Value) -> bool {
     match part["type"].as_str() {
         Some("Sequence") => part["normalizers"].as_array().is_some_and(|parts| parts.iter().all(is_local)),
@@ -76,7 +78,7 @@ fn is_local(part: &Value) -> bool {
     }
 }
 
-/// The last place at or before `at` where a text may be divided: before a space between two words.
+/// The last offset at or before `at` at which a text may be divided: before a space between two words.
 fn last_place(text: &str, at: usize) -> Option<usize> {
     let mut at = text.floor_char_boundary(at);
     loop {
@@ -90,7 +92,7 @@ fn last_place(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// The first such place at or behind `at`.
+/// The first offset at or after `at` at which a text may be divided.
 fn next_place(text: &str, at: usize) -> Option<usize> {
     let mut at = text.floor_char_boundary(at);
     loop {
@@ -130,7 +132,7 @@ pub(super) fn encode(
         };
         if let Some(part) = part {
             let encoding = inner.encode_fast(part, false)?;
-            // The first word of a part may look different where something stood before it.
+            // The first word of a part may be tokenized differently where text preceded it.
             if encoding.len() > enough + part.split(' ').nth(1).map_or(enough, |word| word.len() + 8) {
                 return Ok(encoding);
             }
@@ -143,7 +145,7 @@ pub(super) fn encode(
     Ok(inner.encode_fast(text, false)?)
 }
 
-/// The pieces of a text, each with its place: whole where it is short or cannot be divided.
+/// The pieces of a text, each with its byte offset: one piece where the text is short or cannot be divided.
 fn pieces(divisible: Divisible, text: &str) -> Result<Vec<(usize, &str)>, Stopped> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -159,7 +161,7 @@ fn pieces(divisible: Divisible, text: &str) -> Result<Vec<(usize, &str)>, Stoppe
     }
 }
 
-/// How many tokens a text has, without special tokens.
+/// Number of tokens of a text, without special tokens.
 pub(super) fn count(
     inner: &tokenizers::Tokenizer,
     divisible: Divisible,
@@ -179,7 +181,7 @@ pub(super) fn is_long(text: &str) -> bool {
     text.len() > LONG
 }
 
-/// The tokens of a text without special tokens, and the bytes that each stands for: all, or more than `enough`.
+/// Tokens of a text without special tokens, and the bytes that each stands for: all, or more than `enough`.
 pub(super) fn encode_in_place(
     inner: &tokenizers::Tokenizer,
     divisible: Divisible,

@@ -1,14 +1,14 @@
-//! How the classes of transformers 5 build their tokenizers from a vocabulary: the parts as `tokenizer.json` writes them.
+//! How the classes of transformers 5 build their tokenizers from a vocabulary, as components in the form of `tokenizer.json`.
 
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 
-/// What is in `tokenizer_config.json` and the files that it includes.
+/// Contents of `tokenizer_config.json` and of the files that it includes.
 pub(super) type Settings = Map<String, Value>;
 
 type Parts<T> = Result<T, String>;
 
-/// A class that builds its tokenizer anew.
+/// A class that rebuilds its tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named after the classes")]
 pub(super) enum Recipe {
@@ -38,7 +38,7 @@ pub(super) enum Recipe {
     Barthez,
 }
 
-/// Special tokens by their names in `tokenizer_config.json`, where it does not name others.
+/// Default special tokens, by their names in `tokenizer_config.json`.
 type Defaults = &'static [(&'static str, &'static str)];
 
 const BERT: Defaults = &[
@@ -136,7 +136,7 @@ const QWEN2_WORDS: &str =
 const QWEN35_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Recipe {
-    /// The kind of vocabulary that the class needs, as `model.type` says it.
+    /// The kind of vocabulary that the class needs, as in `model.type`.
     pub(super) fn model(self) -> &'static str {
         use Recipe::*;
         match self {
@@ -146,12 +146,12 @@ impl Recipe {
         }
     }
 
-    /// Whether it gives `token_type_ids`, unless `model_input_names` says otherwise.
+    /// Whether the class gives `token_type_ids`, unless `model_input_names` says otherwise.
     pub(super) fn gives_type_ids(self) -> bool {
         matches!(self, Recipe::Bert | Recipe::ConvBert | Recipe::FNet | Recipe::Deberta | Recipe::DebertaV2)
     }
 
-    /// Its special tokens.
+    /// The default special tokens of the class.
     pub(super) fn defaults(self) -> Defaults {
         use Recipe::*;
         match self {
@@ -172,13 +172,13 @@ impl Recipe {
         }
     }
 
-    /// Whether the class takes the file as it is, and adds its special tokens.
+    /// Whether the class uses the file unchanged, and only adds its special tokens.
     pub(super) fn takes_file(self) -> bool {
         matches!(self, Recipe::ConvBert | Recipe::FNet)
     }
 
-    /// A special token that is only written as a text: where white space belongs to it, and whether it is found after the text
-    /// was normalized.
+    /// A special token given only as a string: whether it absorbs white space, and whether it is matched after the text
+    /// is normalized.
     pub(super) fn special(self, name: &str, content: &str) -> AddedToken {
         use Recipe::*;
         let is_mask = name == "mask_token";
@@ -188,7 +188,7 @@ impl Recipe {
         token
     }
 
-    /// Special tokens without a name, where `tokenizer_config.json` lists none.
+    /// Unnamed special tokens, where `tokenizer_config.json` lists none.
     pub(super) fn extra(self, settings: &Settings) -> Vec<String> {
         match self {
             Recipe::T5 => {
@@ -201,7 +201,7 @@ impl Recipe {
         }
     }
 
-    /// Takes vocabulary and merges of a `tokenizer.json`, and builds the rest. `unknown` is the unknown token.
+    /// Keeps vocabulary and merges of a `tokenizer.json`, and builds the rest. `unknown` is the unknown token.
     pub(super) fn parts(self, settings: &Settings, file: &mut Value, unknown: &str) -> Parts<Value> {
         let charsmap = charsmap(&file["normalizer"]);
         let mut model = file["model"].take();
@@ -327,8 +327,8 @@ impl Recipe {
             "pre_tokenizer": pre_tokenizer, "post_processor": null, "decoder": null, "model": model}))
     }
 
-    /// What puts special tokens around texts, from their names and ids; `None` leaves that of `tokenizer.json`, which may have
-    /// none.
+    /// The post-processor, which adds special tokens around texts, from their names and ids; `None` keeps that of
+    /// `tokenizer.json`, if it has one.
     pub(super) fn post_processor(
         self,
         settings: &Settings,
@@ -424,7 +424,7 @@ fn metaspace(scheme: &str, split: bool) -> Value {
     json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split})
 }
 
-/// White space separates words, and marks their beginnings.
+/// Splits at white space, and marks the beginnings of words.
 fn words(scheme: &str) -> Value {
     sequence("pretokenizers", [json!({"type": "WhitespaceSplit"}), metaspace(scheme, true)])
 }
@@ -443,7 +443,7 @@ fn replace(found: &str, with: &str) -> Value {
     json!({"type": "Replace", "pattern": {"String": found}, "content": with})
 }
 
-/// The table of characters that came with a SentencePiece model: the first one, as a normalizer.
+/// The character map that came with a SentencePiece model: the first one, as a normalizer.
 fn charsmap(normalizer: &Value) -> Option<Value> {
     let is_map = |step: &&Value| step["type"] == "Precompiled" && step.get("precompiled_charsmap").is_some();
     match normalizer["type"].as_str() {
@@ -452,17 +452,17 @@ fn charsmap(normalizer: &Value) -> Option<Value> {
     }
 }
 
-/// Where a piece stands in the vocabulary of a Unigram model.
+/// Index of a piece in the vocabulary of a Unigram model.
 fn index_of(vocabulary: &Value, piece: &str) -> Option<usize> {
     vocabulary.as_array()?.iter().position(|entry| entry[0] == piece)
 }
 
-/// The same, of a piece whose logarithmic probability is 0.
+/// Index of a piece whose log probability is 0.
 fn certain(vocabulary: &Value, piece: &str) -> Option<usize> {
     vocabulary.as_array()?.iter().position(|entry| entry[0] == piece && entry[1].as_f64() == Some(0.0))
 }
 
-/// A setting that is true or false.
+/// A boolean setting.
 fn flag(settings: &Settings, key: &str, usual: bool) -> Parts<bool> {
     match settings.get(key) {
         None => Ok(usual),
@@ -471,7 +471,7 @@ fn flag(settings: &Settings, key: &str, usual: bool) -> Parts<bool> {
     }
 }
 
-/// The same where Python's `if` decides, for which null is false.
+/// A boolean setting that Python's `if` evaluates: null is false.
 fn truth(settings: &Settings, key: &str, usual: bool) -> Parts<bool> {
     match settings.get(key) {
         Some(Value::Null) => Ok(false),
@@ -479,7 +479,7 @@ fn truth(settings: &Settings, key: &str, usual: bool) -> Parts<bool> {
     }
 }
 
-/// The same where null means that nothing is said.
+/// A boolean setting for which null means that it is not set.
 fn optional_flag(settings: &Settings, key: &str) -> Parts<Option<bool>> {
     match settings.get(key) {
         None | Some(Value::Null) => Ok(None),

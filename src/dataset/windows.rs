@@ -1,4 +1,4 @@
-//! Long contexts in windows: the question first, then as much of the context as fits, each window overlapping the one before.
+//! Long contexts in windows: the question first, then as much of the context as fits; consecutive windows overlap.
 
 use rayon::prelude::*;
 
@@ -6,17 +6,17 @@ use super::squad::{Question, SquadFile};
 use super::{DatasetError, Encoding, Tokenizer};
 use crate::progress::{Event, Observer};
 
-/// Questions between two reports of progress.
+/// Number of questions between two progress reports.
 const CHUNK: usize = 512;
 
-/// A part of a context beside its question, as the tokenizer gives it.
+/// A part of a context together with its question, as the tokenizer gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Index of the question.
     pub question: usize,
-    /// The first token of the context.
+    /// Index of the first context token in the window.
     pub first: usize,
-    /// Characters of the context, `(start, end)`, of every token of the context in this window, from [`Self::first`].
+    /// Characters `(start, end)` in the context of every context token of this window, from [`Self::first`].
     pub offsets: Vec<(u32, u32)>,
 }
 
@@ -25,16 +25,16 @@ pub struct Window {
 pub struct Windows {
     /// Token ids of every window.
     pub encodings: Vec<Encoding>,
-    /// What every window shows; in the order of the questions, and along the context.
+    /// Question and offsets of every window; in the order of the questions, and along the context.
     pub windows: Vec<Window>,
 }
 
 impl Window {
-    /// The tokens, `(first, last)`, that hold the characters `start..end` of the context. Where this window does not hold
-    /// them all: `(0, 0)`, the place of the first token, which stands for "not here".
+    /// The tokens `(first, last)` that hold the characters `start..end` of the context. Where this window does not hold
+    /// them all: `(0, 0)`, the index of the first token, which means "not here".
     ///
-    /// As Hugging Face prepares features for question answering, but for one thing: an answer in the last token of a
-    /// window starts at that token, not at the padding behind it.
+    /// As Hugging Face prepares features for question answering, with one exception: an answer in the last token of a
+    /// window starts at that token, not at the padding after it.
     pub fn tokens_of(&self, start: usize, end: usize) -> (usize, usize) {
         let inside = |&(from, to): &(u32, u32)| (from as usize, to as usize);
         let (Some(from), Some(to)) = (self.offsets.first().map(inside), self.offsets.last().map(inside)) else {
@@ -53,11 +53,11 @@ impl Window {
 }
 
 impl Windows {
-    /// Windows of every question, in parallel. A context that does not fit is cut into windows, of which each repeats the
+    /// Windows of every question, in parallel. A context that does not fit is cut into windows, each of which repeats the
     /// last `stride` tokens of the one before.
     ///
     /// # Errors
-    /// A question so long that a window would hold no more of the context than `stride`; cancellation.
+    /// A question so long that a window would hold no more context than `stride`; cancellation.
     pub fn new(
         file: &SquadFile,
         tokenizer: &Tokenizer,
@@ -86,8 +86,8 @@ impl Windows {
         Ok(all)
     }
 
-    /// Where the answer of each window's question stands: the first of its answers that is where the file says it is.
-    /// `None` where no answer is.
+    /// Token span of the answer in each window: the question's first answer whose text is at its offset in the context.
+    /// `None` where there is no such answer.
     pub fn labels(&self, file: &SquadFile) -> Vec<Option<(usize, usize)>> {
         let places: Vec<Option<AnswerSpan>> =
             file.questions.iter().map(|question| AnswerSpan::of(question, file.context(question))).collect();
@@ -99,12 +99,12 @@ impl Windows {
     }
 }
 
-/// Where a question is answered.
+/// The answer of a question in its context.
 #[derive(Clone, Copy)]
 enum AnswerSpan {
-    /// Not in this context.
+    /// The context holds no answer.
     Nowhere,
-    /// By these characters.
+    /// The answer spans these characters, `start..end`.
     At(usize, usize),
 }
 

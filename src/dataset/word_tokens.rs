@@ -1,5 +1,5 @@
-//! Sentences cut into words as token ids, as transformers makes them with `is_split_into_words=True`, and which tokens belong to
-//! which word. Long sentences are cut into windows between words.
+//! Token ids of sentences that are split into words, as transformers gives them with `is_split_into_words=True`, and which
+//! tokens belong to which word. Long sentences are cut into windows between words.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use super::tokenizer_build::guarded;
 use super::{DatasetError, Encoding, TaggedFile, TaggedSentence, Tokenizer};
 use crate::progress::{Event, Observer};
 
-/// Sentences between two reports of progress.
+/// Number of sentences between two progress reports.
 const CHUNK: usize = 2048;
 
-/// The longest word in bytes; the library takes some hundred times that of memory.
+/// Length limit of a word, in bytes; the library needs some hundred times that in memory.
 const LONGEST_WORD: usize = 1 << 20;
 
 /// The tokens of a word in a window.
@@ -22,16 +22,16 @@ const LONGEST_WORD: usize = 1 << 20;
 pub struct WordTokens {
     /// Index of the word in its sentence.
     pub word: usize,
-    /// Its tokens, as places in the window; at least one.
+    /// Indices of its tokens in the window; at least one.
     pub tokens: Range<usize>,
 }
 
-/// Some words of a sentence as a row of tokens, special tokens around them.
+/// Some words of a sentence as a row of tokens, with special tokens around them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WordWindow {
     /// Index of the sentence.
     pub sentence: usize,
-    /// The words of this window, in their order; those without a token are left out.
+    /// The words of this window, in order; those without a token are left out.
     pub words: Vec<WordTokens>,
 }
 
@@ -40,27 +40,27 @@ pub struct WordWindow {
 pub struct WordWindows {
     /// Token ids of every window.
     pub encodings: Vec<Encoding>,
-    /// What every window shows; in the order of the sentences, and along each. Every word that has tokens is in one window. A
-    /// sentence has no window where no word of it has tokens.
+    /// Sentence and words of every window; in the order of the sentences, and along each. Every word that has tokens is in
+    /// exactly one window. A sentence in which no word has tokens has no window.
     pub windows: Vec<WordWindow>,
-    /// Words of which the tokenizer makes no token, such as a character without width: `(sentence, word)`.
+    /// Words for which the tokenizer gives no token, such as a zero-width character: `(sentence, word)`.
     pub without_tokens: Vec<(usize, usize)>,
-    /// Words that have more tokens than a window holds, and keep the first ones: `(sentence, word)`.
+    /// Words with more tokens than fit in a window, of which only the first are kept: `(sentence, word)`.
     pub cut_words: Vec<(usize, usize)>,
-    /// How many sentences have more than one window.
+    /// Number of sentences with more than one window.
     pub divided_sentences: usize,
     /// Whether a space was put before every word, as transformers does with `add_prefix_space=True`.
     pub spaced: bool,
 }
 
 impl WordWindow {
-    /// Every word and the place of its first token in the window.
+    /// For every word, its index in the sentence and that of its first token in the window.
     pub fn first_tokens(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.words.iter().map(|word| (word.word, word.tokens.start))
     }
 }
 
-/// What a tokenizer makes of one sentence.
+/// Windows and problems of one sentence.
 #[derive(Default)]
 struct Made {
     windows: Vec<(Encoding, Vec<WordTokens>)>,
@@ -69,13 +69,14 @@ struct Made {
 }
 
 impl WordWindows {
-    /// Tokens of all sentences, in parallel. A window has at most [`Tokenizer::maximum_length`] tokens, special tokens included.
+    /// Tokenizes all sentences, in parallel. A window has at most [`Tokenizer::maximum_length`] tokens, special tokens
+    /// included.
     ///
-    /// A tokenizer on bytes that puts no space before a text (GPT-2, RoBERTa, DeBERTa) puts one before every word here: without,
-    /// the words of a sentence would run into one.
+    /// A byte-level tokenizer that adds no space before a text (GPT-2, RoBERTa, DeBERTa) adds one before every word here:
+    /// without it, the words of a sentence would run together.
     ///
     /// # Errors
-    /// A sentence that the tokenizer cannot take; cancellation.
+    /// A sentence that the tokenizer cannot process; cancellation.
     pub fn new(file: &TaggedFile, tokenizer: &Tokenizer, observer: &dyn Observer) -> Result<Self, DatasetError> {
         let total = Some(file.sentences.len() as u64);
         observer.observe(Event::Begin { stage: "tokenizing", total, done: 0, unit: "sentences" });
@@ -106,7 +107,7 @@ impl WordWindows {
     }
 }
 
-/// A tokenizer for sentences that are cut into words.
+/// A tokenizer for sentences that are split into words.
 struct WordEncoder<'a> {
     inner: tokenizers::Tokenizer,
     finish: Option<&'a PostProcessorWrapper>,
@@ -120,7 +121,7 @@ impl<'a> WordEncoder<'a> {
         let (inner, finish, gives_type_ids) = tokenizer.parts();
         let mut inner = inner.clone();
         let mut spaced = false;
-        // As `run_ner.py` of transformers opens the tokenizers of these models.
+        // The setting with which `run_ner.py` of transformers opens the tokenizers of these models.
         if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = inner.get_pre_tokenizer()
             && !bytes.add_prefix_space
         {
@@ -131,7 +132,7 @@ impl<'a> WordEncoder<'a> {
         WordEncoder { inner, finish, tokenizer, gives_type_ids, spaced }
     }
 
-    /// The windows of a sentence: as many words in each as fit.
+    /// The windows of a sentence, each with as many words as fit.
     fn encode(&self, sentence: &TaggedSentence) -> Result<Made, DatasetError> {
         let failed = |reason: String| DatasetError::Tokenization {
             line: sentence.line,
@@ -178,7 +179,7 @@ impl<'a> WordEncoder<'a> {
         Ok(made)
     }
 
-    /// Tokens of some words, with the special tokens.
+    /// Tokens of some words, with special tokens.
     fn window(
         &self,
         whole: &tokenizers::Encoding,

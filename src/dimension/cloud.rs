@@ -1,4 +1,4 @@
-//! From the rows of a layer to points that an estimator may use: finite, distinct, with their nearest neighbours.
+//! Turns the rows of a layer into points that an estimator can use: finite, distinct, with their nearest neighbours.
 
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
@@ -12,36 +12,36 @@ use crate::progress::Observer;
 pub struct Cloud<'a, T> {
     /// `[rows, columns]`: all rows given.
     pub points: ArrayView2<'a, T>,
-    /// `[kept]`: the numbers of those that count, ascending.
+    /// `[kept]`: indices of the rows that are kept, ascending.
     pub rows: Vec<u32>,
-    /// Their neighbours among each other, numbered as `rows` are.
+    /// Nearest neighbours among the kept rows, as indices into `rows`.
     pub neighbours: Neighbours,
-    /// What was left out.
+    /// Numbers of rows given and left out.
     pub counts: Counts,
 }
 
-/// What the rows of a layer turned out to be.
+/// The prepared rows of a layer.
 pub enum Prepared<'a, T> {
-    /// Points in space.
+    /// The layer has enough distinct points.
     Cloud(Cloud<'a, T>),
     /// The same vector in every row, to float precision.
     Degenerate {
-        /// In plain words.
+        /// Why the layer has no dimension, as text.
         reason: String,
-        /// What was left out.
+        /// Numbers of rows given and left out.
         counts: Counts,
     },
 }
 
 /// Leaves out rows with NaN or infinity, then all but the first of equal rows, then all but the first of rows that differ
-/// by no more than float noise, and finds the `k` nearest neighbours of those that stay.
+/// by no more than float noise, and finds the `k` nearest neighbours of the rest.
 ///
-/// Rows `x`, `y` are taken as equal if `|x − y| ≤ noise · ε · |x|`, where ε is the precision of the number type: the same
-/// text computed in batches of different shape gives such rows. A layer is degenerate if the ranges of all columns
-/// together are within that noise.
+/// Rows `x`, `y` count as equal if `|x − y| ≤ noise · ε · |x|`, where ε is the precision of the number type: the same text
+/// computed in batches of different shape gives such rows. A layer is degenerate if the ranges of all columns together are
+/// within that noise.
 ///
 /// # Errors
-/// Fewer than [`MINIMUM_POINTS`] rows are left; the search fails or is cancelled.
+/// Returns an error if fewer than [`MINIMUM_POINTS`] rows are left, or if the search fails or is cancelled.
 pub fn prepare<'a, T: Scalar>(
     points: ArrayView2<'a, T>,
     k: usize,
@@ -72,7 +72,7 @@ pub fn prepare<'a, T: Scalar>(
         if near_duplicates == 0 {
             return Ok(Prepared::Cloud(Cloud { points, rows: kept, neighbours, counts }));
         }
-        // Whoever had one of them as neighbour needs another: search again.
+        // Rows that had one of them as a neighbour need another: search again.
         counts.near_duplicates += near_duplicates;
         kept = kept.into_iter().zip(stays).filter_map(|(row, stays)| stays.then_some(row)).collect();
     }
@@ -82,13 +82,13 @@ fn is_finite<T: Scalar>(points: ArrayView2<'_, T>, row: u32) -> bool {
     points.row(row as usize).iter().all(|value| value.to_f64().is_finite())
 }
 
-/// Norm of a row as given.
+/// Euclidean norm of a row.
 fn norm<T: Scalar>(row: ArrayView1<'_, T>) -> f64 {
     let square: f64 = row.iter().map(|value| value.to_f64() * value.to_f64()).sum();
     if square.is_normal() {
         return square.sqrt();
     }
-    // The squares of float64 values may leave the range.
+    // The squares of float64 values may overflow or underflow.
     let largest = row.iter().fold(0.0, |largest: f64, value| largest.max(value.to_f64().abs()));
     if largest == 0.0 { 0.0 } else { largest * row.iter().map(|v| (v.to_f64() / largest).powi(2)).sum::<f64>().sqrt() }
 }
@@ -122,8 +122,8 @@ impl Extent {
     }
 }
 
-/// Compares the ranges of the columns with the precision of the values. (A standard deviation would not do: that of a
-/// constant column, computed in floating point, is not zero.)
+/// Compares the ranges of the columns with the precision of the values. Returns the reason if the layer is degenerate. (A
+/// standard deviation would not do: that of a constant column, computed in floating point, is not zero.)
 fn degenerate<T: Scalar>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) -> Option<String> {
     let nothing = || Extent::nothing(points.ncols());
     let extent = rows
@@ -138,7 +138,7 @@ fn degenerate<T: Scalar>(points: ArrayView2<'_, T>, rows: &[u32], noise: f64) ->
     })
 }
 
-/// For every point whether it stays: of points within noise of each other, the first does.
+/// For every point, whether it stays: of points within noise of each other, only the first does.
 fn not_within_noise<T: Scalar>(
     points: ArrayView2<'_, T>,
     rows: &[u32],

@@ -1,7 +1,7 @@
 //! The three TwoNN fits to the ratios `μ = r₂/r₁`, each with an analytic interval.
 //!
-//! The intervals treat the ratios as independent. They are not quite (points share neighbours), so they are a little
-//! narrow; [`crate::rank`] estimates the spread by subsampling instead.
+//! The intervals treat the ratios as independent. They are not quite independent (points share neighbours), so the intervals
+//! are a little narrow; [`crate::rank`] estimates the spread by subsampling instead.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,17 +36,17 @@ impl Default for Method {
     }
 }
 
-/// The kinds of [`Method`] by the word for them.
+/// The kinds of [`Method`], without their share to discard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum MethodKind {
-    /// By linear fit.
+    /// Linear fit.
     #[default]
     #[serde(rename = "linear")]
     Linear,
-    /// By maximum likelihood.
+    /// Maximum likelihood.
     #[serde(rename = "mle")]
     MaximumLikelihood,
-    /// By maximum likelihood, the largest ratios left out.
+    /// Maximum likelihood with the largest ratios censored.
     #[serde(rename = "censored-mle")]
     CensoredMaximumLikelihood,
 }
@@ -61,7 +61,7 @@ impl fmt::Display for MethodKind {
     }
 }
 
-/// A dimension and how far it can be trusted.
+/// A fitted dimension and its uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
     /// The estimate; infinite if every ratio is 1.
@@ -76,7 +76,7 @@ pub struct Fit {
 pub const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
 impl Method {
-    /// Fits the dimension to ratios `r₂/r₁ ≥ 1` in any order (they are sorted in place); at least 2 of them.
+    /// Fits the dimension to at least 2 ratios `r₂/r₁ ≥ 1` in any order; they are sorted in place.
     pub fn fit(self, ratios: &mut [f64]) -> Result<Fit, DimensionError> {
         let dimension = self.dimension(ratios)?;
         let points = ratios.len();
@@ -97,7 +97,7 @@ impl Method {
         })
     }
 
-    /// The share that is left out, if the method leaves any out.
+    /// The share of ratios left out; `None` if the method uses them all.
     pub fn discard(self) -> Option<f64> {
         match self {
             Method::Linear { discard } | Method::CensoredMaximumLikelihood { discard } => Some(discard),
@@ -106,8 +106,7 @@ impl Method {
     }
 }
 
-/// How many of the smallest ratios are used: at least 2, and all but one where nothing is discarded (the last one has
-/// `y = ∞`).
+/// Number of smallest ratios used: at least 2, and all but one where nothing is discarded (the last one has `y = ∞`).
 fn kept(points: usize, discard: f64) -> Result<usize, DimensionError> {
     if !(0.0..1.0).contains(&discard) {
         return Err(DimensionError::Discard { found: discard });
@@ -115,7 +114,7 @@ fn kept(points: usize, discard: f64) -> Result<usize, DimensionError> {
     Ok(((points as f64 * (1.0 - discard)) as usize).min(points - 1).max(2))
 }
 
-/// Puts the `kept` smallest ratios in front, in order.
+/// Sorts the `kept` smallest ratios to the front.
 fn smallest(ratios: &mut [f64], kept: usize) -> &[f64] {
     if kept < ratios.len() {
         ratios.select_nth_unstable_by(kept - 1, f64::total_cmp);
@@ -136,7 +135,7 @@ fn linear(ratios: &mut [f64], kept: usize) -> f64 {
     products / squares
 }
 
-/// `−ln(1 − i/N)`
+/// `−ln(1 − i/N)`: the `y` of the i-th smallest ratio.
 fn expected(i: usize, points: f64) -> f64 {
     -(-(i as f64) / points).ln_1p()
 }
@@ -182,7 +181,7 @@ fn linear_interval(dimension: f64, points: usize, kept: usize) -> Fit {
 }
 
 impl Method {
-    /// `linear`, `mle` or `censored-mle`.
+    /// The name of the method: `linear`, `mle` or `censored-mle`.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Linear { .. } => "linear",

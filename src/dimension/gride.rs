@@ -10,7 +10,7 @@
 //!
 //! which falls as `d` grows. `n1 = 1, n2 = 2` is TwoNN by maximum likelihood.
 //!
-//! Where two points nearly coincide the ratio says nothing about the dimension. As DADApy does, ratios above
+//! Where two points nearly coincide, the ratio says nothing about the dimension. As in DADApy, ratios above
 //! `m + 20 (q − m)`, with the median `m` and the 95 % quantile `q`, are left out of the estimate; they are counted. The
 //! information is that of all ratios.
 
@@ -19,22 +19,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::neighbours::Neighbours;
 
-/// The dimension read at one scale.
+/// The dimension at one scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ScaleEstimate {
-    /// The neighbours whose distances are compared.
+    /// The two neighbours `(n1, n2)` whose distances are compared.
     pub neighbours: (usize, usize),
     /// The estimate; infinite where all ratios are 1.
     pub dimension: f64,
     /// `1/√I` with the observed information `I`, for independent ratios.
     pub standard_error: f64,
-    /// Mean of the two distances, over all points: what "scale" means here.
+    /// Mean of the two distances, over all points: the scale of the estimate.
     pub distance: f64,
-    /// Ratios that were left out because they are far above all others.
+    /// Number of ratios left out because they are far above all others.
     pub left_out: usize,
 }
 
-/// Neighbours that a scan up to the given number needs for its last pair, at most: 64 for 64.
+/// Neighbours per point that a full scan needs: its last pair is 32:64.
 pub const GRIDE_NEIGHBOURS: usize = 64;
 
 /// GRIDE with `n2 = 2 n1` for `n1 = 1, 2, 4, …` as far as the neighbours `[points, k]` reach.
@@ -59,20 +59,21 @@ pub fn gride(neighbours: &Neighbours, n1: usize, n2: usize) -> ScaleEstimate {
     }
 }
 
-/// The dimension from `ln μ` of every point, and how many of them were left out as far above all others.
+/// The dimension from `ln μ` of every point, and the number of points left out as far above all others.
 pub(super) fn dimension_of(logarithms: &[f64], n1: usize, n2: usize) -> (f64, usize) {
     let ratios: Vec<f64> = logarithms.iter().map(|log| log.exp()).collect();
     let limit = largest_plausible(&ratios);
     let kept: Vec<f64> =
         ratios.iter().zip(logarithms).filter(|&(&ratio, _)| ratio < limit).map(|(_, &log)| log).collect();
-    // Where the quantiles are equal nothing is plausible, and nothing is left out.
+    // Where the quantiles are equal nothing is below the limit, and nothing is left out.
     if kept.is_empty() {
         return (solve(logarithms, n1, n2), 0);
     }
     (solve(&kept, n1, n2), logarithms.len() - kept.len())
 }
 
-/// `m + 20 (q − m)` with the median `m` and the 95 % quantile `q`, interpolated between order statistics.
+/// The largest plausible ratio: `m + 20 (q − m)` with the median `m` and the 95 % quantile `q`, interpolated between order
+/// statistics.
 fn largest_plausible(ratios: &[f64]) -> f64 {
     let mut ratios = ratios.to_vec();
     let mut quantile = |share: f64| {
@@ -93,7 +94,7 @@ pub(super) fn solve(logarithms: &[f64], n1: usize, n2: usize) -> f64 {
     if sum <= 0.0 {
         return f64::INFINITY;
     }
-    // Of two neighbours that follow each other the score has no middle term.
+    // For two consecutive neighbours the score has no middle term.
     let between = (n2 - n1 - 1) as f64;
     if between == 0.0 && n1 == 1 {
         return (points - 1.0) / sum;
@@ -131,14 +132,14 @@ fn curvature(logarithms: &[f64], d: f64) -> f64 {
     sum_of(logarithms, term)
 }
 
-/// A sum that does not depend on the number of threads.
+/// A sum that is independent of the number of threads.
 fn sum_of(values: &[f64], term: impl Fn(&f64) -> f64 + Sync) -> f64 {
     let parts: Vec<f64> = values.par_chunks(4096).map(|part| part.iter().map(&term).sum()).collect();
     parts.into_iter().sum()
 }
 
-/// The root of a function that falls, given with its slope: bracketed by doubling, then Newton's steps, or halves where
-/// such a step leaves the bracket.
+/// The root of a decreasing function, given with its slope: bracketed by doubling, then found by Newton's method, with
+/// bisection where a step leaves the bracket.
 fn root(falling: impl Fn(f64) -> (f64, f64), start: f64) -> f64 {
     let (mut low, mut high) = (start, start);
     while falling(low).0 < 0.0 && low > f64::MIN_POSITIVE {

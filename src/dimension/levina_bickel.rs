@@ -1,15 +1,15 @@
-//! The maximum likelihood estimator of Levina and Bickel, averaged as MacKay and Ghahramani say.
+//! The maximum likelihood estimator of Levina and Bickel, averaged as MacKay and Ghahramani propose.
 //!
-//! Levina, Bickel (2004), *Maximum likelihood estimation of intrinsic dimension*, NIPS 17. Around a point the neighbours
-//! within `r_k` are a Poisson process, which gives the inverse dimension `Σ_{j<k} ln(r_k/r_j) / (k − 1)`. MacKay and Ghahramani
-//! (2005, comment on the former) average these inverses over the points and not the dimensions, whose mean is biased.
+//! Levina, Bickel (2004), *Maximum likelihood estimation of intrinsic dimension*, NIPS 17. The neighbours of a point within
+//! `r_k` are a Poisson process, which gives the inverse dimension `Σ_{j<k} ln(r_k/r_j) / (k − 1)`. MacKay and Ghahramani
+//! (2005, comment on the former) average these inverses over the points instead of the dimensions, whose mean is biased.
 
 use crate::neighbours::Neighbours;
 
 /// The estimate from `k` neighbours of every point, and its standard error over points.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct LocalLikelihood {
-    /// Neighbours used.
+    /// Number of neighbours used.
     pub neighbours: usize,
     /// The estimate; infinite where all neighbours of all points are equally far.
     pub dimension: f64,

@@ -1,6 +1,6 @@
-//! Points on manifolds of known dimension, to try estimators on.
+//! Points on manifolds of known dimension, for testing estimators.
 //!
-//! The manifolds are those that the literature compares estimators with: Hein, Audibert (2005), *Intrinsic dimensionality
+//! The manifolds are those on which the literature compares estimators: Hein, Audibert (2005), *Intrinsic dimensionality
 //! estimation of submanifolds in R^d*; Campadelli, Casiraghi, Ceruti, Rozza (2015), *Intrinsic dimension estimation:
 //! relevant techniques and a benchmark framework*.
 
@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 /// Rows that share a stream of random numbers.
 const CHUNK: usize = 1024;
-/// The stream of the map into the ambient space; rows use those from 1 on.
+/// Random stream of the map into the ambient space; rows use the streams from 1 on.
 const MAP_STREAM: u64 = 0;
 
 /// A manifold that points can be drawn from.
@@ -38,12 +38,12 @@ pub enum Shape {
     /// A normal distribution under a linear map that stretches directions differently, by default into `2 d` columns.
     Affine,
     /// `(x_{i+1} cos 2π x_i, x_{i+1} sin 2π x_i)` for `i = 1 … d`, `x` uniform in the unit cube, `x_{d+1} = x_1`; by default
-    /// turned into `6 d` columns.
+    /// rotated into `6 d` columns.
     Nonlinear,
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Shape; 8] = [
         Shape::Sphere,
         Shape::Ball,
@@ -55,7 +55,7 @@ impl Shape {
         Shape::Nonlinear,
     ];
 
-    /// `sphere`, `ball`, `cube`, `gaussian`, `swiss-roll`, `moebius`, `affine` or `nonlinear`.
+    /// The name of the shape: `sphere`, `ball`, `cube`, `gaussian`, `swiss-roll`, `moebius`, `affine` or `nonlinear`.
     pub fn as_str(self) -> &'static str {
         match self {
             Shape::Sphere => "sphere",
@@ -69,12 +69,12 @@ impl Shape {
         }
     }
 
-    /// The dimension, where there is but one.
+    /// The only dimension the shape can have; `None` where it can be chosen.
     pub fn fixed_dimension(self) -> Option<usize> {
         matches!(self, Shape::SwissRoll | Shape::Moebius).then_some(2)
     }
 
-    /// Columns that it needs at least.
+    /// The fewest columns that the shape needs.
     fn columns(self, dimension: usize) -> usize {
         match self {
             Shape::Sphere => dimension + 1,
@@ -84,7 +84,7 @@ impl Shape {
         }
     }
 
-    /// Columns where nothing was said.
+    /// Default number of columns.
     fn usual_columns(self, dimension: usize) -> usize {
         match self {
             Shape::Affine => 2 * dimension,
@@ -93,7 +93,7 @@ impl Shape {
         }
     }
 
-    /// One point, in as many columns as [`Shape::columns`] says.
+    /// Writes one point, of as many columns as [`Shape::columns`] gives.
     fn point(self, dimension: usize, random: &mut ChaCha8Rng, mut point: ArrayViewMut1<'_, f64>) {
         match self {
             Shape::Sphere => {
@@ -151,43 +151,43 @@ impl FromStr for Shape {
     }
 }
 
-/// Why there are no points.
+/// An invalid manifold.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifoldError {
-    /// The name of a shape is not known.
+    /// An unknown shape name.
     #[error("unknown manifold {found:?}; use sphere, ball, cube, gaussian, swiss-roll, moebius, affine or nonlinear")]
     UnknownShape {
-        /// The name.
+        /// The name given.
         found: String,
     },
-    /// The shape has one dimension only, or none.
+    /// The shape does not exist in this dimension.
     #[error("a {shape} of dimension {wanted} does not exist; {cure}")]
     Dimension {
-        /// The shape.
+        /// The shape requested.
         shape: Shape,
-        /// The dimension that was asked for.
+        /// The dimension requested.
         wanted: usize,
-        /// What may be given.
+        /// What to give instead.
         cure: &'static str,
     },
-    /// Fewer columns than the shape needs.
+    /// There are fewer columns than the shape needs.
     #[error(
         "a {shape} of dimension {dimension} needs {needed} columns, {wanted} were asked for; give at least as many"
     )]
     Columns {
-        /// The shape.
+        /// The shape requested.
         shape: Shape,
-        /// Its dimension.
+        /// The dimension of the shape.
         dimension: usize,
-        /// Columns that it needs.
+        /// Columns that the shape needs.
         needed: usize,
-        /// Columns that were asked for.
+        /// Columns requested.
         wanted: usize,
     },
-    /// The noise is not usable.
+    /// The noise is negative or not finite.
     #[error("the noise is {found}; give its standard deviation, 0 or more")]
     Noise {
-        /// What was given.
+        /// The value given.
         found: f64,
     },
 }
@@ -199,17 +199,18 @@ pub struct Manifold {
     dimension: usize,
     noise: f64,
     seed: u64,
-    /// `[columns of the shape, columns]`: how it lies in the ambient space, where it is not as it is.
+    /// `[columns of the shape, columns]`: map into the ambient space; `None` where there is none.
     map: Option<Array2<f64>>,
     columns: usize,
 }
 
 impl Manifold {
-    /// A manifold in `columns` columns (those that it needs where `None`), into which it is turned at random, with normal
+    /// A manifold in `columns` columns (the default of the shape where `None`), rotated into them at random, with normal
     /// noise of standard deviation `noise` added to every column.
     ///
     /// # Errors
-    /// A dimension that the shape does not have; too few columns; a noise that is negative or not a number.
+    /// Returns an error for a dimension that the shape does not have, for too few columns, and for noise that is negative or
+    /// not finite.
     pub fn new(
         shape: Shape,
         dimension: usize,
@@ -244,17 +245,17 @@ impl Manifold {
         Ok(Self { shape, dimension, noise, seed, map, columns })
     }
 
-    /// Its dimension.
+    /// Intrinsic dimension of the manifold.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// Columns of its points.
+    /// Number of columns of its points.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The first points `[points, columns]`. More points begin with the same ones.
+    /// The first points `[points, columns]`. A larger number of points starts with the same ones.
     pub fn points(&self, points: usize) -> Array2<f64> {
         let mut all = Array2::zeros((points, self.columns));
         all.axis_chunks_iter_mut(Axis(0), CHUNK)
@@ -264,12 +265,12 @@ impl Manifold {
         all
     }
 
-    /// The same, piece by piece, for more points than memory holds.
+    /// The same points as [`Manifold::points`], chunk by chunk, for more of them than fit in memory.
     pub fn pieces(&self, points: usize) -> impl Iterator<Item = Array2<f64>> + '_ {
         (0..points.div_ceil(CHUNK)).map(move |chunk| self.chunk(chunk, CHUNK.min(points - chunk * CHUNK)))
     }
 
-    /// The first rows of a chunk. It is made whole: a product of fewer rows may differ in its last bits.
+    /// The first rows of a chunk. The whole chunk is computed: a product of fewer rows may differ in its last bits.
     fn chunk(&self, chunk: usize, rows: usize) -> Array2<f64> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(chunk as u64 + 1);
@@ -280,7 +281,7 @@ impl Manifold {
             None => points,
         };
         if self.noise > 0.0 {
-            // A stream of its own: without noise the points are the same.
+            // A separate stream: the points themselves are the same without noise.
             random.set_stream(u64::MAX - chunk as u64);
             points.iter_mut().for_each(|value| {
                 let normal: f64 = StandardNormal.sample(&mut random);
@@ -295,7 +296,7 @@ fn normal(rows: usize, columns: usize, random: &mut ChaCha8Rng) -> Array2<f64> {
     Array2::from_shape_simple_fn((rows, columns), || StandardNormal.sample(random))
 }
 
-/// Rows of unit length at right angles (Gram–Schmidt, twice).
+/// Makes the rows orthonormal (Gram–Schmidt, twice).
 fn orthonormal(mut rows: Array2<f64>) -> Array2<f64> {
     for row in 0..rows.nrows() {
         let mut own: Array1<f64> = rows.row(row).to_owned();

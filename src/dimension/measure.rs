@@ -5,15 +5,15 @@
 //! rows does: `Var(d_A − d_B)/4 = Var(d_N)` where the variance falls as `1/N`. (The spread of overlapping half-samples
 //! around their mean, the delete-half jackknife, would need the estimates to be averages over rows; neighbours make it too
 //! large.) As errors are proportional to the dimension, which may itself depend on the number of rows, the deviation is
-//! taken relative to the halves: `d_N · (d_A − d_B)/(d_A + d_B)`. Rows are never repeated: a repeated row has a neighbour
-//! at distance zero. Differences between layers use the deviations of the same splits, so what layers share cancels.
+//! taken relative to the halves: `d_N · (d_A − d_B)/(d_A + d_B)`. Rows are never repeated: a repeated row has a neighbour at
+//! distance zero. Differences between layers use the deviations of the same splits, so what layers have in common cancels.
 //!
-//! **Scale.** Halves are read at the same neighbours `n:2n` as all rows. At `16:32` a half would need more neighbours than are
-//! known: it is read at `8:16`, and its deviations are changed by the factor that they change by from `4:8` to `8:16`.
+//! **Scale.** Halves are read at the same neighbours `n:2n` as all rows. At `16:32` a half would need more neighbours than
+//! are known: it is read at `8:16`, and its deviations are multiplied by the factor by which they change from `4:8` to `8:16`.
 //!
-//! **Cost.** One search for 64 neighbours serves all scales and all splits: the nearest rows of the same half are nearly always
-//! among them. A row with fewer than are read, once in 60,000 times at 16 neighbours, is left out of that split. That depends
-//! on how the rows were split and not on where they lie, so it favours no dimension.
+//! **Cost.** One search for 64 neighbours serves all scales and all splits: the nearest rows of the same half are nearly
+//! always among them. A row with fewer than needed, once in 60,000 times at 16 neighbours, is left out of that split. That
+//! depends on how the rows were split and not on where they are, so it favours no dimension.
 
 use std::time::Instant;
 
@@ -31,13 +31,13 @@ use super::{
 use crate::neighbours::{Neighbours, Scalar, nearest_in_rows};
 use crate::progress::{Observer, Silent};
 
-/// The farthest neighbour that is looked for in a half: of 64 neighbours, fewer than 16 are there once in 60,000 times.
+/// The farthest neighbour sought in a half: among 64 neighbours, fewer than 16 are in it once in 60,000 times.
 const FARTHEST_IN_A_HALF: usize = 16;
-/// Most disjoint parts of the rows that a smaller number of rows is tried on.
+/// Largest number of disjoint parts on which a smaller number of rows is measured.
 const PARTS: usize = 8;
-/// Fewest rows that a dimension is decimated to.
+/// Smallest number of rows in the decimation.
 const FEWEST: usize = 2 * MINIMUM_POINTS;
-/// Points of the straight-line fit that are kept to be drawn.
+/// Number of points of the straight-line fit that are kept for plotting.
 const FIT_POINTS: usize = 96;
 
 /// How layers are measured.
@@ -45,9 +45,9 @@ const FIT_POINTS: usize = 96;
 pub struct MeasureSettings {
     /// The estimator at the nearest neighbours.
     pub estimator: TwoNn,
-    /// The scale that is wanted; all of them where `None`.
+    /// The scale to read; all scales where `None`.
     pub scale: Option<Scale>,
-    /// Random splits of the rows into halves that tell how certain the dimension is; 0 for none, and for no decimation.
+    /// Random splits of the rows into halves, from which the uncertainty is estimated; 0 for none, and for no decimation.
     pub subsamples: usize,
     /// Seed of the splits.
     pub seed: u64,
@@ -60,7 +60,7 @@ impl Default for MeasureSettings {
 }
 
 impl MeasureSettings {
-    /// Neighbours that are needed: two for TwoNN alone, 64 to compare scales or to tell how certain a dimension is.
+    /// Neighbours needed per point: two for TwoNN alone, 64 to compare scales or to estimate the uncertainty.
     pub fn neighbours(&self) -> usize {
         match self.scale {
             Some(scale) if self.subsamples == 0 => scale.far(),
@@ -69,35 +69,35 @@ impl MeasureSettings {
     }
 }
 
-/// What is known about one layer.
+/// Measurements of one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurement {
     /// Width of the hidden state.
     pub width: usize,
     /// TwoNN from all rows.
     pub dimension: LayerDimension,
-    /// The dimension at each scale that is asked for; empty where there is none.
+    /// The dimension at each requested scale; empty where there is none.
     pub readings: Vec<Reading>,
     /// TwoNN at `1:2` and GRIDE at `2:4`, `4:8` … as far as there are neighbours.
     pub curve: Vec<ScaleEstimate>,
     /// TwoNN at N, N/2, N/4 … points.
     pub decimation: Vec<Decimated>,
-    /// Rows that are nearer to each other than their surroundings explain, if that could be told.
+    /// Rows that are nearer to each other than their surroundings explain; `None` where this cannot be determined.
     pub near_duplicates: Option<NearDuplicates>,
-    /// Some of the points `(ln μ, −ln(1 − i/N))` of TwoNN's straight line.
+    /// A selection of the points `(ln μ, −ln(1 − i/N))` of TwoNN's straight line.
     pub fit: Vec<(f64, f64)>,
 }
 
 /// The dimension at one scale.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// The scale.
+    /// The neighbours whose distances are compared.
     pub scale: Scale,
     /// The estimate from all rows.
     pub dimension: f64,
-    /// Standard error as if the points shared no neighbours: too small, the more so the farther the scale.
+    /// Standard error as if the points shared no neighbours: too small, increasingly so at farther scales.
     pub analytic_error: f64,
-    /// One deviation per split of the rows; empty where no split was asked for.
+    /// One deviation per split of the rows; empty without splits.
     pub deviations: Vec<f64>,
 }
 
@@ -113,7 +113,7 @@ pub struct Decimated {
 }
 
 impl Measurement {
-    /// A layer without a dimension.
+    /// The measurement of a layer that has no dimension.
     pub fn without(width: usize, dimension: LayerDimension) -> Self {
         Self {
             width,
@@ -126,29 +126,29 @@ impl Measurement {
         }
     }
 
-    /// The dimension at a scale; the nearest smaller one where the points do not have so many neighbours.
+    /// The dimension at a scale; the nearest smaller one where the points do not have that many neighbours.
     pub fn at(&self, scale: Scale) -> Option<&Reading> {
         self.readings.iter().rev().find(|reading| reading.scale <= scale)
     }
 }
 
 impl Reading {
-    /// Standard error: from the halves of the rows, or without any as if points shared no neighbours.
+    /// Standard error: from the halves of the rows, or without splits as if points shared no neighbours.
     pub fn standard_error(&self) -> f64 {
         standard_error(&self.deviations).unwrap_or(self.analytic_error)
     }
 }
 
-/// Standard error by the spread of deviations around 0; `None` without any.
+/// Standard error as the root mean square of the deviations; `None` without any.
 pub fn standard_error(deviations: &[f64]) -> Option<f64> {
     let squares: f64 = deviations.iter().map(|deviation| deviation * deviation).sum();
     (!deviations.is_empty()).then(|| (squares / deviations.len() as f64).sqrt())
 }
 
-/// Measures one layer `[rows, width]`: at the scale of the settings, or at all of them.
+/// Measures one layer `[rows, width]` at the scale of the settings, or at all of them.
 ///
 /// # Errors
-/// Fewer than 50 distinct finite rows; a failed or cancelled search.
+/// Returns an error if there are fewer than 50 distinct finite rows, or if the search fails or is cancelled.
 pub fn measure<T: Scalar>(
     layer: ArrayView2<'_, T>,
     settings: &MeasureSettings,
@@ -162,7 +162,7 @@ pub fn measure<T: Scalar>(
     }
 }
 
-/// The same for points whose neighbours are known: at least as many as [`MeasureSettings::neighbours`], or all.
+/// Like [`measure`], for points whose neighbours are known: at least as many as [`MeasureSettings::neighbours`], or all.
 ///
 /// # Errors
 /// As [`measure`].
@@ -221,21 +221,22 @@ pub fn measure_cloud<T: Scalar>(
     Ok(Measurement { width, dimension, readings, curve, decimation, near_duplicates, fit })
 }
 
-/// A half on a grid has an infinite dimension: then anything between nothing and twice the estimate is possible.
+/// Relative difference of two halves. A half on a grid has an infinite dimension: then anything between zero and twice the
+/// estimate is possible.
 fn relative((a, b): (f64, f64)) -> f64 {
     if (a + b).is_finite() { (a - b) / (a + b) } else { 1.0 }
 }
 
-/// The farther deviations at twice their scale, if they go on changing as they do from the nearer ones.
+/// The deviations at the farther scale, extrapolated to twice that scale by their change from the nearer one.
 fn extrapolated(nearer: &[f64], farther: &[f64]) -> Vec<f64> {
     let factor = standard_error(farther).zip(standard_error(nearer)).map_or(1.0, |(farther, nearer)| farther / nearer);
-    // Farther neighbours tell more, but not more than twice as much of the variance.
+    // Farther neighbours carry more information, but reduce the variance by no more than half.
     let factor = if factor.is_finite() { factor.clamp(0.5f64.sqrt(), 1.0) } else { 1.0 };
     farther.iter().map(|deviation| factor * deviation).collect()
 }
 
-/// Dimensions of two random halves of the rows at each scale. The split depends on nothing but the number of rows, seed and
-/// number.
+/// Dimensions of two random halves of the rows at each scale. The split depends only on the number of rows, the seed and the
+/// index of the split.
 fn halves<T: Scalar>(
     cloud: &Cloud<'_, T>,
     scales: &[Scale],
@@ -277,7 +278,7 @@ fn halves<T: Scalar>(
     scales.iter().zip(&logarithms).map(both).collect()
 }
 
-/// Row numbers in random order.
+/// Row indices in random order.
 fn shuffled(rows: usize, seed: u64, stream: u64) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);
@@ -286,7 +287,7 @@ fn shuffled(rows: usize, seed: u64, stream: u64) -> Vec<u32> {
     order
 }
 
-/// TwoNN at N, N/2, N/4 … points, at each but the first on disjoint parts of the rows; nothing beyond N without subsamples.
+/// TwoNN at N, N/2, N/4 … points, on disjoint parts of the rows for all but the first; only N without subsamples.
 fn decimation<T: Scalar>(
     cloud: &Cloud<'_, T>,
     full: f64,
@@ -329,7 +330,7 @@ pub(super) fn spread(values: &[f64]) -> Option<f64> {
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
-/// Some of the points of the straight line, evenly spaced in `−ln(1 − i/N)`; the last one, at infinity, is left out.
+/// A selection of the points of the straight line, evenly spaced in `−ln(1 − i/N)`; the last one, at infinity, is left out.
 fn fit(neighbours: &Neighbours) -> Vec<(f64, f64)> {
     let mut logarithms: Vec<f64> = ratios(neighbours).iter().map(|ratio| ratio.ln()).collect();
     logarithms.sort_unstable_by(f64::total_cmp);

@@ -1,9 +1,10 @@
-//! The dimension as an average over mini-batches of rows, for more rows than can be kept.
+//! The dimension as an average over mini-batches of rows, for more rows than fit in memory.
 //!
-//! Each batch of `B` rows in random order is measured for itself; the average weighs it by its points, because the variance of
-//! an estimate falls as `1/N`, and its standard error is that of the batches about their average. The price is bias: in a
-//! batch neighbours are as far as in a sample of `B` rows. Every second batch is measured together with the one before it, which
-//! shows how the dimension changes from `B` to `2B` rows. Where it is level over scales, there is no bias to speak of.
+//! Each batch of `B` rows in random order is measured on its own. The average weights it by its points, because the variance
+//! of an estimate falls as `1/N`, and its standard error is that of the batches about their average. The price is bias:
+//! neighbours in a batch are as far apart as in a sample of `B` rows. Every second batch is measured together with the
+//! previous one, which shows how the dimension changes from `B` to `2B` rows. Where it is level over scales, the bias is
+//! negligible.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
@@ -15,26 +16,26 @@ use super::{
 use crate::neighbours::{Engine, Scalar, Work};
 use crate::progress::Observer;
 
-/// Batches are needed before an average says how certain it is.
+/// Number of batches needed before the average has a standard error.
 pub const FEWEST_BATCHES: usize = 4;
 
-/// The average of one layer, batch by batch.
+/// The running average of one layer.
 pub struct MiniBatches<T> {
     settings: MeasureSettings,
     width: usize,
     measured: Vec<Measurement>,
-    /// The batch before this one, where it waits for its partner.
+    /// The previous batch, while it waits for its partner.
     waiting: Option<Array2<T>>,
-    /// Two batches together.
+    /// Measurements of two batches together.
     pairs: Vec<Measurement>,
     degenerate: Option<String>,
     counts: Counts,
 }
 
 impl<T: Scalar> MiniBatches<T> {
-    /// No batch yet of vectors of this width.
+    /// An average without batches yet, for vectors of this width.
     pub fn new(settings: MeasureSettings, width: usize) -> Self {
-        // The batches themselves tell how certain the average is.
+        // The batches themselves show how certain the average is.
         let settings = MeasureSettings { subsamples: 0, ..settings };
         Self {
             settings,
@@ -50,7 +51,7 @@ impl<T: Scalar> MiniBatches<T> {
     /// Measures a batch `[rows, width]`.
     ///
     /// # Errors
-    /// A failed or cancelled search.
+    /// Returns an error if the search fails or is cancelled.
     pub fn push(&mut self, batch: ArrayView2<'_, T>, observer: &dyn Observer) -> Result<(), DimensionError> {
         let found = match measure(batch, &self.settings, observer) {
             Err(DimensionError::TooFewRows { rows, non_finite, duplicates, distinct }) => {
@@ -83,7 +84,7 @@ impl<T: Scalar> MiniBatches<T> {
         Ok(())
     }
 
-    /// Batches so far.
+    /// Number of batches so far.
     pub fn batches(&self) -> usize {
         self.measured.len()
     }
@@ -96,7 +97,7 @@ impl<T: Scalar> MiniBatches<T> {
         self.reading(scale).map(|reading| reading.standard_error())
     }
 
-    /// The dimension at growing scale, averaged.
+    /// The dimension at growing scale, averaged over the batches.
     pub fn curve(&self) -> Vec<ScaleEstimate> {
         if self.degenerate.is_some() {
             return Vec::new();
@@ -118,7 +119,8 @@ impl<T: Scalar> MiniBatches<T> {
         (0..places).map(average).collect()
     }
 
-    /// The change of the dimension at a scale from one batch to two together, relative; `None` where no two were measured.
+    /// The relative change of the dimension at a scale from one batch to two together; `None` where no two were measured
+    /// together.
     pub fn change_with_size(&self, scale: Scale) -> Option<f64> {
         let both: Vec<f64> = self.pairs.iter().filter_map(|pair| Some(pair.at(scale)?.dimension)).collect();
         let mean = both.iter().sum::<f64>() / both.len() as f64;
@@ -126,7 +128,7 @@ impl<T: Scalar> MiniBatches<T> {
         (!both.is_empty()).then_some(mean / one - 1.0)
     }
 
-    /// The mean weighted by points; `None` without batches.
+    /// Mean over the batches, weighted by points; `None` without batches.
     fn averaged(&self, value: impl Fn(&Measurement) -> f64) -> Option<f64> {
         let points: usize = self.measured.iter().map(Measurement::points).sum();
         let sum: f64 = self.measured.iter().map(|measured| measured.points() as f64 * value(measured)).sum();
@@ -144,7 +146,7 @@ impl<T: Scalar> MiniBatches<T> {
         let weights: Vec<f64> = self.measured.iter().map(|measured| measured.points() as f64 / points).collect();
         let dimension: f64 = dimensions.iter().zip(&weights).map(|(d, weight)| d * weight).sum();
         let batches = dimensions.len() as f64;
-        // Their root mean square is the standard error of the weighted average.
+        // The root mean square of these is the standard error of the weighted average.
         let deviation = |(d, weight): (&f64, &f64)| weight * (d - dimension) * batches / (batches - 1.0).sqrt();
         let deviations: Vec<f64> = match dimensions.len() {
             0 | 1 => Vec::new(),
@@ -155,7 +157,7 @@ impl<T: Scalar> MiniBatches<T> {
         Some(Reading { scale, dimension, analytic_error, deviations })
     }
 
-    /// The average as the measurement of a layer. Its decimation holds two batches together and single ones.
+    /// The average as the measurement of a layer. Its decimation holds pairs of batches and single batches.
     pub fn finish(&self) -> Measurement {
         let counts = self.counts;
         if let Some(reason) = &self.degenerate {
@@ -191,7 +193,7 @@ impl<T: Scalar> MiniBatches<T> {
         }
     }
 
-    /// TwoNN, averaged.
+    /// The TwoNN estimate, averaged over the batches.
     fn two_nn(&self) -> Estimate {
         let at = |value: fn(&Estimate) -> f64| {
             let value = |measured: &Measurement| match &measured.dimension {
@@ -269,7 +271,7 @@ mod tests {
         let level = level.finish();
         assert_eq!(level.decimation.iter().map(|at| at.points).collect::<Vec<_>>(), [800, 400]);
         assert_eq!(level.dimension.counts().points(), 3200);
-        // High dimensions come out higher with more points.
+        // The estimate of a high dimension rises with the number of points.
         let rising = averaged(Shape::Cube, 30, 8, 1).change_with_size(Scale::ALL[2]);
         assert!(rising.unwrap() > 0.01, "{rising:?}");
     }

@@ -4,9 +4,9 @@
 //! information*, Scientific Reports 7:12140. With `r₁ < r₂` the distances of a point to its two nearest neighbours and
 //! `μ = r₂/r₁`, a locally constant density in `d` dimensions gives `F(μ) = 1 − μ^(−d)`: `ln μ` is exponential with rate `d`.
 //!
-//! **GRIDE** ([`gride_scan`]) reads the dimension at growing scale, **Levina and Bickel's** likelihood ([`levina_bickel`]) from
-//! several neighbours at once, and **persistent homology** ([`PersistentHomology`]) from the growth of spanning trees.
-//! [`Manifold`] makes points of known dimension to try them on.
+//! **GRIDE** ([`gride_scan`]) estimates the dimension at growing scale, **Levina and Bickel's** likelihood
+//! ([`levina_bickel`]) from several neighbours at once, and **persistent homology** ([`PersistentHomology`]) from the growth
+//! of spanning trees. [`Manifold`] generates points of known dimension to test them on.
 
 mod cloud;
 mod fit;
@@ -42,10 +42,10 @@ use crate::hint::Hint;
 use crate::neighbours::NeighbourError;
 use crate::progress::Cancelled;
 
-/// An estimate needs this many distinct rows.
+/// Number of distinct rows that an estimate needs.
 pub const MINIMUM_POINTS: usize = 50;
 
-/// Why there is no dimension.
+/// Why a dimension could not be estimated.
 #[derive(Debug, thiserror::Error)]
 pub enum DimensionError {
     /// Too few rows are left.
@@ -56,34 +56,34 @@ pub enum DimensionError {
         Hint::MaximumLength
     )]
     TooFewRows {
-        /// Rows given.
+        /// Number of rows given.
         rows: usize,
         /// Rows with NaN or infinity.
         non_finite: usize,
         /// Rows equal to an earlier one, to float precision.
         duplicates: usize,
-        /// What is left.
+        /// Number of rows left.
         distinct: usize,
     },
-    /// Trees of different size are needed.
+    /// There are too few points for trees of different sizes.
     #[error("{points} points are too few for trees of different size; give at least 100")]
     TooFewSizes {
-        /// Points given.
+        /// Number of points given.
         points: usize,
     },
-    /// The share of ratios to leave out is not usable.
+    /// The share of ratios to discard is out of range.
     #[error("the share of ratios to discard is {found}; give a number from 0 up to, but not including, 1")]
     Discard {
-        /// The share.
+        /// The share given.
         found: f64,
     },
-    /// The name of a method is not known.
+    /// An unknown method name.
     #[error("unknown method {found:?}; use linear, mle or censored-mle")]
     UnknownMethod {
-        /// The name.
+        /// The name given.
         found: String,
     },
-    /// The neighbours could not be found.
+    /// The search for neighbours failed.
     #[error(transparent)]
     Neighbours(NeighbourError),
     /// The user asked to stop.

@@ -19,7 +19,7 @@ use crate::progress::{Observer, Silent};
 pub struct PersistentHomology {
     /// The exponent of the lengths, above 0.
     pub alpha: f64,
-    /// How many sizes of samples.
+    /// Number of sample sizes.
     pub sizes: usize,
     /// Samples of every size but the largest, which is all points.
     pub samples: usize,
@@ -33,34 +33,34 @@ impl Default for PersistentHomology {
     }
 }
 
-/// The total length of the tree at one size of the sample.
+/// Total length of the trees at one sample size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TreeLength {
-    /// Points.
+    /// Number of points of the sample.
     pub points: usize,
     /// `E_α`: the median over the samples.
     pub length: f64,
 }
 
-/// What the trees say.
+/// The estimate from the growth of the trees.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TreeEstimate {
-    /// `α/(1 − m)`; `None` where the slope is 1 or more, and the trees say nothing.
+    /// `α/(1 − m)`; `None` where the slope is 1 or more, which gives no dimension.
     pub dimension: Option<f64>,
-    /// From the residuals of the line, with the slope's error propagated.
+    /// Standard error from the residuals of the line, with the slope's error propagated.
     pub standard_error: Option<f64>,
     /// Slope `m` of `ln E` against `ln n`.
     pub slope: f64,
-    /// The points of the line.
+    /// The points through which the line is fitted.
     pub lengths: Vec<TreeLength>,
 }
 
 impl PersistentHomology {
     /// The dimension of points `[points, columns]`: trees of log-spaced sizes from the larger of 50 and a twentieth of the
-    /// points up to all of them, of several random samples each.
+    /// points up to all of them, with several random samples each.
     ///
     /// # Errors
-    /// Fewer than 100 points, NaN or infinite values, cancelled.
+    /// Returns an error for fewer than 100 points, for NaN or infinite values, and if cancelled.
     pub fn estimate<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
@@ -70,7 +70,7 @@ impl PersistentHomology {
         self.estimate_in_rows(points, &rows, observer)
     }
 
-    /// The same for some rows of a matrix `[rows, columns]`.
+    /// Like [`PersistentHomology::estimate`], for some rows of a matrix `[rows, columns]`.
     ///
     /// # Errors
     /// As [`PersistentHomology::estimate`].
@@ -95,10 +95,10 @@ impl PersistentHomology {
         self.of_samples(points, &samples, observer)
     }
 
-    /// The same for samples that are given as lists of row numbers; samples of equal size are taken together.
+    /// Like [`PersistentHomology::estimate`], for samples given as lists of row indices; samples of equal size are combined.
     ///
     /// # Errors
-    /// As [`PersistentHomology::estimate`]; fewer than two sizes.
+    /// As [`PersistentHomology::estimate`]; fewer than two different sizes are an error, too.
     pub fn of_samples<T: Scalar>(
         &self,
         points: ArrayView2<'_, T>,
@@ -145,7 +145,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }
 
-/// Slope of the straight line through `ln length` against `ln points` by least squares, and its standard error.
+/// Least-squares slope of `ln length` against `ln points`, and its standard error.
 fn line(lengths: &[TreeLength]) -> (f64, f64) {
     let count = lengths.len() as f64;
     let values: Vec<(f64, f64)> = lengths.iter().map(|l| ((l.points as f64).ln(), l.length.ln())).collect();

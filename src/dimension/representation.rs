@@ -1,4 +1,4 @@
-//! What is done to vectors before their distances are measured.
+//! Preprocessing of vectors before their distances are measured.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,57 +10,57 @@ use serde::{Deserialize, Serialize};
 use crate::neighbours::Scalar;
 use crate::progress::{Cancelled, Observer};
 
-/// Rows that are worked on at once.
+/// Rows processed at a time.
 const CHUNK: usize = 1024;
-/// A direction that is left with less than this share of the largest variance is left out of whitened vectors: there is
-/// nothing but float noise in it, which whitening would raise to the size of everything else.
+/// A direction whose remaining variance is below this share of the largest is left out of whitened vectors: it holds only
+/// float noise, which whitening would raise to the size of everything else.
 const LEAST_VARIANCE: f64 = 1e-9;
 
 /// How vectors are centred and scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preprocessing {
-    /// As they are.
+    /// Unchanged.
     #[default]
     Raw,
-    /// The mean is subtracted. It changes no Euclidean distance, but every angle.
+    /// The mean is subtracted, which changes every angle but no Euclidean distance.
     Centred,
-    /// Centred, and every direction with unit variance: distances are Mahalanobis'.
+    /// Centred, with unit variance in every direction: distances are Mahalanobis distances.
     Whitened,
 }
 
-/// What a distance is.
+/// How distances are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DistanceMetric {
-    /// Euclidean.
+    /// Euclidean distance.
     #[default]
     Euclidean,
-    /// Euclidean between vectors of unit length, `√(2 − 2 cos)`: it orders neighbours as the cosine does. (`1 − cos` itself
-    /// is its square, with which every dimension would come out as half.)
+    /// Euclidean distance between vectors of unit length, `√(2 − 2 cos)`: neighbours are in the same order as by cosine.
+    /// (`1 − cos` itself is half its square, which would halve every dimension.)
     Cosine,
 }
 
 /// How vectors are represented before their distances are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Representation {
-    /// Applied first.
+    /// Applied to the vectors first.
     pub preprocessing: Preprocessing,
-    /// Applied to the result.
+    /// Applied to the preprocessed vectors.
     pub metric: DistanceMetric,
 }
 
 impl Representation {
-    /// Whether vectors stay as they are.
+    /// Whether vectors stay unchanged.
     pub fn is_identity(self) -> bool {
         self.metric == DistanceMetric::Euclidean && self.preprocessing != Preprocessing::Whitened
     }
 
-    /// The vectors `[rows, columns]` in this representation, and how many directions were left out of it. Rows that are
-    /// not finite stay so, and count for no mean and no variance; rows of length 0 have no direction and stay as they are.
+    /// The vectors `[rows, columns]` in this representation, and the number of directions left out. Rows that are not finite
+    /// stay so and do not enter mean or variance; rows of length 0 have no direction and stay unchanged.
     ///
     /// # Errors
-    /// Cancelled.
+    /// Returns an error only if cancelled.
     pub fn apply<'a, T: Scalar>(
         self,
         points: ArrayView2<'a, T>,
@@ -126,7 +126,7 @@ impl Representation {
     }
 }
 
-/// A power of two by which the largest value becomes about 1: squares stay within their range.
+/// A power of two that scales the largest value to about 1, so that squares stay in range.
 fn power_near<T: Scalar>(points: ArrayView2<'_, T>) -> f64 {
     let largest = |row: ArrayView1<'_, T>| {
         row.iter().map(|value| value.to_f64().abs()).filter(|v| v.is_finite()).fold(0.0, f64::max)
@@ -142,7 +142,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Of the points times `scale`.
+    /// Mean and covariance of the points times `scale`.
     fn of<T: Scalar>(
         points: ArrayView2<'_, T>,
         scale: f64,
@@ -154,7 +154,7 @@ impl Moments {
             let rows = part.rows().into_iter().map(|row| row.mapv(|value| value.to_f64() * scale));
             rows.filter(|row| row.iter().all(|value| value.is_finite())).collect()
         };
-        // Parts are added in their order: the result does not depend on the number of threads.
+        // Parts are summed in order: the result does not depend on the number of threads.
         let sums: Vec<(usize, Array1<f64>)> = points
             .axis_chunks_iter(Axis(0), CHUNK)
             .into_par_iter()
@@ -167,7 +167,7 @@ impl Moments {
         let mean = sums.iter().fold(Array1::zeros(columns), |sum, (_, part)| sum + part) / count;
         let mut total = Array2::zeros(if covariance { (columns, columns) } else { (0, 0) });
         if covariance {
-            // A few chunks at a time: each has a matrix of its own.
+            // A few chunks at a time: each has its own matrix.
             let chunks: Vec<_> = points.axis_chunks_iter(Axis(0), CHUNK).collect();
             for some in chunks.chunks(2 * rayon::current_num_threads()) {
                 observer.check()?;
@@ -188,9 +188,9 @@ impl Moments {
     }
 }
 
-/// `L⁻¹` of the covariance `L Lᵀ`, by Cholesky's method with pivots: `|L⁻¹(x − y)|` is Mahalanobis' distance.
+/// `L⁻¹` of the covariance `L Lᵀ`, by pivoted Cholesky factorisation: `|L⁻¹(x − y)|` is the Mahalanobis distance.
 struct Whitening {
-    /// The columns that are used, in the order in which they were taken.
+    /// Columns used, in pivot order.
     columns: Vec<usize>,
     /// Lower triangle `[directions, directions]`.
     factor: Array2<f64>,
@@ -203,7 +203,7 @@ impl Whitening {
         let largest = left.iter().copied().fold(0.0, f64::max);
         let mut taken = vec![false; size];
         let mut columns: Vec<usize> = Vec::new();
-        // Row `column`: its part along the directions so far.
+        // Row `column`: its components along the directions so far.
         let mut along = Array2::<f64>::zeros((size, size));
         while columns.len() < size {
             let free = (0..size).filter(|&column| !taken[column]);
@@ -248,7 +248,7 @@ impl Whitening {
 macro_rules! words {
     ($type:ty, $($variant:path => $word:literal),+) => {
         impl $type {
-            /// As options and plans name it.
+            /// The name used in options and plans.
             pub fn as_str(self) -> &'static str {
                 match self { $($variant => $word),+ }
             }
@@ -357,7 +357,7 @@ mod tests {
         // The mean of the finite rows is 0.
         let (centred, _) = represented(&points, Preprocessing::Centred, DistanceMetric::Cosine);
         assert_eq!(centred.row(3), found.row(3));
-        // A sphere has one dimension less than its ball.
+        // A sphere has one dimension fewer than its ball.
         let raw = Representation::default();
         assert!(raw.is_identity());
         let (same, _) = raw.apply(points.view(), &Silent).unwrap();

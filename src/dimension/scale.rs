@@ -1,28 +1,28 @@
 //! The scale at which a dimension is read, and the rule that chooses it.
 //!
-//! A dimension is a statement about a scale. With near-duplicates the nearest neighbours tell how texts repeat each other; far
-//! away, curvature and density tell how the points end. In between, where there is such a range, the dimension does not
-//! depend on the scale: that plateau is what is meant.
+//! A dimension is a statement about a scale. With near-duplicates, the nearest neighbours show how texts repeat each other;
+//! far away, curvature and density show where the points end. In between, where there is such a range, the dimension does
+//! not depend on the scale: that plateau is the dimension sought.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::ScaleEstimate;
 
-/// A change by less than this from one scale to the next is none.
+/// A relative change from one scale to the next below this counts as none.
 const LEVEL: f64 = 0.1;
 
-/// A dimension that is larger by this factor at a farther scale is that of clusters of near-duplicates.
+/// A dimension that grows by this factor towards a farther scale is that of clusters of near-duplicates.
 const RISE: f64 = 1.5;
 
-/// Which neighbours' distances are compared: the `n`-th and the `2n`-th nearest. `1:2` is TwoNN, everything else GRIDE.
+/// Two neighbours whose distances are compared: the `n`-th and the `2n`-th nearest. `1:2` is TwoNN, all others are GRIDE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scale(usize);
 
 impl Scale {
     /// The nearest and the second nearest neighbour: TwoNN.
     pub const NEAREST: Scale = Scale(1);
-    /// All that can be chosen; a scan shows 32:64 too.
+    /// All scales that can be chosen; a scan shows 32:64 too.
     pub const ALL: [Scale; 5] = [Scale(1), Scale(2), Scale(4), Scale(8), Scale(16)];
 
     /// The nearer neighbour, from 1.
@@ -30,12 +30,12 @@ impl Scale {
         self.0
     }
 
-    /// The farther one.
+    /// The farther neighbour.
     pub fn far(self) -> usize {
         2 * self.0
     }
 
-    /// Its place in [`Scale::ALL`] and in a scan.
+    /// Index in [`Scale::ALL`] and in a scan.
     pub fn place(self) -> usize {
         self.0.ilog2() as usize
     }
@@ -50,33 +50,33 @@ impl fmt::Display for Scale {
 impl FromStr for Scale {
     type Err = String;
 
-    /// `4` or `4:8`.
+    /// Accepts `4` or `4:8`.
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scale| scale.near().to_string() == text || scale.to_string() == text);
         found.ok_or_else(|| "take 1, 2, 4, 8 or 16, the nearer of the two neighbours that are compared".to_owned())
     }
 }
 
-/// How a scale was chosen.
+/// The chosen scale, and how level the dimension is there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plateau {
-    /// The scale.
+    /// The scale chosen.
     pub scale: Scale,
-    /// Whether the dimension is level there; otherwise it is the scale with the least change.
+    /// Whether the dimension is level there; otherwise this is the scale with the least change.
     pub level: bool,
-    /// The change of the dimension from there to the next scale, relative; the median over the layers.
+    /// Relative change of the dimension from there to the next scale; the median over the layers.
     pub change: f64,
 }
 
 /// The scale at which the layers of a model are read: the smallest where at least half of the layers are level. A layer is
 /// level where its dimension changes to the next scale (from `n` to `2n`) by less than a tenth, or by less than twice the
-/// standard error of the change, and where no farther scale gives more than half as much again: near-duplicates have a level
-/// of their own, which ends where their clusters do. (That it falls farther away is the rule: boundaries do that.) Where there
-/// is no such scale, the one with the smallest median change is taken of those that at least half of the layers do not rise
-/// after. One scale serves all layers, so that differences compare like with like.
+/// standard error of the change, and where no farther scale gives more than half as much again: near-duplicates have a
+/// plateau of their own, which ends where their clusters do. (A decrease farther away is the rule: boundaries cause that.)
+/// Without such a scale, the one with the smallest median change is chosen among those after which at least half of the
+/// layers do not rise. One scale serves all layers, so that differences compare like with like.
 ///
-/// `scans` are those of [`gride_scan`](super::gride_scan), with the estimate of TwoNN that is used at `1:2`. `None` where no
-/// two scales can be compared.
+/// `scans` are those of [`gride_scan`](super::gride_scan), with the TwoNN estimate at `1:2`. `None` where no two scales can
+/// be compared.
 pub fn plateau(scans: &[&[ScaleEstimate]]) -> Option<Plateau> {
     let mut least: Option<(bool, Plateau)> = None;
     for scale in Scale::ALL {
@@ -108,7 +108,7 @@ pub fn plateau(scans: &[&[ScaleEstimate]]) -> Option<Plateau> {
             (false, true) => true,
             (true, false) => false,
             (false, false) => change < least.change,
-            // Of scales that are all followed by a rise the last one.
+            // Among scales that are all followed by a rise, the last one.
             (true, true) => true,
         };
         if least.is_none_or(better) {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_first_level_scale_is_chosen() {
-        // Hidden states of MiniLM over MRPC: pairs of texts that say the same hide the dimension from the nearest neighbours.
+        // Hidden states of MiniLM over MRPC: paraphrase pairs hide the dimension from the nearest neighbours.
         let mrpc = [8.1, 17.4, 27.5, 27.9, 27.8, 25.3];
         assert_eq!(found(&[scan(&mrpc, 0.01)]), Some((4, true)));
         assert_eq!(found(&[scan(&[9.8, 9.6, 9.4, 9.1, 8.6, 7.9], 0.01)]), Some((1, true)));
@@ -154,7 +154,7 @@ mod tests {
         // Farther away it may fall, or rise a little with curvature.
         assert_eq!(found(&[scan(&[15.0, 14.2, 13.0, 11.5, 10.0, 8.0], 0.01)]), Some((1, true)));
         assert_eq!(found(&[scan(&[2.0, 2.0, 2.05, 2.1, 2.3, 2.6], 0.01)]), Some((1, true)));
-        // Where it rises everywhere, the farthest is the last that there is.
+        // Where it rises everywhere, the farthest scale is chosen.
         assert_eq!(found(&[scan(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0], 0.01)]), Some((16, false)));
     }
 

@@ -315,7 +315,7 @@ fn gride_gives_the_reference_values() {
     }
 }
 
-/// Points that lie on a line: every ratio of a scale may be the same, or 1.
+/// Points on a line: every ratio of a scale may be the same, or 1.
 #[test]
 fn gride_of_ratios_at_the_edge() {
     assert!(gride::solve(&[0.0; 100], 2, 4).is_infinite());
@@ -345,7 +345,7 @@ fn levina_bickel_gives_the_reference_values() {
     }
 }
 
-/// Values of an independent program (Prim's algorithm in float64 on prefixes of the points).
+/// Values from an independent program (Prim's algorithm in float64 on prefixes of the points).
 #[test]
 fn spanning_trees_give_the_reference_values() {
     for (seed, points, step, alpha, expected) in [

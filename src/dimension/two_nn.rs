@@ -13,8 +13,7 @@ pub struct TwoNn {
     pub method: Method,
     /// How the neighbours are found.
     pub engine: Engine,
-    /// Rows nearer than this many units in the last place of their norm are taken as equal; 0 keeps all but exactly
-    /// equal rows apart.
+    /// Rows nearer than this many units in the last place of their norm count as equal; with 0, only exactly equal rows do.
     pub noise: f64,
 }
 
@@ -24,21 +23,21 @@ impl Default for TwoNn {
     }
 }
 
-/// How many rows were given and how many were left out.
+/// Number of rows given and left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Rows given.
+    /// Number of rows given.
     pub rows: usize,
-    /// Left out: NaN or infinity in the row.
+    /// Rows left out because they hold NaN or infinity.
     pub non_finite: usize,
-    /// Left out: equal to an earlier row.
+    /// Rows left out because they equal an earlier row.
     pub duplicates: usize,
-    /// Left out: equal to an earlier row but for float noise.
+    /// Rows left out because they equal an earlier row up to float noise.
     pub near_duplicates: usize,
 }
 
 impl Counts {
-    /// What is left.
+    /// Number of rows left.
     pub fn points(&self) -> usize {
         self.rows - self.non_finite - self.duplicates - self.near_duplicates
     }
@@ -52,36 +51,36 @@ impl Counts {
 /// The intrinsic dimension of one set of points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// The estimate.
+    /// The estimated dimension.
     pub dimension: f64,
     /// 95 % interval, assuming independent ratios (a little narrow).
     pub interval: (f64, f64),
     /// Asymptotic standard error under the same assumption.
     pub standard_error: f64,
-    /// Points used.
+    /// Number of points used.
     pub points: usize,
-    /// Rows given and left out.
+    /// Numbers of rows given and left out.
     pub counts: Counts,
     /// Mean distance to the nearest and to the second nearest neighbour: the scale at which the dimension was read.
     pub mean_distances: (f64, f64),
     /// How the dimension was fitted.
     pub method: Method,
-    /// The neighbour engine that was used.
+    /// The neighbour engine used.
     pub engine: Engine,
-    /// What the search for neighbours did.
+    /// Pair counts of the neighbour search.
     pub work: Work,
 }
 
-/// What a layer turned out to be.
+/// The dimension of a layer, or why it has none.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerDimension {
-    /// It has a dimension.
+    /// The layer has a dimension.
     Estimate(Estimate),
-    /// It has none.
+    /// The layer has no dimension.
     Degenerate {
-        /// In plain words.
+        /// Why the layer has no dimension, as text.
         reason: String,
-        /// Rows given and left out.
+        /// Numbers of rows given and left out.
         counts: Counts,
     },
 }
@@ -95,7 +94,7 @@ impl LayerDimension {
         }
     }
 
-    /// Rows given and left out.
+    /// Numbers of rows given and left out.
     pub fn counts(&self) -> Counts {
         match self {
             LayerDimension::Estimate(Estimate { counts, .. }) | LayerDimension::Degenerate { counts, .. } => *counts,
@@ -103,11 +102,10 @@ impl LayerDimension {
     }
 }
 
-/// The intrinsic dimension of points `[points, columns]` by TwoNN, with near-duplicates left out as [`TwoNn::default`]
-/// does.
+/// The intrinsic dimension of points `[points, columns]` by TwoNN, with near-duplicates left out as by [`TwoNn::default`].
 ///
 /// # Errors
-/// Fewer than 50 distinct finite rows; a share to discard outside 0..1; a cancelled search.
+/// Returns an error for fewer than 50 distinct finite rows, a share to discard outside 0..1, and a cancelled search.
 pub fn two_nn<T: Scalar>(
     points: ArrayView2<'_, T>,
     method: Method,
@@ -130,7 +128,7 @@ impl TwoNn {
         }
     }
 
-    /// The same for points whose neighbours are known already.
+    /// Like [`TwoNn::estimate`], for points whose neighbours are already known.
     pub fn estimate_cloud<T: Scalar>(&self, cloud: &Cloud<'_, T>) -> Result<LayerDimension, DimensionError> {
         let (counts, neighbours) = (cloud.counts, &cloud.neighbours);
         let fit = self.method.fit(&mut ratios(neighbours))?;

@@ -1,10 +1,10 @@
-//! What can be wrong with an evaluation.
+//! Errors of an evaluation.
 
 use crate::hint::Hint;
 use crate::progress::Cancelled;
 use crate::runtime::RuntimeError;
 
-/// What can be wrong with an evaluation. Every text is one line that ends in the cure.
+/// Why an evaluation failed. Every text is one line that ends in the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     /// The user asked to stop.
@@ -13,23 +13,23 @@ pub enum EvaluateError {
     /// The model cannot be run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The model has no head.
+    /// The model has no output of logits.
     #[error(
         "the model has no output `logits` (it has {there}); evaluate a model with a head: one exported with it, or the \
          result of `gelora merge`; for span answers add {}",
         Hint::Task.with("squad")
     )]
     NoLogits {
-        /// The outputs that are there.
+        /// Names of its outputs.
         there: String,
     },
-    /// The model has no head for span answers.
+    /// The model lacks the two outputs of a head for span answers.
     #[error(
         "the model has no outputs `start_logits` and `end_logits` (it has {there}); evaluate a model with a head for question \
          answering: one exported with it, or the result of `gelora merge`"
     )]
     NoSpanLogits {
-        /// The outputs that are there.
+        /// Names of its outputs.
         there: String,
     },
     /// The logits are not one number per token.
@@ -40,12 +40,12 @@ pub enum EvaluateError {
     SpanShape {
         /// Shape of the logits.
         found: Vec<usize>,
-        /// Rows of the batch.
+        /// Number of rows in the batch.
         rows: usize,
-        /// Its length.
+        /// Tokens in a row, padding included.
         tokens: usize,
     },
-    /// The logits are not a line of numbers per token.
+    /// The logits are not one vector per token.
     #[error(
         "the model gives logits of shape {found:?} for {rows} rows of {tokens} tokens; export it with a head for token \
          classification, which gives [rows, tokens, labels]"
@@ -53,22 +53,22 @@ pub enum EvaluateError {
     LabelShape {
         /// Shape of the logits.
         found: Vec<usize>,
-        /// Rows of the batch.
+        /// Number of rows in the batch.
         rows: usize,
-        /// Its length.
+        /// Tokens in a row, padding included.
         tokens: usize,
     },
-    /// The logits are not one row of numbers per row.
+    /// The logits are not one vector per row.
     #[error(
         "the model gives logits of shape {found:?} for {rows} rows; export it with a head that gives [rows, classes]"
     )]
     Shape {
         /// Shape of the logits.
         found: Vec<usize>,
-        /// Rows of the batch.
+        /// Number of rows in the batch.
         rows: usize,
     },
-    /// The logits are not one line of numbers per token.
+    /// The logits are not one vector per token.
     #[error(
         "the model gives logits of shape {found:?} for {rows} rows of {length} tokens; export it with its language-model \
          head, which gives [rows, tokens, vocabulary]"
@@ -76,30 +76,30 @@ pub enum EvaluateError {
     TokenShape {
         /// Shape of the logits.
         found: Vec<usize>,
-        /// Rows of the batch.
+        /// Number of rows in the batch.
         rows: usize,
         /// Tokens in a row, padding included.
         length: usize,
     },
-    /// Nothing says which tokens count.
+    /// Nothing marks which tokens count.
     #[error(
         "{found} of {rows} rows say which of their tokens count; make the rows with the tokenizer's `encode_texts`"
     )]
     NoTokens {
-        /// Rows that say so.
+        /// Number of rows that mark them.
         found: usize,
-        /// Rows.
+        /// Number of rows.
         rows: usize,
     },
-    /// A token that the logits have no place for.
+    /// A token id is outside the logits.
     #[error(
         "token id {id} in row {row}, counted from 0, is outside the {vocabulary} tokens that the model predicts; use the \
          tokenizer.json that belongs to this model"
     )]
     Token {
-        /// The row, from 0.
+        /// Index of the row, from 0.
         row: usize,
-        /// The token.
+        /// The token id.
         id: u32,
         /// Width of the logits.
         vocabulary: usize,
@@ -110,9 +110,9 @@ pub enum EvaluateError {
          overflow"
     )]
     NotFinite {
-        /// The row in the data set, from 0.
+        /// Index of the row in the data set, from 0.
         row: usize,
-        /// The value.
+        /// The value: NaN or an infinity.
         value: f32,
     },
 }

@@ -1,4 +1,4 @@
-//! An export in ONNX Runtime as what computes the logits of rows.
+//! An export in ONNX Runtime as the executor of an evaluation.
 
 use ndarray::ArrayD;
 
@@ -10,14 +10,14 @@ use crate::progress::Observer;
 use crate::runtime::{Feeder, InferenceSession, Tokens};
 use crate::task::{Executor, HeadSpec, Lines, Outputs, Targets, TokenLoss, predict};
 
-/// How an evaluation goes about it.
+/// Settings of an evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluateSettings {
     /// Tokens per batch, padding included.
     pub batch_tokens: usize,
     /// Only rows of equal length share a batch: for exports that ignore their attention mask.
     pub equal_lengths: bool,
-    /// What rows are filled up with, and how the model counts positions.
+    /// How rows are padded, and how the model counts positions.
     pub padding: Padding,
 }
 
@@ -27,10 +27,10 @@ impl Default for EvaluateSettings {
     }
 }
 
-/// Whether a model gives what a task needs, asked before anything is run.
+/// Checks, before anything is run, that a model has the outputs that a task needs.
 ///
 /// # Errors
-/// An output is missing.
+/// If an output is missing.
 pub fn check_outputs(model: &Model, head: &HeadSpec) -> Result<(), EvaluateError> {
     has_outputs(&model.graph.outputs, head)
 }
@@ -47,13 +47,13 @@ fn has_outputs(outputs: &[ValueInfo], head: &HeadSpec) -> Result<(), EvaluateErr
     })
 }
 
-/// The logits of rows for a task, in the order of the rows; of a language model the loss.
+/// The logits of rows for a task, in the order of the rows; for a language model the loss.
 ///
-/// The logits over a vocabulary stay where ONNX Runtime put them and are read once, so memory is that of one batch.
+/// The logits over a vocabulary stay in ONNX Runtime's memory and are read once, so memory is that of one batch.
 ///
 /// # Errors
-/// No output that the task needs, or one of another shape; a language model without targets for all its tokens; logits that are
-/// not finite; cancellation.
+/// If an output that the task needs is missing or has another shape; if a language model lacks targets for all its tokens; if
+/// logits are not finite; or if the evaluation is cancelled.
 pub fn evaluate_export(
     session: &mut InferenceSession,
     encodings: &[Encoding],
@@ -77,10 +77,10 @@ pub struct OnnxExecutor<'a> {
 }
 
 impl<'a> OnnxExecutor<'a> {
-    /// For these rows. `targets` say which tokens count, for a language model.
+    /// An executor for these rows. For a language model, `targets` mark which tokens count.
     ///
     /// # Errors
-    /// No output that the task needs; inputs that nothing is known of; a language model without targets for all its tokens.
+    /// If an output that the task needs is missing; if an input is unknown; if a language model lacks targets for all its tokens.
     pub fn new(
         session: &'a mut InferenceSession,
         encodings: &'a [Encoding],
@@ -139,7 +139,7 @@ impl Executor for OnnxExecutor<'_> {
     }
 }
 
-/// Hands out what every row of a batch has of the outputs.
+/// Passes on the part of the outputs that belongs to each row of a batch.
 pub(super) fn take_rows(
     outputs: &[ArrayD<f32>],
     head: &HeadSpec,
@@ -166,7 +166,7 @@ pub(super) fn take_rows(
         return Err(EvaluateError::Shape { found: Vec::new(), rows: count });
     }
     for (place, &row) in batch.rows.iter().enumerate() {
-        // Padding is left out of what there is for every token.
+        // Padding is cut from outputs per token.
         let kept = |width: usize| match head.lines {
             Lines::Ends | Lines::Token => width / length.max(1) * encodings[row].len().min(length),
             Lines::Row | Lines::Vocabulary => width,

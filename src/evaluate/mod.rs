@@ -1,4 +1,4 @@
-//! The evaluation of an export: its logits through ONNX Runtime, for whatever the [task](crate::task) makes of them.
+//! The evaluation of an export: its logits through ONNX Runtime, for the [task](crate::task) to score.
 
 mod error;
 mod executor;

@@ -25,7 +25,7 @@ pub(super) fn batch_loss(
         .zip(logits.par_chunks(length * vocabulary))
         .map(|(&row, logits)| row_loss(row, &encodings[row].ids, &counted[row], logits, vocabulary))
         .collect();
-    // Of several rows that fail the first is named, whichever thread was faster.
+    // Of several rows that fail, the first is reported, whichever thread was faster.
     let losses = losses.into_iter().collect::<Result<Vec<_>, _>>()?;
     let sum = losses.iter().map(|loss| loss.sum).sum();
     Ok(TokenLoss { sum, tokens: losses.iter().map(|loss| loss.tokens).sum() })

@@ -1,4 +1,4 @@
-//! What ONNX Runtime gives, in the order of the rows, and what is wrong with it.
+//! What ONNX Runtime returns, in the order of the rows, and the errors in it.
 
 use ndarray::{ArrayD, array};
 
@@ -11,7 +11,7 @@ fn encodings() -> Vec<Encoding> {
     [2, 3].map(|length| Encoding { ids: vec![1; length], type_ids: vec![0; length] }).to_vec()
 }
 
-/// What is taken of a batch of both rows, the second first.
+/// The values taken from a batch of both rows, the second row first.
 fn taken(outputs: &[ArrayD<f32>], head: &HeadSpec) -> Result<Vec<(usize, Vec<f32>)>, EvaluateError> {
     let encodings = encodings();
     let batch = pad(&encodings, &[1, 0], Padding::default());

@@ -1,5 +1,5 @@
 //! One process at a time writes an output. The lock is the kernel's (`flock`), so it ends with its process, however that
-//! ends; the file that it is on lies beside the output, where a folder that takes another's place does not carry it away.
+//! ends; the locked file lies beside the output, so that replacing the output folder does not remove it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,50 +14,50 @@ use super::FileError;
 /// The right to write an output, until it is dropped.
 ///
 /// The output `out/adapter` is locked by the file `out/.adapter.lock`, or by `out/adapter/.gelora.lock` where the folder
-/// above cannot be written. The file goes when the lock is given back. One that a killed process left binds nobody.
+/// above is not writable. The file is removed when the lock is released. One left by a killed process blocks nobody.
 ///
-/// Some file systems have no locks. There nothing keeps another process away, and [`OutputLock::lacks`] says why.
+/// Some file systems have no locks. Nothing then keeps another process away, and [`OutputLock::lacks`] returns the reason.
 #[derive(Debug)]
 pub struct OutputLock {
     file: File,
     path: PathBuf,
     /// Why the file is not locked.
     lacks: Option<io::Error>,
-    /// Folders that were made for the lock file, the innermost first.
+    /// Folders that were created for the lock file, the innermost first.
     made: Vec<PathBuf>,
 }
 
-/// The lock file of an output within it, where it cannot lie beside.
+/// The lock file inside an output folder, where it cannot be beside it.
 pub const LOCK_INSIDE: &str = ".gelora.lock";
 
-/// Who holds a lock.
+/// The process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The process.
+    /// Process id.
     pub process: u32,
-    /// The machine that it runs on.
+    /// Name of the machine that the process runs on.
     pub host: String,
-    /// What it was called with.
+    /// Command line of the process.
     pub command: String,
-    /// When it took the lock, in seconds since 1970.
+    /// When it acquired the lock, in seconds since 1970.
     pub since: u64,
 }
 
 /// An output cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process writes it.
+    /// Another process writes to the output.
     #[error(
         "{} is being written by another process{}; wait until it is done, or name another output",
         path.display(), holder.as_ref().map(|holder| format!(": {holder}")).unwrap_or_default()
     )]
     Held {
-        /// The output.
+        /// Path of the output.
         path: PathBuf,
-        /// Who it is, where it has said so.
+        /// The process that holds the lock, if it has recorded itself.
         holder: Option<Holder>,
     },
-    /// The lock file cannot be made.
+    /// The lock file cannot be created.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -70,10 +70,10 @@ impl std::fmt::Display for Holder {
 }
 
 impl OutputLock {
-    /// Locks an output, a file or a folder that need not exist yet, for a process that was called as `command` says.
+    /// Locks an output, a file or a folder that need not exist yet, for a process with the command line `command`.
     ///
     /// # Errors
-    /// Another process holds it, or nothing can be written there.
+    /// When another process holds the lock, or the location is not writable.
     pub fn take(output: &Path, command: &str) -> Result<Self, LockError> {
         let (above, name, made) = place(output)?;
         let mut lock_name = OsString::from(".");
@@ -98,12 +98,12 @@ impl OutputLock {
         Ok(lock)
     }
 
-    /// Why there is no lock, where the file system has none.
+    /// The reason why there is no lock, on file systems without locks.
     pub fn lacks(&self) -> Option<&io::Error> {
         self.lacks.as_ref()
     }
 
-    /// Says who holds the lock. That it cannot be said is no reason not to hold it.
+    /// Records the holder in the lock file. Failing to do so is no reason not to hold the lock.
     fn sign(&mut self, command: &str) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let holder = Holder { process: std::process::id(), host: host(), command: command.to_owned(), since };
@@ -117,14 +117,14 @@ impl OutputLock {
 
 impl Drop for OutputLock {
     fn drop(&mut self) {
-        // While it is locked: whoever has opened this file meanwhile finds that its name is gone, and opens it anew.
+        // Removed while locked: whoever has opened this file meanwhile finds that its name is gone, and opens it again.
         let _ = fs::remove_file(&self.path);
         let _ = self.file.unlock();
         remove_empty(&self.made);
     }
 }
 
-/// The folder above an output, its name, and the folders that had to be made for that, the innermost first.
+/// The folder above an output, its name, and the folders that had to be created for it, the innermost first.
 fn place(output: &Path) -> Result<(PathBuf, OsString, Vec<PathBuf>), FileError> {
     let output = if output.as_os_str().is_empty() { Path::new(".") } else { output };
     let mut made = Vec::new();
@@ -139,7 +139,7 @@ fn place(output: &Path) -> Result<(PathBuf, OsString, Vec<PathBuf>), FileError> 
             made.extend(absent.map(Path::to_path_buf));
             let missing = FileError::new("create", above);
             let above = fs::create_dir_all(above).and_then(|()| above.canonicalize()).map_err(missing)?;
-            // A link that points nowhere is told when something is written through it.
+            // A dangling link is reported when something is written through it.
             above.join(output.file_name().unwrap_or_default())
         }
         Err(error) => return Err(FileError::new("write", output)(error)),
@@ -149,13 +149,13 @@ fn place(output: &Path) -> Result<(PathBuf, OsString, Vec<PathBuf>), FileError> 
     Ok((above, name, made))
 }
 
-/// The lock file, and why it is not locked where the file system has no locks.
+/// Opens and locks the lock file; the error says why it is not locked where the file system has no locks.
 fn open_and_lock(path: &Path, output: &Path) -> Result<(File, Option<io::Error>), LockError> {
     loop {
         let mut options = OpenOptions::new();
         let opened = options.read(true).write(true).create(true).truncate(false).open(path);
         let mut file = match opened {
-            // Another user's: it can be locked all the same.
+            // The file belongs to another user: it can be locked all the same.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => File::open(path),
             other => other,
         }
@@ -176,7 +176,7 @@ fn open_and_lock(path: &Path, output: &Path) -> Result<(File, Option<io::Error>)
     }
 }
 
-/// An error of the lock file, told of what the user knows: the output, or the folder that it would lie in.
+/// An error of the lock file, reported in terms the user knows: the output, or the folder that it would be in.
 fn refused(action: &'static str, lock: &Path, output: &Path, error: io::Error) -> FileError {
     match lock.parent().filter(|_| !output.exists()) {
         Some(above) if action == "write" => FileError::new("write to", above)(error),
@@ -185,7 +185,8 @@ fn refused(action: &'static str, lock: &Path, output: &Path, error: io::Error) -
     }
 }
 
-/// Whether this is what a file system without locks says: Lustre without `-o flock`, NFS without its lock service, some of FUSE.
+/// Whether this error comes from a file system without locks: Lustre without `-o flock`, NFS without its lock service, some
+/// of FUSE.
 fn has_no_locks(error: &io::Error) -> bool {
     #[cfg(unix)]
     if error.raw_os_error() == Some(libc::ENOLCK) {
@@ -195,7 +196,7 @@ fn has_no_locks(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
-/// Whether the name still stands for this file: who held the lock before may just have removed it.
+/// Whether the name still refers to this file: the previous holder of the lock may just have removed it.
 #[cfg(unix)]
 fn is_still(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -208,12 +209,12 @@ fn is_still(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// Whether a place cannot be written.
+/// Whether the error means that the location is not writable.
 pub fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Removes what was made, unless something lies in it by now.
+/// Removes the folders that were created, unless they contain something by now.
 fn remove_empty(made: &[PathBuf]) {
     for folder in made {
         let _ = fs::remove_dir(folder);
@@ -225,7 +226,7 @@ fn host() -> String {
     if name.trim().is_empty() { "this machine".into() } else { name.trim().to_owned() }
 }
 
-/// `2026-03-01 14:05:09`, of seconds since 1970.
+/// `2026-03-01 14:05:09`, from seconds since 1970.
 fn date_and_time(seconds: u64) -> String {
     // Days since the first of March of the year 0 of a calendar whose years end in February (Howard Hinnant, civil_from_days).
     let days = seconds / 86_400 + 719_468;
@@ -253,7 +254,7 @@ mod tests {
         assert!(error.contains("`gelora plan` (process ") && error.contains("since 20"), "{error}");
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         OutputLock::take(&folder.path().join("made/other"), "gelora plan").unwrap();
-        // A folder that takes the place of another is locked as it was.
+        // A folder that replaces another is locked just the same.
         fs::create_dir(&out).unwrap();
         fs::rename(&out, folder.path().join("away")).unwrap();
         assert!(matches!(OutputLock::take(&out, "").unwrap_err(), LockError::Held { .. }));
@@ -292,7 +293,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_place_that_cannot_be_written_is_named_and_not_its_lock_file() {
-        // Nobody makes files there, whatever his rights.
+        // Nobody can create files there, whatever their permissions.
         let error = OutputLock::take(Path::new("/proc/gelora-out"), "").unwrap_err().to_string();
         assert!(error.starts_with("cannot write to /proc: ") && !error.contains(".lock"), "{error}");
         let error = OutputLock::take(Path::new("/proc/self/fdinfo"), "").unwrap_err().to_string();

@@ -14,11 +14,11 @@ pub use lock::{Holder, LOCK_INSIDE, LockError, OutputLock, is_closed};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}{}", path.display(), cure(source))]
 pub struct FileError {
-    /// `read`, `write`, `create` …
+    /// The action that failed: `read`, `write`, `create` …
     pub action: &'static str,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why.
+    /// The underlying I/O error.
     pub source: io::Error,
 }
 
@@ -39,7 +39,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-/// What the system said, also where a library that writes has wrapped it into an error of its own.
+/// The error kind from the system, even where a library that writes has wrapped it in an error of its own.
 fn kind_of_cause(error: &io::Error) -> io::ErrorKind {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut kind = io::ErrorKind::Other;
@@ -47,7 +47,7 @@ fn kind_of_cause(error: &io::Error) -> io::ErrorKind {
         cause = match next.downcast_ref::<io::Error>() {
             Some(error) => {
                 kind = error.kind();
-                // `source` would pass over what is wrapped.
+                // `source` would skip the wrapped error itself.
                 error.get_ref().map(|inner| inner as _)
             }
             None => next.source(),
@@ -64,17 +64,17 @@ impl FileError {
     }
 }
 
-/// Opens a file to be read. Folders, named pipes, sockets and devices are no files: reading one might never end.
+/// Opens a file for reading. Folders, named pipes, sockets and devices are refused: reading one might never end.
 ///
 /// # Errors
-/// Those of the system, and that it is no file.
+/// Those of the system, or that the path is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Opening a named pipe would wait for its writer: what it is, is asked before.
+    // Opening a named pipe would wait for its writer, so the type is checked first.
     must_be_file(&fs::metadata(path)?)?;
     File::open(path)
 }
 
-/// The bytes of a file, which must be one: see [`open`].
+/// The bytes of a regular file: see [`open`].
 ///
 /// # Errors
 /// As those of [`open`].
@@ -85,7 +85,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// [`open`], with the path in its errors, of a file that is no Git LFS pointer.
+/// [`open`] with the path in its errors; Git LFS pointers are refused.
 pub fn open_file(path: &Path) -> Result<File, FileError> {
     let checked = || {
         let mut file = open(path)?;
@@ -103,15 +103,15 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
     read(path).map_err(FileError::new("read", path))
 }
 
-/// The bytes of a text without the byte order mark that some editors put before it.
+/// The bytes of a text without a leading byte order mark, which some editors add.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
 }
 
-/// The text of a file, which is UTF-8, with or without a byte order mark.
+/// The text of a UTF-8 file, with or without a byte order mark.
 ///
 /// # Errors
-/// As those of [`open_file`], and that it is no UTF-8.
+/// As those of [`open_file`], or that the file is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, FileError> {
     let bytes = read_file(path)?;
     let wrong = match &bytes[..] {
@@ -149,10 +149,10 @@ fn kind_of(kind: fs::FileType) -> &'static str {
 /// How a Git LFS pointer begins: what a clone without `git lfs` has in the place of a large file.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Refuses the contents of a file that are a Git LFS pointer.
+/// Refuses file contents that are a Git LFS pointer.
 ///
 /// # Errors
-/// When they are one.
+/// When the contents are a Git LFS pointer.
 pub fn refuse_pointer(bytes: &[u8]) -> io::Result<()> {
     match bytes.starts_with(LFS_POINTER) {
         true => Err(io::Error::other(
@@ -185,7 +185,7 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
-    // A process that was killed leaves its temporary file: it is told by the name of the file it was to become.
+    // A killed process leaves its temporary file behind: it is recognised by the name of its target file.
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let result = || -> io::Result<()> {
         remove_leftovers(folder, &prefix)?;
@@ -207,17 +207,17 @@ fn remove_leftovers(folder: &Path, prefix: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Six random characters lie between the two.
+        // Six random characters lie between prefix and suffix.
         if name.len() == prefix.len() + 6 + TEMPORARY.len() && name.starts_with(prefix) && name.ends_with(TEMPORARY) {
-            // One that stays costs space, and nothing else.
+            // A leftover file only costs space.
             let _ = fs::remove_file(entry.path());
         }
     }
     Ok(())
 }
 
-/// `tempfile` makes files that only their owner may read; a result is as readable as any other file: as the umask says, also
-/// where it takes the place of an earlier one.
+/// `tempfile` creates files that only their owner may read; a result is as readable as any other file, as the umask says,
+/// even where it replaces an earlier one.
 #[cfg(unix)]
 fn as_any_file<'a, 'p, 's>(builder: &'a mut tempfile::Builder<'p, 's>) -> &'a mut tempfile::Builder<'p, 's> {
     use std::os::unix::fs::PermissionsExt;
@@ -251,10 +251,10 @@ pub fn sha256_file(path: &Path) -> Result<String, FileError> {
     }
 }
 
-/// SHA-256 of bytes in hexadecimal, computed part by part; `next` is told before each part how many bytes are done.
+/// SHA-256 of bytes in hexadecimal, computed in parts; before each part `next` receives the number of bytes done.
 ///
 /// # Errors
-/// Those of `next`, which end it.
+/// Those of `next`, which stop the computation.
 pub fn sha256_in_parts<E>(bytes: &[u8], mut next: impl FnMut(u64) -> Result<(), E>) -> Result<String, E> {
     const PART: usize = 1 << 24;
     let mut hasher = Sha256::new();
@@ -265,8 +265,8 @@ pub fn sha256_in_parts<E>(bytes: &[u8], mut next: impl FnMut(u64) -> Result<(), 
     Ok(hexadecimal(&hasher.finalize()))
 }
 
-/// Tells the system that a mapped file is read here and there from now on: what lies around a place that is read is not
-/// wanted, and would drive out what is where memory is short.
+/// Advises the system that a mapped file is read at random from now on: readahead around each access is not needed, and
+/// would evict useful pages where memory is short.
 pub fn read_here_and_there(map: &memmap2::Mmap) {
     #[cfg(unix)]
     if let Err(error) = map.advise(memmap2::Advice::Random) {

@@ -1,4 +1,4 @@
-//! Is this the model that the adapter was trained on?
+//! Checks whether this is the model that the adapter was trained on.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::files::{sha256, sha256_file};
 use crate::onnx::Model;
 use crate::progress::Observer;
 
-/// The files of the base that are not those the adapter was trained with: export, external data and checkpoint. An adapter
-/// fits the weights it was trained beside; where others than the adapted ones changed, its result is another too.
+/// The files of the base that differ from those the adapter was trained with: export, external data and checkpoint. An adapter
+/// fits the weights it was trained beside; where weights other than the adapted ones changed, its result changes too.
 pub(super) fn changed_files(
     base: &ModelFolder,
     model: &Model,

@@ -1,8 +1,8 @@
-//! Writes the merged checkpoint: the same files with the same headers, only the bytes of changed tensors are new.
+//! Writes the merged checkpoint: the same files with the same headers; only the bytes of changed tensors are new.
 //!
-//! Where the checkpoint lacks the head that was trained, its tensors are appended to the last file. The names of the others
-//! change then too: transformers finds the head of a class only where the base model lies under its prefix (`bert.encoder…`).
-//! A head that no class of transformers has goes to a file of its own.
+//! Where the checkpoint lacks the head that was trained, its tensors are appended to the last file. The names of the others then
+//! change too: transformers finds the head of a class only where the base model is under its prefix (`bert.encoder…`).
+//! A head that no transformers class has is written to a file of its own.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::checkpoint::{
 };
 use crate::files::{FileError, read_file, write_atomically, write_json};
 
-/// Configuration and tokenizer files are small; anything larger is somebody's weights.
+/// Largest configuration or tokenizer file, in bytes; a larger file holds somebody's weights.
 const LARGEST_COMPANION: u64 = 100_000_000;
 
 /// Writes the checkpoint files and their index.
@@ -67,12 +67,12 @@ pub(super) fn write(
     Ok(changes.into_inner().unwrap_or_default())
 }
 
-/// What changes about the names in a checkpoint.
+/// The changes of the names in a checkpoint.
 #[derive(Clone, Copy)]
 struct Names<'t> {
-    /// What comes in front of those that are there.
+    /// Prefix for the existing names.
     prefix: Option<&'t str>,
-    /// New tensors, behind the others.
+    /// New tensors, after the others.
     appended: &'t [&'t Target<'t>],
 }
 
@@ -86,7 +86,7 @@ impl Names<'_> {
     }
 }
 
-/// The header as it was, or with other names and the new tensors behind the others.
+/// The header, unchanged or with other names and the new tensors after the others.
 fn write_header(writer: &mut impl Write, file: &CheckpointFile, names: &Names) -> io::Result<()> {
     let old = &file.bytes()[..file.data_start];
     if names.changes_nothing() {
@@ -123,7 +123,7 @@ fn write_tensors(
     let bytes = file.bytes();
     let mut position = file.data_start;
     for tensor in tensors {
-        // Several, where the checkpoint stores several matrices as one.
+        // Several where the checkpoint stores several matrices as one.
         let mut of_tensor = targets.list.iter().filter(|target| target.name == tensor.name && !target.added).peekable();
         if of_tensor.peek().is_none() {
             continue;
@@ -165,7 +165,7 @@ fn new_bytes(target: &Target) -> io::Result<Vec<u8>> {
     from_f32(&values, &ElementType::F32).ok_or_else(|| io::Error::other("float32 is a float type"))
 }
 
-/// The index as it was, or with other names; new tensors are in the last shard.
+/// The index, unchanged or with other names; new tensors are in the last shard.
 fn write_index(index: &Path, checkpoint: &Checkpoint, names: &Names, out: &Path) -> Result<String, MergeError> {
     let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let bytes = read_file(index)?;
@@ -203,7 +203,7 @@ fn shape(target: &Target) -> Option<Vec<usize>> {
     }
 }
 
-/// Copies what belongs to the model beside its weights: configuration, tokenizer, vocabulary, licence texts.
+/// Copies the files that accompany the weights: configuration, tokenizer, vocabulary, licence texts.
 pub(super) fn copy_companions(
     base: &ModelFolder,
     targets: &Targets,
@@ -220,7 +220,7 @@ pub(super) fn copy_companions(
         let known = ["json", "txt", "model", "jinja", "md", "py", "tiktoken"];
         let wanted = path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known));
         let small = std::fs::metadata(&path).is_ok_and(|data| data.is_file() && data.len() <= LARGEST_COMPANION);
-        // `._*` is what macOS keeps beside a file on other file systems.
+        // macOS keeps `._*` beside a file on other file systems.
         let other = name.ends_with(".safetensors.index.json") || name == REPORT_FILE || name.starts_with("._");
         if !wanted || !small || other {
             continue;
@@ -242,7 +242,7 @@ pub(super) fn copy_companions(
     }
     let says = targets.labels.is_some() || other_problem(&Value::Null, targets).is_some();
     if base.config.is_none() && says {
-        // The export alone would not say what its classes are called, or that a text may have several.
+        // The export alone would not show the names of its classes, or that a text may have several.
         let name = "config.json".to_owned();
         write_json(&out.join(&name), &with_head(&json!({}), targets))?;
         files.push(name);
@@ -250,23 +250,23 @@ pub(super) fn copy_companions(
     Ok(())
 }
 
-/// For every label the probability from which on a text has it.
+/// Key of the probability threshold of every label.
 const THRESHOLDS: &str = "gelora_thresholds";
-/// What transformers calls several labels per text.
+/// transformers' `problem_type` for several labels per text.
 const MULTI_LABEL: &str = "multi_label_classification";
-/// How many labels a configuration of transformers has that says nothing of them.
+/// Number of labels that transformers assumes where a configuration does not give it.
 const DEFAULT_LABELS: usize = 2;
 
-/// What the head was trained for, where the base says something else. Several labels are always named: nothing else tells them
-/// from classes.
+/// What the head was trained for, if the base says something else. Several labels are always written: nothing else distinguishes
+/// them from classes.
 fn other_problem(config: &Value, targets: &Targets) -> Option<String> {
     let found = config.get("problem_type").and_then(Value::as_str);
     let other = |problem: &String| found.map_or(problem == MULTI_LABEL, |found| found != problem);
     targets.problem.clone().filter(other)
 }
 
-/// The configuration with the names of the classes; for a checkpoint that got a head, with its class, its width and what it is
-/// for; for an export that got a head, with the vector that it reads.
+/// The configuration with the names of the classes; for a checkpoint that got a head, also with its class, its width and its
+/// purpose; for an export that got a head, with the pooling of that head.
 fn with_head(config: &Value, targets: &Targets) -> Value {
     let mut config = config.clone();
     let class = model_class(&config, targets.task()).filter(|_| targets.appended);
@@ -286,13 +286,13 @@ fn with_head(config: &Value, targets: &Targets) -> Value {
     {
         fields.insert("problem_type".into(), json!(problem));
     }
-    // Those of the base belong to the head as it was.
+    // The thresholds of the base belong to its old head.
     fields.shift_remove(THRESHOLDS);
     if let Some(thresholds) = &targets.thresholds {
         fields.insert(THRESHOLDS.into(), json!(thresholds));
     }
     if let Some(class) = class {
-        // The head is that of the class, whatever an earlier export had.
+        // The head is that of the class, whatever head an earlier export had.
         fields.shift_remove("gelora_head");
         fields.insert("architectures".into(), json!([class.name]));
     }
@@ -302,8 +302,8 @@ fn with_head(config: &Value, targets: &Targets) -> Value {
     config
 }
 
-/// The names of the classes to write; `None` where those of the base are right. For a new head there are as many as it has
-/// outputs: transformers makes the head as wide as there are names.
+/// The names of the classes to write; `None` where those of the base are right. For a new head there are as many as its outputs:
+/// transformers makes the head as wide as there are names.
 fn labels(fields: &serde_json::Map<String, Value>, targets: &Targets) -> Option<Vec<String>> {
     if targets.labels.is_some() {
         return targets.labels.clone();
@@ -311,7 +311,7 @@ fn labels(fields: &serde_json::Map<String, Value>, targets: &Targets) -> Option<
     let outputs = targets.outputs.filter(|_| targets.added_head.is_some() || targets.appended)?;
     let named = fields.get("id2label").and_then(Value::as_object).map(serde_json::Map::len);
     let known = match targets.task() {
-        // Those of another head say nothing of the one that was added.
+        // The names of another head do not apply to the added one.
         _ if targets.added_head.is_some() => None,
         ModelTask::SequenceClassification | ModelTask::TokenClassification => named,
         ModelTask::QuestionAnswering => {

@@ -17,89 +17,89 @@ pub enum MergeError {
         Hint::BaseChanged
     )]
     OtherBase {
-        /// The files that differ.
+        /// Names of the files that differ.
         files: String,
     },
-    /// A weight that merging touches is infinite or not a number, or would become so.
+    /// A weight that merging changes is infinite or NaN, or would become so.
     #[error("{} cannot be merged: {what} `{tensor}` {found}", file.display())]
     NotFinite {
-        /// Checkpoint or export.
+        /// Path of the checkpoint or export.
         file: PathBuf,
-        /// `tensor` or `initializer`.
+        /// The kind of weight, `tensor` or `initializer`.
         what: &'static str,
-        /// Its name.
+        /// Name of the weight.
         tensor: String,
-        /// What was found, and what to do.
+        /// Where the value was found, and the cure.
         found: NotFinite,
     },
-    /// A weight cannot take its change.
+    /// A change cannot be applied to a weight.
     #[error("{} cannot be merged: {what} `{tensor}` {reason}", file.display())]
     NotMergeable {
-        /// Checkpoint or export.
+        /// Path of the checkpoint or export.
         file: PathBuf,
-        /// `tensor` or `initializer`.
+        /// The kind of weight, `tensor` or `initializer`.
         what: &'static str,
-        /// Its name.
+        /// Name of the weight.
         tensor: String,
-        /// Why, and what to do.
+        /// The reason, and the cure.
         reason: String,
     },
     /// The base has no such module, or one of another shape.
     #[error("the adapter does not fit {}: {reason}; name the model folder it was trained on", base.display())]
     DoesNotFit {
-        /// The base.
+        /// Path of the base.
         base: PathBuf,
-        /// What does not fit.
+        /// The reason.
         reason: String,
     },
     /// The export holds the weight in a form that merging cannot reach.
     #[error("cannot merge into {}: {found}", onnx.display())]
     Folded {
-        /// The `.onnx` file.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// What was found.
+        /// The product that holds the weight.
         found: FoldedProduct,
     },
-    /// A tensor that was trained whole has no constant of its own.
+    /// A tensor that was trained as a whole has no constant of its own.
     #[error("cannot merge into {}: {reason}", onnx.display())]
     Saved {
-        /// The `.onnx` file.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and the cure.
         reason: String,
     },
-    /// The weight is used for something else as well.
+    /// The weight has another use as well.
     #[error(
         "module `{module}` shares its weight with {with}: merging would change both; leave the module out of the plan, or untie the weights in the base model"
     )]
     Tied {
-        /// The adapted module.
+        /// Path of the adapted module.
         module: String,
-        /// What else uses the weight.
+        /// The other use of the weight.
         with: String,
     },
     /// The result would overwrite the base or the adapter.
     #[error("{} is the folder of {what}; write the merged model to another one", out.display())]
     SameFolder {
-        /// The folder.
+        /// Path of the output folder.
         out: PathBuf,
-        /// The base model or the adapter.
+        /// Whose folder it is, that of the base model or of the adapter.
         what: &'static str,
     },
-    /// The result cannot take the place of what is there.
+    /// The result cannot replace the existing folder.
     #[error("{} cannot become the merged model: {reason}", out.display())]
     NotReplaceable {
-        /// The folder.
+        /// Path of the output folder.
         out: PathBuf,
-        /// What is there, and what to do.
+        /// What it contains, and the cure.
         reason: String,
     },
-    /// The adapter's files do not belong together.
+    /// Files or tensors of the adapter are missing or do not belong together.
     #[error("{} cannot be merged: {reason}", adapter.display())]
     Incomplete {
-        /// The adapter.
+        /// Path of the adapter.
         adapter: PathBuf,
-        /// What is missing, and what to do.
+        /// What is missing, and the cure.
         reason: String,
     },
     /// The adapter cannot be read.

@@ -16,7 +16,7 @@ use crate::adapter::SavedTensor;
 use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, StoredTensor, own_head};
 use crate::onnx::{DataType, Edit, Model, OnnxError, Transformer, append_head};
 
-/// Writes the export to the same place relative to `out` as it has in the base folder.
+/// Writes the export to the same path relative to `out` as it has in the base folder.
 pub(super) fn write(
     base: &ModelFolder,
     model: &Transformer,
@@ -57,7 +57,7 @@ pub(super) fn write(
     let relative = base.onnx.strip_prefix(&base.folder).unwrap_or(Path::new("model.onnx"));
     edit.write(model, &out.join(relative))?;
     files.push(relative.display().to_string());
-    // External data lies relative to the export; the list is relative to the folder.
+    // External data is relative to the export; the list is relative to the folder.
     let beside = relative.parent().unwrap_or(Path::new(""));
     let external = model.external_files().iter().map(|external| relative_path(&beside.join(&external.location)));
     files.extend(external.map(|path| path.display().to_string()));
@@ -65,7 +65,7 @@ pub(super) fn write(
     Ok(changes.into_inner().unwrap_or_default())
 }
 
-/// A relative path without `.`, as the files of a folder are listed.
+/// A relative path without `.` components, in the form in which the files of a folder are listed.
 fn relative_path(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
@@ -84,7 +84,7 @@ fn stored_type(model: &Model, place: &StoredTensor) -> Result<ElementType, Merge
     })
 }
 
-/// The values of a saved tensor as the export stores them.
+/// The values of a saved tensor in the layout of the export.
 fn values(saved: &SavedTensor, transposed: bool) -> Vec<f32> {
     match transposed {
         true => saved.values.t().iter().copied().collect(),
@@ -92,7 +92,7 @@ fn values(saved: &SavedTensor, transposed: bool) -> Vec<f32> {
     }
 }
 
-/// What of the head has no place in the export yet: a new head, or tensors that the exporter shared or left out.
+/// Adds what the export lacks of the head: all of a new head, or tensors that the exporter shared or left out.
 fn add_head(base: &ModelFolder, model: &Transformer, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
     let saved = |name: &str| {
         targets.list.iter().find_map(|target| match target.change {

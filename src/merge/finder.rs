@@ -1,4 +1,4 @@
-//! The base that an adapter is merged into, and whether the adapter is whole and was made for it.
+//! The base that an adapter is merged into, and checks that the adapter is complete and was made for it.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::checkpoint::{
 };
 use crate::onnx::{LinearLayer, Transformer, WeightLayout};
 
-/// The base, with its linear layers and what the checkpoint calls them.
+/// The base, with its linear layers and their names in the checkpoint.
 pub(super) struct Finder<'b> {
     pub base: &'b ModelFolder,
     pub model: &'b Transformer,
@@ -20,7 +20,7 @@ pub(super) struct Finder<'b> {
 }
 
 impl Finder<'_> {
-    /// Every module that the configuration adapts or saves has its tensors in the file.
+    /// Checks that every module that the configuration adapts or saves has its tensors in the file.
     pub fn refuse_incomplete(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
         let incomplete = |reason: String| MergeError::Incomplete { adapter: place.into(), reason };
         let called = Called::new(folder, adapter);
@@ -45,8 +45,8 @@ impl Finder<'_> {
             if adapted || adapter.saved.iter().any(|saved| saved.name == tensor.name) {
                 continue;
             }
-            // Checkpoints keep heads of pre-training that no class but that one has (`mask_predictions.classifier`): where the
-            // file has a module that a name means, others that end alike count only if the model has them.
+            // Checkpoints keep heads of pre-training that only one class has (`mask_predictions.classifier`): where the
+            // file has a module that a name means, others with the same ending count only if the model has them.
             let elsewhere = |name: &str| folder.adapter.saved.iter().any(|saved| is_under(&saved.name, name));
             let mut names = folder.config.saved().iter().filter(|wanted| is_under(&name, wanted));
             let saves = names.clone().any(|name| !elsewhere(name));
@@ -60,7 +60,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// A weight of the base that came with the adapter is that of this base.
+    /// Checks that a base weight that came with the adapter is that of this base.
     pub fn refuse_changed(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
         if folder.frozen.is_empty() {
             return Ok(());
@@ -88,7 +88,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Whether this is the weight of a module: of the checkpoint, or of the export where there is none.
+    /// Whether this is the weight of a module: of the checkpoint, or of the export if there is none.
     fn is_base_weight(&self, module: &str, tensor: &TensorInfo, bytes: &[u8]) -> Result<bool, MergeError> {
         if let Some(checkpoint) = &self.base.checkpoint {
             let known = self.layers_of(module).find_map(|(_, found)| found);
@@ -108,7 +108,7 @@ impl Finder<'_> {
         Ok(tensor.shape == shape && own.iter().enumerate().all(|(i, value)| *value == at(i / shape[1], i % shape[1])))
     }
 
-    /// Whether the export, or the class of the model, has the module of a tensor of the checkpoint. `by_peft` is its name there.
+    /// Whether the export, or the class of the model, has the module of a checkpoint tensor. `by_peft` is PEFT's name for it.
     fn has_tensor(&self, tensor: &str, by_peft: &str) -> Result<bool, MergeError> {
         let Some(checkpoint) = &self.base.checkpoint else { return Ok(false) };
         let in_class = |task| {
@@ -118,7 +118,7 @@ impl Finder<'_> {
         if ModelTask::ALL.into_iter().any(in_class) {
             return Ok(true);
         }
-        // The weight tells modules apart: biases are often zeros.
+        // The weight distinguishes modules: biases are often zeros.
         let module = tensor.rsplit_once('.').map_or(tensor, |(module, _)| module);
         let weight = format!("{module}.weight");
         let judged = if checkpoint.tensor(&weight).is_some() { weight.as_str() } else { tensor };
@@ -134,7 +134,7 @@ impl Finder<'_> {
             && !initializers_of(self.model, checkpoint, judged)?.is_empty())
     }
 
-    /// The linear layers of a module, with the checkpoint's word on their names where there is one.
+    /// The linear layers of a module, with their checkpoint names where there is a checkpoint.
     pub fn layers_of<'s>(
         &'s self,
         module: &'s str,
@@ -147,12 +147,12 @@ impl Finder<'_> {
     }
 }
 
-/// Whether a tensor lies in a module that this name in `modules_to_save` means.
+/// Whether a tensor is in a module that this name in `modules_to_save` means.
 fn is_under(tensor: &str, name: &str) -> bool {
     tensor.match_indices('.').any(|(at, _)| tensor[..at].ends_with(name))
 }
 
-/// What PEFT calls the modules of the base: told by a module of the adapter whose name in the base is another.
+/// PEFT's names for the modules of the base, inferred from a module of the adapter whose name in the base differs.
 struct Called {
     without: String,
     within: String,

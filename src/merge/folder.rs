@@ -1,12 +1,12 @@
-//! The folder of a merged model, which changes at once or not at all.
+//! The folder of a merged model, which is replaced at once or not at all.
 //!
-//! Everything is written to a folder beside it (`.NAME.merging.PID`), which takes its place at the end: by a rename where there
+//! Everything is written to a folder beside it (`.NAME.merging.PID`), which takes its place at the end: by a rename if there
 //! was none, else by exchanging the two (`renameat2` with `RENAME_EXCHANGE`). Where the file system cannot exchange, the old
 //! folder is renamed to `.NAME.before` first; a kill between the two renames leaves the whole old folder under that name, and
-//! the next merge puts it back. What a killed merge left is removed by the next one.
+//! the next merge restores it. The next merge also removes what a killed one left.
 //!
-//! Files that no merge wrote stay, also those that appear while a merge is under way: what is there before the exchange is linked
-//! into the new folder, and what is in the old one afterwards is moved over before that goes.
+//! Files that no merge wrote are kept, also those that appear while a merge is in progress: what exists before the exchange is
+//! linked into the new folder, and what is in the old one afterwards is moved over before that one is removed.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,23 +18,23 @@ use crate::adapter::CONFIG_FILE;
 use crate::checkpoint::ModelFolder;
 use crate::files::{FileError, LOCK_INSIDE, is_closed};
 
-/// A folder that is being made. Dropped, it leaves nothing.
+/// A folder that is being written. Dropping it removes it.
 #[derive(Debug)]
 pub(super) struct NewFolder {
-    /// The folder that it becomes.
+    /// Path of the folder that it becomes.
     out: PathBuf,
-    /// Where it is written until then.
+    /// Path that it is written to until then.
     temporary: PathBuf,
 }
 
 impl NewFolder {
-    /// Checks that the result may stand in `out`, and makes the folder that is written meanwhile.
+    /// Checks that the result may be written to `out`, and creates the temporary folder.
     ///
     /// # Errors
-    /// When `out` is the base's or the adapter's folder or holds one of them, holds files but no merged model, or cannot be
+    /// If `out` is the folder of the base or the adapter or contains one of them, holds files but no merged model, or cannot be
     /// replaced.
     pub fn new(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<Self, MergeError> {
-        // A link stays one: what it leads to is replaced.
+        // A link stays a link: its target is replaced.
         let out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
         refuse_others(base, adapter, &out)?;
         let (parent, name) = place(&out)?;
@@ -54,18 +54,18 @@ impl NewFolder {
         Ok(NewFolder { out, temporary })
     }
 
-    /// Where to write.
+    /// Path to write to.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Takes over what does not belong to the earlier merge, and puts the folder in its place. The number of files taken over.
+    /// Takes over the files that no merge wrote, and puts the folder in its place. Returns how many were taken over.
     ///
     /// # Errors
-    /// When something that is no merged model has appeared there meanwhile, or a file cannot be written. After the exchange, files
-    /// that cannot be moved stay in `.NAME.before`, and the next merge moves them.
+    /// If something other than a merged model has appeared there meanwhile, or a file cannot be written. After the exchange,
+    /// files that cannot be moved stay in `.NAME.before`, and the next merge moves them.
     pub fn finish(self) -> Result<usize, MergeError> {
-        // Once more: a merge takes its time, and others may have written there.
+        // Checked again: a merge takes its time, and others may have written there.
         for file in foreign_files(&self.out)? {
             take_over(&self.out.join(&file), &self.temporary.join(&file))?;
         }
@@ -82,7 +82,7 @@ impl NewFolder {
 }
 
 impl Drop for NewFolder {
-    /// What was written and is not wanted.
+    /// Removes the temporary folder if it was not put in place.
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.temporary)
             && error.kind() != io::ErrorKind::NotFound
@@ -107,11 +107,11 @@ fn place(out: &Path) -> Result<(PathBuf, String), MergeError> {
     Ok((parent, name.to_string_lossy().into_owned()))
 }
 
-/// A merged model never replaces its base or its adapter: nobody could merge again, and transformers applies an adapter that
-/// lies beside a checkpoint once more.
+/// A merged model never replaces its base or its adapter: merging again would be impossible, and transformers applies an adapter
+/// that lies beside a checkpoint a second time.
 fn refuse_others(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<(), MergeError> {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    // A folder `onnx` of the base may be a link to somewhere else.
+    // A folder `onnx` of the base may be a link to another folder.
     let export = base.onnx.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(&base.folder);
     let folders = [
         (whole(&base.folder), "the base model"),
@@ -127,14 +127,14 @@ fn refuse_others(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<(), M
             return Err(MergeError::NotReplaceable { out: out.into(), reason });
         }
     }
-    // `onnx/` in a model folder is where exports are looked for.
+    // Exports are looked for in the subfolder `onnx/` of a model folder.
     if out.parent() == Some(&folders[0].0) && out.file_name().is_some_and(|name| name == "onnx") {
         return Err(MergeError::SameFolder { out: out.into(), what: "the base model" });
     }
     Ok(())
 }
 
-/// The files in `out` that no merge wrote. A folder with files and no merged model is not replaced at all.
+/// The files in `out` that no merge wrote. A folder with files and without a merged model is never replaced.
 fn foreign_files(out: &Path) -> Result<Vec<PathBuf>, MergeError> {
     let refused = |reason: String| MergeError::NotReplaceable { out: out.into(), reason };
     if !out.exists() {
@@ -175,7 +175,7 @@ fn written_files(folder: &Path) -> Result<Option<HashSet<PathBuf>>, MergeError> 
     Ok(Some(files.map(PathBuf::from).collect()))
 }
 
-/// Everything in a folder that is not a folder itself, relative to it.
+/// Lists everything in a folder except folders, relative to it.
 fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), MergeError> {
     let here = folder.join(inside);
     for entry in fs::read_dir(&here).map_err(FileError::new("read", &here))? {
@@ -183,7 +183,7 @@ fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), Me
         let path = inside.join(entry.file_name());
         match entry.file_type().map_err(FileError::new("read", entry.path()))?.is_dir() {
             true => list(folder, &path, files)?,
-            // Our own lock is nobody's file.
+            // Our own lock is not a user's file.
             false if path == Path::new(LOCK_INSIDE) => {}
             false => files.push(path),
         }
@@ -192,7 +192,7 @@ fn list(folder: &Path, inside: &Path, files: &mut Vec<PathBuf>) -> Result<(), Me
     Ok(())
 }
 
-/// Puts a file into the new folder as it is, unless the merge wrote one of its name.
+/// Links or copies a file into the new folder unchanged, unless the merge wrote one of that name.
 fn take_over(from: &Path, to: &Path) -> Result<(), MergeError> {
     match to.symlink_metadata() {
         Ok(data) if data.is_dir() => {
@@ -215,17 +215,17 @@ fn take_over(from: &Path, to: &Path) -> Result<(), MergeError> {
         return Ok(());
     }
     match fs::copy(from, to) {
-        // Whoever put it there has removed it.
+        // Whoever created it has removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         copied => copied.map(|_| ()).map_err(|error| FileError::new("write", to)(error).into()),
     }
 }
 
-/// How often what still appears in a folder that was replaced is moved over, before it stays there for the next merge.
+/// Rounds in which files that still appear in a replaced folder are moved over, before the rest is left to the next merge.
 const ROUNDS: usize = 100;
 
-/// Removes the folder that was replaced, after moving the files that no merge wrote to the one in its place: those that were
-/// written, or written anew, while that was made.
+/// Removes the replaced folder, after moving the files that no merge wrote to the new one: those that were written, or
+/// overwritten, while the new one was being made.
 fn carry_over(before: &Path, out: &Path) -> Result<(), MergeError> {
     let old = written_files(before)?.unwrap_or_default();
     let new = written_files(out)?.unwrap_or_default();
@@ -241,7 +241,7 @@ fn carry_over(before: &Path, out: &Path) -> Result<(), MergeError> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).map_err(FileError::new("create", parent))?;
             }
-            // Linked before the exchange, or written anew under the same path since: the later one counts.
+            // Linked before the exchange, or written again under the same path since: the later one counts.
             if is_later(&from, &to) {
                 fs::rename(&from, &to).map_err(FileError::new("move", &from))?;
             } else {
@@ -263,13 +263,13 @@ fn carry_over(before: &Path, out: &Path) -> Result<(), MergeError> {
     })
 }
 
-/// Whether a file is not there yet, or was written earlier.
+/// Whether `to` does not exist, or was written earlier than `from`.
 fn is_later(from: &Path, to: &Path) -> bool {
     let written = |path: &Path| path.symlink_metadata().and_then(|data| data.modified()).ok();
     to.symlink_metadata().is_err() || written(from) > written(to)
 }
 
-/// Removes a folder in which there is nothing but folders.
+/// Removes a folder that contains nothing but folders.
 fn remove_empty(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -292,7 +292,7 @@ fn is_mount_point(_: &Path) -> bool {
     false
 }
 
-/// After a kill before the folder that was replaced was gone, or between the two renames of a file system that cannot exchange.
+/// Repairs what a kill left: before the replaced folder was removed, or between the two renames where exchanging is not possible.
 fn put_back(parent: &Path, name: &str, out: &Path) -> Result<(), MergeError> {
     let before = parent.join(format!(".{name}{BEFORE}"));
     if !before.is_dir() {
@@ -307,7 +307,7 @@ fn put_back(parent: &Path, name: &str, out: &Path) -> Result<(), MergeError> {
     Ok(())
 }
 
-/// Removes what killed merges left; a running one keeps its own.
+/// Removes what killed merges left; the folder of a running one is kept.
 fn remove_leftovers(parent: &Path, name: &str) {
     let prefix = format!(".{name}{MERGING}");
     let Ok(entries) = fs::read_dir(parent) else { return };
@@ -318,7 +318,7 @@ fn remove_leftovers(parent: &Path, name: &str) {
             continue;
         };
         if process == std::process::id() || !is_running(process) {
-            // One that stays costs space, and nothing else.
+            // A folder that cannot be removed costs only space.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -337,7 +337,7 @@ fn is_running(_: u32) -> bool {
     true
 }
 
-/// `new` takes the place of `old`; whether there was one, which is `before` then.
+/// Puts `new` in the place of `old`. Returns whether there was an `old`, which is at `before` then.
 fn exchange(new: &Path, old: &Path, before: &Path) -> io::Result<bool> {
     if !old.exists() {
         return fs::rename(new, old).map(|()| false);
@@ -361,14 +361,14 @@ fn exchange(new: &Path, old: &Path, before: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Exchanges two folders at once; `Unsupported` where the system or the file system cannot.
+/// Exchanges two folders atomically; `Unsupported` where the system or the file system cannot.
 #[cfg(target_os = "linux")]
 fn swap(one: &Path, other: &Path) -> io::Result<()> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
     let (one, other) = (text(one)?, text(other)?);
-    // SAFETY: both are strings that end in a zero and outlive the call.
+    // SAFETY: both are NUL-terminated strings that outlive the call.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_renameat2,
@@ -394,7 +394,7 @@ fn swap(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Asks that a folder's entries reach the disk; a file system that cannot is no reason to fail.
+/// Asks for a folder's entries to be written to disk; a file system that cannot do that is no reason to fail.
 fn sync(folder: &Path) {
     if let Err(error) = fs::File::open(folder).and_then(|folder| folder.sync_all()) {
         tracing::debug!(%error, folder = %folder.display(), "a folder was not synced");

@@ -1,24 +1,24 @@
-//! The largest eigenvalues of a symmetric matrix and their vectors, to the precision of float64 and without the others.
+//! The largest eigenvalues of a symmetric matrix and their vectors, to the precision of float64, without computing the others.
 //!
 //! Householder's reflections make the matrix tridiagonal, bisection counts out the largest eigenvalues of that, and inverse
 //! iteration gives their vectors (Golub and Van Loan, *Matrix Computations*, 8.3 to 8.5). A full decomposition takes twice as
-//! long, and cannot be stopped half-way.
+//! long and cannot be interrupted.
 
 use nalgebra::{DMatrix, DVector};
 
 use crate::progress::{Cancelled, Observer};
 
-/// The largest eigenvalues, one more than the vectors, in falling order, and an orthonormal basis of what belongs to all but the
-/// last, `[n, count]`.
+/// The largest eigenvalues, one more than the vectors, in descending order, and an orthonormal basis for all but the last,
+/// `[n, count]`.
 pub(super) struct Leading {
     pub values: Vec<f64>,
     pub vectors: DMatrix<f64>,
 }
 
-/// `count` vectors and `count + 1` values of a symmetric matrix larger than `count`.
+/// Computes `count` vectors and `count + 1` values of a symmetric matrix larger than `count`.
 ///
 /// # Errors
-/// When the user asks to stop.
+/// If the user asks to stop.
 pub(super) fn leading(matrix: DMatrix<f64>, count: usize, observer: &dyn Observer) -> Result<Leading, Cancelled> {
     let (tridiagonal, reflections) = reduce(matrix.clone(), observer)?;
     let values: Vec<f64> = (0..=count).map(|place| tridiagonal.eigenvalue(place)).collect();
@@ -26,12 +26,12 @@ pub(super) fn leading(matrix: DMatrix<f64>, count: usize, observer: &dyn Observe
     for (place, value) in values.iter().enumerate().take(count) {
         observer.check()?;
         let Some(vector) = tridiagonal.eigenvector(*value, &vectors.columns(0, place).into_owned()) else {
-            // Where eigenvalues lie too close together for that.
+            // The eigenvalues are too close together for inverse iteration.
             return Ok(all(matrix, count));
         };
         vectors.set_column(place, &vector);
     }
-    // From the last to the first: the vectors of the matrix itself.
+    // Applied from the last to the first, the reflections give the vectors of the matrix itself.
     for place in (0..reflections.ncols()).rev() {
         let mirror = reflections.view((place + 1, place), (reflections.nrows() - place - 1, 1));
         let mut below = vectors.rows_mut(place + 1, mirror.nrows());
@@ -41,7 +41,7 @@ pub(super) fn leading(matrix: DMatrix<f64>, count: usize, observer: &dyn Observe
     Ok(Leading { values, vectors })
 }
 
-/// The plain way.
+/// The plain way: a full decomposition.
 fn all(matrix: DMatrix<f64>, count: usize) -> Leading {
     let found = matrix.symmetric_eigen();
     let mut order: Vec<usize> = (0..found.eigenvalues.len()).collect();
@@ -55,9 +55,9 @@ fn all(matrix: DMatrix<f64>, count: usize) -> Leading {
 /// A symmetric tridiagonal matrix.
 struct Tridiagonal {
     diagonal: Vec<f64>,
-    /// Beside the diagonal.
+    /// The elements beside the diagonal.
     beside: Vec<f64>,
-    /// No eigenvalue is further from 0.
+    /// Upper bound of the absolute eigenvalues.
     bound: f64,
 }
 
@@ -71,7 +71,7 @@ fn reduce(mut matrix: DMatrix<f64>, observer: &dyn Observer) -> Result<(Tridiago
         let rest = size - place - 1;
         let (mut column, mut right) = matrix.columns_range_pair_mut(place..place + 1, place + 1..size);
         let mut mirror = column.view_mut((place + 1, 0), (rest, 1));
-        // Away from what is there: nothing is lost in the difference.
+        // With the sign that avoids cancellation.
         *beside = -mirror.norm().copysign(mirror[0]);
         mirror[0] -= *beside;
         let length = mirror.norm();
@@ -97,12 +97,12 @@ fn reduce(mut matrix: DMatrix<f64>, observer: &dyn Observer) -> Result<(Tridiago
 }
 
 impl Tridiagonal {
-    /// What is nothing beside its eigenvalues.
+    /// Magnitude that is negligible beside the eigenvalues.
     fn nothing(&self) -> f64 {
         (self.bound * f64::EPSILON).max(f64::MIN_POSITIVE)
     }
 
-    /// How many eigenvalues are larger (Sturm's sequence).
+    /// Number of eigenvalues that are larger (Sturm's sequence).
     fn larger(&self, than: f64) -> usize {
         let mut count = 0;
         let mut pivot = 1.0;
@@ -117,7 +117,7 @@ impl Tridiagonal {
         count
     }
 
-    /// The eigenvalue at a place, counted from the largest.
+    /// The eigenvalue with this index, counted from the largest.
     fn eigenvalue(&self, place: usize) -> f64 {
         let (mut low, mut high) = (-self.bound, self.bound);
         while high - low > 2.0 * self.nothing() {
@@ -130,12 +130,12 @@ impl Tridiagonal {
         low + (high - low) / 2.0
     }
 
-    /// A unit vector for an eigenvalue, orthogonal to those before; `None` where inverse iteration does not find one.
+    /// A unit vector for an eigenvalue, orthogonal to the previous ones; `None` where inverse iteration does not find one.
     fn eigenvector(&self, value: f64, before: &DMatrix<f64>) -> Option<DVector<f64>> {
         const TRIES: usize = 6;
         let size = self.diagonal.len();
         let limit = 1e2 * (size as f64).sqrt() * self.nothing();
-        // No vector of a weight looks like this.
+        // A pseudo-random start: no vector of a weight looks like it.
         let mut state = before.ncols() as u64 + 1;
         let mut vector = DVector::from_fn(size, |_, _| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -169,10 +169,10 @@ impl Tridiagonal {
         (0..vector.len()).map(|place| at(place).powi(2)).sum::<f64>().sqrt()
     }
 
-    /// Solves `(T − value) x = b` in place, by elimination with exchanges of rows.
+    /// Solves `(T − value) x = b` in place, by elimination with row exchanges.
     fn solve(&self, value: f64, vector: &mut DVector<f64>) {
         let size = self.diagonal.len();
-        // Of each row: what stands at the diagonal, and at the two places behind it.
+        // For each row, the diagonal element and the two after it.
         let mut rows: Vec<[f64; 3]> = Vec::with_capacity(size);
         let beside = |place: usize| self.beside.get(place).copied().unwrap_or(0.0);
         let mut row = [self.diagonal[0] - value, beside(0), 0.0];
@@ -244,7 +244,7 @@ mod tests {
                 agrees_with_the_plain_way(&weight * weight.transpose(), count);
             }
         }
-        // Close together, the same, nothing at all, and of very different sizes.
+        // Close together, equal, zero, and of very different magnitudes.
         let values: Vec<f64> = (0..30).map(|i| 1.0 - f64::from(i) * 1e-7).collect();
         agrees_with_the_plain_way(with_values(&values, 1), 7);
         let values: Vec<f64> = (0..30).map(|i| f64::from(3 - i / 10)).collect();

@@ -1,7 +1,7 @@
-//! Base and adapter become a checkpoint folder and an ONNX file.
+//! Merges base and adapter into a checkpoint folder and an ONNX file.
 //!
 //! `W + alpha / rank · B · A` is computed in float32 and rounded once to the stored type. The folder keeps the layout of the
-//! base: the same files, tensors, names, types and bytes, apart from those that the adapter changes.
+//! base: the same files, tensors, names, types and bytes, except for those that the adapter changes.
 
 mod base;
 mod checkpoint;
@@ -39,10 +39,10 @@ use residual::{NoPart, Part};
 use targets::{Change, Target, Targets};
 use weights::Refusal;
 
-/// The report that stands in a merged folder.
+/// Name of the report in a merged folder.
 pub const REPORT_FILE: &str = "gelora_merge.json";
 
-/// How an adapter is merged.
+/// Settings of a merge.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MergeSettings {
     /// Whether the base may differ from the one the adapter was trained with.
@@ -56,8 +56,8 @@ pub struct MergeSettings {
 /// wrote are taken over.
 ///
 /// # Errors
-/// When the adapter belongs to another base, is not whole, changes a weight that serves other purposes too, `out` may not be
-/// replaced, or a file cannot be read or written. `out` is then as it was.
+/// If the adapter belongs to another base, is incomplete, or changes a weight that has other uses too; if `out` may not be
+/// replaced; or if a file cannot be read or written. `out` is then unchanged.
 pub fn merge(
     base: &ModelFolder,
     adapter: &Path,
@@ -79,7 +79,7 @@ pub fn merge(
     let writing = Writing { observer, done: AtomicU64::new(0), refusal: Mutex::new(None), parts: Mutex::default() };
     let written = write_all(base, &model, &targets, new.path(), &writing);
     observer.observe(Event::End);
-    // What stopped a write comes back as an I/O error: say what it was.
+    // What stopped a write comes back as an I/O error: report the original reason.
     observer.check()?;
     if let Some(refusal) = writing.refusal.into_inner().unwrap_or_default() {
         return Err(refusal);
@@ -104,7 +104,7 @@ pub fn merge(
     Ok(report)
 }
 
-/// What the user should know of base and adapter.
+/// Warnings for the user about base and adapter.
 fn warnings(
     base: &ModelFolder,
     model: &Model,
@@ -133,17 +133,17 @@ fn warnings(
     Ok(warnings)
 }
 
-/// A merge under way: who is told, and what it found that it cannot write.
+/// A merge in progress: its observer, and the reason why a tensor could not be written.
 struct Writing<'a> {
     observer: &'a dyn Observer,
     done: AtomicU64,
     refusal: Mutex<Option<MergeError>>,
-    /// What was taken out of the weights of the checkpoint, by [`Target::place`].
+    /// The parts taken out of the weights of the checkpoint, by [`Target::place`].
     parts: Mutex<HashMap<String, Arc<Part>>>,
 }
 
 impl Writing<'_> {
-    /// Another tensor is written.
+    /// Reports the next tensor.
     fn step(&self, name: &str) -> io::Result<()> {
         self.observer.check().map_err(io::Error::other)?;
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -151,14 +151,14 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// What is taken out of a weight.
+    /// The part that is taken out of a weight.
     fn part(&self, target: &Target, weight: ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart> {
         let Change::Factors(factors) = target.change else { return Ok(None) };
         let scale = (factors.rank(), factors.scaling());
         Ok(Part::of(weight, scale, target.initialization, self.observer)?.map(Arc::new))
     }
 
-    /// What is taken out of a weight of the checkpoint, kept for the export.
+    /// The part that is taken out of a weight of the checkpoint, kept for the export.
     fn part_of_checkpoint(&self, target: &Target, weight: ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart> {
         let part = self.part(target, weight)?;
         if let (Some(part), Ok(mut parts)) = (&part, self.parts.lock()) {
@@ -167,7 +167,7 @@ impl Writing<'_> {
         Ok(part)
     }
 
-    /// What is taken out of a weight of the export: the same, where that is the checkpoint's. Decomposing takes its time.
+    /// The part that is taken out of a weight of the export: that of the checkpoint if there is one, because decomposing is slow.
     fn part_of_export(
         &self,
         target: &Target,
@@ -181,7 +181,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Keeps the reason, and gives an error that ends the write.
+    /// Keeps the reason, and returns an error that ends the write.
     fn refuse(&self, file: &Path, what: &'static str, tensor: &str, refusal: Refusal) -> io::Error {
         let error = io::Error::other(refusal.to_string());
         let (file, tensor) = (file.to_owned(), tensor.to_owned());
@@ -196,17 +196,17 @@ impl Writing<'_> {
     }
 }
 
-/// Whether the classes are called 0, 1, 2 …: then the base may know better names.
+/// Whether the classes are named 0, 1, 2 …: then the base may have better names.
 fn are_numbers(names: &[String]) -> bool {
     names.iter().enumerate().all(|(class, name)| *name == class.to_string())
 }
 
-/// The labels that the adapter was trained on, where they say more than their numbers.
+/// The labels that the adapter was trained with, if they are more than numbers.
 fn labels(provenance: Option<&Provenance>) -> Option<Vec<String>> {
     provenance.and_then(|provenance| provenance.labels.clone()).filter(|names| !are_numbers(names))
 }
 
-/// Writes everything.
+/// Writes all files.
 fn write_all(
     base: &ModelFolder,
     model: &Transformer,

@@ -1,4 +1,4 @@
-//! What merging did, as data.
+//! The report of a merge, as data.
 
 use std::collections::BTreeMap;
 
@@ -9,29 +9,29 @@ use super::targets::{Change, Targets};
 /// Version of the format of `gelora_merge.json`.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// What merging did.
+/// The report of a merge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MergeReport {
-    /// Version of this format.
+    /// Version of the format.
     pub format_version: u32,
-    /// Version of gelora.
+    /// Version of gelora that merged.
     pub gelora_version: String,
-    /// Folder of the base model.
+    /// Path of the base model's folder.
     pub base: String,
-    /// Folder of the adapter.
+    /// Path of the adapter's folder.
     pub adapter: String,
     /// Pooling of a head that was added to an export without one.
     pub added_head: Option<String>,
-    /// Files written, relative to the result.
+    /// Paths of the files written, relative to the result.
     pub files: Vec<String>,
     /// The tensors that differ from the base.
     pub tensors: Vec<MergedTensor>,
-    /// What the user should look at.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
 impl MergeReport {
-    /// The largest share of a tensor's change that rounding took, in checkpoint and export: they may differ in type.
+    /// The largest share of a tensor's change that was lost by rounding, in checkpoint or export: their types may differ.
     pub fn lost_by_rounding(&self) -> f64 {
         let changes = self.tensors.iter().flat_map(|tensor| tensor.checkpoint.into_iter().chain(tensor.export));
         changes.map(|change| change.lost_by_rounding).fold(0.0, f64::max)
@@ -41,28 +41,28 @@ impl MergeReport {
 /// One tensor that differs from the base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MergedTensor {
-    /// Its name in the checkpoint (without a checkpoint: the module's).
+    /// Name of the tensor in the checkpoint (without a checkpoint, of the module).
     pub name: String,
-    /// Rank of the factors; `None` for a tensor that was trained whole.
+    /// Rank of the factors; `None` for a tensor that was trained as a whole.
     pub rank: Option<usize>,
-    /// The initializers of the export that hold it.
+    /// Names of the initializers of the export that hold it.
     pub initializers: Vec<String>,
     /// The change in the checkpoint.
     pub checkpoint: Option<TensorChange>,
-    /// The change in the export, the first initializer if there are several.
+    /// The change in the export, that of the first initializer if there are several.
     pub export: Option<TensorChange>,
 }
 
-/// How much a tensor changed, as Frobenius norms, and what rounding to the stored type took from the change.
+/// How much a tensor changed, as Frobenius norms, and how much of that was lost by rounding to the stored type.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TensorChange {
     /// Norm of the base weight.
     pub weight_norm: f64,
     /// Norm of the change.
     pub change_norm: f64,
-    /// Norm of the rounding error over the norm of the change: 0 is nothing, 1 as much as the change itself.
+    /// Norm of the rounding error relative to that of the change: 0 means no loss, 1 as much as the change itself.
     pub lost_by_rounding: f64,
-    /// Share of the elements that should have changed and are the same after rounding.
+    /// Share of the elements that should have changed and are unchanged after rounding.
     pub unchanged_by_rounding: f64,
 }
 

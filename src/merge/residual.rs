@@ -10,13 +10,13 @@ use super::leading::{Leading, leading};
 use crate::adapter::Initialization;
 use crate::progress::{Cancelled, Observer};
 
-/// Relative distance of two singular values below which float32 does not tell them apart.
+/// Relative distance of two singular values below which float32 does not distinguish them.
 const SAME: f64 = 1e-6;
 
 /// Why there is no part.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum NoPart {
-    /// It cannot be told, as a sentence.
+    /// It cannot be determined; the reason as a sentence.
     #[error("{0}")]
     Undetermined(String),
     /// The user asked to stop.
@@ -24,7 +24,7 @@ pub(super) enum NoPart {
     Cancelled(#[from] Cancelled),
 }
 
-/// What is taken out of a weight, as two thin matrices: `left · right`, `[out, rank] · [rank, in]`.
+/// The part that is taken out of a weight, as two thin matrices: `left · right`, `[out, rank] · [rank, in]`.
 #[derive(Debug)]
 pub(super) struct Part {
     left: DMatrix<f64>,
@@ -32,10 +32,10 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// The part of a weight `[out, in]`, computed in float64; `None` where all of it stays.
+    /// The part of a weight `[out, in]`, computed in float64; `None` where nothing is taken out.
     ///
     /// # Errors
-    /// When it cannot be told, or the user asks to stop: large matrices take minutes.
+    /// If it cannot be determined, or the user asks to stop: large matrices take minutes.
     pub fn of(
         weight: ArrayView2<f32>,
         (rank, scaling): (usize, f64),
@@ -45,7 +45,7 @@ impl Part {
         let (rows, columns) = weight.dim();
         let full = || DMatrix::from_fn(rows, columns, |i, j| f64::from(weight[(i, j)]));
         match initialization {
-            // LoRA-GA: PEFT loads the factors over the base as it is.
+            // LoRA-GA: PEFT loads the factors over the unchanged base.
             Initialization::Plain | Initialization::LoraGa => Ok(None),
             Initialization::Pissa => largest_singular(full(), rank, observer).map(Some),
             // Unlike PiSSA's factors, PEFT's are not divided by the scaling first.
@@ -54,8 +54,8 @@ impl Part {
         }
     }
 
-    /// The weight without this part, rounded once. It is the weight that the part is of, or that weight in a coarser type: what
-    /// was rounded off stays off.
+    /// The weight without this part, rounded once. It is the weight that the part was computed from, or that weight in a coarser
+    /// type: what was rounded off is not restored.
     pub fn taken_out_of(&self, weight: ArrayView2<f32>) -> Array2<f32> {
         let part = &self.left * &self.right;
         Array2::from_shape_fn(weight.dim(), |(i, j)| (f64::from(weight[(i, j)]) - part[(i, j)]) as f32)

@@ -1,4 +1,4 @@
-//! Where a tensor that was trained whole stands in the export, when it is not one of the head.
+//! Finds a tensor that was trained as a whole in the export, if it does not belong to the head.
 
 use super::MergeError;
 use crate::checkpoint::{ModelFolder, NotAlone, StoredTensor, stored};
@@ -6,7 +6,7 @@ use crate::onnx::Model;
 
 pub(super) use crate::checkpoint::is_called;
 
-/// The constants of the export that are this tensor of the checkpoint. Empty where the export has none of its values.
+/// The constants of the export that hold this tensor of the checkpoint. Empty where none has its values.
 pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Vec<StoredTensor>, MergeError> {
     let refused = |reason: String| MergeError::Saved { onnx: model.path().into(), reason };
     let checkpoint = base.checkpoint.as_ref();

@@ -1,4 +1,4 @@
-//! Where each change of an adapter goes: the tensor of the checkpoint and the constants of the export.
+//! Where each change of an adapter is applied: the tensor of the checkpoint and the constants of the export.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,57 +16,57 @@ use crate::checkpoint::{
 };
 use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 
-/// The tensors of a head that training adds.
+/// Names of the tensors of a head that training adds.
 const ADDED_HEAD: [&str; 2] = ["classifier.weight", "classifier.bias"];
 
-/// All changes and their places.
+/// All changes of an adapter, and where they are applied.
 pub(super) struct Targets<'a> {
     pub list: Vec<Target<'a>>,
-    /// The kind of class that has the head, where adapter or export say so.
+    /// The kind of task of the head's class, where adapter or export give it.
     task: Option<ModelTask>,
-    /// The head that is added to the export.
+    /// Pooling of the head that is added to the export.
     pub added_head: Option<HeadPooling>,
-    /// Names of the classes that the adapter was trained on, where they say more than their numbers.
+    /// Names of the classes that the adapter was trained with, if they are more than numbers.
     pub labels: Option<Vec<String>>,
-    /// What comes in front of the names of the checkpoint, so that a class with the trained head finds the base model.
+    /// Prefix for the names in the checkpoint, so that a class with the trained head finds the base model.
     pub prefix: Option<String>,
-    /// Whether the head goes to a file of its own where the checkpoint lacks it.
+    /// Whether the head is written to a file of its own where the checkpoint lacks it.
     pub head_apart: bool,
     /// Whether tensors of the head are appended to the checkpoint, which lacks them.
     pub appended: bool,
-    /// What the logits are for (transformers' `problem_type`), where the adapter says so.
+    /// The kind of problem that the logits solve (transformers' `problem_type`), where the adapter gives it.
     pub problem: Option<String>,
-    /// For every label the probability from which on a text has it, where that was chosen.
+    /// For every label the probability threshold from which a text has it, where thresholds were chosen.
     pub thresholds: Option<Vec<f64>>,
-    /// How wide the logits of the export, or of the head that is added, are.
+    /// Width of the logits of the export, or of the added head.
     pub outputs: Option<usize>,
     pub warnings: Vec<String>,
 }
 
-/// One change and its places.
+/// One change, and where it is applied.
 pub(super) struct Target<'a> {
-    /// The tensor in the checkpoint, or by the module where there is none.
+    /// Name of the tensor in the checkpoint; without a checkpoint, by the module.
     pub name: String,
     pub change: Change<'a>,
-    /// How the factors began.
+    /// How the factors were initialised.
     pub initialization: Initialization,
-    /// Whether the checkpoint keeps the matrix as `[in, out]` (GPT-2's `Conv1D`).
+    /// Whether the checkpoint stores the matrix as `[in, out]` (GPT-2's `Conv1D`).
     pub stored_in_out: bool,
     /// The rows of the tensor that change, where the checkpoint stores several matrices as one.
     pub rows: Option<Range<usize>>,
-    /// The initializers of the export that hold it.
+    /// The initializers of the export that hold the tensor.
     pub places: Vec<StoredTensor>,
-    /// Whether it belongs to a head that training added: what the checkpoint calls the same is another head.
+    /// Whether it belongs to a head that training added: a checkpoint tensor of the same name is then one of another head.
     pub added: bool,
 }
 
 impl Target<'_> {
-    /// Whether the checkpoint has a tensor in whose place it comes.
+    /// Whether it replaces a tensor of the checkpoint.
     pub fn is_in(&self, checkpoint: &Checkpoint) -> bool {
         !self.added && checkpoint.tensor(&self.name).is_some()
     }
 
-    /// The tensor, and which rows of it.
+    /// Name of the tensor, and its rows if it is only a part.
     pub fn place(&self) -> String {
         match &self.rows {
             Some(rows) => format!("{} [{}..{}]", self.name, rows.start, rows.end),
@@ -74,7 +74,7 @@ impl Target<'_> {
         }
     }
 
-    /// The bytes of the tensor that change.
+    /// Byte range of the tensor that changes.
     pub fn bytes_of(&self, tensor: &TensorInfo) -> Range<usize> {
         let length = tensor.range.len();
         match (&self.rows, tensor.shape.first()) {
@@ -84,12 +84,12 @@ impl Target<'_> {
     }
 }
 
-/// What is done to a tensor.
+/// The change of a tensor.
 #[derive(Clone, Copy)]
 pub(super) enum Change<'a> {
-    /// A product is added.
+    /// A product of factors is added.
     Factors(&'a LoraFactors),
-    /// New values take the place of the old.
+    /// New values replace the old ones.
     Values(&'a SavedTensor),
 }
 
@@ -109,11 +109,11 @@ pub(super) fn named_as_base(
         }
         None => known.extend(model.linears().iter().filter_map(|layer| layer.module.clone())),
     }
-    // An added head has these names, whatever the checkpoint calls another (`mask_predictions.classifier`).
+    // An added head has these names, whatever the checkpoint has under them (`mask_predictions.classifier`).
     if folder.provenance.as_ref().is_some_and(|provenance| provenance.added_head.is_some()) {
         known.extend(ADDED_HEAD.map(str::to_owned));
     }
-    // A head that the checkpoint lacks keeps its name, whatever wrapper the export has in front of it.
+    // A head that the checkpoint lacks keeps its name, whatever wrapper prefix it has in the export.
     if let Some(head) = model.head()? {
         let tensors = head.tensors.iter().map(|tensor| &tensor.name);
         let saved =
@@ -124,7 +124,7 @@ pub(super) fn named_as_base(
 }
 
 impl<'a> Targets<'a> {
-    /// Finds every place, and refuses what does not fit.
+    /// Finds where every change is applied, and refuses those that do not fit.
     pub fn find(
         base: &ModelFolder,
         model: &Transformer,
@@ -196,7 +196,7 @@ impl<'a> Targets<'a> {
         })
     }
 
-    /// What the head is for.
+    /// The kind of task of the head.
     pub fn task(&self) -> ModelTask {
         let answers = || self.list.iter().any(|target| target.name.split('.').any(|part| part == "qa_outputs"));
         self.task.unwrap_or_else(|| match answers() {
@@ -205,7 +205,7 @@ impl<'a> Targets<'a> {
         })
     }
 
-    /// Tensors to write, in the checkpoint and in the export.
+    /// Number of tensors to write, in the checkpoint and in the export.
     pub fn steps(&self) -> u64 {
         self.list.iter().map(|target| 1 + target.places.len() as u64).sum()
     }
@@ -216,7 +216,7 @@ impl Finder<'_> {
         Err(MergeError::DoesNotFit { base: self.base.folder.clone(), reason })
     }
 
-    /// Whether the base says that its head is that of a class of transformers: what was trained as another must not take its place.
+    /// Whether the base says that its head is that of a transformers class: a head trained as another one must not replace it.
     fn claims_a_head(&self) -> bool {
         let Some(config) = &self.base.config else { return false };
         let claimed = config.get("architectures").and_then(|names| names.get(0)).and_then(|name| name.as_str());
@@ -225,7 +225,7 @@ impl Finder<'_> {
         })
     }
 
-    /// What has to come in front of the names of a checkpoint without a head, when tensors of one are appended.
+    /// Prefix that the names of a checkpoint without a head need when tensors of a head are appended.
     fn new_prefix(&self) -> Option<String> {
         let (checkpoint, config) = (self.base.checkpoint.as_ref()?, self.base.config.as_ref()?);
         let alone = is_prefixed(checkpoint, config) == Some(false);
@@ -262,11 +262,11 @@ impl Finder<'_> {
             let Some(tensor) = checkpoint.tensor(&name) else {
                 return self.does_not_fit(format!("the checkpoint has no tensor `{name}`"));
             };
-            // For a square matrix only the comparison with the export tells which way it lies.
+            // For a square matrix only the comparison with the export shows the layout.
             let turned = known.map(|(layer, found)| (layer.layout == WeightLayout::InOut) != found.transposed);
             stored_in_out = turned.unwrap_or(false);
             if stored_in_out && initialization == Initialization::Olora {
-                // PEFT decomposes the matrix as it lies in the checkpoint, which does not give factors of these shapes.
+                // PEFT decomposes the matrix as stored in the checkpoint, which does not give factors of these shapes.
                 let reason = format!("`{name}` is stored as [in, out] (Conv1D), for which PEFT has no OLoRA");
                 return self.does_not_fit(reason);
             }
@@ -282,7 +282,7 @@ impl Finder<'_> {
         Ok(Target { name, change: Change::Factors(factors), initialization, stored_in_out, rows, places, added: false })
     }
 
-    /// A weight that was multiplied into a constant would be merged into half of its places.
+    /// A weight that was also multiplied into a constant would be merged into only half of its uses: refused.
     fn refuse_folded(&self, adapter: &Adapter) -> Result<(), MergeError> {
         let blocks = self.model.blocks()?;
         let adapted = adapter.factors.iter().flat_map(|factors| self.layers_of(&factors.module));
@@ -298,7 +298,7 @@ impl Finder<'_> {
         }
     }
 
-    /// A weight that is looked up as a table, or belongs to another tensor of the checkpoint too, is tied.
+    /// Refuses a tied weight: one that is also used as a lookup table, or for another tensor of the checkpoint.
     fn refuse_tied(&self, module: &str, layer: &LinearLayer) -> Result<(), MergeError> {
         let linear: HashMap<usize, &LinearLayer> = self.layers.iter().map(|layer| (layer.node, layer)).collect();
         for user in &layer.shared_with {
@@ -312,11 +312,11 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// The initializers of the head by the name of their checkpoint tensor.
+    /// The initializers of the head, by the names of their checkpoint tensors.
     fn head_places(&self) -> Result<HashMap<String, (StoredTensor, bool)>, MergeError> {
         let Some(head) = self.model.head()? else { return Ok(HashMap::new()) };
         let matches = match &self.base.checkpoint {
-            // What the checkpoint calls as a head that training added is another head.
+            // A checkpoint tensor with the name of one of an added head belongs to another head.
             _ if head.added => vec![None; head.tensors.len()],
             Some(checkpoint) => match_head(self.model, checkpoint, head)?,
             None => vec![None; head.tensors.len()],
@@ -360,7 +360,7 @@ impl Finder<'_> {
             places: vec![],
             added,
         };
-        // A tensor of the head without a place here, or that shares one, gets its own when the export is written.
+        // A tensor of the head that is missing here or shared gets an initializer of its own when the export is written.
         let own = places.get(&saved.name).or_else(|| {
             let mut found = places.iter().filter(|(name, _)| saved::is_called(name, &saved.name));
             found.next().filter(|_| found.next().is_none()).map(|(_, place)| place)
@@ -382,12 +382,12 @@ impl Finder<'_> {
         Ok(target)
     }
 
-    /// Whether the checkpoint calls a tensor of another head by the name of one that was added.
+    /// Whether the checkpoint has a tensor of another head under the name of one that was added.
     fn has_another(&self, target: &Target) -> bool {
         target.added && self.base.checkpoint.as_ref().is_some_and(|known| known.tensor(&target.name).is_some())
     }
 
-    /// Says what of the head is in the export alone: a pooler that the exported model made anew, say.
+    /// Reports what of the head exists in the export alone: a pooler that the exported model initialised, say.
     fn lacking(&self, adapter: &Adapter) -> Result<Option<String>, MergeError> {
         let (Some(checkpoint), Some(head)) = (&self.base.checkpoint, self.model.head()?) else {
             return Ok(None);
@@ -420,7 +420,7 @@ impl Finder<'_> {
     }
 }
 
-/// Whether a trained tensor still is what the checkpoint has.
+/// Whether a trained tensor still has the value of the checkpoint.
 pub(super) fn unchanged(checkpoint: Option<&Checkpoint>, saved: &SavedTensor) -> bool {
     let base = checkpoint.and_then(|checkpoint| checkpoint.to_f32(&saved.name).ok());
     base.is_some_and(|base| base.iter().eq(saved.values.iter()))

@@ -9,34 +9,34 @@ use super::residual::{NoPart, Part};
 use crate::adapter::LoraFactors;
 use crate::checkpoint::{ElementType, from_f32, to_f32};
 
-/// Why a tensor cannot take a change.
+/// Why a change cannot be applied to a tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum Refusal {
-    /// It is not floating-point, or of another size.
+    /// The tensor is not floating-point, or of another size.
     #[error("is not floating-point, or of another size than the change")]
     Type,
-    /// See [`NotFinite`].
+    /// A value is not finite; see [`NotFinite`].
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
-    /// The part that PEFT takes out of the base cannot be told.
+    /// The part that PEFT takes out of the base cannot be determined.
     #[error(transparent)]
     Part(#[from] NoPart),
 }
 
-/// A value that no weight may have.
+/// A value that is infinite or NaN.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum NotFinite {
-    /// In the base.
+    /// A value of the base.
     #[error("of the base holds {0}: the file was damaged, or its training diverged; take another copy of the base")]
     Base(f32),
-    /// After the change.
+    /// A value after the change.
     #[error(
         "would become infinite: {value:e} is more than {element_type} can hold; take the base in a type of a larger range (bfloat16 or float32)"
     )]
     Overflow {
         /// The value before rounding.
         value: f32,
-        /// The stored type.
+        /// Name of the stored type.
         element_type: &'static str,
     },
 }
@@ -49,7 +49,7 @@ pub(super) fn delta(factors: &LoraFactors) -> Array2<f32> {
     product
 }
 
-/// Adds factors to stored elements, in the place of what their initialization takes out of the weight `[out, in]`.
+/// Adds factors to stored elements, which lose the part that the initialization takes out of the weight `[out, in]`.
 /// `transposed` says that the stored matrix is `[in, out]`.
 pub(super) fn add(
     stored: &[u8],
@@ -79,7 +79,7 @@ pub(super) fn add(
     stored_as(&base, element_type, &exact)
 }
 
-/// Puts values in the place of stored elements.
+/// Replaces stored elements with new values.
 pub(super) fn replace(
     stored: &[u8],
     element_type: &ElementType,
@@ -115,7 +115,7 @@ fn stored_as(base: &[f32], element_type: &ElementType, exact: &[f32]) -> Result<
     Ok((bytes, change))
 }
 
-/// What was changed, and what rounding to the stored type took from it.
+/// How much changed, and how much of that was lost by rounding to the stored type.
 fn measure(base: &[f32], exact: &[f32], rounded: &[f32]) -> TensorChange {
     let (mut weight, mut change, mut lost, mut unchanged, mut wanted) = (0.0, 0.0, 0.0, 0u64, 0u64);
     for ((&base, &exact), &rounded) in base.iter().zip(exact).zip(rounded) {

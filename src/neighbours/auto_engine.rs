@@ -1,4 +1,4 @@
-//! The fastest engine, by a short trial on some of the points.
+//! Chooses the fastest engine, by a short trial on a sample of the points.
 
 use std::time::Instant;
 
@@ -9,18 +9,18 @@ use super::rows::RowView;
 use super::{Engine, NeighbourError, Scalar, search_by};
 use crate::progress::{Event, Observer, Silent};
 
-/// With more columns a tree looks at nearly all points: measured with uniform points, the ball tree is 10 to 40 times slower
+/// With more columns a tree visits nearly all points: measured on uniform points, the ball tree is 10 to 40 times slower
 /// than the exact search in 8 and 12 columns.
 const COLUMNS: usize = 6;
 /// With fewer points the exact search takes less time than a trial.
 const POINTS: usize = 20_000;
 /// Points of the larger of the two trials; the other has half as many, which shows how the time grows.
 const TRIAL: usize = 8192;
-/// Each trial is done so often, and the fastest counts: the first one finds the processor cold.
+/// Runs of each trial, of which the fastest counts: the first one finds the processor cold.
 const TURNS: usize = 2;
 
-/// The engine that would take the least time for all points if it goes on growing as it does from 4,096 to 8,192 of them;
-/// the exact search without a trial where no tree can be faster. The answer does not depend on it.
+/// The engine that would take the least time for all points, extrapolated from its growth between 4,096 and 8,192 of them;
+/// the exact search, without a trial, where no tree can be faster. The neighbours found do not depend on the choice.
 pub(super) fn fastest<T: Scalar>(
     points: &Points<'_, T>,
     centring: &Centring,

@@ -1,12 +1,13 @@
-//! Points in codes, and a pass over all pairs of them: each is excluded by a proven bound or measured.
+//! Points in codes, and a pass over all pairs of them: each pair is excluded by a proven bound or measured.
 //!
-//! 1. Points become vectors with fewer coordinates that are never farther apart ([`super::projection`]), these are put in an
-//!    order in which neighbours are near ([`super::partition`]) and written as 8-bit codes, block by block ([`super::quantized_blocks`]).
-//! 2. Of two blocks, every pair of rows is compared by its codes ([`super::simd::int8_dot`]); each pair of blocks is looked at once,
-//!    near ones first, and not at all where their boxes are too far apart.
-//! 3. What the codes cannot exclude is measured: in float32 as far as that tells it to be too far, then in float64
-//!    ([`super::exact_distance`]). Or its distance is bounded from both sides, by these codes if they hold all coordinates, by finer
-//!    ones ([`super::int12_codes`]) if not, and the seeker measures what it keeps.
+//! 1. Points become vectors with fewer coordinates that are never farther apart ([`super::projection`]). These are put in an
+//!    order that keeps neighbours close together ([`super::partition`]) and written as 8-bit codes, block by block
+//!    ([`super::quantized_blocks`]).
+//! 2. For two blocks, every pair of rows is compared by its codes ([`super::simd::int8_dot`]). Each pair of blocks is visited
+//!    once, near ones first, and skipped where their boxes are too far apart.
+//! 3. What the codes cannot exclude is measured: in float32 until that proves it too far, then in float64
+//!    ([`super::exact_distance`]). Or its distance is bounded from both sides, by these codes if they hold all coordinates, by
+//!    finer ones ([`super::int12_codes`]) if not, and the seeker measures what it keeps.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,33 +26,33 @@ use crate::progress::{Event, Observer};
 pub(super) struct BlockIndex<'a, T> {
     pub points: &'a Points<'a, T>,
     pub codes: QuantizedBlocks,
-    /// `[rows]`: the row at a place. Everything else goes by places, `block · BLOCK + row in the block`.
+    /// `[rows]`: the row at each position. Everything else is indexed by position, `block · BLOCK + row in the block`.
     pub order: Vec<u32>,
     boxes: Boxes,
-    /// `[blocks]`: by how much a gap between boxes may be too large.
+    /// `[blocks]`: by how much a gap between boxes may be overestimated.
     gap_errors: Vec<f64>,
-    /// What tells how far pairs are at most, too, where that was asked for and the codes of the blocks do not.
+    /// Finer codes for upper bounds of distances, where these are needed and the codes of the blocks do not give them.
     pub whole: Option<Int12Codes>,
 }
 
-/// Who looks for what in a pass over all pairs.
+/// What a pass over all pairs looks for.
 pub(super) trait Seeker: Sync {
-    /// What it learns of a pair that the codes do not exclude.
+    /// What [`Seeker::look`] learns about a pair that the codes do not exclude.
     type Seen;
 
-    /// The largest distance that may still count for a place. It may fall during the pass.
+    /// The largest distance that may still count for a position. It may shrink during the pass.
     fn radius(&self, place: usize) -> f64;
 
     /// The largest radius of a block.
     fn block_radius(&self, block: usize) -> f64;
 
-    /// Whether a pair of places counts at all.
+    /// Whether a pair of positions counts at all.
     fn counts(&self, one: usize, other: usize) -> bool;
 
-    /// Looks at a pair of places, `squared` apart by its codes, that may be within `radius`; `None` where it is not.
+    /// Looks at a pair of positions, `squared` apart by their codes, that may be within `radius`; `None` where it is not.
     fn look(&self, block_pair: &BlockPair, places: (usize, usize), squared: f32, radius: f64) -> Option<Self::Seen>;
 
-    /// Takes pairs (row in block `a`, row in block `b`, what was seen) that were within radius of one of the two.
+    /// Receives pairs (row in block `a`, row in block `b`, what was seen) that were within the radius of one of the two.
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, Self::Seen)]);
 }
 
@@ -73,15 +74,15 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         Self { points, codes, order, boxes, gap_errors, whole: None }
     }
 
-    /// The same with bounds of distances from below and above.
+    /// An index that also bounds distances from above.
     pub fn with_bounds_both_ways(isa: Isa, points: &'a Points<'a, T>, projection: &Projection<'a, T>) -> Self {
         let block_index = Self::new(isa, points, projection);
         let whole = || Int12Codes::of(&projection.all_coordinates(), &block_index.order, isa);
         Self { whole: (!projection.keeps_distances()).then(whole), ..block_index }
     }
 
-    /// Between which distances a pair lies whose squared distance by the codes of the blocks is known; only for points that
-    /// were coded [with bounds both ways](Self::with_bounds_both_ways).
+    /// Lower and upper bound of the distance of a pair, from its squared distance by the codes of the blocks; only for an
+    /// index built [with bounds both ways](Self::with_bounds_both_ways).
     pub fn bounds(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
         match &self.whole {
             Some(whole) => whole.bounds(i, j),
@@ -89,12 +90,12 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         }
     }
 
-    /// The squared distance of two places in scaled units, measured in float64, if it is within radius.
+    /// The squared distance between two positions in scaled units, measured in float64, if it is within `radius`.
     pub fn squared_distance_within(&self, (i, j): (usize, usize), radius: f64) -> Option<f64> {
         self.points.squared_distance_within(self.order[i] as usize, self.order[j] as usize, radius)
     }
 
-    /// The points, and the row at every place.
+    /// The points, and the row at each position.
     pub fn into_points(self) -> (&'a Points<'a, T>, Vec<u32>) {
         (self.points, self.order)
     }
@@ -103,7 +104,7 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         self.codes.blocks()
     }
 
-    /// The places of a block that are points.
+    /// The positions in a block that hold points, without the padding.
     pub fn places(&self, block: usize) -> std::ops::Range<usize> {
         block * BLOCK..((block + 1) * BLOCK).min(self.order.len())
     }
@@ -115,7 +116,7 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         let next = Mutex::new((0, 0));
         let done = AtomicU64::new(0);
         observer.observe(Event::Begin { stage, total: Some(total), done: 0, unit: "blocks" });
-        // Near blocks first: then radii are short where most pairs are compared.
+        // Near blocks first: radii are then short when most pairs are compared.
         let take = || {
             let mut next = locked(&next);
             let (distance, first) = *next;
@@ -147,7 +148,7 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         }
         let Workspace { block_pair, scratch, pairs, seen, work } = space;
         let rows = self.order.len();
-        // Nobody looks for the neighbours of what only fills up the last block.
+        // The padding of the last block looks for no neighbours.
         let radius = |place: usize| if place < rows { seeker.radius(place) } else { f64::NEG_INFINITY };
         self.codes.block_pair(a, b, radius, block_pair);
         pairs.clear();
@@ -176,7 +177,7 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
     }
 }
 
-/// What a thread works with.
+/// Buffers of one thread.
 struct Workspace<Seen> {
     block_pair: Box<BlockPair>,
     scratch: Scratch,
@@ -197,7 +198,7 @@ impl<Seen> Workspace<Seen> {
     }
 }
 
-/// A panic elsewhere ends the search anyway.
+/// Locks a mutex, poisoned or not: a panic elsewhere ends the search anyway.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

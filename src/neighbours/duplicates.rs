@@ -1,4 +1,4 @@
-//! Rows with the same values: one of each is searched, and what is found holds for all.
+//! Rows with the same values: one of each is searched, and its neighbours hold for all.
 
 use rayon::prelude::*;
 
@@ -34,12 +34,12 @@ impl Duplicates {
         self.rows.len()
     }
 
-    /// The first row of every group, by its number in the matrix.
+    /// The first row of every group, by its index in the matrix.
     pub fn distinct_rows<T: Scalar>(&self, points: &Points<'_, T>) -> Vec<u32> {
         self.rows.iter().map(|rows| points.rows.number(rows[0] as usize) as u32).collect()
     }
 
-    /// The `k` nearest rows of every row, from the nearest groups of every group: `k` of them, or all others.
+    /// The `k` nearest rows of every row, from the `k` nearest groups of every group, or from all other groups.
     pub fn expand(&self, found: &Found, k: usize) -> Found {
         let groups = self.groups();
         let wanted = found.squared.len() / groups;
@@ -50,7 +50,7 @@ impl Duplicates {
                 let others =
                     (own * wanted..(own + 1) * wanted).map(|at| (found.squared[at], found.indices[at] as usize));
                 let others = std::iter::once((0.0, own)).chain(others);
-                // Of each group only the first k others can count.
+                // Only the first k other rows of each group can count.
                 let members = others.flat_map(|(squared, group)| {
                     self.rows[group].iter().take(k + 1).map(move |&member| (squared, member))
                 });

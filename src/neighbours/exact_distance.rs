@@ -1,4 +1,4 @@
-//! Distances by direct difference in float64: the truth that the engines are held to.
+//! Distances by direct difference in float64: the reference that the engines must agree with.
 
 use super::Scalar;
 use super::rows::RowView;
@@ -10,10 +10,10 @@ pub(super) struct Points<'a, T> {
     pub scale: f64,
 }
 
-/// Sums run in this many lanes, everywhere in the same order: equal pairs have equal distances to the last bit, whatever
-/// vectors the processor has.
+/// Sums run in this many lanes, everywhere in the same order: equal pairs have equal distances to the last bit, whatever the
+/// vector width of the processor.
 const LANES: usize = 32;
-/// Columns between two looks at the limit.
+/// Columns between two checks of the limit.
 const STEP: usize = 4 * LANES;
 
 impl<T: Scalar> Points<'_, T> {
@@ -29,12 +29,12 @@ impl<T: Scalar> Points<'_, T> {
         self.rows.row(index)
     }
 
-    /// Squared distance in scaled units. Stops early with some value above `limit` once the sum exceeds it.
+    /// Squared distance in scaled units. Stops early, with some value above `limit`, once the sum exceeds it.
     pub fn squared_distance(&self, a: usize, b: usize, limit: f64) -> f64 {
         squared_distance(self.row(a), self.row(b), self.scale, limit)
     }
 
-    /// Squared distance in scaled units, `None` where the distance exceeds `radius`, in scaled units too.
+    /// Squared distance in scaled units; `None` where the distance exceeds `radius`, which is also in scaled units.
     pub fn squared_distance_within(&self, a: usize, b: usize, radius: f64) -> Option<f64> {
         let (a, b) = (self.row(a), self.row(b));
         if let (Some(a), Some(b)) = (T::as_single(a), T::as_single(b))
@@ -74,7 +74,7 @@ for_widest_vectors! {
     }
 }
 
-/// Halves are added until one sum is left.
+/// Adds up the lanes by repeated halving.
 #[inline(always)]
 fn total(sums: &[f64; LANES]) -> f64 {
     let mut sums = *sums;
@@ -89,18 +89,18 @@ fn total(sums: &[f64; LANES]) -> f64 {
 }
 
 mod single {
-    //! A first look in float32, which can only exclude.
+    //! A first pass in float32, which can only exclude.
     //!
     //! A difference of two float32 values is rounded once, by a share of itself, and so are its square and the sums: for
-    //! `n` roundings in a row the result is off by at most a share of `n·u / (1 − n·u)`. What underflows makes it smaller.
+    //! `n` roundings in a row the result is off by at most a share of `n·u / (1 − n·u)`. Underflow only makes it smaller.
 
     use super::for_widest_vectors;
 
     const LANES: usize = 32;
-    /// Columns between two looks at the limit.
+    /// Columns between two checks of the limit.
     const STEP: usize = 4 * LANES;
 
-    /// Whether differences of points whose differences times `scale` are at most about 2 are well within float32.
+    /// Whether differences of points whose differences times `scale` are at most about 2 are well within the range of float32.
     #[inline]
     pub fn fits(scale: f64) -> bool {
         (1e-12..=1e12).contains(&scale)
@@ -112,14 +112,14 @@ mod single {
         exceeds(a, b, limit(a.len(), radius))
     }
 
-    /// What a squared distance exceeds only where the distance surely exceeds `radius`.
+    /// A bound that a float32 squared distance exceeds only where the distance surely exceeds `radius`.
     #[inline]
     fn limit(columns: usize, radius: f64) -> f32 {
-        // Not below the range where underflow makes nothing worse than smaller, and rounded up.
+        // Not below the range where underflow only makes results smaller; rounded up.
         ((radius * radius * (1.0 + 2.0 * roundings(columns))) as f32).next_up()
     }
 
-    /// Twice as much as a sum may be off, relatively.
+    /// Twice the largest relative error of a sum.
     fn roundings(columns: usize) -> f64 {
         (columns / LANES + 16) as f64 * f64::from(f32::EPSILON) / 2.0
     }

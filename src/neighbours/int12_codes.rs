@@ -1,15 +1,15 @@
-//! All coordinates of every point in 12-bit codes, row after row. Where the codes of blocks know a part of the coordinates
-//! only, and so how near a pair is at least, these tell how far it is at most, too, and closely: in three eighths of the
-//! memory of the points, which need not be read while pairs are compared.
+//! All coordinates of every point in 12-bit codes, row after row. Where the codes of blocks hold only some of the
+//! coordinates, they bound distances only from below; these bound them from above as well, and closely, in three eighths of
+//! the memory of the points, which need not be read while pairs are compared.
 //!
-//! A centred point is written as `u = s·v + e`, a step size times whole numbers from −2032 to 2032 and a rest whose length is
-//! measured. Then `|u − u′|` is `|s v − s′ v′|` but for `|e| + |e′|`, and
+//! A centred point is written as `u = s·v + e`: a step size times whole numbers from −2032 to 2032, and a remainder whose
+//! length is measured. Then `|u − u′|` is `|s v − s′ v′|` up to `|e| + |e′|`, and
 //!
 //! ```text
 //! |s v − s′ v′|² = |s v|² + |s′ v′|² − 2 s s′ v·v′.
 //! ```
 //!
-//! A whole number is `v = 16 q + r`: a byte `q` and half a byte `0 ≤ r < 16`.
+//! Each whole number is `v = 16 q + r`: a byte `q` and a half byte `0 ≤ r < 16`.
 
 use rayon::prelude::*;
 
@@ -20,36 +20,36 @@ use super::simd::int8_dot::{BLOCK, Isa};
 use super::simd::int12_dot::{INT12_GROUP, Int12Row, int12_dot};
 use super::simd::multiversion::for_widest_vectors;
 
-/// The largest whole number: its byte is 127.
+/// The largest whole number: its byte `q` is 127.
 const LARGEST: f32 = 2032.0;
-/// What rounding may do to a squared distance, as a share of the squares that it is made of.
+/// Largest effect of rounding on a squared distance, as a share of the squares it is computed from.
 const ROUNDING: f64 = 8.0 * f64::EPSILON;
 
 pub(super) struct Int12Codes {
     isa: Isa,
     width: usize,
-    /// `[rows, width]`
+    /// `[rows, width]`: the bytes `q`.
     bytes: Vec<i8>,
-    /// `[rows, width / 2]`: of every [`INT12_GROUP`] halves of bytes, the second half of them lies in the upper bits.
+    /// `[rows, width / 2]`: the half bytes `r`; the second half of every [`INT12_GROUP`] is in the upper bits.
     halves: Vec<u8>,
-    /// `[rows]`
+    /// `[rows]`: step size, sums and error of each row.
     rows: Vec<Row>,
 }
 
-/// What one row needs beside its codes.
+/// What one row needs besides its codes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     step: f32,
-    /// Sum of the bytes.
+    /// Sum of the bytes `q`.
     sum: i32,
     /// |s v|²
     square: f64,
-    /// |e| and the error of the vector itself.
+    /// |e| plus the error of the vector itself.
     error: f64,
 }
 
 impl Int12Codes {
-    /// The codes of the rows in the order given; the projection holds all coordinates.
+    /// Encodes the rows in the order given; the projection holds all coordinates.
     pub fn of<T: Scalar>(projection: &Projection<'_, T>, order: &[u32], isa: Isa) -> Self {
         assert!(projection.keeps_distances());
         let (rows, width) = (order.len(), projection.width.next_multiple_of(INT12_GROUP));
@@ -73,7 +73,7 @@ impl Int12Codes {
         made
     }
 
-    /// Between which distances two rows lie: the lower bound rounded down, the upper one up.
+    /// Lower and upper bound of the distance between two rows: the lower one rounded down, the upper one up.
     pub fn bounds(&self, i: usize, j: usize) -> (f32, f32) {
         let (a, b) = (&self.rows[i], &self.rows[j]);
         let product = int12_dot(self.isa, self.codes(i), self.codes(j));
@@ -94,7 +94,8 @@ impl Int12Codes {
 }
 
 for_widest_vectors! {
-    /// Writes a vector in whole numbers: the step, the squared length of what they say, the length of what they do not say.
+    /// Writes a vector as whole numbers; returns the step, the squared length of what they represent and the length of what
+    /// is lost.
     fn write(vector: &[f32], numbers: &mut [i16]) -> (f32, f64, f64) {
         const LANES: usize = 16;
         let mut largest = [0.0f32; LANES];
@@ -117,13 +118,13 @@ for_widest_vectors! {
                 *to = number as i16;
             }
         }
-        // Whole numbers below 2⁵³: their sum is exact.
+        // Whole numbers below 2⁵³: the sum is exact.
         let square: f64 = squares.iter().sum();
         (step, f64::from(step) * f64::from(step) * square, lost.iter().sum::<f64>().sqrt())
     }
 }
 
-/// Splits whole numbers into bytes and halves of bytes; hands back the sum of the bytes.
+/// Splits whole numbers into bytes and half bytes; returns the sum of the bytes.
 fn split(numbers: &[i16], bytes: &mut [i8], halves: &mut [u8]) -> i32 {
     let mut sum = 0;
     for (byte, number) in bytes.iter_mut().zip(numbers) {

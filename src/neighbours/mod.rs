@@ -1,8 +1,8 @@
 //! The nearest neighbours of every point, exactly, with their distances in float64.
 //!
-//! Three engines give the same answer: a search of all pairs by codes ([`Engine::Exact`]) and the trees of
-//! linfa-nn ([`Engine::BallTree`], [`Engine::KdTree`]). All only use approximate arithmetic to *exclude* pairs, with proven bounds; whatever
-//! is left is measured by direct difference in float64. Ties go to the smaller index.
+//! Three engines give the same answer: a search of all pairs by codes ([`Engine::Exact`]) and the trees of linfa-nn
+//! ([`Engine::BallTree`], [`Engine::KdTree`]). All use approximate arithmetic only to *exclude* pairs, with proven bounds;
+//! the rest is measured by direct difference in float64. Ties go to the smaller index.
 
 mod auto_engine;
 mod block_index;
@@ -45,19 +45,19 @@ pub use spanning_tree::{Edge, spanning_tree, spanning_tree_in_rows};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
-    /// The fastest in a short trial, where a tree may be; the exact search otherwise.
+    /// The fastest in a short trial where a tree may win; the exact search otherwise.
     #[default]
     Auto,
     /// linfa-nn's ball tree.
     BallTree,
     /// linfa-nn's kd-tree.
     KdTree,
-    /// Codes of 8 bits, all pairs.
+    /// All pairs, compared by 8-bit codes.
     Exact,
 }
 
 impl Engine {
-    /// `auto`, `ball-tree`, `kd-tree` or `exact`.
+    /// The name of the engine: `auto`, `ball-tree`, `kd-tree` or `exact`.
     pub fn as_str(self) -> &'static str {
         match self {
             Engine::Auto => "auto",
@@ -92,21 +92,21 @@ pub struct Neighbours {
     pub distances: Array2<f64>,
     /// Row numbers of the neighbours `[points, k]`; of equal distances the smaller row number comes first.
     pub indices: Array2<u32>,
-    /// The engine that was used; never [`Engine::Auto`].
+    /// The engine used; never [`Engine::Auto`].
     pub engine: Engine,
-    /// What the exact search did; zeros for other engines.
+    /// Pair counts of the exact search; zeros for other engines.
     pub work: Work,
 }
 
 /// How many pairs of points the exact search looked at, and how closely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
-    /// Pairs that were compared by their codes; the others are in blocks that are too far apart.
+    /// Pairs compared by their codes; the others are in blocks that are too far apart.
     pub compared: u64,
-    /// Pairs that the codes could not exclude, and that were looked at closely: in float32, or with many neighbours by bounds of
-    /// their own from both sides.
+    /// Pairs that the codes could not exclude and that were examined more closely: in float32, or for many neighbours by
+    /// their own lower and upper bounds.
     pub measured: u64,
-    /// Pairs that this could not exclude either: measured in float64, or with many neighbours kept until the end to be so.
+    /// Pairs that this could not exclude either: measured in float64, or for many neighbours kept to be measured at the end.
     pub settled: u64,
 }
 
@@ -128,45 +128,45 @@ pub enum NeighbourError {
     /// A row holds NaN or infinity.
     #[error("row {row}, column {column} is {value}; drop such rows, or find out why the model produced them")]
     NonFinite {
-        /// Row number from 0.
+        /// Row index, from 0.
         row: usize,
-        /// Column number from 0.
+        /// Column index, from 0.
         column: usize,
-        /// `NaN`, `inf` or `-inf`.
+        /// The value found: `NaN`, `inf` or `-inf`.
         value: f64,
     },
-    /// More neighbours are wanted than there are other points.
+    /// More neighbours were requested than there are other points.
     #[error("{wanted} neighbours of {points} points do not exist; give at least {} points", wanted + 1)]
     TooFewPoints {
-        /// Points given.
+        /// Number of points.
         points: usize,
-        /// Neighbours wanted.
+        /// Number of neighbours requested.
         wanted: usize,
     },
-    /// No columns, or no neighbour asked for.
+    /// There are no columns, or no neighbours were requested.
     #[error("nothing to search: {columns} columns and {wanted} neighbours; both must be at least 1")]
     Nothing {
-        /// Columns given.
+        /// Number of columns.
         columns: usize,
-        /// Neighbours wanted.
+        /// Number of neighbours requested.
         wanted: usize,
     },
-    /// Row numbers are 32 bits wide.
+    /// There are more points than 32-bit row indices can number.
     #[error("{points} points are more than {} and cannot be searched at once; take a sample of the rows", u32::MAX)]
     TooManyPoints {
-        /// Points given.
+        /// Number of points.
         points: usize,
     },
-    /// The name of an engine is not known.
+    /// An unknown engine name.
     #[error("unknown neighbour engine {found:?}; use auto, ball-tree, kd-tree or exact")]
     UnknownEngine {
-        /// The name.
+        /// The name given.
         found: String,
     },
-    /// A tree could not be built or asked.
+    /// A tree could not be built or queried.
     #[error("the tree failed: {reason}; use {}", Hint::Neighbours.with("exact"))]
     Tree {
-        /// What linfa-nn said.
+        /// The message from linfa-nn.
         reason: String,
     },
     /// The user asked to stop.
@@ -179,7 +179,8 @@ pub enum NeighbourError {
 /// Identical rows are neighbours at distance 0. Reports progress in rows.
 ///
 /// # Errors
-/// A NaN or infinite value (the first one is named), `k` not smaller than the number of points, no columns, `k` = 0.
+/// Returns an error for a NaN or infinite value (the first one is named), `k` not smaller than the number of points, no
+/// columns, `k` = 0, a failed tree, or a cancelled search.
 pub fn nearest<T: Scalar>(
     points: ArrayView2<'_, T>,
     k: usize,
@@ -189,8 +190,7 @@ pub fn nearest<T: Scalar>(
     nearest_in(points, None, k, engine, observer)
 }
 
-/// The same for some of the rows only, which are searched where they lie: neighbours are among these rows, and numbered as
-/// `rows` are.
+/// Like [`nearest`], among the given rows only, which are read in place: neighbours are indices into `rows`.
 ///
 /// # Errors
 /// As [`nearest`]; a NaN or infinite value is named by its row in `points`.
@@ -237,7 +237,7 @@ fn search_by<T: Scalar>(
     }
 }
 
-/// Hands points that can be searched on, with what centres them.
+/// Checks the points and passes them to `search` together with their centring.
 fn checked<T: Scalar, R>(
     points: ArrayView2<'_, T>,
     chosen: Option<&[u32]>,
@@ -264,7 +264,7 @@ fn checked<T: Scalar, R>(
     search(&exact_distance::Points { rows, scale: centring.scale }, &centring)
 }
 
-/// What an engine hands back: squared distances in scaled units, row by row.
+/// The result of an engine: squared distances in scaled units, row by row.
 struct Found {
     squared: Vec<f64>,
     indices: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Shift and scale that make single precision enough to tell most neighbours apart: values around 0, the largest near 1.
+//! Shift and scale that let single precision separate most neighbours: values around 0, the largest near 1.
 
 use rayon::prelude::*;
 
@@ -6,13 +6,13 @@ use super::rows::RowView;
 use super::simd::multiversion::for_widest_vectors;
 use super::{NeighbourError, Scalar};
 
-/// `centred = (value · prescale − mean) · rescale`; all scales are powers of two, so they round nothing.
+/// `centred = (value · prescale − mean) · rescale`; all scales are powers of two and cause no rounding.
 pub(super) struct Centring {
     prescale: f64,
     rescale: f64,
     /// Column means in prescaled units.
     means: Vec<f64>,
-    /// `prescale · rescale`: distances between centred points are distances between points times this.
+    /// `prescale · rescale`: the factor from distances between points to distances between centred points.
     pub scale: f64,
 }
 
@@ -20,7 +20,7 @@ pub(super) struct Centring {
 const ROWS: usize = 256;
 
 impl Centring {
-    /// Looks at all values; a NaN or an infinity is an error.
+    /// Reads all values; a NaN or an infinity is an error.
     pub fn of<T: Scalar>(rows: &RowView<'_, T>) -> Result<Self, NeighbourError> {
         let columns = rows.columns();
         // Sums of float32 values stay in the range of float64.
@@ -77,7 +77,7 @@ for_widest_vectors! {
     }
 }
 
-/// Of every column the sum, the smallest and the largest value, prescaled.
+/// Sum, smallest and largest value of every column, prescaled.
 struct Columns {
     sums: Vec<f64>,
     low: Vec<f64>,
@@ -122,12 +122,12 @@ fn largest<T: Scalar>(rows: &RowView<'_, T>) -> Result<f64, NeighbourError> {
     if largest.is_finite() { Ok(largest) } else { Err(first_non_finite(rows)) }
 }
 
-/// A maximum that remembers NaN.
+/// The larger of two values; NaN if either is NaN.
 fn larger_or_nan(a: f64, b: f64) -> f64 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// A power of two that brings `largest` to between 1 and 2, within ±2^1000.
+/// The power of two that scales `largest` to between 1 and 2, within ±2^1000.
 fn inverse_power_of_two(largest: f64) -> f64 {
     if largest == 0.0 { 1.0 } else { 2f64.powi(-(largest.log2().floor().clamp(-1000.0, 1000.0) as i32)) }
 }

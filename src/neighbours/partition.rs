@@ -1,11 +1,11 @@
-//! An order of the points in which neighbours are near: halves along the coordinate that varies most, down to blocks.
+//! An order of the points that keeps neighbours close together: halves along the coordinate that varies most, down to blocks.
 
 use rayon::prelude::*;
 
-/// Rows that tell which coordinate varies most.
+/// Rows sampled to find the coordinate that varies most.
 const SAMPLE: usize = 512;
 
-/// Row numbers `0..rows`, so ordered that every `block` of them, one after the other, are near each other. `coordinates` is
+/// Row indices `0..rows`, ordered so that every `block` consecutive ones are near each other. `coordinates` is
 /// `[rows, columns]`, row-major.
 pub(super) fn near_rows_together(coordinates: &[f32], columns: usize, block: usize) -> Vec<u32> {
     let mut order: Vec<u32> = (0..(coordinates.len() / columns) as u32).collect();
@@ -45,7 +45,7 @@ fn widest(rows: &[u32], coordinates: &[f32], columns: usize) -> usize {
 /// Smallest and largest coordinate of every block.
 pub(super) struct Boxes {
     columns: usize,
-    /// `[blocks, columns]`
+    /// `[blocks, columns]`: the smallest coordinates; `high` holds the largest.
     low: Vec<f32>,
     high: Vec<f32>,
 }
@@ -68,8 +68,8 @@ impl Boxes {
         Self { columns, low: low.concat(), high: high.concat() }
     }
 
-    /// How far apart two boxes are: no distance between a point of one and a point of the other is smaller, but for the
-    /// errors of their coordinates.
+    /// Gap between two boxes: no distance between a point of one and a point of the other is smaller, up to the errors of
+    /// their coordinates.
     pub fn gap(&self, a: usize, b: usize) -> f64 {
         let range = |block: usize| block * self.columns..(block + 1) * self.columns;
         let sides = |block: usize| self.low[range(block)].iter().zip(&self.high[range(block)]);
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn blocks_are_full_and_apart() {
-        // Two clusters far apart, rows taking turns.
+        // Two clusters far apart, in alternating rows.
         let coordinates: Vec<f32> =
             (0..100).flat_map(|row| [if row % 2 == 0 { 0.0 } else { 100.0 }, (row % 7) as f32]).collect();
         let order = near_rows_together(&coordinates, 2, 25);

@@ -6,8 +6,7 @@ use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 pub(super) struct PrincipalAxes {
-    /// `[count, columns]`, those along which the points vary most first, roughly. Where the points span fewer dimensions,
-    /// the rest are zeros.
+    /// `[count, columns]`, roughly by decreasing variance. Where the points span fewer dimensions, the rest are zeros.
     pub values: Array2<f32>,
     /// |VVᵀ − 1|, Frobenius norm, of the axes that are not zero: by how much they fail to be orthonormal.
     pub defect: f64,
@@ -15,13 +14,13 @@ pub(super) struct PrincipalAxes {
 
 impl PrincipalAxes {
     /// Axes of a sample `[rows, columns]` of centred points; `None` where they cannot be made orthonormal, or where the
-    /// sample has fewer rows.
+    /// sample has fewer than `count` rows.
     pub fn of(sample: ArrayView2<'_, f32>, count: usize) -> Option<PrincipalAxes> {
         let step = sample.nrows() / count;
         if step == 0 {
             return None;
         }
-        // Points are in the space that is looked for already.
+        // Starting from sample rows: they already lie in the space that the axes should span.
         let start = sample.slice(ndarray::s![..step * count; step, ..]);
         let axes = orthonormal(&sample.dot(&start.t()).t().dot(&sample));
         let defect = defect(axes.view());
@@ -29,11 +28,11 @@ impl PrincipalAxes {
     }
 }
 
-/// Rows that span what the rows given span, orthonormal to float32 precision: with VVᵀ = LLᵀ these are L⁻¹V. A row that
-/// depends on those before it becomes zero.
+/// Rows that span the same space as the given ones, orthonormal to float32 precision: with VVᵀ = LLᵀ these are L⁻¹V. A row
+/// that depends on earlier ones becomes zero.
 fn orthonormal(rows: &Array2<f32>) -> Array2<f32> {
     let mut wide = rows.mapv(f64::from);
-    // What rounding leaves of a direction the first time is mended the second time.
+    // The second pass removes the rounding error that the first leaves.
     for _ in 0..2 {
         let (factor, independent) = cholesky(wide.dot(&wide.t()));
         // Columns are independent of each other.
@@ -56,8 +55,7 @@ fn orthonormal(rows: &Array2<f32>) -> Array2<f32> {
     wide.mapv(|value| value as f32)
 }
 
-/// The lower triangular factor, and which rows do not depend on those before them; the rows and columns of the others are
-/// not used.
+/// The lower triangular factor, and which rows are independent of earlier ones; the rows and columns of the others are not used.
 fn cholesky(mut matrix: Array2<f64>) -> (Array2<f64>, Vec<bool>) {
     let mut independent = vec![true; matrix.nrows()];
     for row in 0..matrix.nrows() {
@@ -86,7 +84,7 @@ fn defect(axes: ArrayView2<'_, f32>) -> f64 {
         let off = if row == column && product != 0.0 { product - 1.0 } else { product };
         off * off
     });
-    // Its own rounding is far below this share.
+    // The rounding of this sum itself is far below this share.
     squares.sum::<f64>().sqrt() * (1.0 + 1e-6) + 1e-12
 }
 
@@ -101,7 +99,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
-        // Ten strong directions that are no columns, and some of everything.
+        // Ten strong directions that are not columns, plus a little of every direction.
         let directions = Array2::from_shape_simple_fn((10, 120), &mut draw);
         let weights = Array2::from_shape_simple_fn((600, 10), &mut draw);
         let sample = weights.dot(&directions) + Array2::from_shape_simple_fn((600, 120), || 0.05 * draw());

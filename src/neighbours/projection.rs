@@ -1,14 +1,14 @@
 //! Vectors with fewer coordinates that are never farther apart than the points.
 //!
-//! With orthonormal axes V and ρ(x) = |x − VᵀVx|, what is left of a point beside the axes,
+//! With orthonormal axes V and ρ(x) = |x − VᵀVx|, the length of a point's component orthogonal to the axes,
 //!
 //! ```text
 //! |x − y|² = |Vx − Vy|² + |(x − VᵀVx) − (y − VᵀVy)|² ≥ |Vx − Vy|² + (ρ(x) − ρ(y))²,
 //! ```
 //!
-//! so the vectors (Vx, ρ(x)) may stand for the points wherever a pair is to be excluded. Activations are far from isotropic:
-//! a third of the coordinates tells most pairs apart. Where that does not pay, all coordinates are kept. What rounding may
-//! have done to a vector is bounded, row by row: `| |u(x) − u(y)| − d | ≤ error(x) + error(y)` for a `d ≤ |x − y|`.
+//! so the vectors (Vx, ρ(x)) may replace the points wherever a pair is to be excluded. Activations are far from isotropic: a
+//! third of the coordinates separates most pairs. Where that does not pay, all coordinates are kept. The rounding error of a
+//! vector is bounded, row by row: `| |u(x) − u(y)| − d | ≤ error(x) + error(y)` for a `d ≤ |x − y|`.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -24,7 +24,7 @@ use super::simd::projection_gemm::{self, AXES, products};
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 /// Squares smaller than this may be lost to underflow, per column.
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64;
-/// Coordinates that points are put in order by.
+/// Number of coordinates by which points are ordered.
 pub(super) const LEADING: usize = 16;
 
 pub(super) struct Projection<'a, T> {
@@ -32,13 +32,13 @@ pub(super) struct Projection<'a, T> {
     centring: &'a Centring,
     axes: Option<Packed>,
     rotation: RandomRotation,
-    /// Coordinates of a vector, filled up with zeros to a multiple of [`GROUP`].
+    /// Coordinates of a vector, padded with zeros to a multiple of [`GROUP`].
     pub width: usize,
-    /// Columns that vary most, where there are no axes.
+    /// Columns with the largest variation, used where there are no axes.
     widest: Vec<usize>,
 }
 
-/// Axes as the product wants them.
+/// Axes in the layout of the matrix product.
 struct Packed {
     kernel: projection_gemm::Kernel,
     values: Vec<f32>,
@@ -56,19 +56,19 @@ impl Packed {
         Self { kernel, values, count, defect: axes.defect }
     }
 
-    /// By how much the coordinates of a vector of length 1 may be off, all together.
+    /// Bound on the total error of the coordinates of a vector of length 1.
     fn error(&self, columns: usize) -> f64 {
         let roundings = self.kernel.roundings(columns) as f64 * UNIT;
         roundings / (1.0 - roundings) * (self.count as f64).sqrt() * (1.0 + self.defect)
     }
 }
 
-/// Space for one block.
+/// Buffers for one block.
 #[derive(Default)]
 pub(super) struct Space {
-    /// `[BLOCK · columns]`: centred rows as the product wants them.
+    /// `[BLOCK · columns]`: centred rows in the layout of the matrix product.
     rows: Vec<f32>,
-    /// `[BLOCK, count]`
+    /// `[BLOCK, count]`: coordinates along the axes.
     coordinates: Vec<f32>,
     /// `[BLOCK]`: squared lengths of the centred rows.
     squares: Vec<f64>,
@@ -76,7 +76,7 @@ pub(super) struct Space {
 }
 
 impl<'a, T: Scalar> Projection<'a, T> {
-    /// Coordinates along `count` axes less one, and the length of the rest.
+    /// Coordinates along `count − 1` axes, and the length of the remainder.
     pub fn with_axes(
         points: &'a Points<'a, T>,
         centring: &'a Centring,
@@ -95,7 +95,7 @@ impl<'a, T: Scalar> Projection<'a, T> {
         }
     }
 
-    /// All coordinates.
+    /// Vectors of all coordinates.
     pub fn whole(points: &'a Points<'a, T>, centring: &'a Centring) -> Self {
         let columns = points.columns();
         let sample = centred_rows(points, centring, &spread(points.rows(), 1024));
@@ -108,23 +108,23 @@ impl<'a, T: Scalar> Projection<'a, T> {
         Self { points, centring, axes: None, rotation: RandomRotation::new(columns), width, widest }
     }
 
-    /// All coordinates of the same points.
+    /// Vectors of all coordinates of the same points.
     pub fn all_coordinates(&self) -> Projection<'a, T> {
         Self::whole(self.points, self.centring)
     }
 
-    /// Whether the vectors are as far apart as the points, and not only no farther.
+    /// Whether the vectors keep distances, rather than only never increase them.
     pub fn keeps_distances(&self) -> bool {
         self.axes.is_none()
     }
 
-    /// Coordinates that a point is put in order by.
+    /// Number of coordinates by which points are ordered.
     pub fn leading_columns(&self) -> usize {
         if self.axes.is_some() { LEADING } else { self.widest.len() }
     }
 
-    /// Writes the leading coordinates of rows `first..` into `values` `[rows, leading_columns]`, and how far these rows
-    /// are from the centre into `distances`; at most [`BLOCK`] rows.
+    /// Writes the leading coordinates of rows `first..` into `values` `[rows, leading_columns]`, and the distances of these
+    /// rows from the centre into `distances`; at most [`BLOCK`] rows.
     pub fn leading(&self, first: usize, values: &mut [f32], distances: &mut [f64], space: &mut Space) {
         let columns = self.leading_columns();
         match &self.axes {
@@ -149,7 +149,7 @@ impl<'a, T: Scalar> Projection<'a, T> {
         }
     }
 
-    /// By how much a gap between leading coordinates may be too large for points of this distance from the centre.
+    /// By how much a gap between leading coordinates may be overestimated for points at this distance from the centre.
     pub fn leading_error(&self, distance: f64) -> f64 {
         let product = self.axes.as_ref().map_or(0.0, |axes| axes.error(self.points.columns()) + axes.defect);
         distance * (product + 4.0 * UNIT) + self.underflow()
@@ -159,7 +159,7 @@ impl<'a, T: Scalar> Projection<'a, T> {
         (self.points.columns() as f64 * UNDERFLOW).sqrt()
     }
 
-    /// Centred rows into `space.rows`, their squared lengths into `space.squares`.
+    /// Writes centred rows into `space.rows`, and their squared lengths into `space.squares`.
     fn centre(&self, rows: &[u32], kernel: projection_gemm::Kernel, space: &mut Space) {
         let columns = self.points.columns();
         space.rows.clear();
@@ -174,7 +174,7 @@ impl<'a, T: Scalar> Projection<'a, T> {
         }
     }
 
-    /// The vectors of at most [`BLOCK`] rows into `vectors` `[BLOCK, width]`, row-major, and their errors into `errors`.
+    /// Writes the vectors of at most [`BLOCK`] rows into `vectors` `[BLOCK, width]`, row-major, and their errors into `errors`.
     pub fn vectors(&self, rows: &[u32], vectors: &mut Vec<f32>, errors: &mut Vec<f64>, space: &mut Space) {
         let (columns, width) = (self.points.columns(), self.width);
         vectors.clear();
@@ -200,7 +200,7 @@ impl<'a, T: Scalar> Projection<'a, T> {
                 for ((found, vector), &whole) in both.zip(&space.squares) {
                     let (along, length) = (square(&found[..width - 1]), whole.sqrt());
                     let rest = (whole - along).max(0.0);
-                    // The part along the axes is known up to the errors of the product and of the axes.
+                    // The part along the axes is known up to the errors of the matrix product and of the axes.
                     let doubt = whole * (2.5 * product + 2.5 * axes.defect + 1e-12);
                     let doubt = if rest > doubt { doubt / rest.sqrt() } else { doubt.sqrt() };
                     for (to, value) in vector.iter_mut().zip(&found[..width - 1]) {
@@ -217,12 +217,12 @@ impl<'a, T: Scalar> Projection<'a, T> {
     }
 }
 
-/// At most `wanted` row numbers, evenly spread.
+/// At most `wanted` row indices, evenly spaced.
 pub(super) fn spread(rows: usize, wanted: usize) -> Vec<usize> {
     (0..rows).step_by(rows.div_ceil(wanted)).collect()
 }
 
-/// Some rows, centred.
+/// The given rows, centred.
 pub(super) fn centred_rows<T: Scalar>(points: &Points<'_, T>, centring: &Centring, rows: &[usize]) -> Array2<f32> {
     let mut values = Array2::zeros((rows.len(), points.columns()));
     for (mut to, &row) in values.rows_mut().into_iter().zip(rows) {
@@ -231,8 +231,8 @@ pub(super) fn centred_rows<T: Scalar>(points: &Points<'_, T>, centring: &Centrin
     values
 }
 
-/// For every count of axes the share of pairs that bounds do not exclude: `near[q]` is the distance that counts for query
-/// `q`, `vectors` are coordinates along all axes, `squares` the squared lengths of the whole vectors.
+/// For every number of axes, the share of pairs that the bounds do not exclude: `near[q]` is the distance that counts for
+/// query `q`, `vectors` are coordinates along all axes, `squares` the squared lengths of the full vectors.
 pub(super) fn shares(
     queries: (ArrayView2<'_, f32>, &[f64]),
     others: (ArrayView2<'_, f32>, &[f64]),

@@ -1,14 +1,14 @@
-//! Vectors as 8-bit codes, block by block, with what is lost known exactly.
+//! Vectors as 8-bit codes, block by block, with the exact size of what is lost.
 //!
 //! A vector is written as `u = c + s·q + e`: the centre of its block, a step size times whole numbers from −127 to 127, and
-//! a rest whose length is measured. Between blocks with centres c and c′, `Δ = c − c′`,
+//! a remainder whose length is measured. Between blocks with centres c and c′, `Δ = c − c′`,
 //!
 //! ```text
 //! |c + s q − c′ − s′ q′|² = (|s q|² + 2 s q·Δ + |Δ|²) + (|s′ q′|² − 2 s′ q′·Δ) − 2 s s′ q·q′,
 //! ```
 //!
-//! of which only the last term belongs to a pair of rows. Δ is written in codes of 16 bits, so that `q·Δ` is two products
-//! of codes; what that loses is one number for a pair of blocks.
+//! of which only the last term depends on the pair of rows. Δ is written in 16-bit codes, so that `q·Δ` is two products of
+//! codes; the loss is a single number per pair of blocks.
 
 use rayon::prelude::*;
 
@@ -17,44 +17,44 @@ use super::projection::{Projection, Space};
 use super::simd::int8_dot::{BLOCK, BlockCodes, GROUP, Isa, Terms, products_with};
 use super::simd::multiversion::for_widest_vectors;
 
-/// So many blocks before and after a block are looked at for the nearest ones.
+/// Number of blocks before and after a block that are searched for the nearest ones.
 const SOON: usize = 128;
-/// The largest code.
+/// The largest absolute value of a code.
 const LARGEST: f64 = 127.0;
-/// A larger part of Δ counts this many smaller ones.
+/// Weight of the large part of a code of Δ relative to the small one.
 const RADIX: f64 = 128.0;
-/// What rounding may add to a squared distance, as a share of the terms that it is made of.
+/// Largest effect of rounding on a squared distance, as a share of the terms it is computed from.
 const ROUNDING: f64 = 16.0 * f32::EPSILON as f64;
 
 pub(super) struct QuantizedBlocks {
     pub isa: Isa,
     pub width: usize,
     rows: usize,
-    /// `[blocks][BLOCK · width]`
+    /// `[blocks][BLOCK · width]`: the codes q.
     codes: Vec<i8>,
-    /// `[blocks · BLOCK]`: sums of the codes of a row.
+    /// `[blocks · BLOCK]`: sum of the codes of each row.
     sums: Vec<i32>,
-    /// `[blocks · BLOCK]`: step sizes.
+    /// `[blocks · BLOCK]`: step size of each row.
     steps: Vec<f32>,
     /// `[blocks · BLOCK]`: |s q|².
     squares: Vec<f64>,
-    /// `[blocks · BLOCK]`: |e| and the error of the vector itself.
+    /// `[blocks · BLOCK]`: |e| plus the error of the vector itself.
     errors: Vec<f64>,
-    /// `[blocks]`: the largest of them.
+    /// `[blocks]`: largest error of each block.
     largest_errors: Vec<f64>,
-    /// `[blocks · width]`
+    /// `[blocks · width]`: centre of each block.
     centres: Vec<f32>,
 }
 
-/// A pair of blocks in numbers that the test of a pair of rows is made of.
+/// Terms of a pair of blocks from which each pair of rows is tested.
 pub(super) struct BlockPair {
     first: [f32; BLOCK],
     second: [f32; BLOCK],
     first_radius: [f32; BLOCK],
     second_radius: [f32; BLOCK],
-    /// What rounding may do to the squared distance of any pair.
+    /// Largest effect of rounding on the squared distance of any pair.
     rounding: f64,
-    /// What the codes of Δ lose.
+    /// Length of what the codes of Δ lose.
     lost: f64,
 }
 
@@ -72,7 +72,7 @@ impl BlockPair {
 }
 
 impl QuantizedBlocks {
-    /// The codes of all rows in the order given.
+    /// Encodes all rows in the order given.
     pub fn of<T: Scalar>(projection: &Projection<'_, T>, order: &[u32], isa: Isa) -> Self {
         let (width, blocks) = (projection.width, order.len().div_ceil(BLOCK));
         let rows = blocks * BLOCK;
@@ -132,8 +132,9 @@ impl QuantizedBlocks {
         (self.block(a), self.block(b))
     }
 
-    /// What is known of a pair of blocks before their products. `radius` says, for the number of a row, up to which distance its neighbours are wanted, −∞ for
-    /// none at all; what is beyond is excluded by [`super::simd::int8_dot::pairs_within`] where the codes can prove it.
+    /// Prepares the test of a pair of blocks, before their products. `radius` gives, for a position, the distance up to
+    /// which neighbours are sought, −∞ for none at all; [`super::simd::int8_dot::pairs_within`] excludes what is beyond
+    /// where the codes prove it.
     pub fn block_pair(&self, a: usize, b: usize, radius: impl Fn(usize) -> f64, block_pair: &mut BlockPair) {
         let mut products = [[0; BLOCK]; 4];
         let (mut step, mut square) = (0.0, 0.0);
@@ -162,7 +163,7 @@ impl QuantizedBlocks {
         block_pair.rounding = ROUNDING * (largest_a + largest_b) + f64::from(f32::MIN_POSITIVE);
         let limit = |row: usize, error: f64| {
             let radius = radius(row) + self.errors[row] + error + block_pair.lost;
-            // Who looks for nothing has a radius of −∞.
+            // A row that looks for nothing has a radius of −∞.
             if radius < 0.0 { f32::NEG_INFINITY } else { round_up(radius * radius + block_pair.rounding) }
         };
         for row in 0..BLOCK {
@@ -171,29 +172,29 @@ impl QuantizedBlocks {
         }
     }
 
-    /// Whether a pair may be nearer than `radius`, by the errors of its own two rows.
+    /// Whether a pair may be nearer than `radius`, given the errors of its own two rows.
     pub fn may_be_within(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32, radius: f64) -> bool {
         let limit = radius + self.errors[i] + self.errors[j] + block_pair.lost;
         limit >= 0.0 && f64::from(squared) <= limit * limit + block_pair.rounding
     }
 
-    /// Between which distances a pair lies, where the vectors are as far apart as the points: the lower bound rounded down, the
+    /// Lower and upper bound of the distance of a pair, where the vectors keep distances: the lower one rounded down, the
     /// upper one up.
     pub fn bounds(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> (f32, f32) {
         let error = self.errors[i] + self.errors[j] + block_pair.lost;
         between(f64::from(squared), block_pair.rounding, error)
     }
 
-    /// The upper one of [`QuantizedBlocks::bounds`], quickly.
+    /// A fast version of the upper bound of [`QuantizedBlocks::bounds`].
     pub fn upper_bound(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32) -> f32 {
         let error = self.errors[i] + self.errors[j] + block_pair.lost;
-        // Roots and sums are rounded by less than these factors.
+        // Square roots and sums are rounded by less than these factors.
         let distance = (f64::from(squared) + block_pair.rounding).max(0.0) as f32 * (1.0 + 4.0 * f32::EPSILON);
         (distance.sqrt() + error as f32) * (1.0 + 4.0 * f32::EPSILON)
     }
 
-    /// At most so many blocks whose centres are nearest to that of a block, itself first. Among very many, only those that
-    /// come soon before and after it.
+    /// At most `wanted` blocks with the nearest centres, the block itself first. Only the [`SOON`] blocks before and after
+    /// it are searched.
     pub fn nearest_blocks(&self, block: usize, wanted: usize) -> Vec<usize> {
         let first = block.saturating_sub(SOON);
         let distance = |other: usize| -> f32 {
@@ -215,14 +216,14 @@ impl QuantizedBlocks {
 struct Written {
     step: f32,
     sum: i32,
-    /// Squared length of what the codes say.
+    /// Squared length of what the codes represent.
     square: f64,
-    /// Length of what they do not say.
+    /// Length of what the codes lose.
     lost: f64,
 }
 
 for_widest_vectors! {
-    /// Takes the centre away from a vector and writes the rest in codes.
+    /// Subtracts the centre from a vector and writes the rest as codes.
     fn write(vector: &mut [f32], centre: &[f32], codes: &mut [i8]) -> Written {
         const LANES: usize = 16;
         let mut largest = [0.0f32; LANES];
@@ -250,7 +251,7 @@ for_widest_vectors! {
             }
         }
         let square: i64 = squares.iter().map(|&square| i64::from(square)).sum();
-        // The difference from the centre was rounded, too.
+        // Computing the difference from the centre was rounded as well.
         let rounding = f64::from(f32::EPSILON) * lengths.iter().sum::<f64>().sqrt();
         Written {
             step,
@@ -270,14 +271,14 @@ fn mean(vectors: &[f32], mean: &mut [f32]) {
     mean.iter_mut().for_each(|sum| *sum /= rows);
 }
 
-/// The difference of two centres in two codes per coordinate, `step · (RADIX · large + small)`.
+/// The difference of two centres as two codes per coordinate, `step · (RADIX · large + small)`.
 struct Difference {
     large: Vec<i8>,
     small: Vec<i8>,
     step: f64,
-    /// Squared length of what the codes say.
+    /// Squared length of what the codes represent.
     square: f64,
-    /// Length of what they do not say.
+    /// Length of what the codes lose.
     lost: f64,
 }
 
@@ -300,15 +301,15 @@ impl Difference {
     }
 }
 
-/// Between which distances a pair lies whose codes are this far apart, squared: the lower bound rounded down, the upper one
-/// up.
+/// Lower and upper bound of the distance of a pair from the squared distance of its codes: the lower one rounded down, the
+/// upper one up.
 pub(super) fn between(squared: f64, rounding: f64, error: f64) -> (f32, f32) {
     let lower = (squared - rounding).max(0.0).sqrt() * (1.0 - 1e-9) - error;
     let upper = (squared + rounding).max(0.0).sqrt() * (1.0 + 1e-9) + error;
     (-round_up(-lower.max(0.0)), round_up(upper))
 }
 
-/// The next float32 that is not smaller.
+/// The smallest float32 that is not below the value.
 pub(super) fn round_up(value: f64) -> f32 {
     let near = value as f32;
     if f64::from(near) < value { near.next_up() } else { near }

@@ -1,6 +1,6 @@
-//! An orthogonal transform that spreads every coordinate over many: signs, an order drawn at random, and Hadamard
-//! transforms of pieces whose lengths are powers of two. Codes with one step size for a row lose least when its coordinates
-//! are alike.
+//! An orthogonal transform that spreads every coordinate over many: random signs, a random permutation, and Hadamard
+//! transforms of pieces whose lengths are powers of two. Codes with one step size per row lose least when the coordinates of
+//! the row are of similar size.
 
 use rand::seq::SliceRandom;
 use rand::{RngExt as _, SeedableRng as _};
@@ -13,14 +13,14 @@ pub(super) struct RandomRotation {
 }
 
 struct Round {
-    /// `[width]`: where each coordinate comes from.
+    /// `[width]`: source index of each coordinate.
     order: Vec<u32>,
-    /// `[width]`: 1 or −1.
+    /// `[width]`: sign of each coordinate, 1 or −1.
     signs: Vec<f32>,
 }
 
 impl RandomRotation {
-    /// The transform for vectors of `width` coordinates, always the same.
+    /// The transform for vectors of `width` coordinates; the same for every call.
     pub fn new(width: usize) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(width as u64);
         let mut round = || {
@@ -32,7 +32,7 @@ impl RandomRotation {
         Self { rounds: [round(), round()] }
     }
 
-    /// Transforms a vector in place. The result is off by at most [`RandomRotation::relative_error`] of its length.
+    /// Transforms a vector in place. The error is at most [`RandomRotation::relative_error`] of its length.
     pub fn apply(&self, values: &mut [f32], space: &mut Vec<f32>) {
         for round in &self.rounds {
             space.clear();
@@ -48,7 +48,8 @@ impl RandomRotation {
         }
     }
 
-    /// Every stage rounds each coordinate once, and so does the scaling, whose factor is rounded too.
+    /// Bound on the relative error: every stage rounds each coordinate once, and so does the scaling, whose factor is
+    /// rounded too.
     pub fn relative_error(width: usize) -> f64 {
         let stages = f64::from(width.max(1).ilog2());
         2.0 * (stages + 3.0) * f64::from(f32::EPSILON)

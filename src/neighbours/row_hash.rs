@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::Scalar;
 use super::rows::RowView;
 
-/// For every row of `points` `[points, columns]` the first row with the same values (`+0` and `−0` are the same): a row
-/// that gets its own number is the first of its kind.
+/// For every row of `points` `[points, columns]`, the index of the first row with the same values (`+0` and `−0` are equal):
+/// a row that gets its own index is the first of its kind.
 pub fn first_equal_row<T: Scalar>(points: ArrayView2<'_, T>) -> Vec<u32> {
     if points.ncols() == 0 {
         return vec![0; points.nrows()];
@@ -19,7 +19,7 @@ pub fn first_equal_row<T: Scalar>(points: ArrayView2<'_, T>) -> Vec<u32> {
 }
 
 pub(super) fn first_equal<T: Scalar>(rows: &RowView<'_, T>) -> Vec<u32> {
-    // Rows that differ in some of their columns differ.
+    // Rows that differ in the sampled columns differ.
     let step = rows.columns().div_ceil(SOME_COLUMNS);
     let some = hashes(rows, step);
     if all_different(&some) {
@@ -28,7 +28,7 @@ pub(super) fn first_equal<T: Scalar>(rows: &RowView<'_, T>) -> Vec<u32> {
     group(rows, &if step == 1 { some } else { hashes(rows, 1) })
 }
 
-/// Columns that are looked at first.
+/// Columns compared first.
 const SOME_COLUMNS: usize = 48;
 
 fn hashes<T: Scalar>(rows: &RowView<'_, T>, step: usize) -> Vec<u64> {
@@ -58,11 +58,11 @@ fn group<T: Scalar>(rows: &RowView<'_, T>, hashes: &[u64]) -> Vec<u32> {
         .collect()
 }
 
-/// Multiply and rotate; four lanes, so that one multiplication need not wait for the other.
+/// Multiply and rotate, in four lanes, so that multiplications need not wait for each other.
 fn hash<'a, T: Scalar>(values: impl Iterator<Item = &'a T>) -> u64 {
     let mut lanes = [0x9e37_79b9_7f4a_7c15_u64, 1, 2, 3];
     for (place, value) in values.enumerate() {
-        // Adding zero makes +0 of −0.
+        // Adding zero turns −0 into +0.
         let bits = (value.to_f64() + 0.0).to_bits();
         let lane = &mut lanes[place % 4];
         *lane = (lane.rotate_left(26) ^ bits).wrapping_mul(0xd6e8_feb8_6659_fd93);

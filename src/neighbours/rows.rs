@@ -1,13 +1,13 @@
-//! The rows that are searched: all of a matrix, or some of them where they lie.
+//! The rows that are searched: all of a matrix, or some of them, read in place.
 
 use super::Scalar;
 
-/// RowView of a row-major matrix.
+/// All or some rows of a row-major matrix.
 #[derive(Clone, Copy)]
 pub(super) struct RowView<'a, T> {
     values: &'a [T],
     columns: usize,
-    /// Which rows; all where there are none.
+    /// Indices of the rows in the matrix; `None` for all rows.
     chosen: Option<&'a [u32]>,
 }
 
@@ -16,7 +16,7 @@ impl<'a, T: Scalar> RowView<'a, T> {
         Self { values, columns, chosen: None }
     }
 
-    /// Some rows of the matrix, given by their numbers in it.
+    /// Some rows of the matrix, given by their indices in it.
     pub fn chosen(values: &'a [T], columns: usize, chosen: &'a [u32]) -> Self {
         Self { values, columns, chosen: Some(chosen) }
     }
@@ -29,12 +29,12 @@ impl<'a, T: Scalar> RowView<'a, T> {
         self.columns
     }
 
-    /// The matrix, of which these are rows.
+    /// All values of the underlying matrix.
     pub fn values(&self) -> &'a [T] {
         self.values
     }
 
-    /// The number of a row in the matrix.
+    /// The index in the matrix of a row of this view.
     pub fn number(&self, index: usize) -> usize {
         self.chosen.map_or(index, |chosen| chosen[index] as usize)
     }

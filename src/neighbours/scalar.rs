@@ -1,20 +1,20 @@
-//! The two number types that points can have.
+//! The two number types of points.
 
 /// `f32` or `f64`.
 pub trait Scalar: sealed::Sealed + Copy + Send + Sync + PartialOrd + std::fmt::Debug + 'static {
     /// Distance from 1 to the next larger number of this type, as float64.
     const PRECISION: f64;
 
-    /// The same value in float64.
+    /// Converts to float64 without loss.
     fn to_f64(self) -> f64;
 
-    /// The nearest value of this type.
+    /// The value of this type nearest to `value`.
     fn from_f64(value: f64) -> Self;
 
     /// `(self − other) · scale` in float64, without overflow on the way.
     fn scaled_difference(self, other: Self, scale: f64) -> f64;
 
-    /// The same values, where they are float32.
+    /// The slice as float32; `None` for float64.
     fn as_single(values: &[Self]) -> Option<&[f32]>;
 }
 
@@ -67,7 +67,7 @@ impl Scalar for f64 {
 }
 
 mod sealed {
-    /// Nobody else implements [`super::Scalar`]: the error bounds hold for these two types.
+    /// Seals [`super::Scalar`]: the error bounds hold for these two types only.
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}

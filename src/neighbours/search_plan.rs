@@ -1,5 +1,4 @@
-//! What a search works with: how many coordinates the vectors have that stand for the points, and how large its blocks are, decided by a
-//! sample.
+//! The parameters of a search: its kernels, and how many coordinates replace the points, chosen from a sample.
 
 use rayon::prelude::*;
 
@@ -14,11 +13,11 @@ use super::simd::projection_gemm::{self, AXES};
 
 /// With fewer columns than this, all of them are compared.
 const FEW_COLUMNS: usize = 96;
-/// Rows that axes are found from, and that the number of axes is decided by.
+/// Rows from which the axes are found and their number is chosen.
 const SAMPLE: usize = 1024;
 const QUERIES: usize = 16;
 
-/// How the search is done; the answer does not depend on it.
+/// How the search is done; the neighbours found do not depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SearchPlan {
     pub codes: Isa,
@@ -28,23 +27,23 @@ pub(super) struct SearchPlan {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coordinates {
-    /// As many as a sample says.
+    /// As many as the sample suggests.
     Chosen,
-    /// All of them.
+    /// All coordinates.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
     Whole,
-    /// Those along so many axes less one, and the length of the rest.
+    /// Coordinates along one axis fewer than this number, and the length of the remainder.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests choose it"))]
     Along(usize),
 }
 
 impl SearchPlan {
-    /// The fastest on this processor.
+    /// The fastest plan on this processor.
     pub fn best() -> Self {
         Self { codes: Isa::detect(), products: projection_gemm::Kernel::detect(), coordinates: Coordinates::Chosen }
     }
 
-    /// The vectors that stand for the points in a search for `k` neighbours.
+    /// The vectors that replace the points in a search for `k` neighbours.
     pub fn projection<'a, T: Scalar>(
         self,
         points: &'a Points<'a, T>,
@@ -111,23 +110,23 @@ fn chosen<'a, T: Scalar>(
     }
 }
 
-/// Radii are longer while the search goes on than they are in the end: for the choice only.
+/// Radii during the search relative to the final ones; used for the choice only.
 const RADIUS_FACTOR: f64 = 1.5;
-/// The same for many neighbours: measured with 64 of them among 50,000 points.
+/// Like [`RADIUS_FACTOR`], for many neighbours: measured with 64 of them among 50,000 points.
 const RADIUS_FACTOR_OF_MANY: f64 = 6.0;
-/// By how much codes shorten distances, as a share of the length of a vector: for the choice of coordinates only.
+/// By how much the codes shorten distances, as a share of the length of a vector; used for the choice only.
 const CODES_LOSE: f64 = 0.008;
-/// How many pairs per neighbour all coordinates leave to be measured: for the choice only.
+/// Pairs per neighbour left to be measured when all coordinates are compared; used for the choice only.
 const WHOLE_LEAVES: f64 = 12.0;
-/// The same where many neighbours are collected by the bounds of their codes.
+/// Like [`WHOLE_LEAVES`], where many neighbours are collected by the bounds of their codes.
 const WHOLE_LEAVES_OF_MANY: f64 = 3.0;
-// Nanoseconds, measured on one processor; only their ratios matter.
-/// Of finding axes and trying them, for every column.
+// Costs are in nanoseconds, measured on one processor; only their ratios matter.
+/// Cost of finding axes and trying them, per column.
 const CHOICE_COST: f64 = 1e5;
-/// Of turning one coordinate of one row, for every axis.
+/// Cost of projecting one row onto one axis, per column.
 const TURN_COST: f64 = 0.02;
 
-/// Of comparing one pair.
+/// Cost of comparing one pair.
 fn compare_cost(isa: Isa, coordinates: usize) -> f64 {
     let (fixed, each) = match isa {
         #[cfg(target_arch = "x86_64")]
@@ -139,7 +138,7 @@ fn compare_cost(isa: Isa, coordinates: usize) -> f64 {
     fixed + each * coordinates as f64
 }
 
-/// Of looking closely at one pair: of measuring it, or with many neighbours of bounding its distance by finer codes.
+/// Cost of examining one pair: of measuring it, or for many neighbours of bounding its distance by finer codes.
 fn look_cost(columns: usize, many: bool) -> f64 {
     match many {
         true => 35.0 + 0.025 * columns as f64,
@@ -147,7 +146,7 @@ fn look_cost(columns: usize, many: bool) -> f64 {
     }
 }
 
-/// The distance of the k-th neighbour of some rows, in scaled units.
+/// The distance from each query row to its k-th neighbour, in scaled units.
 fn radii<T: Scalar>(points: &Points<'_, T>, queries: &[usize], k: usize) -> Vec<f64> {
     let nearest = |query: usize| {
         let mut best = Best::new(k);

@@ -1,4 +1,4 @@
-//! How far away what a row looks for may still be: float32 that threads lower while the search goes on.
+//! How far away a neighbour of a row may still be: a float32 that threads lower during the search.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::quantized_blocks::round_up;
 use super::simd::int8_dot::BLOCK;
 
-/// Distances are rounded to float32 after this factor, which covers their rounding in float64.
+/// Factor applied before rounding a distance to float32; it covers its rounding in float64.
 const UP: f64 = 1.0 + 1e-9;
 
-/// A distance in float32 that is not smaller.
+/// A float32 that is not smaller than the distance: an upper bound.
 pub(super) fn at_most(distance: f64) -> f32 {
     round_up(distance * UP)
 }
 
-/// A distance in float32 that is not larger.
+/// A float32 that is not larger than the distance: a lower bound.
 pub(super) fn at_least(distance: f64) -> f32 {
     -round_up(-distance / UP)
 }
@@ -31,17 +31,17 @@ impl SearchRadius {
         f64::from(f32::from_bits(self.0.load(Ordering::Relaxed)))
     }
 
-    /// Distances are not negative: their bits are in the same order as they are.
+    /// Lowers the radius to `distance` where that is smaller. Distances are not negative, so their bits sort like their values.
     pub fn lower(&self, distance: f64) {
         self.0.fetch_min(at_most(distance).to_bits(), Ordering::Relaxed);
     }
 }
 
-/// The radii of all places and the largest of every block.
+/// The radius of every position and the largest of every block.
 pub(super) struct SearchRadii {
-    /// `[blocks · BLOCK]`
+    /// `[blocks · BLOCK]`: radius of each position.
     places: Vec<SearchRadius>,
-    /// `[blocks]`
+    /// `[blocks]`: largest radius of each block.
     blocks: Vec<SearchRadius>,
 }
 
@@ -59,12 +59,12 @@ impl SearchRadii {
         self.blocks[block].get()
     }
 
-    /// Lowers the radius of a place; that of its block follows with [`SearchRadii::look_at_block`].
+    /// Lowers the radius of a position; that of its block is updated by [`SearchRadii::look_at_block`].
     pub fn lower(&self, place: usize, distance: f64) {
         self.places[place].lower(distance);
     }
 
-    /// Lowers the radius of a block to the largest of its places that are points.
+    /// Lowers the radius of a block to the largest among its positions that hold points.
     pub fn look_at_block(&self, block: usize, places: Range<usize>) {
         self.blocks[block].lower(places.map(|place| self.of_place(place)).fold(0.0, f64::max));
     }

@@ -1,9 +1,9 @@
 //! The Euclidean minimum spanning tree of all points, exact.
 //!
-//! Borůvka's algorithm: the shortest edge that leaves a component belongs to the tree, so all components are joined by theirs,
-//! again and again. Most of these edges are among the nearest neighbours of a point. Where all of a point's neighbours are in
-//! its own component already and an edge as short as the best one known might lie beyond them, a pass over all pairs looks
-//! for it, with the best edge of the component as radius.
+//! Borůvka's algorithm: the shortest edge that leaves a component belongs to the tree, so all components are joined along
+//! theirs, repeatedly. Most of these edges are among the nearest neighbours of a point. Where all neighbours of a point are
+//! already in its own component and an edge as short as the best known one might lie beyond them, a pass over all pairs
+//! looks for it, with the best edge of the component as radius.
 
 use std::cmp::Ordering;
 use std::sync::Mutex;
@@ -23,23 +23,23 @@ use super::simd::int8_dot::BLOCK;
 use super::{NeighbourError, Scalar, checked};
 use crate::progress::Observer;
 
-/// Neighbours whose edges are known from the beginning.
+/// Neighbours of each point whose edges are known from the start.
 const NEIGHBOURS: usize = 10;
 
 /// An edge of a tree.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Edge {
-    /// Row numbers of its ends, the smaller one first.
+    /// Row indices of its ends, the smaller one first.
     pub ends: (u32, u32),
     /// Euclidean length.
     pub length: f64,
 }
 
-/// The minimum spanning tree of the rows of `points` `[points, columns]` in Euclidean distance: one edge less than there are
-/// rows, shortest first. Identical rows are joined by edges of length 0.
+/// The minimum spanning tree of the rows of `points` `[points, columns]` in Euclidean distance: one edge fewer than rows,
+/// shortest first. Identical rows are joined by edges of length 0.
 ///
 /// # Errors
-/// A NaN or infinite value (the first one is named), fewer than two rows, no columns, cancelled.
+/// Returns an error for a NaN or infinite value (the first one is named), fewer than two rows, no columns, or a cancelled search.
 pub fn spanning_tree<T: Scalar>(
     points: ArrayView2<'_, T>,
     observer: &dyn Observer,
@@ -47,7 +47,7 @@ pub fn spanning_tree<T: Scalar>(
     spanning_tree_in(points, None, observer)
 }
 
-/// The same for some of the rows only, which are searched where they lie; ends are numbered as `rows` are.
+/// Like [`spanning_tree`], over the given rows only, which are read in place; ends are indices into `rows`.
 ///
 /// # Errors
 /// As [`spanning_tree`]; a NaN or infinite value is named by its row in `points`.
@@ -87,8 +87,8 @@ fn spanning_tree_in<T: Scalar>(
     })
 }
 
-/// Squared length and ends, the smaller row first: of equal lengths the order of the ends decides, everywhere, so that
-/// joining along the shortest edges never closes a circle.
+/// Squared length and ends, the smaller row first: among equal lengths the order of the ends decides, everywhere, so that
+/// joining along the shortest edges never closes a cycle.
 type Candidate = (f64, u32, u32);
 
 const NONE: Candidate = (f64::INFINITY, u32::MAX, u32::MAX);
@@ -109,7 +109,7 @@ fn grow<T: Scalar>(block_index: &BlockIndex<'_, T>, observer: &dyn Observer) -> 
     let mut edges = Vec::with_capacity(rows - 1);
     while edges.len() + 1 < rows {
         let mut round = Round::new(block_index, &components);
-        // The nearest neighbour outside, or how far away it is at least.
+        // The nearest neighbour outside the component, or a lower bound of its distance.
         let beyond: Vec<f64> = (0..rows)
             .into_par_iter()
             .map(|row| {
@@ -138,7 +138,7 @@ fn grow<T: Scalar>(block_index: &BlockIndex<'_, T>, observer: &dyn Observer) -> 
     Ok(edges)
 }
 
-/// Which rows are joined (union by size, paths halved).
+/// Which rows are joined (union by size with path halving).
 struct Components {
     parent: Vec<u32>,
     size: Vec<u32>,
@@ -173,13 +173,13 @@ impl Components {
 /// One round: the shortest edge out of every component.
 struct Round<'a, T> {
     block_index: &'a BlockIndex<'a, T>,
-    /// `[rows]`: number of the component of a row.
+    /// `[rows]`: component of each row.
     label: Vec<u32>,
-    /// `[components]`
+    /// `[components]`: the shortest edge out of each component so far.
     best: Vec<Mutex<Candidate>>,
-    /// `[components]`: what the length of the best edge does not exceed.
+    /// `[components]`: upper bound of the length of the best edge.
     radius: Vec<SearchRadius>,
-    /// `[rows]`: whether a row may have a shorter edge than is known.
+    /// `[rows]`: whether a row may have a shorter edge than the best known one.
     open: Vec<bool>,
 }
 

@@ -6,7 +6,7 @@ use super::search_plan::{Coordinates, SearchPlan};
 use super::*;
 use crate::progress::{CancelFlag, Event, Silent};
 
-/// Plain float64: every pair, one after the other.
+/// Reference in plain float64: every pair, one after the other.
 fn brute_force<T: Scalar>(points: ArrayView2<'_, T>, k: usize) -> Vec<Vec<(f64, u32)>> {
     let distance = |a: usize, b: usize| {
         let pairs = points.row(a).to_vec().into_iter().zip_eq(points.row(b).to_vec());
@@ -81,7 +81,7 @@ fn search_by<T: Scalar>(plan: SearchPlan, points: &Array2<T>, k: usize) -> Neigh
     found.into_neighbours(points.nrows(), k, Engine::Exact, scale)
 }
 
-/// Points that are hard on single precision.
+/// Point sets that are hard for single precision.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     Uniform,
@@ -109,7 +109,7 @@ const SHAPES: [Shape; 10] = [
     Shape::FarClusters,
 ];
 
-/// `unit` draws from −1..1; values are what fits float32.
+/// Points of a shape; `unit` draws from −1..1, and all values fit float32.
 fn points(shape: Shape, rows: usize, columns: usize, mut unit: impl FnMut() -> f64) -> Array2<f64> {
     let mut points = Array2::from_shape_simple_fn((rows, columns), &mut unit);
     match shape {
@@ -198,7 +198,7 @@ fn many_neighbours_agree_with_brute_force() {
     }
 }
 
-/// Distances lie between the bounds of the codes of all coordinates, and these are close.
+/// Distances lie between the bounds of the codes of all coordinates, and these bounds are tight.
 #[test]
 fn fine_codes_bound_distances_both_ways() {
     for (number, shape) in SHAPES.into_iter().enumerate() {
@@ -224,7 +224,7 @@ fn fine_codes_bound_distances_both_ways() {
     }
 }
 
-/// Points on the axes: all are equally far from each other, and only their numbers tell which of them are the nearest.
+/// Points on the axes: all are equally far from each other, and only their indices decide which are the nearest.
 #[test]
 fn many_ties_go_to_the_smaller_rows() {
     let points = Array2::from_shape_fn((500, 500), |(row, column)| if row == column { 1.0f32 } else { 0.0 });
@@ -384,7 +384,7 @@ fn check_tree<T: Scalar>(points: &Array2<T>) {
         let (a, b) = (edge.ends.0 as usize, edge.ends.1 as usize);
         assert!(a < b && (edge.length - brute_force_pair(points.view(), a, b)).abs() <= 1e-12 * edge.length);
     }
-    // It joins all rows: every edge joins two parts that were apart.
+    // The tree connects all rows: every edge joins two separate components.
     let mut part: Vec<usize> = (0..points.nrows()).collect();
     for edge in tree {
         let (from, to) = (part[edge.ends.1 as usize], part[edge.ends.0 as usize]);
@@ -409,7 +409,7 @@ proptest! {
     }
 }
 
-/// Clusters far apart and larger than the lists of neighbours: passes have to find the edges between them.
+/// Clusters far apart and larger than the neighbour lists: passes have to find the edges between them.
 #[test]
 fn clusters_are_joined_by_their_shortest_edges() {
     let mut draw = lcg(4);

@@ -14,12 +14,12 @@ use super::normalization::Centring;
 use super::{Found, NeighbourError, Scalar, Work};
 use crate::progress::{Event, Observer};
 
-/// Rows handled between two looks at the cancel flag.
+/// Rows handled between two checks of the cancel flag.
 const ROWS: usize = 64;
 /// Rounding inside the tree may misjudge a distance by this share of the largest centred norm, or of the distance.
 const TREE_ERROR: f64 = 1e-12;
 
-/// Which tree.
+/// Which of the two trees is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Ball,
@@ -81,7 +81,7 @@ struct Query<'a, T> {
     duplicates: &'a Duplicates,
     distinct: &'a Array2<f64>,
     tree: &'a dyn NearestNeighbourIndex<f64>,
-    /// By how much the tree may misjudge a distance.
+    /// Absolute error that the tree may make in a distance.
     slack: f64,
     k: usize,
 }
@@ -90,7 +90,7 @@ impl<T: Scalar> Query<'_, T> {
     fn row(&self, row: usize) -> Result<Best, NeighbourError> {
         let group = self.duplicates.group[row] as usize;
         let centre = self.distinct.row(group);
-        // The group itself, k others, and one more to see where they end.
+        // The group itself, k others, and one more to see where the ties end.
         let wanted = self.k + 2;
         let near = self.tree.k_nearest(centre, wanted).map_err(failed)?;
         let best = self.measure(row, near.iter().map(|&(_, group)| group));
@@ -102,7 +102,7 @@ impl<T: Scalar> Query<'_, T> {
         if limit + self.error(limit) < radius - self.error(radius) {
             return Ok(best);
         }
-        // Something just as near may lie outside: take all that is not clearly farther.
+        // Equally near groups may lie outside: take all that are not clearly farther.
         let near = self.tree.within_range(centre, limit + 2.0 * self.error(limit)).map_err(failed)?;
         Ok(self.measure(row, near.iter().map(|&(_, group)| group)))
     }
@@ -113,7 +113,7 @@ impl<T: Scalar> Query<'_, T> {
 
     fn measure(&self, row: usize, groups: impl Iterator<Item = usize>) -> Best {
         let mut best = Best::new(self.k);
-        // Duplicates are equally near: of each group only the first k others can count.
+        // Duplicates are equally near: only the first k others of each group can count.
         let members = groups.flat_map(|group| self.duplicates.rows[group].iter().take(self.k + 1));
         for other in members.filter(|&&other| other as usize != row) {
             best.offer(self.points.squared_distance(row, *other as usize, best.limit()), *other);

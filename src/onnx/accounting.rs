@@ -1,5 +1,5 @@
-//! Does every weight of the graph have its place? What a plan says of blocks only holds if every product with a constant
-//! weight between the token embeddings and the head lies in exactly one block, or in the head.
+//! Does every weight of the graph belong to a block or the head? What a plan says of blocks only holds if every product
+//! with a constant weight between the token embeddings and the head lies in exactly one block, or in the head.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,23 +11,23 @@ use super::{Model, Node, OnnxError, Topology, Trait, Transformer, node_inputs};
 /// Where the products with a constant weight lie. Nodes are indices into `graph.nodes`, in file order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Accounts {
-    /// Products in no block that the last hidden state, or the head beside it, is made of: those that lie before hidden
-    /// state 0, have looked-up tokens in them and are added to the stream, and those that pass hidden states by. What is made
-    /// of masks, types and positions alone is no part of a block.
+    /// Products in no block that feed the last hidden state, or the head directly: those before hidden state 0 that take
+    /// looked-up tokens as input and are added to the stream, and those that bypass the hidden states. What is computed
+    /// from masks, types and positions alone is not part of a block.
     pub outside: Vec<usize>,
     /// Products that lie in several blocks.
     pub in_several: Vec<usize>,
-    /// Products behind the last hidden state.
+    /// Products after the last hidden state.
     pub behind: Vec<usize>,
-    /// Attentions that hold the matrices of their projections, with the number of their block (1 to L).
+    /// Attentions that hold the matrices of their projections, each with its block number (1 to L).
     pub packed: Vec<(usize, usize)>,
-    /// Nodes that look up rows of the table of the token embeddings: two in a model of an encoder and a decoder.
+    /// Nodes that look up rows of the token embedding table: two in an encoder-decoder model.
     pub lookups: Vec<usize>,
-    /// The number of attentions (a softmax, or a fused attention) of every block.
+    /// Number of attentions (a softmax, or a fused attention) in each block.
     pub attentions: Vec<usize>,
 }
 
-/// Finds the place of every product with a constant weight.
+/// Locates every product with a constant weight.
 ///
 /// # Errors
 /// When hidden states or blocks cannot be found.
@@ -64,8 +64,8 @@ pub fn account(model: &Transformer) -> Result<Accounts, OnnxError> {
             Some(_) => accounts.in_several.push(node),
             None if behind.contains(&node) => accounts.behind.push(node),
             None if !needed.contains(&node) || !of_tokens.contains(&node) => {}
-            // The projection of narrow embeddings: everything goes through it. And embeddings by products (of segments as
-            // one-hot vectors, of positions counted from the ids) that are added to those of the tokens.
+            // The projection of narrow embeddings: every path runs through it. Also embeddings computed by products (of
+            // segments as one-hot vectors, of positions counted from the ids) that are added to those of the tokens.
             None if before.contains(&node) && (!bypassed || !from_lookup.contains(&node)) => {}
             None => accounts.outside.push(node),
         }
@@ -73,13 +73,13 @@ pub fn account(model: &Transformer) -> Result<Accounts, OnnxError> {
     Ok(accounts)
 }
 
-/// Outputs that a head makes of the last hidden state.
+/// Outputs that a head computes from the last hidden state.
 fn logits(model: &Model) -> impl Iterator<Item = &str> {
     let outputs = model.graph.outputs.iter().map(|output| output.name.as_str());
     outputs.filter(|name| *name == "logits" || name.ends_with("_logits"))
 }
 
-/// Nodes that depend on the values of an input of the graph, not only on its shape, and not only on where tokens are.
+/// Nodes that depend on the values of a graph input, not only on its shape or on which positions hold tokens.
 fn made_of_tokens(topology: &Topology) -> HashSet<usize> {
     let inputs = topology.graph.inputs.iter().map(|input| input.name.as_str());
     let inputs = inputs.filter(|input| matches!(token_input(input), None | Some(TokenInput::Ids)));
@@ -104,12 +104,12 @@ fn has_weight(finder: &LinearFinder, node: &Node) -> bool {
 }
 
 /// Whether a node is an attention that holds the weights of its projections: the second input of ONNX Runtime's `Attention`
-/// and its relatives. That of others is a value, and their tables of sines are no weights.
+/// and its relatives. In other attentions that input is a value, and their sine tables are not weights.
 fn packed_weight(finder: &LinearFinder, node: &Node) -> bool {
     node.has(Trait::HoldsProjections) && node.inputs.get(1).is_some_and(|weight| finder.is_matrix(weight))
 }
 
-/// Nodes that look up rows of the table of the token embeddings.
+/// Nodes that look up rows of the token embedding table.
 fn lookups(model: &Model, topology: &Topology, finder: &LinearFinder) -> Vec<usize> {
     let nodes = &model.graph.nodes;
     let Ok(first) = token_embeddings(model, topology, finder) else { return Vec::new() };
@@ -122,13 +122,13 @@ fn lookups(model: &Model, topology: &Topology, finder: &LinearFinder) -> Vec<usi
     (0..nodes.len()).filter(same).collect()
 }
 
-/// Whether a way leads from a lookup of tokens to one of `values` without a product.
+/// Whether a path leads from a token lookup to one of `values` without passing a product.
 fn reaches_without_product(topology: &Topology, lookups: &[usize], values: &[&str], products: &HashSet<usize>) -> bool {
     let nodes = &topology.graph.nodes;
     let mut open = lookups.to_vec();
     let mut seen: HashSet<usize> = HashSet::new();
     while let Some(node) = open.pop() {
-        // The scale of quantized values goes around their product.
+        // The scale of quantized values bypasses their product.
         let outputs = if nodes[node].op_type == "DynamicQuantizeLinear" { 1 } else { usize::MAX };
         for output in nodes[node].outputs.iter().take(outputs).filter(|output| !output.is_empty()) {
             if values.contains(&output.as_str()) {

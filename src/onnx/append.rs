@@ -19,7 +19,7 @@ pub enum HeadPooling {
     Mean,
     /// The last token of the attention mask.
     Last,
-    /// Every token by itself: a line of logits for each.
+    /// Every token by itself: a row of logits for each.
     Tokens,
 }
 
@@ -38,7 +38,7 @@ impl std::str::FromStr for HeadPooling {
 }
 
 impl HeadPooling {
-    /// The name in settings and files.
+    /// The name used in settings and files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -50,12 +50,12 @@ impl HeadPooling {
 }
 
 /// Appends a head to an export without one: a pooled last hidden state, `classifier.weight` `[labels, hidden]` and
-/// `classifier.bias` `[labels]` (float32, row by row), and the output `logits` `[batch, labels]`; of a head over every token
-/// `[batch, sequence, labels]`.
+/// `classifier.bias` `[labels]` (float32, row-major), and the output `logits` `[batch, labels]`, or
+/// `[batch, sequence, labels]` for a head over every token.
 ///
 /// # Errors
 /// When the last hidden state does not have three dimensions or the width of the weight, when the export has no
-/// `attention_mask` (mean and last), or has an output `logits` already.
+/// `attention_mask` (mean and last), or when it already has an output `logits`.
 pub fn append_head(
     model: &Transformer,
     pooling: HeadPooling,
@@ -117,8 +117,8 @@ pub fn append_head(
     Ok(edit)
 }
 
-/// Mean or last token as a product of a row of weights made from the attention mask with the hidden states. Only
-/// operators that read the same in every operator set since 11 are used, apart from `ReduceSum`.
+/// Mean or last token as a product of a row of weights, made from the attention mask, with the hidden states. Apart from
+/// `ReduceSum`, only operators whose definition has not changed since operator set 11 are used.
 fn pool_by_mask(edit: &mut Edit, model: &Model, mask: &str, hidden: &str, pooling: HeadPooling) -> &'static str {
     let integers = |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
     edit.add_initializer("gelora.head.row", DataType::Int64, &[3], &integers(&[0, 1, -1]));
@@ -133,7 +133,7 @@ fn pool_by_mask(edit: &mut Edit, model: &Model, mask: &str, hidden: &str, poolin
     if pooling == HeadPooling::Mean {
         edit.add_node(NodeSpec::new("Div", &["gelora.head.mask", "gelora.head.count"], "gelora.head.weights"));
     } else {
-        // The last real token is the one whose running count is the count of all, padding on either side or not.
+        // The last real token is the one whose running count equals the total count, whichever side the padding is on.
         edit.add_initializer("gelora.head.along", DataType::Int64, &[], &1i64.to_le_bytes());
         edit.add_node(NodeSpec::new("CumSum", &["gelora.head.mask", "gelora.head.along"], "gelora.head.running"));
         edit.add_node(NodeSpec::new("Mul", &["gelora.head.running", "gelora.head.mask"], "gelora.head.ordinal"));
@@ -146,7 +146,7 @@ fn pool_by_mask(edit: &mut Edit, model: &Model, mask: &str, hidden: &str, poolin
     POOLED
 }
 
-/// What the model says of a value's type and shape.
+/// The declared type and shape of a value.
 fn info<'m>(model: &'m Model, value: &str) -> Option<&'m ValueInfo> {
     let graph = &model.graph;
     graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs).find(|info| info.name == value)

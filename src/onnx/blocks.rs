@@ -1,4 +1,4 @@
-//! Transformer blocks by the graph: block `i` is what lies between hidden state `i − 1` and hidden state `i`.
+//! Transformer blocks from the graph: block `i` is what lies between hidden state `i − 1` and hidden state `i`.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use super::{HiddenStates, Model, OnnxError, Topology, roles};
 /// The nodes between two hidden states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// 1 to L.
+    /// Block number, 1 to L.
     pub index: usize,
     /// Indices into `graph.nodes`, in file order.
     pub nodes: Vec<usize>,
@@ -42,7 +42,7 @@ pub(super) fn find(model: &Model, topology: &Topology, states: &HiddenStates) ->
     Ok(blocks)
 }
 
-/// All linear layers of a graph, in file order, in blocks or not; their roles are not told apart.
+/// All linear layers of a graph, in file order, in blocks or not; roles are not distinguished.
 pub(super) fn linear_layers(topology: &Topology) -> Vec<LinearLayer> {
     let finder = LinearFinder::new(topology);
     (0..topology.graph.nodes.len()).filter_map(|node| finder.linear(node)).collect()

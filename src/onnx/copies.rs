@@ -1,11 +1,12 @@
-//! One weight, stored several times: an exporter that turns the weight at every use may write a shared one once per use.
+//! One weight, stored several times: an exporter that transposes the weight at every use may write a shared one once per
+//! use.
 
 use std::collections::HashMap;
 
 use super::{DataType, LinearLayer, Model, OnnxError, WeightLayout};
 
-/// For every linear layer the position of the first one whose weight holds the same values, turned or not; its own position
-/// where there is none before it.
+/// For every linear layer the index of the first one whose weight holds the same values, transposed or not; its own index
+/// where no earlier one does.
 ///
 /// # Errors
 /// When a weight cannot be read.
@@ -24,7 +25,7 @@ pub(super) fn first_copies(model: &Model, linears: &[LinearLayer]) -> Result<Vec
     Ok(first)
 }
 
-/// A weight as `[out, in]`, however it lies.
+/// A weight read as `[out, in]`, whatever its stored layout.
 struct Matrix<'m> {
     bytes: &'m [u8],
     data_type: DataType,
@@ -55,7 +56,7 @@ impl<'m> Matrix<'m> {
         &self.bytes[place * size..(place + 1) * size]
     }
 
-    /// Type, shape and some elements: the same for copies, seldom for others.
+    /// Type, shape and a sample of elements: equal for copies, rarely for other weights.
     fn fingerprint(&self) -> Vec<u8> {
         const ELEMENTS: usize = 16;
         let mut print = self.data_type.code().to_le_bytes().to_vec();

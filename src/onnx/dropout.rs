@@ -3,7 +3,7 @@
 use super::splice::{with_input, with_int_attribute};
 use super::{Edit, Model, Node, OnnxError, Topology, Trait, Transformer};
 
-/// A `Dropout` node that drops values.
+/// A `Dropout` node that is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActiveDropout {
     /// Index in `graph.nodes`.
@@ -12,7 +12,7 @@ pub struct ActiveDropout {
     pub name: String,
 }
 
-/// The `Dropout` nodes of the main graph that are in training mode by a constant.
+/// The `Dropout` nodes of the main graph that a constant puts in training mode.
 pub fn active_dropout(model: &Transformer) -> Vec<ActiveDropout> {
     let topology = model.topology();
     let nodes = model.graph.nodes.iter().enumerate();
@@ -22,7 +22,7 @@ pub fn active_dropout(model: &Transformer) -> Vec<ActiveDropout> {
         .collect()
 }
 
-/// Whether there is a dropout with a training mode; one without is inert.
+/// Whether there is a dropout with a training-mode input; one without is inert.
 pub fn has_training_dropout(model: &Model) -> bool {
     let trains = |node: &Node| node.is("Dropout") && node.inputs.get(2).is_some_and(|name| !name.is_empty());
     model.graph.nodes.iter().any(trains)
@@ -30,9 +30,9 @@ pub fn has_training_dropout(model: &Model) -> bool {
 
 fn is_active(model: &Model, topology: &Topology, node: &Node) -> bool {
     match model.opset() {
-        // Before version 7 an attribute says whether the node is at rest, and by default it is not.
+        // Before version 7 the attribute `is_test` says whether the node is inactive; by default it is active.
         ..7 => node.int("is_test", 0) == 0,
-        // From 7 to 11 it never drops.
+        // From 7 to 11 it is always inactive.
         7..12 => false,
         _ => {
             let Some(mode) = node.inputs.get(2).filter(|name| !name.is_empty()) else { return false };
@@ -60,7 +60,7 @@ fn constant_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<&'g su
 /// The edit that takes every active `Dropout` out of training mode; empty where there is none.
 ///
 /// # Errors
-/// When a node says itself that it is in training mode (operator sets before 7 with `is_test` = 0 written out).
+/// When a node sets training mode by its own attribute (operator sets before 7 with `is_test` = 0 written out).
 pub fn disable_training_mode(model: &Transformer) -> Result<Edit<'static>, OnnxError> {
     let mut edit = Edit::new();
     for ActiveDropout { node, name } in active_dropout(model) {

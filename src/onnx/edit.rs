@@ -1,8 +1,8 @@
-//! Changes to a model made as bytes: what is appended or replaced is new, everything else stays equal to the bit.
+//! Changes to a model at byte level: what is appended or replaced is new, everything else stays identical to the bit.
 //!
 //! Protobuf messages concatenate: a second `graph` field of the model merges with the first one, so nodes, inputs, outputs
-//! and initializers are appended to the file. A tensor of unchanged size is replaced where it lies. Only a rewritten node
-//! changes the length of the graph around it, and then that length is written anew.
+//! and initializers are appended to the file. A tensor of unchanged size is replaced in place. Only a rewritten node
+//! changes the length of the graph around it; that length is then rewritten.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use crate::files::{self, write_atomically};
 /// Protobuf readers refuse larger files.
 const MAXIMUM_FILE: usize = i32::MAX as usize;
 
-/// Makes the bytes of a tensor when they are written, so that not all of them are in memory at once.
+/// Produces the bytes of a tensor when they are written, so that not all tensors are in memory at once.
 pub type Produce<'a> = Box<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync + 'a>;
 
 /// A change to a model. Nothing happens until it is applied or written.
@@ -28,13 +28,13 @@ pub type Produce<'a> = Box<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync + 'a>;
 pub struct Edit<'a> {
     /// Fields that are appended to the graph.
     graph: Writer,
-    /// Values that must not exist yet.
+    /// Names of values that must not exist in the model yet.
     new_values: Vec<String>,
-    /// Initializers and their types and shapes: old models list them as inputs too.
+    /// New initializers with their types and shapes: old models list them as inputs too.
     new_initializers: Vec<(String, DataType, Vec<usize>)>,
     new_outputs: Vec<String>,
     replacements: Vec<Replacement<'a>>,
-    /// Node index to its new encoding; `None` removes it.
+    /// Node index to its new encoding; `None` removes the node.
     nodes: BTreeMap<usize, Option<Vec<u8>>>,
 }
 
@@ -60,12 +60,12 @@ impl std::fmt::Debug for Edit<'_> {
 }
 
 impl<'a> Edit<'a> {
-    /// No change.
+    /// An edit that changes nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether it changes nothing.
+    /// Whether the edit changes nothing.
     pub fn is_empty(&self) -> bool {
         self.graph.is_empty() && self.replacements.is_empty() && self.nodes.is_empty()
     }
@@ -84,7 +84,7 @@ impl<'a> Edit<'a> {
         self
     }
 
-    /// Appends a node behind all others.
+    /// Appends a node after all others.
     pub fn add_node(&mut self, node: NodeSpec) -> &mut Self {
         self.graph.message(1, |writer| node.encode(writer));
         self.new_values.extend(node.outputs);
@@ -104,10 +104,10 @@ impl<'a> Edit<'a> {
         self
     }
 
-    /// Replaces the elements of a tensor by as many others of the same type, given as little-endian bytes.
+    /// Replaces the elements of a tensor with the same number of new ones of the same type, given as little-endian bytes.
     ///
     /// # Errors
-    /// When the tensor is not stored as plain bytes, or the number of bytes is another.
+    /// When the tensor is not stored as plain bytes, or the number of bytes differs.
     pub fn replace_tensor(&mut self, model: &Model, tensor: &Tensor, bytes: Vec<u8>) -> Result<&mut Self, OnnxError> {
         let (expected, found) = (model.bytes(tensor)?.len(), bytes.len());
         if expected != found {
@@ -117,7 +117,7 @@ impl<'a> Edit<'a> {
         self.replace_tensor_with(model, tensor, Box::new(move || Ok(bytes.clone())))
     }
 
-    /// As [`Edit::replace_tensor`], with bytes that are made when they are written.
+    /// As [`Edit::replace_tensor`], with bytes produced when they are written.
     ///
     /// # Errors
     /// When the tensor is not stored as plain bytes.
@@ -140,18 +140,18 @@ impl<'a> Edit<'a> {
         Ok(self)
     }
 
-    /// Replaces a node by another encoding of it, or removes it. The rest of the graph must not miss what it made.
+    /// Replaces a node with another encoding of it, or removes it. No remaining node may need an output that is removed.
     pub(crate) fn rewrite_node(&mut self, index: usize, encoding: Option<Vec<u8>>) -> &mut Self {
         self.nodes.insert(index, encoding);
         self
     }
 
-    /// Whether it rewrites this node.
+    /// Whether the edit rewrites this node.
     pub(crate) fn rewrites(&self, index: usize) -> bool {
         self.nodes.contains_key(&index)
     }
 
-    /// Adds everything that another edit does.
+    /// Adds all changes of another edit.
     pub fn extend(&mut self, other: Edit<'a>) -> &mut Self {
         self.graph.raw(&other.graph.into_bytes());
         self.new_values.extend(other.new_values);
@@ -214,7 +214,7 @@ impl<'a> Edit<'a> {
                 return Err(OnnxError::Edit { path: model.path().into(), reason });
             }
             if patches.is_empty() {
-                // Through the file and not through its map: mapped pages count as memory of the process.
+                // Read the file rather than its map: mapped pages count as memory of the process.
                 let failed = |source| OnnxError::Open { path: external.path.clone(), source };
                 let mut file = files::open(&external.path).map_err(failed)?;
                 write_atomically(&target, |writer| io::copy(&mut file, writer).map(|_| ()))?;
@@ -226,7 +226,7 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
-    /// What the new `.onnx` file consists of.
+    /// The pieces that make up the new `.onnx` file.
     fn pieces(&self, model: &Model) -> Result<Vec<Piece<'_>>, OnnxError> {
         self.check_names(model)?;
         let length = model.file_bytes().len();
@@ -253,7 +253,7 @@ impl<'a> Edit<'a> {
         Ok(pieces)
     }
 
-    /// The second `graph` field.
+    /// The second `graph` field, which holds everything appended.
     fn appended(&self, model: &Model) -> Vec<u8> {
         if self.graph.is_empty() {
             return Vec::new();
@@ -270,7 +270,7 @@ impl<'a> Edit<'a> {
         writer.into_bytes()
     }
 
-    /// With rewritten nodes: the fields around them are copied one by one, and the graph gets its new length.
+    /// The pieces with rewritten nodes: the fields around them are copied one by one, and the graph gets its new length.
     fn spliced_pieces<'e>(
         &'e self,
         model: &Model,
@@ -344,13 +344,13 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// A stretch of the new file.
+/// A contiguous part of the new file.
 enum Piece<'a> {
-    /// Bytes of the old file.
+    /// Byte range copied from the old file.
     Copy(Range<usize>),
     /// New bytes.
     Bytes(Vec<u8>),
-    /// New bytes, made when they are written.
+    /// New bytes, produced when they are written.
     Produced { tensor: &'a str, length: usize, produce: &'a Produce<'a> },
 }
 
@@ -371,7 +371,7 @@ fn inside<'p, 'a>(
     patches.iter().copied().filter(|(patch, _)| range.start <= patch.start && patch.end <= range.end).collect()
 }
 
-/// The bytes of `range` with some stretches replaced.
+/// The bytes of `range` with the patched ranges replaced.
 fn replaced_pieces<'p>(
     model: &Model,
     range: Range<usize>,

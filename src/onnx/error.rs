@@ -8,39 +8,39 @@ pub enum OnnxError {
     /// The file cannot be read.
     #[error("cannot open {}: {source}; check the path and its permissions", path.display())]
     Open {
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
-        /// Why.
+        /// The underlying I/O error.
         source: std::io::Error,
     },
-    /// The bytes are not a model.
+    /// The bytes are not an ONNX model.
     #[error("{} is not a readable ONNX model: {reason}", path.display())]
     Malformed {
-        /// The file.
+        /// The file that cannot be parsed.
         path: PathBuf,
         /// What was found, and where.
         reason: String,
     },
-    /// A file that the model refers to is not there.
+    /// An external file that the model refers to cannot be opened.
     #[error("{} keeps weights in {}, which cannot be opened: {source}; copy that file beside the model", model.display(), path.display())]
     ExternalMissing {
         /// The `.onnx` file.
         model: PathBuf,
-        /// The file it refers to.
+        /// The external file it refers to.
         path: PathBuf,
-        /// Why.
+        /// The underlying I/O error.
         source: std::io::Error,
     },
-    /// A file that the model refers to is shorter than the model says.
+    /// An external file is shorter than the model says.
     #[error("{} is truncated: tensor `{tensor}` ends at byte {needed}, the file at {found}; copy it again", path.display())]
     ExternalTooShort {
         /// The external file.
         path: PathBuf,
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// End of the tensor in the file.
+        /// End of the tensor in the file, in bytes.
         needed: usize,
-        /// Length of the file.
+        /// Length of the file, in bytes.
         found: usize,
     },
     /// The export has no hidden-state outputs, and none were found in the graph.
@@ -51,12 +51,12 @@ pub enum OnnxError {
     NoHiddenStates {
         /// The `.onnx` file.
         path: PathBuf,
-        /// Names of the outputs that are there.
+        /// Names of the outputs that exist.
         outputs: String,
-        /// Why the graph shows none.
+        /// Why none can be found in the graph.
         reason: String,
     },
-    /// The values named as hidden states are none.
+    /// The values named as hidden states cannot be used as such.
     #[error("cannot take hidden states of {} as named: {reason}", path.display())]
     Tap {
         /// The `.onnx` file.
@@ -72,7 +72,7 @@ pub enum OnnxError {
     HiddenStatesIncomplete {
         /// The `.onnx` file.
         path: PathBuf,
-        /// The highest number that is there.
+        /// The highest number that is an output.
         last: usize,
         /// The lowest number that is not.
         missing: usize,
@@ -90,15 +90,15 @@ pub enum OnnxError {
         /// The later hidden state.
         to: String,
     },
-    /// The wanted change cannot be made.
+    /// The requested change cannot be made.
     #[error("cannot change {}: {reason}", path.display())]
     Edit {
         /// The `.onnx` file.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and how to fix it.
         reason: String,
     },
-    /// The changed copy cannot be written, or a file that it needs is not there but for a pointer to it.
+    /// The changed copy cannot be written, or a file it needs is only a Git LFS pointer.
     #[error(transparent)]
     File(#[from] crate::files::FileError),
 }

@@ -5,7 +5,7 @@ use super::states::Origin;
 use super::{Edit, HiddenStates, Model, NodeSpec, OnnxError, Transformer, blocks};
 
 impl HiddenStates {
-    /// Takes inner values as hidden states 0 to L, in this order.
+    /// Uses inner values as hidden states 0 to L, in this order.
     ///
     /// # Errors
     /// When there are fewer than two, when the graph has no such value, or when one does not depend on the one before it.
@@ -26,7 +26,7 @@ impl HiddenStates {
         Ok(states)
     }
 
-    /// Takes the inner values whose whole name fits a pattern, in the order of the graph.
+    /// Uses the inner values whose full name matches a pattern, in graph order.
     ///
     /// # Errors
     /// As [`HiddenStates::named`], and when the pattern is not a regular expression.
@@ -48,11 +48,11 @@ impl HiddenStates {
     }
 }
 
-/// The edit that shows the hidden states as outputs `hidden_states.0` to `hidden_states.L`: one `Identity` each, appended to
-/// the file.
+/// The edit that exposes the hidden states as outputs `hidden_states.0` to `hidden_states.L`: one `Identity` each, appended
+/// to the file.
 ///
 /// # Errors
-/// When the element type of a hidden state cannot be told.
+/// When the element type of a hidden state cannot be determined.
 pub fn expose(model: &Transformer, states: &HiddenStates) -> Result<Edit<'static>, OnnxError> {
     let (batch, sequence) = super::append::batch_and_sequence(model);
     let mut edit = Edit::new();
@@ -70,7 +70,7 @@ pub fn expose(model: &Transformer, states: &HiddenStates) -> Result<Edit<'static
     Ok(edit)
 }
 
-/// The value whose name is most like this one.
+/// The value with the most similar name.
 fn nearest<'m>(model: &'m Model, wanted: &str) -> Option<&'m str> {
     const LIKE: f64 = 0.6;
     let names = model.graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str);

@@ -1,4 +1,4 @@
-//! The files that hold the weights of a model outside of its `.onnx` file.
+//! The files that hold the weights of a model outside its `.onnx` file.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,15 +10,15 @@ use crate::files::{FileError, refuse_pointer};
 /// A file that holds tensors outside the `.onnx` file.
 #[derive(Debug)]
 pub struct ExternalFile {
-    /// As the model names it, relative to the folder of the `.onnx` file.
+    /// File name as the model gives it, relative to the folder of the `.onnx` file.
     pub location: String,
-    /// Where it was found.
+    /// Path at which it was found.
     pub path: PathBuf,
     map: Mmap,
 }
 
 impl ExternalFile {
-    /// The whole file.
+    /// The bytes of the whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.map
     }
@@ -62,11 +62,11 @@ pub(super) fn open_externals(
     Ok(files)
 }
 
-/// Maps a file that must be one, and no Git LFS pointer.
+/// Maps a path that must be a regular file and not a Git LFS pointer.
 pub(super) fn map_file(path: &Path) -> Result<Mmap, OnnxError> {
     let open = |source| OnnxError::Open { path: path.into(), source };
     let file = crate::files::open(path).map_err(open)?;
-    // SAFETY: the map is read-only; a file that another process shortens meanwhile is outside what gelora can guard.
+    // SAFETY: the map is read-only; gelora cannot guard against another process that truncates the file meanwhile.
     let map = unsafe { Mmap::map(&file) }.map_err(open)?;
     refuse_pointer(&map).map_err(FileError::new("read", path))?;
     Ok(map)

@@ -1,14 +1,15 @@
 //! Is the last hidden state before or after a final norm?
 //!
-//! A block adds to the residual stream. Where the last hidden state is a norm of the last sum, that norm is either the model's
-//! final one, or it belongs to the block, as in models that normalise every sum. The sum tells: what the last block added to is
-//! itself the output of a norm where norms belong to blocks, and a plain sum (or the embeddings) where they do not.
+//! A block adds to the residual stream. Where the last hidden state is a norm of the last sum, that norm is either the
+//! model's final one, or it belongs to the block, as in models that normalise every sum. The sum decides: where norms
+//! belong to blocks, what the last block added to is itself the output of a norm; where they do not, it is a plain sum (or
+//! the embeddings).
 
 use std::collections::HashSet;
 
 use super::{Node, Topology, Trait, Transformer};
 
-/// How many nodes of scale and shift may lie around a norm that is written out.
+/// How many scale and shift nodes may surround a norm that is written out.
 const AFFINE: usize = 4;
 /// How many nodes may lie between the mean of squares and the division by its root.
 const ROOT: usize = 6;
@@ -30,14 +31,14 @@ pub fn last_state_after_final_norm(model: &Transformer) -> Option<bool> {
     }
 }
 
-/// What goes into a norm: a value, or two that a fused node adds first.
+/// The input of a norm: a value, or two that a fused node adds first.
 #[derive(Clone, Copy)]
 enum Inputs<'g> {
     One(&'g str),
     Sum(&'g str, &'g str),
 }
 
-/// The input of the norm that makes a value, fused or written out.
+/// The input of the norm that produces a value, fused or written out.
 fn norm<'g>(topology: &Topology<'g>, value: &'g str) -> Option<Inputs<'g>> {
     let mut value = through_copies(topology, value);
     for _ in 0..AFFINE {
@@ -68,8 +69,8 @@ fn norm<'g>(topology: &Topology<'g>, value: &'g str) -> Option<Inputs<'g>> {
     None
 }
 
-/// The input of a norm that multiplies (or divides) `x` by something made of the mean of its squares; with or without the
-/// mean taken off before.
+/// The input of a norm that multiplies (or divides) `x` by something computed from the mean of its squares, with or without
+/// the mean subtracted first.
 fn written_out<'g>(topology: &Topology<'g>, x: &'g str, root: &'g str) -> Option<&'g str> {
     let mut value = root;
     for _ in 0..ROOT {
@@ -98,7 +99,7 @@ fn centred<'g>(topology: &Topology<'g>, value: &'g str) -> Option<&'g str> {
     mean.is("ReduceMean").then(|| node.inputs.first().map(String::as_str)).flatten()
 }
 
-/// The value that a residual addition adds to: of the two summands the one that the other is made of.
+/// The value that a residual addition adds to: the summand from which the other one is computed.
 fn residual<'g>(topology: &Topology<'g>, inputs: Inputs<'g>) -> Option<&'g str> {
     let (left, right) = match inputs {
         Inputs::Sum(left, right) => (left, right),
@@ -121,12 +122,12 @@ fn residual<'g>(topology: &Topology<'g>, inputs: Inputs<'g>) -> Option<&'g str> 
     match (made_of(right, left), made_of(left, right)) {
         (true, false) => Some(left),
         (false, true) => Some(right),
-        // Attention and feed-forward part side by side: their sum is added to the stream, or the stream to their sum.
+        // Attention and feed-forward part in parallel: their sum is added to the stream, or the stream to their sum.
         _ => parallel(topology, left, right),
     }
 }
 
-/// Of `(stream + a) + b` the stream, where `a` and `b` are both made of it.
+/// The stream of `(stream + a) + b`, where `a` and `b` are both computed from it.
 fn parallel<'g>(topology: &Topology<'g>, left: &'g str, right: &'g str) -> Option<&'g str> {
     let sum = |value: &'g str, other: &'g str| {
         let node = topology.producer_node(through_copies(topology, value)).filter(|node| node.is("Add"))?;
@@ -145,13 +146,13 @@ fn dynamic<'g>(topology: &Topology<'g>, node: &'g Node) -> Option<&'g str> {
     inputs.next().is_none().then_some(first)
 }
 
-/// Whether a value is made of constants alone.
+/// Whether a value is computed from constants alone.
 fn is_constant(topology: &Topology<'_>, value: &str) -> bool {
     if topology.constant(value).is_some() {
         return true;
     }
     let mut open = vec![value];
-    // A scale of its own takes few nodes; what takes more is something else.
+    // A constant scale takes few nodes; anything longer is something else.
     for _ in 0..8 {
         let Some(value) = open.pop() else { return true };
         if topology.constant(value).is_some() {
@@ -165,7 +166,7 @@ fn is_constant(topology: &Topology<'_>, value: &str) -> bool {
     false
 }
 
-/// The value that this one is a copy of, in type or shape alone.
+/// The value that this one copies, changing type or shape alone.
 fn through_copies<'g>(topology: &Topology<'g>, value: &'g str) -> &'g str {
     let mut value = value;
     for _ in 0..8 {

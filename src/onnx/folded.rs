@@ -1,8 +1,8 @@
 //! Products whose result an optimizer has computed beforehand.
 //!
-//! A model may multiply a weight of a block not only with its hidden state but with a table too (relative positions). Where
-//! the exporter or an optimizer folds that second product into a constant, a change of the weight no longer reaches it: an
-//! adapter would be trained, and merged, into half of its places.
+//! A model may multiply a block's weight not only with its hidden state but with a table too (relative positions). Where
+//! the exporter or an optimizer folds that second product into a constant, changes to the weight no longer reach it: an
+//! adapter would be trained, and merged, at only some of the weight's uses.
 
 use std::collections::HashSet;
 
@@ -11,15 +11,15 @@ use super::{Block, Topology, Trait, Transformer, node_inputs};
 /// A matrix product of a block, one operand of which depends on constants and shapes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConstantOperand {
-    /// 1 to L.
+    /// Block number, 1 to L.
     pub block: usize,
     /// The product: an index into `graph.nodes`.
     pub node: usize,
-    /// The constants that the operand is made of: indices into `graph.initializers`.
+    /// The constants that the operand is computed from, as indices into `graph.initializers`.
     pub initializers: Vec<usize>,
 }
 
-/// All of them, but for linear layers and for operands that are themselves made by a product.
+/// All constant operands, except those of linear layers and those that are themselves computed by a product.
 pub fn constant_operands(model: &Transformer, blocks: &[Block]) -> Vec<ConstantOperand> {
     let topology = model.topology();
     let mut found = Vec::new();
@@ -32,7 +32,7 @@ pub fn constant_operands(model: &Transformer, blocks: &[Block]) -> Vec<ConstantO
             // A third operand of a product is its bias.
             for operand in model.graph.nodes[node].inputs.iter().take(2) {
                 let initializers = tables(&topology, operand).unwrap_or_default();
-                // A matrix that is multiplied as it stands is a weight, which shared ones list at their first use only.
+                // A matrix multiplied exactly as stored is a weight; shared ones are listed at their first use only.
                 let weight = initializers.len() == 1 && model.graph.initializers[initializers[0]].name == *operand;
                 if !initializers.is_empty() && !weight {
                     found.push(ConstantOperand { block: block.index, node, initializers });
@@ -43,8 +43,8 @@ pub fn constant_operands(model: &Transformer, blocks: &[Block]) -> Vec<ConstantO
     found
 }
 
-/// The floating-point constants of at least two dimensions that a value is made of; `None` where an input of the graph or a
-/// product has part in it.
+/// The floating-point constants of at least two dimensions that a value is computed from; `None` where a graph input or a
+/// product contributes to it.
 fn tables(topology: &Topology, value: &str) -> Option<Vec<usize>> {
     let graph = topology.graph;
     let mut open = vec![value];

@@ -1,4 +1,4 @@
-//! Graphs as a file holds them: nodes with their attributes, constants, and what is known of values.
+//! Graphs as stored in the file: nodes with their attributes, constants, and what is known of values.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use super::tensor::{DataType, Tensor};
 /// A graph or subgraph.
 #[derive(Debug, Default, Clone)]
 pub struct Graph {
-    /// Its name.
+    /// Name of the graph.
     pub name: String,
-    /// Nodes in topological order: that of the file, as far as that is one.
+    /// Nodes in topological order: file order wherever it is topological.
     pub nodes: Vec<Node>,
     /// Constants of the graph (initializers); in the main graph of a model also the tensors of `Constant` nodes that may be
     /// weights.
     pub initializers: Vec<Tensor>,
-    /// Inputs; old exports list the initializers here as well.
+    /// Graph inputs; old exports list the initializers here as well.
     pub inputs: Vec<ValueInfo>,
-    /// Outputs.
+    /// Graph outputs.
     pub outputs: Vec<ValueInfo>,
     /// Types and shapes of inner values, where the exporter wrote them.
     pub value_info: Vec<ValueInfo>,
@@ -25,9 +25,9 @@ pub struct Graph {
 /// One operation.
 #[derive(Debug, Default, Clone)]
 pub struct Node {
-    /// Its name, possibly empty.
+    /// Name of the node, possibly empty.
     pub name: String,
-    /// Operator, for instance `MatMul`.
+    /// Operator, e.g. `MatMul`.
     pub op_type: String,
     /// Operator domain; `""` is the default (`ai.onnx` is normalised to it).
     pub domain: String,
@@ -41,20 +41,20 @@ pub struct Node {
     pub metadata: Vec<(String, String)>,
 }
 
-/// A model-local function: nodes that stand for an operator of the model's own.
+/// A model-local function: nodes that implement one of the model's own operators.
 #[derive(Debug, Default, Clone)]
 pub struct Function {
     /// Domain of the operator that it defines.
     pub domain: String,
     /// Name of the operator that it defines.
     pub name: String,
-    /// Names of its inputs, in order; a node may give fewer.
+    /// Names of its inputs, in order; a node may supply fewer.
     pub inputs: Vec<String>,
     /// Names of its outputs, in order.
     pub outputs: Vec<String>,
-    /// Attributes that a node must give.
+    /// Names of the attributes that a node must supply.
     pub attributes: Vec<String>,
-    /// Attributes that a node may give, with the value they have otherwise.
+    /// Attributes that a node may supply, with their default values.
     pub defaults: Vec<(String, Attribute)>,
     /// Nodes in topological order.
     pub nodes: Vec<Node>,
@@ -74,7 +74,7 @@ pub enum Attribute {
     Floats(Vec<f32>),
     Ints(Vec<i64>),
     Strings(Vec<Vec<u8>>),
-    /// Inside of a function: the attribute of this name of the node that uses the function.
+    /// Inside a function: the attribute of this name on the node that calls the function.
     Reference(String),
     /// A kind that gelora does not use (sparse tensors, type protos, lists of tensors or graphs, function references).
     Other,
@@ -83,7 +83,7 @@ pub enum Attribute {
 /// A named value with its type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ValueInfo {
-    /// Its name.
+    /// Name of the value.
     pub name: String,
     /// Element type, if it is a tensor.
     pub data_type: Option<DataType>,
@@ -94,16 +94,16 @@ pub struct ValueInfo {
 /// One dimension of a shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dimension {
-    /// A number.
+    /// A known size.
     Fixed(usize),
-    /// A name such as `batch`.
+    /// A symbolic size such as `batch`.
     Named(String),
-    /// Not given.
+    /// No size given.
     Unknown,
 }
 
 impl Node {
-    /// The attribute of this name.
+    /// The attribute of this name, if present.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
@@ -124,7 +124,7 @@ impl Node {
         }
     }
 
-    /// A list of integers.
+    /// An attribute that is a list of integers.
     pub fn ints(&self, name: &str) -> Option<&[i64]> {
         match self.attribute(name) {
             Some(Attribute::Ints(values)) => Some(values),
@@ -148,18 +148,18 @@ impl Node {
         }
     }
 
-    /// Whether it is this operator of the default domain.
+    /// Whether the node is this operator of the default domain.
     pub fn is(&self, op_type: &str) -> bool {
         self.domain.is_empty() && self.op_type == op_type
     }
 
-    /// What to call the node in a message: its name, or its first output.
+    /// Label of the node in a message: its name, or that of its first output.
     pub fn label(&self) -> &str {
         if self.name.is_empty() { self.outputs.first().map_or("(unnamed)", String::as_str) } else { &self.name }
     }
 }
 
-/// Little-endian elements of so many bytes each.
+/// Converts little-endian elements of `N` bytes each.
 pub(super) fn elements<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
 }

@@ -8,37 +8,37 @@ use super::head_pooling::{self, Reading};
 use super::linear::{LinearFinder, LinearLayer, module_of};
 use super::{Block, OnnxError, Transformer};
 
-/// Outputs that a head makes, in the order they are looked for.
+/// Names of the outputs that a head may have, in the order in which they are looked for.
 pub(super) const OUTPUTS: [&str; 4] = ["logits", "start_logits", "end_logits", "output_logits"];
 
-/// What makes the logits out of the last hidden state.
+/// The part of the graph that computes the logits from the last hidden state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its nodes, indices into `graph.nodes` in file order.
+    /// Nodes of the head: indices into `graph.nodes`, in file order.
     pub nodes: Vec<usize>,
-    /// Its linear layers, a pooler of the base model included.
+    /// Linear layers of the head, including a pooler of the base model.
     pub linears: Vec<LinearLayer>,
     /// The tensors that are trained with an adapter: those of modules outside the base model (`classifier`, not
-    /// `bert.pooler`). None where the head predicts tokens.
+    /// `bert.pooler`). Empty where the head predicts tokens.
     pub tensors: Vec<HeadTensor>,
-    /// Whether it predicts tokens: its last layer is as wide as the vocabulary. Such a head was trained with the model, often
-    /// as the same weights as the embeddings, and stays as it is.
+    /// Whether the head predicts tokens: its last layer is as wide as the vocabulary. Such a head was trained with the
+    /// model, often tied to the embeddings, and is left unchanged.
     pub predicts_tokens: bool,
-    /// Whether it joins the vectors of all tokens (their mean, say); one that reads a single token does not. `None` where that
-    /// cannot be told.
+    /// Whether the head pools the vectors of all tokens (their mean, say) rather than reading a single one. `None` where
+    /// that cannot be determined.
     pub pools: Option<bool>,
-    /// Whether it gives a line of numbers for every token. `None` where that cannot be told.
+    /// Whether the head gives a row of logits for every token. `None` where that cannot be determined.
     pub every_token: Option<bool>,
-    /// Whether training added it to the export ([`super::append_head`]): no class of transformers has it.
+    /// Whether training added the head to the export ([`super::append_head`]): no class of transformers has it.
     pub added: bool,
-    /// The output it makes, for instance `logits`.
+    /// Main output of the head, e.g. `logits`.
     pub output: String,
-    /// All outputs it makes (`start_logits` and `end_logits` for span answers).
+    /// All outputs of the head (`start_logits` and `end_logits` for span answers).
     pub outputs: Vec<String>,
 }
 
 impl Head {
-    /// Whether it gives a line of numbers for every token, and these are no tokens of the vocabulary: labels of words.
+    /// Whether the head gives every token a row of logits that are not over the vocabulary: labels of words.
     pub fn labels_tokens(&self) -> bool {
         self.every_token == Some(true) && !self.predicts_tokens && self.outputs.len() == 1
     }
@@ -47,17 +47,17 @@ impl Head {
 /// A tensor of the head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadTensor {
-    /// The initializer.
+    /// Name of the initializer.
     pub initializer: String,
     /// Its index in `graph.initializers`.
     pub index: usize,
-    /// What the checkpoint may call it, possibly after a wrapper's name: `model.classifier.weight`. Where the export
-    /// names nothing, the name of the initializer.
+    /// Name that the checkpoint may use, possibly after a wrapper's name: `model.classifier.weight`. Where the export gives
+    /// no module names, the name of the initializer.
     pub name: String,
-    /// Whether the initializer is the transposed checkpoint tensor.
+    /// Whether the initializer is the checkpoint tensor transposed.
     pub transposed: bool,
-    /// Other nodes or other modules of the head use the same initializer: it must not be trained in place before it has
-    /// one of its own ([`super::own_tensor`]).
+    /// Whether other nodes or other modules of the head use the same initializer: it must not be trained in place before it
+    /// has one of its own ([`super::own_tensor`]).
     pub shared: bool,
 }
 
@@ -139,7 +139,7 @@ fn trained_tensors(
         for (input, kind) in node.inputs.iter().skip(1).zip(["weight", "bias"]) {
             if let Some(source) = finder.source(input) {
                 let initializer = &finder.topology.graph.initializers[source.initializer].name;
-                // Norms that start alike are stored once, under the name of one of them.
+                // Norms with identical initial values are stored once, under the name of one of them.
                 let own = if finder.users(source.initializer).len() > 1 { "" } else { initializer.as_str() };
                 add(source.initializer, module_of(node, own).map(|module| format!("{module}.{kind}")), false);
             }

@@ -1,31 +1,31 @@
-//! Does a head read one token, or all of them, and does it give a line of numbers for every token?
+//! Does a head read one token or all of them, and does it give a row of logits for every token?
 
 use std::collections::{HashMap, HashSet};
 
 use super::linear::LinearFinder;
 use super::{Model, Node, Trait};
 
-/// Where the tokens lie in a value that is made of hidden states.
+/// Which axis of a value computed from hidden states runs over the tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tokens {
-    /// Along this axis of so many.
+    /// The tokens run along `axis` of `rank` axes.
     Along { axis: usize, rank: usize },
-    /// One was chosen: there is no axis of tokens.
+    /// One token was chosen: no axis of tokens is left.
     Chosen,
-    /// It cannot be told.
+    /// The axis cannot be determined.
     Unknown,
 }
 
 /// What a head does with the tokens of the last hidden state.
 pub(super) struct Reading {
-    /// Whether it joins them. `None` where that cannot be told.
+    /// Whether it pools all tokens. `None` where that cannot be determined.
     pub pools: Option<bool>,
-    /// Whether its output has a line for every one of them. `None` where that cannot be told.
+    /// Whether its output has a row for every token. `None` where that cannot be determined.
     pub every_token: Option<bool>,
 }
 
-/// What the nodes of a head do with the tokens of the last hidden state `[batch, sequence, width]`. They join them by a reduction
-/// over the axis of the tokens, or by a product with weights that depend on the inputs.
+/// How the nodes of a head use the tokens of the last hidden state `[batch, sequence, width]`. They pool them by a
+/// reduction over the token axis, or by a product with weights that depend on the inputs.
 pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &[usize], output: &str) -> Reading {
     let graph = finder.topology.graph;
     let inputs: Vec<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -34,7 +34,7 @@ pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &
     for index in finder.topology.descendants(&inputs, &HashSet::new()) {
         varying.extend(graph.nodes[index].outputs.iter().map(String::as_str));
     }
-    // Values made of hidden states; those before any linear layer, behind which products are attention.
+    // Values computed from hidden states before any linear layer; after one, products are attention.
     let of_states = Tokens::Along { axis: 1, rank: 3 };
     let mut states: HashMap<&str, Tokens> = last.iter().map(|name| (*name, of_states)).collect();
     let mut plain: HashSet<&str> = last.iter().copied().collect();
@@ -47,7 +47,7 @@ pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &
     });
     for &index in nodes {
         let node = &graph.nodes[index];
-        // The shape of a hidden state is none of its values.
+        // Reading the shape of a hidden state does not read its values.
         let Some(read) = node.inputs.iter().find_map(|input| states.get(input.as_str()).copied()) else { continue };
         if node.has(Trait::ReadsShape) {
             continue;
@@ -55,7 +55,7 @@ pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &
         let reads_plain = node.inputs.iter().any(|input| plain.contains(input.as_str()));
         let joins = match () {
             () if node.has(Trait::Pooling) => Some(true),
-            // A `Gemm` takes matrices: there is no axis of tokens left.
+            // A `Gemm` takes matrices: no token axis is left.
             () if node.has(Trait::MatrixProduct) && !node.is("Gemm") => {
                 let weights = node.inputs.iter().filter(|input| varying.contains(input.as_str())).count();
                 Some(reads_plain && weights > 1)
@@ -82,7 +82,7 @@ pub(super) fn read(finder: &LinearFinder, model: &Model, last: &[&str], nodes: &
     Reading { pools: known.then_some(false), every_token }
 }
 
-/// Whether a reduction over `axes` joins tokens that lie like this; no axes are all of them, or none where the node says so.
+/// Whether a reduction over `axes` pools tokens laid out like this; no axes means all of them, or none if the node says so.
 fn reduces_tokens(axes: Option<&[i64]>, node: &Node, tokens: Tokens) -> Option<bool> {
     if tokens == Tokens::Chosen {
         return Some(false);
@@ -93,12 +93,12 @@ fn reduces_tokens(axes: Option<&[i64]>, node: &Node, tokens: Tokens) -> Option<b
     }
     match tokens {
         Tokens::Along { axis, rank } => Some(axes.iter().any(|found| place(*found, rank) == Some(axis))),
-        // The last axis is the width wherever the tokens lie.
+        // The last axis is the width, whichever axis the tokens are on.
         _ => (axes == [-1]).then_some(false),
     }
 }
 
-/// Where the tokens lie in what a node makes of a value.
+/// The token axis of a node's output, given that of its input.
 fn behind(finder: &LinearFinder, model: &Model, node: &Node, tokens: Tokens) -> Tokens {
     let Tokens::Along { axis, rank } = tokens else { return tokens };
     let scalar = || {

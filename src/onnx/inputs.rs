@@ -1,10 +1,10 @@
-//! What the inputs of an export are called: by Hugging Face, by Google's BERT, and by converters from TensorFlow.
+//! Names of an export's inputs: as used by Hugging Face, by Google's BERT, and by converters from TensorFlow.
 
 use std::collections::HashSet;
 
 use super::{Node, Topology, Trait, ValueInfo};
 
-/// What an input of tokens holds.
+/// What a token input holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenInput {
     /// Token ids.
@@ -17,7 +17,7 @@ pub enum TokenInput {
     Positions,
 }
 
-/// What an input of this name holds. A number of the output behind a colon, as TensorFlow writes it, does not count.
+/// What an input of this name holds. An output number after a colon, as TensorFlow writes it, is ignored.
 pub fn token_input(name: &str) -> Option<TokenInput> {
     let name = match name.rsplit_once(':') {
         Some((name, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -37,19 +37,19 @@ pub fn is_ids(name: &str) -> bool {
     token_input(name) == Some(TokenInput::Ids)
 }
 
-/// The input that tells tokens from padding.
+/// The input that distinguishes tokens from padding.
 pub fn mask_input(inputs: &[ValueInfo]) -> Option<&str> {
     inputs.iter().map(|input| input.name.as_str()).find(|name| token_input(name) == Some(TokenInput::Mask))
 }
 
-/// Rows of the table that token ids are looked up in, through nodes that only change their type or shape or leave some out.
-/// `None` where no such table is found.
+/// Number of rows of the table in which token ids are looked up, through nodes that only change their type or shape or
+/// leave some out. `None` where no such table is found.
 pub(super) fn vocabulary(topology: &Topology) -> Option<usize> {
     let graph = topology.graph;
     let mut open: Vec<&str> =
         graph.inputs.iter().map(|input| input.name.as_str()).filter(|name| is_ids(name)).collect();
     let mut seen: HashSet<usize> = HashSet::new();
-    // A `Flatten` would leave no rows of tokens.
+    // A `Flatten` would destroy the rows of tokens.
     let passes =
         |node: &Node| node.has_any(&[Trait::Copies, Trait::Reshapes]) && !node.is("Flatten") || node.is("Slice");
     while let Some(ids) = open.pop() {
@@ -70,15 +70,15 @@ pub(super) fn vocabulary(topology: &Topology) -> Option<usize> {
     None
 }
 
-/// The axis that a lookup chooses along.
+/// The axis along which a lookup selects.
 fn lookup_axis(node: &Node) -> i64 {
     node.int("axis", node.int("gather_axis", 0))
 }
 
-/// Rows of a constant matrix, behind nodes that change its type, turn it, or make floats of its integers.
+/// Number of rows of a constant matrix, seen through nodes that change its type, transpose it, or dequantize it.
 fn rows_of(topology: &Topology, table: &str) -> Option<usize> {
     let (mut value, mut turned) = (table, false);
-    // The bound only guards against a graph that runs in a circle.
+    // The bound only guards against a cyclic graph.
     for _ in 0..16 {
         if let Some(tensor) = topology.constant(value) {
             return if turned { tensor.dims.last() } else { tensor.dims.first() }.copied();

@@ -1,4 +1,4 @@
-//! Why a graph has no token embeddings, or no weights to adapt, in words that name the node and the cure.
+//! Why a graph has no token embeddings, or no weights to adapt, as messages that name the node and the remedy.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,7 +6,7 @@ use super::graph::Attribute;
 use super::linear::LinearFinder;
 use super::{Block, DataType, Graph, Model, Node, Topology, Trait};
 
-/// Inputs of models that read something other than text, and what that is.
+/// Names of inputs of models that read something other than text, and what each holds.
 const OTHER_INPUTS: [(&str, &str); 8] = [
     ("pixel_values", "images"),
     ("pixel_mask", "images"),
@@ -18,7 +18,7 @@ const OTHER_INPUTS: [(&str, &str); 8] = [
     ("inputs_embeds", "embeddings in the place of tokens"),
 ];
 
-/// Why no node looks up token embeddings, in words that follow "its hidden states cannot be found in the graph: ".
+/// Why no node looks up token embeddings, as text that follows "its hidden states cannot be found in the graph: ".
 pub(crate) fn no_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> String {
     let found = [in_branches(model), turned_lookup(model, topology, finder), no_text(model)];
     found.into_iter().flatten().next().unwrap_or_else(|| {
@@ -30,7 +30,7 @@ pub(crate) fn no_embeddings(model: &Model, topology: &Topology, finder: &LinearF
     })
 }
 
-/// The layers are inside of an `If`: a decoder with and without a cache in one file.
+/// The layers are inside an `If`: a decoder with and without a cache in one file.
 fn in_branches(model: &Model) -> Option<String> {
     let holds = |graph: &Graph| graph.nodes.iter().any(|node| node.has(Trait::Product) || node.lookup().is_some());
     let branches = |node: &&Node| {
@@ -57,7 +57,7 @@ fn in_branches(model: &Model) -> Option<String> {
     ))
 }
 
-/// The lookup of an input whose axes were exchanged.
+/// The lookup of an input whose axes were swapped.
 fn turned_lookup(model: &Model, topology: &Topology, finder: &LinearFinder) -> Option<String> {
     let turned = lookups(model, finder).find_map(|(node, indices)| {
         let (input, transposed) = input_behind(topology, indices)?;
@@ -72,7 +72,7 @@ fn turned_lookup(model: &Model, topology: &Topology, finder: &LinearFinder) -> O
     })
 }
 
-/// No integer input that could hold tokens, or one that says that something else is read.
+/// No integer input that could hold tokens, or one whose name shows that the model reads something else.
 fn no_text(model: &Model) -> Option<String> {
     let constants: HashSet<&str> = model.graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
     let inputs: Vec<&super::ValueInfo> =
@@ -99,7 +99,7 @@ fn no_text(model: &Model) -> Option<String> {
     ))
 }
 
-/// A lookup of embeddings by something that is no input.
+/// A lookup of embeddings by indices that are not a graph input.
 fn computed_lookup<'m>(model: &'m Model, finder: &LinearFinder) -> Option<&'m Node> {
     lookups(model, finder).map(|(node, _)| node).next()
 }
@@ -114,8 +114,8 @@ fn lookups<'m>(model: &'m Model, finder: &LinearFinder) -> impl Iterator<Item = 
     })
 }
 
-/// The graph input that a value is, behind operations that change type, shape or order only, and whether its two axes have
-/// been exchanged on the way.
+/// The graph input behind a value, seen through operations that change type, shape or order only, and whether its two axes
+/// were swapped on the way.
 pub(crate) fn input_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Option<(&'g str, bool)> {
     let (mut value, mut turned) = (value, false);
     while let Some(node) = topology.producer_node(value) {
@@ -132,19 +132,19 @@ pub(crate) fn input_behind<'g>(topology: &Topology<'g>, value: &'g str) -> Optio
     is_input.then_some((value, turned))
 }
 
-/// Operators of the graph whose weights are stored as integers, with how many there are: `48 MatMulNBits`. Empty where
-/// there are none.
+/// Operators of the graph whose weights are stored as integers, each with its count: `48 MatMulNBits`. Empty where there
+/// are none.
 pub fn quantized_operators(model: &Model) -> String {
     counted(model, Trait::IntegerWeights)
 }
 
-/// Operators of the graph that quantize activations by the range of a whole batch, with how many there are. Empty where there
-/// are none: then a row does not depend on the others.
+/// Operators of the graph that quantize activations by the range of a whole batch, each with its count. Empty where there
+/// are none: a row then does not depend on the others.
 pub fn dynamically_quantized(model: &Model) -> String {
     counted(model, Trait::DynamicRange)
 }
 
-/// How many nodes with this trait the graph has: `48 MatMulNBits`.
+/// Counts the nodes that have this trait, by operator: `48 MatMulNBits`.
 fn counted(model: &Model, wanted: Trait) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for node in model.graph.nodes.iter().filter(|node| node.has(wanted)) {
@@ -153,7 +153,7 @@ fn counted(model: &Model, wanted: Trait) -> String {
     counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// What to say where the blocks hold no linear layer at all: there is nothing to adapt.
+/// The message where the blocks hold no linear layer at all, so that there is nothing to adapt.
 pub fn no_linear_layers(model: &Model, blocks: &[Block]) -> Option<String> {
     if blocks.iter().any(|block| !block.linears.is_empty()) {
         return None;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{DataType, Node, Role, Tensor, Topology, Trait};
 
-/// How the stored weight lies.
+/// Layout of the stored weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightLayout {
     /// `[in, out]`: `y = x · W`.
@@ -20,30 +20,30 @@ pub struct LinearLayer {
     pub node: usize,
     /// Name of the node, or its first output where it has none.
     pub node_name: String,
-    /// The initializer that holds the weight.
+    /// Name of the initializer that holds the weight.
     pub weight: String,
-    /// Its index in `graph.initializers`.
+    /// Index of the weight in `graph.initializers`.
     pub weight_index: usize,
     /// How the weight is stored.
     pub layout: WeightLayout,
-    /// The value that is multiplied.
+    /// Name of the input value.
     pub input: String,
     /// The product: for a `MatMul` before any separate bias `Add`, for a `Gemm` with its bias.
     pub output: String,
-    /// The initializer that holds the bias, wherever it is added.
+    /// Name of the initializer that holds the bias, wherever it is added.
     pub bias: Option<String>,
     /// Input width.
     pub in_features: usize,
     /// Output width.
     pub out_features: usize,
-    /// Module path by the name of the weight, the metadata of the node or its path, for instance
-    /// `model.bert.encoder.layer.0.attention.self.query`. The checkpoint may know it without the first part.
+    /// Module path taken from the name of the weight, the metadata of the node or its path, e.g.
+    /// `model.bert.encoder.layer.0.attention.self.query`. The checkpoint may omit the first part.
     pub module: Option<String>,
-    /// What the layer is for.
+    /// Role of the layer in its block.
     pub role: Role,
-    /// Whether the weight is stored as integers: its product can be planned for, not trained.
+    /// Whether the weight is stored as integers: the layer can be planned for, but not trained.
     pub quantized: bool,
-    /// Other nodes that use the same weight (an index into `graph.nodes` each). A change of the weight changes them too.
+    /// Other nodes that use the same weight, as indices into `graph.nodes`. A change of the weight changes them too.
     pub shared_with: Vec<usize>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Source {
     pub transposed: bool,
 }
 
-/// Everything one needs to know to find linear layers in a graph.
+/// Finds the linear layers of a graph.
 pub(crate) struct LinearFinder<'g> {
     pub topology: &'g Topology<'g>,
 }
@@ -98,7 +98,7 @@ impl<'g> LinearFinder<'g> {
     pub fn source(&self, value: &str) -> Option<Source> {
         let mut value = value;
         let mut transposed = false;
-        // The bound only guards against a graph that runs in a circle.
+        // The bound only guards against a cyclic graph.
         for _ in 0..16 {
             if let Some(initializer) = self.topology.initializer_index(value) {
                 return Some(Source { initializer, transposed });
@@ -113,7 +113,7 @@ impl<'g> LinearFinder<'g> {
         None
     }
 
-    /// The constant behind a weight, and whether it holds integers that stand for floats.
+    /// The constant behind a weight, and whether it holds integers that encode floats.
     fn weight(&self, value: &str) -> Option<(Source, bool)> {
         if let Some(source) = self.source(value) {
             let tensor = &self.topology.graph.initializers[source.initializer];
@@ -132,7 +132,7 @@ impl<'g> LinearFinder<'g> {
         })
     }
 
-    /// The value itself, or what it was before it was quantized for an integer product.
+    /// The value itself, or its floating-point source if it was quantized for an integer product.
     fn before_quantization<'v>(&self, value: &'v str) -> &'v str
     where
         'g: 'v,
@@ -147,7 +147,7 @@ impl<'g> LinearFinder<'g> {
         users.get(&initializer).map_or(&[], Vec::as_slice)
     }
 
-    /// The linear layer that this node is; its role is left at `Other`.
+    /// The linear layer at this node; its role is left at `Other`.
     pub fn linear(&self, index: usize) -> Option<LinearLayer> {
         let graph = self.topology.graph;
         let node = graph.nodes.get(index)?;
@@ -157,7 +157,7 @@ impl<'g> LinearFinder<'g> {
         }
         let transposed_by_node = match node.op_type.as_str() {
             "MatMul" if node.domain.is_empty() => false,
-            // A factor other than one would be a factor of the adapter as well: not a plain linear layer.
+            // A factor other than one would also scale the adapter: not a plain linear layer.
             "Gemm" if node.domain.is_empty() && node.float("alpha", 1.0) == 1.0 && node.int("transA", 0) == 0 => {
                 node.int("transB", 0) != 0
             }
@@ -179,7 +179,7 @@ impl<'g> LinearFinder<'g> {
         let bias = self.bias(node, &output, out_features);
         let users = self.users(source.initializer).iter().copied();
         let shared_with: Vec<usize> = users.filter(|user| *user != index).collect();
-        // The name of a weight that several modules share is that of one of them: then the node knows better.
+        // A weight shared by several modules carries the name of one of them: the node's own path is then more reliable.
         let named_by_node = if shared_with.is_empty() { None } else { module_of(node, "") };
         Some(LinearLayer {
             node: index,
@@ -199,7 +199,7 @@ impl<'g> LinearFinder<'g> {
         })
     }
 
-    /// A product with a weight packed into fewer than 8 bits: width and height are attributes of its node.
+    /// A product with a weight packed into fewer than 8 bits: its input and output widths are attributes of the node.
     fn packed(&self, index: usize, [in_features, out_features]: [usize; 2]) -> Option<LinearLayer> {
         let node = self.topology.graph.nodes.get(index)?;
         let (input, output) = (node.inputs.first()?, node.outputs.first()?);
@@ -243,7 +243,7 @@ impl<'g> LinearFinder<'g> {
     }
 }
 
-/// Inputs and outputs of a product with a weight of 4 bits or similar (`MatMulNBits`, `MatMulBnb4`).
+/// Input and output width of a product with a packed weight of 4 bits or similar (`MatMulNBits`, `MatMulBnb4`).
 fn packed_features(node: &Node) -> Option<[usize; 2]> {
     if !node.has(Trait::PackedProduct) {
         return None;
@@ -261,7 +261,7 @@ fn packed_name(weight: &str) -> &str {
     }
 }
 
-/// Which input of a product is its weight.
+/// Index of the input of a product that is its weight.
 fn weight_place(node: &Node) -> usize {
     if node.op_type == "QLinearMatMul" { 3 } else { 1 }
 }
@@ -272,11 +272,12 @@ fn is_float(tensor: &Tensor) -> bool {
 
 /// Whether the node only passes a constant on.
 fn is_copy(node: &Node) -> bool {
-    // Without a permutation, or with [1, 0], a transposition turns a matrix.
+    // Without a permutation, or with [1, 0], a `Transpose` transposes a matrix.
     node.has(Trait::Copies) || node.is("Transpose") && node.ints("perm").is_none_or(|perm| perm == [1, 0])
 }
 
-/// The module path of a node: by the name of its weight, else by what the exporter wrote at the node, else by its path.
+/// The module path of a node: from the name of its weight, else from the exporter's metadata of the node, else from its
+/// path.
 pub(crate) fn module_of(node: &Node, weight: &str) -> Option<String> {
     stem(weight).or_else(|| module_by_scopes(node)).or_else(|| module_by_path(&node.name))
 }
@@ -300,8 +301,8 @@ fn module_by_scopes(node: &Node) -> Option<String> {
     (!module.is_empty()).then(|| module.to_owned())
 }
 
-/// The classic exporter names nodes by their path: `/model/bert/encoder/layer.0/attention/self/query/MatMul`. A module
-/// that is called twice gets a counter (`query_1`) the second time; that is the checkpoint's to tell.
+/// The classic exporter names nodes by their path: `/model/bert/encoder/layer.0/attention/self/query/MatMul`. A module that
+/// is called twice gets a counter (`query_1`) the second time; only the checkpoint can resolve that.
 fn module_by_path(name: &str) -> Option<String> {
     let path = name.strip_prefix('/')?;
     let (module, _operation) = path.rsplit_once('/')?;

@@ -1,7 +1,7 @@
 //! The ONNX file and its graph: open it, find the hidden states, the blocks and their linear layers, and edit it as bytes.
 //!
 //! Nothing here decodes and re-encodes a model: edits append to the file or replace the bytes of a tensor, so whatever
-//! gelora does not know stays as it was.
+//! gelora does not know stays unchanged.
 
 mod accounting;
 mod append;
@@ -75,7 +75,7 @@ pub use types::precision_of;
 pub(crate) mod test_support {
     use super::{Edit, Model};
 
-    /// The model with one input of a node exchanged or left out.
+    /// The model with one input of a node replaced or left out.
     pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Option<&str>) -> Vec<u8> {
         let mut edit = Edit::new();
         edit.rewrite_node(node, super::splice::with_input(model, node, position, input));

@@ -20,13 +20,13 @@ pub struct Model {
     path: PathBuf,
     buffer: Buffer,
     externals: Vec<ExternalFile>,
-    /// The place in the file of every node; empty where they are in the order of the file.
+    /// Position in the file of every node; empty where the nodes are in file order.
     places: Vec<usize>,
-    /// The node at every place of the file; empty likewise.
+    /// Node at every position of the file; empty likewise.
     nodes_at: Vec<usize>,
     /// `ModelProto.ir_version`.
     pub ir_version: i64,
-    /// Name of the exporter and its version, as it wrote them.
+    /// Name and version of the exporter, as written in the file.
     pub producer: String,
     /// Operator set versions by domain; the default domain is `""`.
     pub opsets: BTreeMap<String, i64>,
@@ -113,7 +113,7 @@ impl Model {
         Ok(model)
     }
 
-    /// An external tensor may omit its length: then it is given by type and shape.
+    /// Sets omitted lengths of external tensors: they follow from type and shape.
     fn resolve_external_lengths(&mut self) {
         for tensor in &mut self.graph.initializers {
             let bytes = tensor.data_type.size().and_then(|size| size.checked_mul(tensor.len()));
@@ -146,7 +146,7 @@ impl Model {
         Ok(())
     }
 
-    /// Where the model was read from.
+    /// Path the model was read from.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -166,12 +166,12 @@ impl Model {
         self.opsets.get("").copied().unwrap_or(0)
     }
 
-    /// The place of a node among those of the file.
+    /// Position of a node in the file.
     pub(crate) fn place_in_file(&self, node: usize) -> usize {
         self.places.get(node).copied().unwrap_or(node)
     }
 
-    /// The node that stands at a place of the file.
+    /// The node at a position of the file.
     pub(crate) fn node_at(&self, place: usize) -> usize {
         self.nodes_at.get(place).copied().unwrap_or(place)
     }

@@ -9,11 +9,11 @@ use super::wire::Writer;
 pub struct NodeSpec {
     /// Operator of the default domain.
     pub op_type: String,
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Values it takes; `""` leaves an optional one out.
+    /// Names of the input values; `""` leaves an optional one out.
     pub inputs: Vec<String>,
-    /// Values it makes.
+    /// Names of the output values.
     pub outputs: Vec<String>,
     /// Attributes by name.
     pub attributes: Vec<(String, AttributeSpec)>,
@@ -26,14 +26,14 @@ pub enum AttributeSpec {
     Int(i64),
     /// A list of integers.
     Ints(Vec<i64>),
-    /// A number.
+    /// A float.
     Float(f32),
-    /// A text.
+    /// A string.
     Text(String),
 }
 
 impl NodeSpec {
-    /// A node with one output, named as that output.
+    /// A node with one output, and with the name of that output.
     pub fn new(op_type: &str, inputs: &[&str], output: &str) -> Self {
         NodeSpec {
             op_type: op_type.into(),
@@ -44,13 +44,13 @@ impl NodeSpec {
         }
     }
 
-    /// With an integer attribute.
+    /// Adds an integer attribute.
     pub fn int(mut self, name: &str, value: i64) -> Self {
         self.attributes.push((name.into(), AttributeSpec::Int(value)));
         self
     }
 
-    /// With a list of integers as attribute.
+    /// Adds an attribute that is a list of integers.
     pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
         self.attributes.push((name.into(), AttributeSpec::Ints(values.to_vec())));
         self
@@ -84,7 +84,7 @@ impl NodeSpec {
 }
 
 impl ValueInfo {
-    /// A tensor; without a shape it is left to the runtime.
+    /// The declaration of a tensor; without a shape it is left to the runtime.
     pub fn tensor(name: &str, data_type: DataType, shape: Option<&[Dimension]>) -> Self {
         ValueInfo { name: name.into(), data_type: Some(data_type), shape: shape.map(<[Dimension]>::to_vec) }
     }

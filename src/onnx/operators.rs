@@ -1,15 +1,15 @@
-//! What every operator means to the structure of a graph: one table, by domain and name.
+//! What every operator means for the structure of a graph: one table, by domain and name.
 //!
-//! A graph is read for hidden states, blocks, linear layers and heads by what its operators are, not by what they are called.
-//! Whoever adds an operator writes it here, with the traits that it has; `train/operators` has what it computes. An operator
-//! that the table does not list has the traits that its name tells.
+//! A graph is read for hidden states, blocks, linear layers and heads by what its operators are, not by what they are
+//! called. A new operator is added here, with its traits; `train/operators` defines what it computes. An operator that the
+//! table does not list has the traits that its name implies.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::{DataType, Node};
 
-/// One thing that the structure of a graph asks of an operator.
+/// One property of an operator that matters to the structure of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trait {
     /// Multiplies matrices, of whatever type, or is a convolution or a mixture of experts.
@@ -18,48 +18,49 @@ pub enum Trait {
     MatrixProduct,
     /// Is a linear layer where one of its matrices is a constant.
     LinearProduct,
-    /// Multiplies by a matrix of integers that stand for floats.
+    /// Multiplies by a matrix of integers that encode floats.
     IntegerProduct,
-    /// Multiplies by a matrix packed into fewer than 8 bits; its attributes `K` and `N` say how many inputs and outputs.
+    /// Multiplies by a matrix packed into fewer than 8 bits; its attributes `K` and `N` give the numbers of inputs and
+    /// outputs.
     PackedProduct,
     /// Is a whole attention.
     Attention,
     /// Is an attention that holds the matrices of its projections, as its second input.
     HoldsProjections,
-    /// Normalises, or is what normalisations begin with: a mean, a norm of a vector.
+    /// Normalises, or computes what normalisations start with: a mean, a norm of a vector.
     Normalisation,
     /// Normalises its first input along the last axes.
     LayerNorm,
     /// Adds its first two inputs and normalises the sum; a fourth output is the sum itself.
     SkipNorm,
-    /// The input that is the scale of a norm, as wide as what is normalised.
+    /// Index of the input that is the scale of a norm, as wide as what is normalised.
     Scale(usize),
-    /// Norms that are written out have it inside, beside [`Trait::Normalisation`]: it treats every token by itself.
+    /// Occurs inside norms that are written out, beside [`Trait::Normalisation`]: it treats every token by itself.
     NormPart,
-    /// Computes each element of its output from the elements at its place, with broadcasting.
+    /// Computes each element of its output from the input elements at the same position, with broadcasting.
     ElementWise,
-    /// Is one of the four operations.
+    /// Is one of the four arithmetic operations.
     Arithmetic,
-    /// Gives its input as it is, or in another type.
+    /// Passes its input through unchanged, or in another type.
     Copies,
     /// Gives the same elements in the same order, in another shape.
     Reshapes,
-    /// What becomes of the probabilities of an attention on their way to the values.
+    /// May be applied to the probabilities of an attention on their way to the values.
     PassesScores,
     /// Depends on the shape of its input, not on the values.
     ReadsShape,
     /// Reduces along axes: `axes` as an attribute or as the second input.
     Reduction,
-    /// Joins places next to each other, or all.
+    /// Pools neighbouring positions, or all of them.
     Pooling,
-    /// Gives probabilities.
+    /// Outputs probabilities.
     Probabilities,
-    /// Gives logarithms of probabilities.
+    /// Outputs logarithms of probabilities.
     LogProbabilities,
-    /// Looks up rows of a table: the inputs that are the table and the numbers of the rows.
+    /// Looks up rows of a table: the indices of the inputs that are the table and the row numbers.
     #[allow(missing_docs, reason = "said above")]
     Lookup { table: usize, rows: usize },
-    /// Computes with integers that stand for floats.
+    /// Computes with integers that encode floats.
     Quantized,
     /// Has weights that are stored as integers.
     IntegerWeights,
@@ -67,9 +68,10 @@ pub enum Trait {
     DynamicRange,
     /// Multiplies unsigned activations by weights of 8 bits, and may add pairs of products in 16 bits.
     Saturating,
-    /// Gives this element type.
+    /// Outputs this element type.
     Gives(DataType),
-    /// Gives the element type of this input; without, and without [`Trait::Gives`], it is that of the first one.
+    /// Outputs the element type of this input; without it, and without [`Trait::Gives`], the type is that of the first
+    /// input.
     TypeOf(usize),
 }
 
@@ -83,7 +85,7 @@ use Trait::{
 /// Operators that have the same traits, each once.
 type Row = (&'static [&'static str], &'static [Trait]);
 
-/// Those of ONNX.
+/// Operators of ONNX.
 static ONNX: &[Row] = &[
     // Element by element.
     (&["Abs", "Max", "Min", "Neg", "Pow", "Reciprocal", "Sqrt"], &[ElementWise, NormPart]),
@@ -95,7 +97,7 @@ static ONNX: &[Row] = &[
     (&["Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"], &[]),
     (&["Ceil", "Floor", "Mean", "Mod", "PRelu", "Round", "Shrink", "Sign", "Sum", "ThresholdedRelu"], &[]),
     (&["BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"], &[]),
-    // How half precision is kept from overflowing: values beyond a bound are clipped where there are any.
+    // How overflow is avoided in half precision: values beyond a bound are clipped where there are any.
     (&["Clip"], &[NormPart]),
     (&["Greater", "IsInf", "IsNaN", "Not", "Or"], &[NormPart, Gives(DataType::Bool)]),
     (&["And", "Equal", "GreaterOrEqual", "Less", "LessOrEqual", "Xor"], &[Gives(DataType::Bool)]),
@@ -133,7 +135,7 @@ static ONNX: &[Row] = &[
     (&["Conv"], &[Product]),
     (&["Attention"], &[Attention]),
     (&["RotaryEmbedding"], &[]),
-    // With integers.
+    // Products of integers.
     (&["QuantizeLinear"], &[Quantized]),
     (&["DynamicQuantizeLinear"], &[Quantized, DynamicRange]),
     (&["DequantizeLinear"], &[Quantized, IntegerWeights, TypeOf(1)]),
@@ -141,11 +143,11 @@ static ONNX: &[Row] = &[
     (&["QLinearMatMul"], &[Product, IntegerProduct, Quantized, IntegerWeights, Saturating]),
     (&["ConvInteger"], &[Quantized, Saturating, Gives(DataType::Int32)]),
     (&["QLinearConv"], &[Quantized, Saturating]),
-    // Graphs inside of a node.
+    // Subgraphs inside a node.
     (&["If", "Loop", "Scan"], &[]),
 ];
 
-/// ONNX Runtime's own, which its optimizer and its quantizers make.
+/// ONNX Runtime's own operators, written by its optimizer and its quantizers.
 static CONTRIB: &[Row] = &[
     (&["BiasGelu", "FastGelu", "Gelu", "QuickGelu"], &[ElementWise]),
     (&["SkipLayerNormalization", "SkipSimplifiedLayerNormalization"], &[Normalisation, SkipNorm, Scale(2)]),
@@ -166,10 +168,10 @@ static CONTRIB: &[Row] = &[
     (&["DynamicQuantizeLSTM"], &[DynamicRange, Saturating]),
 ];
 
-/// A domain, and what an operator is there.
+/// A domain, and the traits of an operator in it.
 type InDomain = (&'static str, &'static [Trait]);
 
-/// Rows of the table by the name of the operator, with the domain of each.
+/// Rows of the table by operator name, with the domain of each.
 static BY_NAME: LazyLock<HashMap<&str, Vec<InDomain>>> = LazyLock::new(|| {
     let mut by_name: HashMap<&str, Vec<InDomain>> = HashMap::new();
     for (domain, rows) in [("", ONNX), ("com.microsoft", CONTRIB)] {
@@ -180,14 +182,15 @@ static BY_NAME: LazyLock<HashMap<&str, Vec<InDomain>>> = LazyLock::new(|| {
     by_name
 });
 
-/// The traits of an operator. One of a domain that the table does not know is what a known domain has under its name.
+/// The traits of an operator. One in a domain that the table does not know has the traits of its namesake in a known
+/// domain.
 fn traits(domain: &str, name: &str) -> &'static [Trait] {
     let Some(known) = BY_NAME.get(name) else { return told_by_name(name) };
     let exact = known.iter().find(|(own, _)| *own == domain);
     exact.or(known.last()).map_or(&[], |(_, traits)| traits)
 }
 
-/// What the name of an unknown operator says of it: optimizers put what they fuse into one name.
+/// What the name of an unknown operator implies: optimizers join the names of what they fuse.
 fn told_by_name(name: &str) -> &'static [Trait] {
     match name {
         _ if (name.contains("MatMul") || name.contains("Gemm")) && name.ends_with("Normalization") => {
@@ -200,28 +203,28 @@ fn told_by_name(name: &str) -> &'static [Trait] {
     }
 }
 
-/// Whether the table lists an operator under this very domain.
+/// Whether the table lists an operator under exactly this domain.
 pub fn is_listed(domain: &str, name: &str) -> bool {
     BY_NAME.get(name).is_some_and(|known| known.iter().any(|(own, _)| *own == domain))
 }
 
 impl Node {
-    /// What its operator means to the structure of a graph.
+    /// The traits of the node's operator.
     pub fn traits(&self) -> &'static [Trait] {
         traits(&self.domain, &self.op_type)
     }
 
-    /// Whether its operator has a trait.
+    /// Whether the node's operator has a trait.
     pub fn has(&self, wanted: Trait) -> bool {
         self.traits().contains(&wanted)
     }
 
-    /// Whether its operator has one of these traits.
+    /// Whether the node's operator has one of these traits.
     pub fn has_any(&self, wanted: &[Trait]) -> bool {
         self.traits().iter().any(|own| wanted.contains(own))
     }
 
-    /// The table that it looks up rows of, and the numbers of the rows, where it is such a lookup.
+    /// The table and the row numbers, if the node looks up rows of a table.
     pub fn lookup(&self) -> Option<(&str, &str)> {
         let places = self.traits().iter().find_map(|own| match own {
             Lookup { table, rows } => Some((*table, *rows)),
@@ -231,7 +234,7 @@ impl Node {
         Some((self.inputs.get(table)?, self.inputs.get(rows)?))
     }
 
-    /// The input that is the scale of a norm, where it is a fused one.
+    /// The input that is the scale, if the node is a fused norm.
     pub fn norm_scale(&self) -> Option<&str> {
         let place = self.traits().iter().find_map(|own| if let Scale(place) = own { Some(*place) } else { None });
         self.inputs.get(place?).map(String::as_str)

@@ -1,17 +1,17 @@
-//! Nodes in topological order. ONNX asks files for it; ONNX Runtime's converter to float16 appends casts behind the nodes that
-//! read them, and ONNX Runtime sorts such files itself.
+//! Nodes in topological order. ONNX requires it of files; ONNX Runtime's converter to float16 appends casts after the nodes
+//! that read them, and ONNX Runtime sorts such files itself.
 
 use std::collections::HashMap;
 
 use super::graph::Node;
 use super::topology::node_inputs;
 
-/// Puts every node behind those that it reads, otherwise in the order of the file. Gives the place in the file of every node,
-/// where they are not in the order of the file any more.
+/// Puts every node after those it reads, otherwise in file order. Returns the position in the file of every node, or `None`
+/// where the nodes are still in file order.
 ///
 /// # Errors
-/// The name of a node that reads what is made of its own output: such nodes have no order, and whoever follows them from
-/// output to input would not come to an end.
+/// The name of a node in a cycle, one that reads what is computed from its own output: such nodes have no order, and
+/// following them from output to input would never end.
 pub(super) fn sort(nodes: &mut Vec<Node>) -> Result<Option<Vec<usize>>, String> {
     let Some(order) = order(nodes).map_err(|circle| nodes[circle].label().to_owned())? else { return Ok(None) };
     let mut unsorted: Vec<Option<Node>> = std::mem::take(nodes).into_iter().map(Some).collect();
@@ -19,7 +19,7 @@ pub(super) fn sort(nodes: &mut Vec<Node>) -> Result<Option<Vec<usize>>, String> 
     Ok(Some(order))
 }
 
-/// `None` where the order is that of the file; an error is a node of a circle.
+/// The new order as indices; `None` where it is file order; an error is a node of a cycle.
 fn order(nodes: &[Node]) -> Result<Option<Vec<usize>>, usize> {
     let mut makers: HashMap<&str, usize> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -34,7 +34,7 @@ fn order(nodes: &[Node]) -> Result<Option<Vec<usize>>, usize> {
     let mut order = Vec::with_capacity(nodes.len());
     let mut state = vec![State::New; nodes.len()];
     for first in 0..nodes.len() {
-        // What is to be done, the next at the end: a node is entered once what it reads is.
+        // A stack of pending nodes, the next at the end: a node is appended to the order once all that it reads is.
         let mut open = vec![first];
         while let Some(&index) = open.last() {
             match state[index] {
@@ -49,7 +49,7 @@ fn order(nodes: &[Node]) -> Result<Option<Vec<usize>>, usize> {
                     for maker in read(index).into_iter().rev() {
                         match state[maker] {
                             State::New => open.push(maker),
-                            // Still waiting for what waits for it.
+                            // Still waiting for a node that waits for it: a cycle.
                             State::Open => return Err(maker),
                             State::Done => {}
                         }

@@ -1,7 +1,7 @@
-//! Tensors of its own for a head that shares them or lost them on the way.
+//! Separate tensors for a head that shares them or lost them on export.
 //!
-//! A fresh head has a bias of zeros. The classic exporter stores equal tensors once and copies them by `Identity`; the newer
-//! one leaves a bias of zeros out. Before such a bias can be trained or merged it needs a place in the file.
+//! A fresh head has a bias of zeros. The classic exporter stores equal tensors once and copies them by `Identity`; the
+//! newer one leaves a bias of zeros out. Before such a bias can be trained or merged it needs an initializer in the file.
 
 use std::collections::HashSet;
 
@@ -9,11 +9,11 @@ use super::linear::LinearFinder;
 use super::splice::with_input;
 use super::{DataType, Edit, Head, LinearLayer, Model, OnnxError, Transformer};
 
-/// Gives head tensor number `tensor` an initializer of its own with these values, in the type of the shared one: every node of the head that
-/// reads the shared one reads the new one instead. Returns the name of the new initializer.
+/// Gives head tensor number `tensor` an initializer of its own with these values, in the type of the shared one: every node
+/// of the head that reads the shared one then reads the new one. Returns the name of the new initializer.
 ///
 /// # Errors
-/// When the number of values is not that of the tensor.
+/// When the number of values differs from that of the tensor.
 pub fn own_tensor(
     edit: &mut Edit,
     model: &Transformer,
@@ -64,7 +64,7 @@ pub fn own_tensor(
 /// Gives a linear layer of the head, a `Gemm` without a bias, a bias `[out]`. Returns the name of the new initializer.
 ///
 /// # Errors
-/// When the layer has a bias, is no `Gemm`, or the number of values is not its width.
+/// When the layer has a bias or is not a `Gemm`, or the number of values is not its width.
 pub fn own_bias(edit: &mut Edit, model: &Model, linear: &LinearLayer, values: &[f32]) -> Result<String, OnnxError> {
     let fail = |reason: String| OnnxError::Edit { path: model.path().into(), reason };
     let node = &model.graph.nodes[linear.node];
@@ -81,7 +81,7 @@ pub fn own_bias(edit: &mut Edit, model: &Model, linear: &LinearLayer, values: &[
     Ok(name)
 }
 
-/// The values in the type of the tensor whose place they take: ONNX Runtime refuses operations on several types.
+/// The values in the type of the tensor they replace: ONNX Runtime refuses operations on mixed types.
 fn bytes(model: &Model, name: &str, data_type: DataType, values: &[f32]) -> Result<Vec<u8>, OnnxError> {
     let values = values.iter();
     Ok(match data_type {
@@ -96,7 +96,7 @@ fn bytes(model: &Model, name: &str, data_type: DataType, values: &[f32]) -> Resu
     })
 }
 
-/// The name itself, or with an ending that makes it new.
+/// The name itself, with a suffix if it is already used.
 fn free_name(model: &Model, name: &str) -> String {
     let graph = &model.graph;
     let mut taken: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! From bytes to a model: the messages of the ONNX schema that gelora reads. Unknown fields are passed over.
+//! From bytes to a model: the messages of the ONNX schema that gelora reads. Unknown fields are skipped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -14,7 +14,7 @@ const MAXIMUM_DEPTH: usize = 16;
 pub(super) struct Parser<'a> {
     pub buffer: &'a [u8],
     pub locations: Vec<String>,
-    /// Place of each location in `locations`.
+    /// Index of each location in `locations`.
     numbers: HashMap<String, usize>,
     /// File number, end of the range, tensor name.
     pub needed: Vec<(usize, usize, String)>,
@@ -128,7 +128,7 @@ impl Parser<'_> {
         Ok(function)
     }
 
-    /// Merges the graph in `range` into `graph`: protobuf messages concatenate.
+    /// Merges the graph in `range` into `graph`, as concatenated protobuf messages do.
     fn graph(&mut self, range: Range<usize>, graph: &mut Graph, depth: usize) -> Result<(), WireError> {
         if depth > MAXIMUM_DEPTH {
             return malformed(range.start, "subgraphs are nested too deep");
@@ -203,7 +203,7 @@ impl Parser<'_> {
                 _ => {}
             }
         }
-        // Scalars equal to the default may be left out of the file, so the kind decides, not what was present.
+        // Scalars equal to the default may be left out of the file, so the kind decides, not which fields are present.
         let attribute = match kind {
             _ if reference.as_ref().is_some_and(|name| !name.is_empty()) => {
                 Attribute::Reference(reference.unwrap_or_default())
@@ -384,7 +384,7 @@ mod tests {
 
     const MANY: usize = 30_000;
 
-    /// With a search per name this would take minutes.
+    /// With a linear search per name this would take minutes.
     #[test]
     fn many_names_take_time_in_proportion() {
         let mut model = Writer::new();

@@ -1,9 +1,9 @@
-//! Outputs called logits that are probabilities: training would take the cross entropy of probabilities.
+//! Outputs called logits that are probabilities: training would compute the cross entropy of probabilities.
 
 use super::head::OUTPUTS;
 use super::{Node, Topology, Trait, Transformer};
 
-/// What to say of the first output of a head that is made by a softmax or its like; `None` where all are plain logits.
+/// The warning for the first output of a head that is computed by a softmax or its like; `None` where all are plain logits.
 pub fn normalised_logits(model: &Transformer) -> Option<String> {
     let topology = model.topology();
     let outputs = OUTPUTS.iter().filter(|name| model.graph.outputs.iter().any(|output| output.name == **name));
@@ -32,7 +32,7 @@ enum Found {
 
 fn normalised<'g>(topology: &Topology<'g>, output: &str) -> Option<(&'g Node, Found)> {
     let mut node = topology.producer_node(output)?;
-    // Every step goes to one node above, so the number of nodes bounds the way.
+    // Every step moves one node up, so the number of nodes bounds the path.
     for _ in 0..topology.graph.nodes.len() {
         match () {
             () if node.has(Trait::Probabilities) => return Some((node, Found::Probabilities)),
@@ -49,7 +49,7 @@ fn normalised<'g>(topology: &Topology<'g>, output: &str) -> Option<(&'g Node, Fo
     None
 }
 
-/// Whether a node changes nothing of what a value means.
+/// Whether a node leaves the meaning of a value unchanged.
 fn keeps_meaning(node: &Node) -> bool {
     node.has_any(&[Trait::Copies, Trait::Reshapes]) || node.is("Transpose") || node.is("Dropout")
 }

@@ -1,4 +1,4 @@
-//! The residual stream: hidden states of an export that does not show them.
+//! The residual stream: hidden states of an export that does not expose them.
 //!
 //! Everything that a transformer knows of its tokens passes, between two blocks, through one tensor. Such a tensor is a *cut*
 //! of the graph: every path from the token embeddings to the output leads through it. Between two neighbouring cuts lies a
@@ -15,23 +15,23 @@ use super::lacking::{input_behind, no_embeddings};
 use super::linear::LinearFinder;
 use super::{Model, Node, Topology, Trait, node_inputs};
 
-/// What was found.
+/// Hidden states found in the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResidualStream {
     /// Hidden states 0 to L.
     pub values: Vec<String>,
-    /// The node that looks up the token embeddings.
+    /// Name of the node that looks up the token embeddings.
     pub embeddings: String,
-    /// The output that everything was followed to.
+    /// Name of the output to which all paths were followed.
     pub output: String,
-    /// Whether blocks add to the stream and leave it as it is, their norms lying in the branches. Otherwise every block ends
-    /// with a norm on the stream.
+    /// Whether blocks only add to the stream, with their norms in the branches. Otherwise every block ends with a norm on
+    /// the stream.
     pub pre_norm: bool,
-    /// Whether the last hidden state lies behind a norm of its own, which no block before the last one has.
+    /// Whether the last hidden state follows a norm of its own, which no earlier block has.
     pub final_norm: bool,
 }
 
-/// Why there is none, in words that follow "its hidden states cannot be found in the graph: ".
+/// Why no stream was found, as text that follows "its hidden states cannot be found in the graph: ".
 pub(crate) type Reason = String;
 
 /// Finds the residual stream of a graph.
@@ -46,8 +46,8 @@ pub(crate) fn residual_stream(model: &Model, topology: &Topology) -> Result<Resi
     Ok(ResidualStream { values, embeddings, output, pre_norm, final_norm })
 }
 
-/// The node that looks up the embeddings of the tokens: a `Gather` of rows of a constant table by an integer input, the
-/// input `input_ids` where there is one, else the one with the largest table.
+/// The node that looks up the token embeddings: a `Gather` of rows of a constant table by an integer input, namely
+/// `input_ids` where there is one, else the one with the largest table.
 pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &LinearFinder) -> Result<usize, Reason> {
     let mut found: Vec<(bool, usize, usize)> = Vec::new();
     let mut turned = false;
@@ -60,7 +60,7 @@ pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &Line
             None => {}
         }
     }
-    // Where the ids are looked up with their axes exchanged, no other table is that of the tokens.
+    // Where the ids are looked up with their axes swapped, no other table is that of the tokens.
     if turned && !found.iter().any(|(named, ..)| *named) {
         return Err(no_embeddings(model, topology, finder));
     }
@@ -69,7 +69,7 @@ pub(crate) fn token_embeddings(model: &Model, topology: &Topology, finder: &Line
     best.map(|(_, _, index)| index).ok_or_else(|| no_embeddings(model, topology, finder))
 }
 
-/// Rows of a constant matrix, quantized or not.
+/// Number of rows of a constant matrix, quantized or not.
 fn table_rows(topology: &Topology, finder: &LinearFinder, value: &str) -> Option<usize> {
     let mut value = value;
     while let Some(node) = topology.producer_node(value).filter(|node| node.op_type == "DequantizeLinear") {
@@ -82,8 +82,8 @@ fn table_rows(topology: &Topology, finder: &LinearFinder, value: &str) -> Option
     }
 }
 
-/// For every node how many nodes the longest path from `source` to it has; `None` where there is none. Paths through shapes
-/// do not count.
+/// For every node the number of nodes on the longest path to it from `source`; `None` where there is no path. Paths through
+/// shapes do not count.
 fn flow(topology: &Topology, source: usize) -> Vec<Option<usize>> {
     let nodes = &topology.graph.nodes;
     let mut depth: Vec<Option<usize>> = vec![None; nodes.len()];
@@ -98,8 +98,8 @@ fn flow(topology: &Topology, source: usize) -> Vec<Option<usize>> {
     depth
 }
 
-/// The output with the longest way from the embeddings: the logits, or the last hidden state where there is no head. Keys
-/// and values of single layers have shorter ways.
+/// The output with the longest path from the embeddings: the logits, or the last hidden state where there is no head. Keys
+/// and values of single layers have shorter paths.
 fn deepest_output(topology: &Topology, depth: &[Option<usize>], source: usize) -> Result<String, Reason> {
     let outputs = topology.graph.outputs.iter();
     let reached = outputs.filter_map(|output| Some((depth[topology.producer(&output.name)?]?, &output.name)));
@@ -125,16 +125,16 @@ enum Stretch {
         /// Whether it normalises, rather than only scales or casts.
         normalises: bool,
     },
-    /// The same elements in another shape, as where tokens of all rows are put into one list and back.
+    /// The same elements in another shape, as where the tokens of all rows are packed into one list and unpacked again.
     Layout,
-    /// Anything else: a product without a bypass, a choice of tokens.
+    /// Anything else: a product without a bypass, a selection of tokens.
     Other,
 }
 
 struct Stream<'a, 'g> {
     topology: &'a Topology<'g>,
     finder: &'a LinearFinder<'g>,
-    /// Nodes on a way from the embeddings to the output.
+    /// Nodes on a path from the embeddings to the output.
     nodes: HashSet<usize>,
     /// Indices of the cut nodes, in file order; the first is the source.
     cuts: Vec<usize>,
@@ -159,14 +159,14 @@ impl<'a, 'g> Stream<'a, 'g> {
         stream
     }
 
-    /// Nodes of the stream that a node gives values to.
+    /// Nodes of the stream that use the outputs of a node.
     fn users(&self, node: usize) -> impl Iterator<Item = usize> {
         let outputs = self.topology.graph.nodes[node].outputs.iter().filter(|output| !output.is_empty());
         let users = outputs.flat_map(|output| self.topology.consumers(output)).copied();
         users.filter(|user| self.nodes.contains(user) && !self.topology.graph.nodes[*user].has(Trait::ReadsShape))
     }
 
-    /// In a topological order a node is on every path from the first to the last one exactly when no edge passes over it.
+    /// In topological order a node is on every path from the first to the last one exactly when no edge jumps over it.
     fn find_cuts(&mut self, source: usize) {
         let mut order: Vec<usize> = self.nodes.iter().copied().collect();
         order.sort_unstable();
@@ -194,7 +194,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         if inside.len() == 1 && nodes().all(|node| node.has(Trait::Reshapes)) {
             return Stretch::Layout;
         }
-        // What a norm is made of is followed by something; a reduction alone joins the tokens of a row (a head's mean).
+        // The parts of a norm are followed by others; a reduction alone joins the tokens of a row (a head's mean).
         if graph.nodes[to].has(Trait::Reduction) {
             return Stretch::Other;
         }
@@ -202,7 +202,7 @@ impl<'a, 'g> Stream<'a, 'g> {
             node_inputs(node).into_iter().all(|input| {
                 let on_stream =
                     self.topology.producer(input).is_some_and(|maker| maker == from || inside.contains(&maker));
-                // A factor that is zero at padding (XLM) leaves tokens as they are.
+                // A factor that is zero at padding (XLM) leaves tokens unchanged.
                 on_stream || self.is_constant(input) || (node.is("Mul") && self.is_mask(input))
             })
         };
@@ -212,8 +212,8 @@ impl<'a, 'g> Stream<'a, 'g> {
         }
     }
 
-    /// Whether a node is a fused attention, or a softmax whose probabilities weigh computed vectors: that of a router chooses
-    /// among experts, that of a head among classes.
+    /// Whether a node is a fused attention, or a softmax whose probabilities weight computed vectors: that of a router
+    /// chooses among experts, that of a head among classes.
     fn attends(&self, index: usize) -> bool {
         let nodes = &self.topology.graph.nodes;
         if !nodes[index].is("Softmax") {
@@ -245,7 +245,7 @@ impl<'a, 'g> Stream<'a, 'g> {
             }
     }
 
-    /// Whether a value is the attention mask, in another type or shape.
+    /// Whether a value is the attention mask, possibly in another type or shape.
     fn is_mask(&self, value: &str) -> bool {
         input_behind(self.topology, value).is_some_and(|(input, _)| token_input(input) == Some(TokenInput::Mask))
     }
@@ -275,7 +275,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         false
     }
 
-    /// The value of a cut that flows on.
+    /// The output of a cut that flows on.
     fn value(&self, cut: usize) -> Result<String, Reason> {
         let node = &self.topology.graph.nodes[cut];
         let used = |output: &&String| {
@@ -293,7 +293,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         }
     }
 
-    /// The hidden states, whether blocks are pre-norm, and whether a norm of its own makes the last state.
+    /// The hidden states, whether blocks are pre-norm, and whether a separate norm produces the last state.
     fn hidden_states(&self) -> Result<(Vec<String>, bool, bool), Reason> {
         let attentions: Vec<usize> =
             (0..self.stretches.len()).filter(|at| self.stretches[*at] == Stretch::Attention).collect();
@@ -302,7 +302,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         let mut values = attentions.iter().map(|at| self.value(self.cuts[*at])).collect::<Result<Vec<_>, _>>()?;
         values.push(self.value(self.cuts[end])?);
         let pre_norm = match attentions.as_slice() {
-            // With one block only the inside of its attention tells.
+            // With one block, only the inside of its attention decides.
             [only] => self.norm_in_branch(*only),
             [_, others @ ..] => !others.iter().any(|at| self.is_norm_before(*at)),
             [] => false,
@@ -320,14 +320,14 @@ impl<'a, 'g> Stream<'a, 'g> {
         self.is_normed(attention) || norms.any(|normalises| normalises)
     }
 
-    /// The cut that is the last hidden state, and whether a norm made it. `attentions` are the stretches that hold one.
+    /// The cut that is the last hidden state, and whether a norm produced it. `attentions` are the stretches that hold one.
     fn end_of_last_block(&self, attentions: &[usize]) -> Result<(usize, bool), Reason> {
         let (last, before) = match attentions {
             [.., before, last] => (*last, Some(*before)),
             [last] => (*last, None),
             [] => return Err("no attention lies between the token embeddings and the output".into()),
         };
-        // What is no norm and no branch, between two attentions, ends or divides every block: the last one too.
+        // Whatever is neither norm nor branch between two attentions ends or divides every block, the last one too.
         let mut end = last + 1;
         if let Some(before) = before.filter(|before| self.stretches[before + 1..last].contains(&Stretch::Other)) {
             let length = last - before - 1;
@@ -339,7 +339,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         }
         let scaled_blocks = attentions[1..].iter().any(|at| self.is_scaling(at - 1));
         let (end, normed) = self.end_of_stream(end, scaled_blocks);
-        // Around an integer product a factor passes by, which is no addition.
+        // A scale also bypasses an integer product, but is not added to it.
         let adds = |at: &usize| {
             let node = &self.topology.graph.nodes[self.cuts[at + 1]];
             self.stretches[*at] == Stretch::Branch && (node.is("Add") || node.has(Trait::SkipNorm))
@@ -353,11 +353,11 @@ impl<'a, 'g> Stream<'a, 'g> {
         Ok((end, normed))
     }
 
-    /// The last cut from `from` on that only branches and norms lead to, and whether a norm made it. A factor that nothing
-    /// of the kind follows belongs to the head, unless `scaled_blocks`.
+    /// The last cut, starting at `from`, that is reached through branches and norms only, and whether a norm produced it. A
+    /// factor with no branch or norm after it belongs to the head, unless `scaled_blocks`.
     fn end_of_stream(&self, from: usize, scaled_blocks: bool) -> (usize, bool) {
         let (mut end, mut normed) = (from, self.is_normed(from));
-        // Whether the tokens of all rows are in one list; a hidden state is where they are not.
+        // Whether the tokens of all rows are packed into one list; a hidden state is where they are not.
         let (mut flat, mut scaled) = (false, false);
         let mut norm = normed;
         for at in from..self.stretches.len() {
@@ -377,7 +377,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         (end, normed)
     }
 
-    /// Whether a stretch does nothing but multiply with one number.
+    /// Whether a stretch only multiplies by a single number.
     fn is_scaling(&self, at: usize) -> bool {
         let nodes = &self.topology.graph.nodes;
         let mut scales = false;
@@ -413,7 +413,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         false
     }
 
-    /// Whether two stretches are of one kind and have the same operations.
+    /// Whether two stretches are of the same kind and have the same operations.
     fn are_alike(&self, one: usize, other: usize) -> bool {
         let operations = |at: usize| -> Vec<&str> {
             let inside = (self.cuts[at] + 1..=self.cuts[at + 1]).filter(|node| self.nodes.contains(node));
@@ -431,7 +431,7 @@ impl<'a, 'g> Stream<'a, 'g> {
         format!("node `{}` ({})", node.label(), node.op_type)
     }
 
-    /// Whether the cut is an addition fused with a norm, of which only the normed sum flows on.
+    /// Whether the cut is an addition fused with a norm, where only the normed sum flows on.
     fn is_normed(&self, cut: usize) -> bool {
         let index = self.cuts[cut];
         let node = &self.topology.graph.nodes[index];
@@ -448,7 +448,7 @@ impl<'a, 'g> Stream<'a, 'g> {
     }
 }
 
-/// The sum that a fused addition and normalisation gives beside its result.
+/// The sum that a fused addition and normalisation outputs beside its result.
 pub(crate) fn skip_sum(node: &Node) -> Option<&String> {
     node.outputs.get(3).filter(|output| node.has(Trait::SkipNorm) && !output.is_empty())
 }

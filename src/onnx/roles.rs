@@ -1,4 +1,4 @@
-//! What a linear layer is for: by the name of its module, and where the name does not say, by the products that meet in
+//! The role of a linear layer: by the name of its module, or where the name does not show it, by the products that meet in
 //! a softmax.
 
 use std::collections::{HashMap, HashSet};
@@ -6,22 +6,22 @@ use std::str::FromStr;
 
 use super::{LinearLayer, Topology, Trait};
 
-/// What a linear layer of a block is for.
+/// The role of a linear layer in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Makes the queries of the attention.
     Query,
-    /// Makes its keys.
+    /// Makes the keys of the attention.
     Key,
-    /// Makes its values.
+    /// Makes the values of the attention.
     Value,
     /// Makes queries, keys and values in one product.
     QueryKeyValue,
     /// Follows the attention.
     Output,
-    /// Belongs to the feed-forward part.
+    /// Belongs to the feed-forward part of the block.
     FeedForward,
-    /// None of these.
+    /// Any other linear layer.
     Other,
 }
 
@@ -39,8 +39,7 @@ impl Role {
         }
     }
 
-    /// Whether a layer of this role is among the `wanted` ones. One that makes queries, keys and values together is when
-    /// all three are.
+    /// Whether a layer of this role is among the `wanted` ones. A fused query-key-value layer is if all three are.
     pub fn is_in(self, wanted: &[Role]) -> bool {
         wanted.contains(&self)
             || self == Role::QueryKeyValue
@@ -66,7 +65,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// Gives every linear layer of a block its role.
+/// Assigns its role to every linear layer of a block.
 pub(crate) fn assign(topology: &Topology, block: &[usize], linears: &mut [LinearLayer]) {
     let mut unnamed = false;
     for linear in linears.iter_mut() {
@@ -93,7 +92,7 @@ fn by_name(module: &str) -> Option<Role> {
     let above: Vec<&str> = parts.take(3).collect();
     let inside = |words: &[&str]| above.iter().any(|part| words.iter().any(|word| part.contains(word)));
     let attention = inside(&["attention", "attn"]);
-    // Some blocks of hybrids convolve where others attend.
+    // Some blocks of hybrids have a convolution in place of an attention.
     if inside(&["conv"]) && matches!(leaf, "in_proj" | "out_proj") {
         return Some(Role::Other);
     }
@@ -153,7 +152,7 @@ impl<'a, 'g> Structure<'a, 'g> {
         self.topology.graph.nodes[node].has(wanted)
     }
 
-    /// The scores come in from a product of queries and keys; the product that the probabilities enter takes the values.
+    /// The scores come from a product of queries and keys; the product that takes the probabilities also takes the values.
     fn around_softmax(&mut self, softmax: usize) {
         let node = &self.topology.graph.nodes[softmax];
         let (Some(scores), Some(probabilities)) = (node.inputs.first(), node.outputs.first()) else { return };
@@ -190,7 +189,7 @@ impl<'a, 'g> Structure<'a, 'g> {
         }
     }
 
-    /// Linear layers that feed, or are fed by, another one that has no part in the attention.
+    /// Marks linear layers that feed, or are fed by, another one that has no part in the attention.
     fn feed_forward(&mut self) {
         let rest: Vec<(usize, usize)> =
             self.linears.iter().filter(|(_, p)| self.roles[**p] == Role::Other).map(|(n, p)| (*n, *p)).collect();
@@ -219,7 +218,8 @@ impl<'a, 'g> Structure<'a, 'g> {
         }
     }
 
-    /// The first matrix products above a value, nearest first: those with a constant weight (`linear`) or those without.
+    /// The nearest matrix products upstream of a value, nearest first: those with a constant weight (`linear`) or those
+    /// without.
     fn up(&self, value: &str, linear: bool) -> Vec<usize> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
@@ -258,7 +258,7 @@ impl<'a, 'g> Structure<'a, 'g> {
         false
     }
 
-    /// The first matrix product below a value, in file order.
+    /// The first matrix product downstream of a value, in file order.
     fn down(&self, value: &str, linear: bool) -> Option<usize> {
         let mut seen = HashSet::new();
         let mut open = vec![value];

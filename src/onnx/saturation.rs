@@ -1,8 +1,8 @@
 //! Products of 8-bit integers that may overflow where they are added in 16 bits.
 //!
-//! Processors without VNNI add pairs of products of unsigned by signed bytes with saturation (`vpmaddubsw`), and ONNX Runtime
-//! uses that: with activations up to 255 a pair stays within 16 bits only where the weights are at most 64. Its documents
-//! advise to quantize with `reduce_range` there.
+//! Processors without VNNI add pairs of products of unsigned by signed bytes with saturation (`vpmaddubsw`), and ONNX
+//! Runtime uses that: with activations up to 255 a pair stays within 16 bits only where the weights are at most 64. Its
+//! documentation advises quantizing with `reduce_range` there.
 
 use super::tensor::DataType;
 use super::{Model, Trait};
@@ -10,7 +10,7 @@ use super::{Model, Trait};
 /// The largest weight with which no pair of products overflows.
 const SAFE: u8 = 64;
 
-/// How many products have signed weights of 8 bits that are large enough to overflow.
+/// Number of products with signed 8-bit weights that are large enough to overflow.
 pub fn products_that_may_saturate(model: &Model) -> usize {
     let weights: std::collections::HashMap<&str, &super::Tensor> = model
         .graph

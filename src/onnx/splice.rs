@@ -1,4 +1,4 @@
-//! Single nodes rewritten as bytes: an input left out, put in or exchanged, everything else of the node as it was.
+//! Single nodes rewritten at byte level: an input left out, added or replaced, the rest of the node unchanged.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use super::wire::{Field, Reader, Value, Writer};
 
 /// A `graph` field of the model and the nodes in it, as byte ranges of the file.
 pub(crate) struct GraphField {
-    /// Key and length.
+    /// Byte range of the key and length.
     pub header: Range<usize>,
-    /// The message.
+    /// Byte range of the message.
     pub payload: Range<usize>,
     /// The nodes in file order, each with its key and length.
     pub nodes: Vec<Range<usize>>,
 }
 
-/// Where the graph and its nodes lie. A model that was parsed has only valid fields, so a broken one ends the search.
+/// Locates the graph and its nodes. A parsed model has only valid fields, so an invalid one ends the search.
 pub(crate) fn graph_fields(bytes: &[u8]) -> Vec<GraphField> {
     let mut found = Vec::new();
     let mut reader = Reader::new(bytes, 0..bytes.len());
@@ -45,8 +45,8 @@ fn node_fields(bytes: &[u8], graph: Range<usize>) -> Vec<Range<usize>> {
     }
 }
 
-/// The encoding of a node with input `position` exchanged for `input`, or left out (`None`). One past the last input is
-/// appended. `None` where the model has no such node or input.
+/// The encoding of a node with input `position` replaced by `input`, or left out (`None`). If `position` is one past the
+/// last input, `input` is appended. `None` where the model has no such node or input.
 pub(crate) fn with_input(model: &Model, node: usize, position: usize, input: Option<&str>) -> Option<Vec<u8>> {
     let bytes = model.file_bytes();
     let field = graph_fields(bytes).into_iter().flat_map(|field| field.nodes).nth(model.place_in_file(node))?;

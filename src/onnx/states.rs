@@ -14,19 +14,19 @@ pub struct HiddenStates {
     pub origin: Origin,
 }
 
-/// How hidden states were found.
+/// Origin of the hidden states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// They are outputs with the names of hidden states.
+    /// Outputs of the graph with the names of hidden states.
     Outputs,
-    /// They are inner values, found as the residual stream of the graph.
+    /// Inner values, found as the residual stream of the graph.
     Graph(ResidualStream),
-    /// They were named one by one.
+    /// Values named one by one.
     Named,
 }
 
 impl HiddenStates {
-    /// The hidden states that the export shows; where it shows none, those of its residual stream.
+    /// The hidden states that the export exposes; where it exposes none, those of its residual stream.
     ///
     /// # Errors
     /// When one between 0 and the last is missing, or when there are neither outputs nor a residual stream.
@@ -69,8 +69,8 @@ impl HiddenStates {
     }
 
     /// For every hidden state all names of the same tensor: the output itself, and what it is a copy of (`Identity`, or a
-    /// `Cast` from one float type to another). An exporter may name a tensor for the outside and let the next block read the
-    /// inner one, and a converter to half precision shows a float32 copy of a float16 state.
+    /// `Cast` from one float type to another). An exporter may give a tensor an output name and let the next block read the
+    /// inner one, and a converter to half precision exposes a float32 copy of a float16 state.
     pub(crate) fn aliases<'g>(&'g self, topology: &Topology<'g>) -> Vec<Vec<&'g str>> {
         self.values.iter().map(|value| aliases(topology, value)).collect()
     }
@@ -99,7 +99,7 @@ fn aliases<'g>(topology: &Topology<'g>, value: &'g str) -> Vec<&'g str> {
         }
         next += 1;
     }
-    // Fused with the norm that follows, a sum flows on in two forms: as it is and normed.
+    // Fused with the norm that follows, a sum flows on in two forms: unchanged and normed.
     if let Some(node) = topology.producer_node(root).filter(|node| skip_sum(node).is_some_and(|sum| sum == root)) {
         found.extend(node.outputs.iter().map(String::as_str).filter(|output| !output.is_empty() && *output != root));
     }

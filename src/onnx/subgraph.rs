@@ -1,4 +1,4 @@
-//! A copy of a model that computes only what is asked for, made for one session and never written to disk.
+//! A copy of a model that computes only the requested values, made for one session and never written to disk.
 //!
 //! ONNX Runtime runs every node of a graph whatever outputs are fetched; a head over a large vocabulary costs more than the
 //! rest. So the messages of the file that lead to the wanted values are copied byte for byte, and the rest is left out.
@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use super::wire::{Reader, Value, WireError, Writer};
 use super::{Model, NodeSpec, OnnxError, Topology, Transformer, ValueInfo, node_inputs};
 
-/// What a subgraph has beyond the model's own nodes.
+/// What a subgraph has in addition to the model's own nodes.
 #[derive(Debug, Clone, Default)]
 pub struct Additions {
-    /// In topological order; they may use the wanted values and the added inputs.
+    /// Extra nodes in topological order; they may use the wanted values and the added inputs.
     pub nodes: Vec<NodeSpec>,
-    /// Further inputs.
+    /// Extra inputs.
     pub inputs: Vec<ValueInfo>,
     /// The outputs; they replace those of the model.
     pub outputs: Vec<ValueInfo>,
@@ -21,7 +21,7 @@ pub struct Additions {
 
 const GRAPH: u32 = 7;
 
-/// The model as far as `wanted` needs it, with the additions, as the bytes of an `.onnx` file.
+/// The part of the model that `wanted` needs, with the additions, as the bytes of an `.onnx` file.
 ///
 /// # Errors
 /// When the file cannot be read as protobuf.
@@ -40,14 +40,14 @@ pub fn subgraph(model: &Transformer, wanted: &[&str], additions: &Additions) -> 
                     if let Value::Bytes(range) = field.value
                         && kept.keeps(model, field.number, &mut at)
                     {
-                        // Messages concatenate: every part of the graph may stand in a graph message of its own.
+                        // Messages concatenate: every part of the graph may be in a graph message of its own.
                         writer.message(GRAPH, |graph| drop_result(graph.bytes(field.number, &buffer[range])));
                     }
                 }
             }
             Value::Bytes(range) => drop_result(writer.bytes(field.number, &buffer[range])),
             Value::Varint(value) => drop_result(writer.int(field.number, value as i64)),
-            // A model has no field of a fixed width.
+            // A model has no fixed-width fields.
             Value::Fixed64(_) | Value::Fixed32(_) => {}
         }
     }
@@ -62,10 +62,10 @@ pub fn subgraph(model: &Transformer, wanted: &[&str], additions: &Additions) -> 
     Ok(writer.into_bytes())
 }
 
-/// The writer's methods give the writer back, for chaining.
+/// Discards the writer that the writer's methods return for chaining.
 fn drop_result(_: &mut Writer) {}
 
-/// How many nodes, initializers, inputs and inner values were seen so far, in file order.
+/// Number of nodes, initializers, inputs and inner values seen so far, in file order.
 #[derive(Default)]
 struct Position {
     nodes: usize,
@@ -76,7 +76,7 @@ struct Position {
 
 struct Kept<'g> {
     nodes: HashSet<usize>,
-    /// Values that the kept nodes use or make, and the wanted ones.
+    /// Values that the kept nodes use or produce, and the wanted ones.
     values: HashSet<&'g str>,
 }
 
@@ -92,7 +92,7 @@ impl<'g> Kept<'g> {
         Self { nodes, values }
     }
 
-    /// Whether the next part of the graph, of this field number, is kept.
+    /// Whether the next part of the graph with this field number is kept.
     fn keeps(&self, model: &Model, number: u32, at: &mut Position) -> bool {
         let graph = &model.graph;
         let next = |counter: &mut usize| {

@@ -25,7 +25,7 @@ pub enum DataType {
 }
 
 impl DataType {
-    /// From the number in the file.
+    /// The type with this number in the file.
     pub fn from_code(code: i32) -> Self {
         match code {
             1 => Self::Float,
@@ -46,7 +46,7 @@ impl DataType {
         }
     }
 
-    /// The number in the file.
+    /// The number of the type in the file.
     pub fn code(self) -> i32 {
         match self {
             Self::Float => 1,
@@ -78,7 +78,7 @@ impl DataType {
         }
     }
 
-    /// The name people know it by (`float32`, `int64` …).
+    /// The common name of the type (`float32`, `int64` …).
     pub fn name(self) -> &'static str {
         match self {
             Self::Float => "float32",
@@ -105,7 +105,7 @@ impl DataType {
     }
 }
 
-/// Where the elements of a tensor lie.
+/// Location of the elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TensorData {
     /// Little-endian elements at this absolute byte range of the `.onnx` file.
@@ -126,13 +126,13 @@ pub enum TensorData {
 /// A named constant of the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
-    /// Its name in the graph; empty for the value of a `Constant` node.
+    /// Name of the constant in the graph; empty for the value of a `Constant` node.
     pub name: String,
     /// Element type.
     pub data_type: DataType,
     /// Shape; empty for a scalar.
     pub dims: Vec<usize>,
-    /// The elements.
+    /// The elements, or where they are.
     pub data: TensorData,
 }
 
@@ -142,7 +142,7 @@ impl Tensor {
         self.dims.iter().product()
     }
 
-    /// Whether it has no elements.
+    /// Whether the tensor has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

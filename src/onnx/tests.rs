@@ -10,7 +10,7 @@ fn fixture(name: &str) -> Model {
     Model::open(folder.join("model.onnx")).unwrap()
 }
 
-/// The hidden states of a graph as it is now.
+/// The hidden states of a graph in its current form.
 fn found(model: &Model) -> Result<HiddenStates, OnnxError> {
     HiddenStates::find(model, &Topology::indexed(&model.graph, topology::Index::new(&model.graph).into()))
 }
@@ -120,7 +120,7 @@ fn absurd_sizes_are_refused() {
     }
 }
 
-/// Without names, the products around the softmax tell the roles.
+/// Without names, the products around the softmax determine the roles.
 #[test]
 fn structure_tells_the_roles_where_names_fail() {
     for name in ["tiny_encoder", "tiny_encoder_dynamo", "tiny_encoder_base"] {
@@ -240,11 +240,11 @@ fn embeddings_by_products_are_no_lost_block() {
     };
     let (accounts, model) = account_of(model, &states);
     assert_eq!((accounts.outside, accounts.in_several), (vec![], vec![]));
-    // The products of a block that is missed still count, beside these.
+    // The products of a block that is left out still count, as do these.
     let missed = HiddenStates { values: states.values[1..].to_vec(), origin: Origin::Named };
     let (accounts, mut model) = account_of(model, &missed);
     assert_eq!(accounts.outside.len(), 6);
-    // Behind hidden state 0 what is made of the mask alone passes the blocks by, and is none either.
+    // After hidden state 0, what is computed from the mask alone bypasses the blocks, and does not count either.
     let last = model.graph.nodes.iter().position(|node| node.outputs == ["hidden_states.2"]).expect("a node");
     let stream = std::mem::replace(&mut model.graph.nodes[last].inputs[0], "shifted".into());
     model.graph.nodes.insert(last, computed("Add", &[&stream, "places"], "shifted"));
@@ -266,7 +266,7 @@ fn missing_hidden_states_are_named() {
     );
     let Origin::Graph(stream) = states.origin else { panic!("no output shows them") };
     assert_eq!((stream.pre_norm, stream.output.as_str()), (false, "logits"));
-    // Without what looks up the embeddings there is no stream.
+    // Without the embedding lookup there is no stream.
     model.graph.nodes.retain(|node| !node.is("Gather"));
     let error = found(&model).unwrap_err().to_string();
     assert!(error.contains("its outputs are logits") && error.contains("output_hidden_states=True"), "{error}");
@@ -308,7 +308,7 @@ fn the_vocabulary_is_found_whatever_looks_it_up() {
         });
         assert_eq!(behind, rows, "{op_type}");
     }
-    // Ids that were computed are none of the input's.
+    // Ids that were computed are not those of an input.
     assert_eq!(replaced("", "Gather", &[&table, "counted"]), None);
 }
 
@@ -320,7 +320,7 @@ fn heads_that_join_tokens_are_told_from_those_that_read_one() {
         attributes: attributes.to_vec(),
         ..computed(op_type, &[input], output)
     };
-    // The way from the last hidden state to what the pooler reads.
+    // The path from the last hidden state to what the pooler reads.
     let pools = |way: Vec<Node>| {
         let mut model = fixture("tiny_encoder");
         let reads = |node: &Node| node.inputs.first().is_some_and(|input| input == "hidden_states.2");
@@ -348,7 +348,7 @@ fn heads_that_join_tokens_are_told_from_those_that_read_one() {
         Some(false)
     );
     assert_eq!(pools(vec![first.clone(), mean(1, "first")]), Some(false));
-    // The tokens lie elsewhere.
+    // The tokens are on another axis.
     let turned = Node {
         attributes: vec![("perm".into(), Attribute::Ints(vec![0, 2, 1]))],
         ..computed("Transpose", &[state], "turned")
@@ -381,7 +381,7 @@ fn heads_with_a_line_for_every_token_are_told_from_those_of_a_row() {
     };
     assert_eq!(every_token(&|_| {}), Some(false), "by the shape");
     assert_eq!(every_token(&undeclared), Some(false), "by the graph");
-    // Without what chooses a token every one has its line.
+    // Without the node that selects a token, every token has its row.
     let all = |graph: &mut Graph| {
         undeclared(graph);
         let reads = |node: &Node| node.is("Gather") && node.inputs[0] == "hidden_states.2";

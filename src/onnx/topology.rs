@@ -1,4 +1,4 @@
-//! Who makes a value and who uses it.
+//! Producer and consumers of every value.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -9,12 +9,12 @@ use super::tensor::Tensor;
 /// A graph with indices over its values. Values that only a subgraph uses count as used by the node that holds it.
 #[derive(Debug)]
 pub struct Topology<'g> {
-    /// The graph it was made from.
+    /// The graph that is indexed.
     pub graph: &'g Graph,
     index: Arc<Index>,
 }
 
-/// Where values are made and used.
+/// Producer and consumers of every value.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     producers: HashMap<String, usize>,
@@ -53,12 +53,12 @@ impl<'g> Topology<'g> {
         &self.index
     }
 
-    /// Index of the node that makes a value.
+    /// Index of the node that produces a value.
     pub fn producer(&self, value: &str) -> Option<usize> {
         self.index.producers.get(value).copied()
     }
 
-    /// The node that makes a value.
+    /// The node that produces a value.
     pub fn producer_node(&self, value: &str) -> Option<&'g Node> {
         self.producer(value).map(|index| &self.graph.nodes[index])
     }
@@ -73,7 +73,7 @@ impl<'g> Topology<'g> {
         self.initializer_index(value).map(|index| &self.graph.initializers[index])
     }
 
-    /// Its index in `graph.initializers`.
+    /// Index of the initializer of this name in `graph.initializers`.
     pub fn initializer_index(&self, value: &str) -> Option<usize> {
         self.index.initializers.get(value).copied()
     }
@@ -117,7 +117,7 @@ impl<'g> Topology<'g> {
     }
 }
 
-/// The values a node uses, those its subgraphs take from outside included.
+/// The values a node uses, including those its subgraphs take from outside.
 pub fn node_inputs(node: &Node) -> Vec<&str> {
     let mut inputs: Vec<&str> = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     for (_, attribute) in &node.attributes {

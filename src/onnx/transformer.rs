@@ -1,7 +1,7 @@
 //! An export, resolved once: hidden states, blocks, linear layers, shared weights and head.
 //!
-//! Everything is found when it is first asked for and kept. An export whose hidden states cannot be found is an error only to
-//! whoever asks for them: it can still be run.
+//! Everything is computed on first use and kept. Hidden states that cannot be found are an error only to callers that ask
+//! for them: the export can still be run.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::{
     Block, DataType, Head, HiddenStates, LinearLayer, Model, OnnxError, Topology, blocks, copies, head, inputs, types,
 };
 
-/// A model and what its graph is made of.
+/// A model and its resolved structure.
 #[derive(Debug)]
 pub struct Transformer {
     model: Model,
@@ -37,12 +37,12 @@ impl Transformer {
     /// Opens and parses an `.onnx` file, as [`Model::open`] does.
     ///
     /// # Errors
-    /// When the file cannot be read or is no ONNX model.
+    /// When the file cannot be read or is not an ONNX model.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OnnxError> {
         Ok(Self::new(Model::open(path)?))
     }
 
-    /// Takes a model.
+    /// Wraps a parsed model.
     pub fn new(model: Model) -> Self {
         Transformer {
             index: Arc::new(Index::new(&model.graph)),
@@ -55,22 +55,22 @@ impl Transformer {
         }
     }
 
-    /// Takes these as the hidden states, whatever the graph says.
+    /// Wraps a model with these hidden states, whatever its graph shows.
     pub fn with_states(model: Model, states: HiddenStates) -> Self {
         Transformer { states: OnceLock::from(states), ..Self::new(model) }
     }
 
-    /// The model alone.
+    /// Unwraps the model.
     pub fn into_model(self) -> Model {
         self.model
     }
 
-    /// Who makes a value and who uses it.
+    /// Producer and consumers of every value.
     pub fn topology(&self) -> Topology<'_> {
         Topology::indexed(&self.model.graph, Arc::clone(&self.index))
     }
 
-    /// The hidden states that the export shows; where it shows none, those of its residual stream.
+    /// The hidden states that the export exposes; where it exposes none, those of its residual stream.
     ///
     /// # Errors
     /// When one between 0 and the last is missing, or when there are neither outputs nor a residual stream.
@@ -88,13 +88,13 @@ impl Transformer {
         once(&self.blocks, find).map(Vec::as_slice)
     }
 
-    /// All linear layers, in file order, in blocks or not; their roles are not told apart.
+    /// All linear layers, in file order, in blocks or not; roles are not distinguished.
     pub fn linears(&self) -> &[LinearLayer] {
         self.linears.get_or_init(|| blocks::linear_layers(&self.topology()))
     }
 
-    /// For every one of the [`Transformer::linears`] the position of the first one whose weight holds the same values, turned
-    /// or not; its own position where there is none before it.
+    /// For each of [`Transformer::linears`] the index of the first one whose weight holds the same values, transposed or
+    /// not; its own index where no earlier one does.
     ///
     /// # Errors
     /// When a weight cannot be read.
@@ -111,24 +111,25 @@ impl Transformer {
         once(&self.head, || head::find(self)).map(Option::as_ref)
     }
 
-    /// Rows of the table that token ids are looked up in. `None` where no such table is found.
+    /// Number of rows of the table in which token ids are looked up. `None` where no such table is found.
     pub fn vocabulary(&self) -> Option<usize> {
         inputs::vocabulary(&self.topology())
     }
 
-    /// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.
+    /// The element type of a value: as declared, else as its producer implies. `None` where that cannot be determined.
     pub fn element_type(&self, value: &str) -> Option<DataType> {
         types::element_type(&self.model, &self.topology(), value)
     }
 
-    /// The last dimension of a value `[batch, sequence, width]`: as declared, else by the norms and linear layers around it.
+    /// Size of the last dimension of a value `[batch, sequence, width]`: as declared, else from the norms and linear layers
+    /// around it.
     pub fn width(&self, value: &str) -> Option<usize> {
         let topology = self.topology();
         types::width(&self.model, &topology, &LinearFinder::new(&topology), value)
     }
 }
 
-/// What was made before, else what is made now, which is kept unless it is an error.
+/// The cached result, else a new one, which is cached unless it is an error.
 fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, OnnxError>) -> Result<&T, OnnxError> {
     if let Some(known) = cell.get() {
         return Ok(known);

@@ -5,11 +5,11 @@ use super::linear::LinearFinder;
 use super::tensor::DataType;
 use super::{Model, Node, OnnxError, Topology, Trait, Transformer};
 
-/// The element type of a value: as declared, else by what makes it. `None` where that cannot be told.
+/// The element type of a value: as declared, else as its producer implies. `None` where that cannot be determined.
 pub(super) fn element_type(model: &Model, topology: &Topology, value: &str) -> Option<DataType> {
     let graph = &model.graph;
     let mut value = value;
-    // Every step goes to one value above, so the number of nodes bounds the way.
+    // Every step moves one value up, so the number of nodes bounds the path.
     for _ in 0..=graph.nodes.len() {
         let declared = graph.outputs.iter().chain(&graph.value_info).chain(&graph.inputs);
         if let Some(found) = declared.filter(|info| info.name == value).find_map(|info| info.data_type) {
@@ -28,7 +28,7 @@ pub(super) fn element_type(model: &Model, topology: &Topology, value: &str) -> O
 
 enum Step<'a> {
     Known(Option<DataType>),
-    /// The type of another value.
+    /// The type is that of another value.
     As(Option<&'a str>),
 }
 
@@ -74,7 +74,8 @@ pub fn precision_of(model: &Transformer) -> Result<f32, OnnxError> {
     Ok(names.iter().flatten().map(epsilon).fold(f32::EPSILON, f32::max))
 }
 
-/// The last dimension of a value `[batch, sequence, width]`: as declared, else by the norms and linear layers around it.
+/// Size of the last dimension of a value `[batch, sequence, width]`: as declared, else from the norms and linear layers
+/// around it.
 pub(super) fn width(model: &Model, topology: &Topology, finder: &LinearFinder, value: &str) -> Option<usize> {
     let graph = &model.graph;
     let declared = graph.outputs.iter().chain(&graph.value_info).filter(|info| info.name == value);
@@ -88,7 +89,7 @@ pub(super) fn width(model: &Model, topology: &Topology, finder: &LinearFinder, v
     })
 }
 
-/// By what makes the value: a norm, a linear layer, or a sum with the result of one.
+/// The width from the producer of the value: a norm, a linear layer, or a sum with the result of one.
 fn made_with(topology: &Topology, finder: &LinearFinder, value: &str) -> Option<usize> {
     const STEPS: usize = 64;
     let mut open = vec![value];

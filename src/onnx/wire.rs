@@ -9,7 +9,7 @@ use std::ops::Range;
 pub struct WireError {
     /// Absolute offset in the buffer.
     pub offset: usize,
-    /// What was found there.
+    /// What was found at that offset.
     pub what: &'static str,
 }
 
@@ -18,7 +18,7 @@ pub struct WireError {
 pub struct Field {
     /// The field number of the schema.
     pub number: u32,
-    /// Its content.
+    /// Content of the field.
     pub value: Value,
 }
 
@@ -35,7 +35,7 @@ pub enum Value {
     Fixed32(u32),
 }
 
-/// Iterates over the fields of the message in `range` of `buffer`.
+/// Reader of the fields of the message in `range` of `buffer`.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     buffer: &'a [u8],
@@ -170,14 +170,14 @@ impl Writer {
         self.bytes.is_empty()
     }
 
-    /// Key and length of a length-delimited field; its `length` bytes follow from elsewhere.
+    /// Key and length of a length-delimited field; its `length` bytes are written elsewhere.
     pub fn header(&mut self, number: u32, length: usize) -> &mut Self {
         self.raw_varint(u64::from(number) << 3 | 2);
         self.raw_varint(length as u64);
         self
     }
 
-    /// Bytes that are encoded already.
+    /// Appends bytes that are already encoded.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self
@@ -191,7 +191,7 @@ impl Writer {
         self.bytes.push(value as u8);
     }
 
-    /// An integer field (wire type 0). Negative numbers take ten bytes, as the format has it.
+    /// An integer field (wire type 0). Negative numbers take ten bytes, as the format requires.
     pub fn int(&mut self, number: u32, value: i64) -> &mut Self {
         self.raw_varint(u64::from(number) << 3);
         self.raw_varint(value as u64);

@@ -1,4 +1,4 @@
-//! Whether a plan agrees with itself and with the export: it is a file that people edit, and what they write counts.
+//! Whether a plan is consistent in itself and with the export: users edit the file, and their edits take effect.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,20 +8,20 @@ use regex::Regex;
 use super::{BlockRank, BlockToAdapt, ModuleToAdapt, Plan, PlannedModule};
 use crate::onnx::LinearLayer;
 
-/// Bounds of `alpha / rank`. Far beyond what trains, and far from what a float32 cannot hold.
+/// Limits of `alpha / rank`: far beyond any useful value, and well within the range of float32.
 pub const SCALING: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
-/// Wider matrices are no weights.
+/// Matrices wider than this are not weights.
 const LARGEST_WIDTH: usize = i32::MAX as usize;
 
-/// The first thing in a plan that cannot be so.
+/// The first inconsistency found in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct PlanFault {
-    /// The block, from 1; `None` where it is about no block.
+    /// The block, from 1; `None` if the fault concerns no block.
     pub block: Option<usize>,
-    /// The module, where it is about one.
+    /// The module; `None` if the fault concerns no single module.
     pub module: Option<String>,
-    /// The field that is wrong.
+    /// Name of the wrong field.
     pub field: &'static str,
     /// What was found, and what to do.
     pub reason: String,
@@ -38,7 +38,7 @@ impl fmt::Display for PlanFault {
 }
 
 impl PlanFault {
-    /// The line of a plan's text that it is about, counted from 1.
+    /// The line of a plan's text that the fault concerns, counted from 1.
     pub(super) fn line(&self, text: &str) -> Option<usize> {
         let key = |key: &str, value: &str| Regex::new(&format!(r#""{key}"\s*:\s*{value}"#)).ok();
         let mut steps = Vec::new();
@@ -54,16 +54,17 @@ impl PlanFault {
     }
 }
 
-/// The largest rank that weights of these sizes have any use for: a product of rank `min(in, out)` can be anything.
+/// The largest useful rank for weights of these sizes: a product of rank `min(in, out)` can be any matrix.
 pub(super) fn largest_rank(sizes: impl Iterator<Item = (usize, usize)>) -> Option<usize> {
     sizes.map(|(inputs, outputs)| inputs.min(outputs)).max()
 }
 
 impl Plan {
-    /// Whether the plan agrees with itself: blocks in order, ranks and alphas in bounds, a block and its modules of one rank.
+    /// Whether the plan is consistent in itself: blocks in order, ranks and alphas in bounds, the same rank for a block and
+    /// its modules.
     ///
     /// # Errors
-    /// The first fault.
+    /// Returns the first fault found.
     pub fn check(&self) -> Result<(), PlanFault> {
         let whole = |field, reason| Err(PlanFault { block: None, module: None, field, reason });
         if let Some((place, block)) = self.blocks.iter().enumerate().find(|(place, block)| block.block != place + 1) {
@@ -90,7 +91,7 @@ impl Plan {
                 for (field, value, seen) in
                     [("module", &module.module, &mut names), ("weight", &module.weight, &mut weights)]
                 {
-                    // Names that are not known are told by the export.
+                    // Unknown names are reported when the plan is compared with the export.
                     if !value.is_empty() && !seen.insert(value.as_str()) {
                         let reason = format!("its {field} {value} is planned twice; leave one of them out");
                         return Err(fault(block, Some(module), field, reason));
@@ -118,8 +119,8 @@ impl Plan {
                 return wrong(field, format!("{field} is {width}, and no weight is so wide; plan again"));
             }
         }
-        // A weight that several blocks share stands at the first of them, with the largest rank of all, and at the others
-        // it is missing. Whether that is so here, only the export can say.
+        // A weight shared by several blocks is listed at the first of them, with the largest of their ranks, and is missing
+        // at the others. Whether that is the case here, only the export can show.
         let of_this_role = |other: &BlockRank| other.modules.iter().filter(|found| found.role == module.role).count();
         let may_share = |other: &BlockRank| {
             other.block > block.block && other.rank == module.rank && of_this_role(other) < of_this_role(block)
@@ -149,7 +150,7 @@ impl Plan {
     /// Whether the export has every planned weight, in the planned shape.
     ///
     /// # Errors
-    /// The first weight that it has not.
+    /// Returns the first weight that is missing or has another shape.
     pub fn check_weights(&self, linears: &[LinearLayer]) -> Result<(), PlanFault> {
         for (block, module) in self.modules() {
             let Some(linear) = linears.iter().find(|linear| linear.weight == module.weight) else {
@@ -160,11 +161,11 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether every hidden state and every planned module is one of the export, under the name that it has there.
-    /// `checkpoint`: whether the blocks are named by a checkpoint.
+    /// Whether the export has every hidden state and every planned module, under the same names. `checkpoint`: whether the
+    /// blocks are named by a checkpoint.
     ///
     /// # Errors
-    /// The first that is not.
+    /// Returns the first difference.
     pub fn check_export(&self, states: &[String], blocks: &[BlockToAdapt], checkpoint: bool) -> Result<(), PlanFault> {
         let planned = self.hidden_states.iter().map(|state| state.tensor.as_str());
         if self.blocks.len() != blocks.len() || !planned.eq(states.iter().map(String::as_str)) {
@@ -200,7 +201,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The rank of a weight is the largest of the blocks that use it.
+    /// Checks that the rank of a weight is the largest among the blocks that use it.
     fn check_shared_rank(
         &self,
         block: &BlockRank,
@@ -225,7 +226,7 @@ impl Plan {
         self.blocks.iter().flat_map(|block| block.modules.iter().map(move |module| (block, module)))
     }
 
-    /// Parameters of the planned adapters.
+    /// Number of parameters of the planned adapters.
     pub(super) fn count_parameters(&self) -> u64 {
         let cost = |module: &PlannedModule| {
             (module.rank as u64).saturating_mul((module.in_features as u64).saturating_add(module.out_features as u64))
@@ -240,8 +241,8 @@ impl PlannedModule {
     }
 }
 
-/// The name of a module decides what PEFT adapts. A plan that was made beside a checkpoint keeps its names where there is
-/// none.
+/// Checks the name of a module, which decides what PEFT adapts. A plan made with a checkpoint keeps its names when the
+/// checkpoint is absent.
 fn check_names(
     block: &BlockRank,
     module: &PlannedModule,

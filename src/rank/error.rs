@@ -1,4 +1,4 @@
-//! Why there is no plan.
+//! Errors of making, reading and writing a plan.
 
 use std::path::PathBuf;
 
@@ -9,23 +9,23 @@ use crate::progress::Cancelled;
 
 use super::PlanFault;
 
-/// What went wrong while a plan was made, read or written.
+/// Why a plan could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
-    /// The activations of a hidden state could not be had.
+    /// The activations of a hidden state could not be loaded.
     #[error("hidden state {hidden_state}: {source}")]
     Activations {
-        /// 0 is the embedding layer.
+        /// Index of the hidden state; 0 is the embedding layer.
         hidden_state: usize,
-        /// Why.
+        /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The dimension of a hidden state could not be estimated.
     #[error("hidden state {hidden_state}: {source}")]
     Dimension {
-        /// 0 is the embedding layer.
+        /// Index of the hidden state; 0 is the embedding layer.
         hidden_state: usize,
-        /// Why.
+        /// The underlying error.
         source: DimensionError,
     },
     /// Hidden states have different numbers of rows.
@@ -33,40 +33,40 @@ pub enum RankError {
         "hidden state {hidden_state} has {found} rows, hidden state 0 has {expected}; extract the activations again"
     )]
     RowsDiffer {
-        /// The hidden state.
+        /// Index of the hidden state with another number of rows.
         hidden_state: usize,
-        /// Its rows.
+        /// Its number of rows.
         found: usize,
-        /// Rows of the first one.
+        /// Number of rows of the first hidden state.
         expected: usize,
     },
-    /// More rows are NaN or infinite than an accident explains.
+    /// Too many rows are NaN or infinite to be an accident.
     #[error(
         "hidden state {hidden_state} has NaN or infinity in {non_finite} of {rows} rows; export the model in float32 \
          and check the weights, or drop the rows that cause it"
     )]
     NonFinite {
-        /// 0 is the embedding layer.
+        /// Index of the hidden state; 0 is the embedding layer.
         hidden_state: usize,
-        /// Rows with NaN or infinity.
+        /// Number of rows with NaN or infinity.
         non_finite: usize,
-        /// All rows.
+        /// Number of rows in total.
         rows: usize,
     },
-    /// There must be one block between each two hidden states.
+    /// There is not exactly one block between each two hidden states.
     #[error("{hidden_states} hidden states need {} blocks, but there are {blocks}; export all hidden states", hidden_states.saturating_sub(1))]
     Blocks {
-        /// Hidden states.
+        /// Number of hidden states.
         hidden_states: usize,
-        /// Blocks.
+        /// Number of blocks.
         blocks: usize,
     },
-    /// No block has a weight of the wanted kind.
+    /// No block has a weight of a requested projection.
     #[error("no weight of the model is one of {wanted}; it has {found}: choose among these with {}", Hint::Projections)]
     NothingToAdapt {
-        /// Projections asked for.
+        /// Projections requested.
         wanted: String,
-        /// Projections of the model.
+        /// Projections that the model has.
         found: String,
     },
     /// Even the smallest ranks cost more than the budget.
@@ -77,19 +77,19 @@ pub enum RankError {
         Hint::Projections
     )]
     Budget {
-        /// Parameters at the smallest ranks.
+        /// Parameters needed at the smallest ranks.
         needed: u64,
-        /// The budget.
+        /// Parameters that the budget allows.
         budget: u64,
     },
-    /// A setting is out of its range.
+    /// A setting is out of range.
     #[error("{setting} is {found}; {cure}")]
     Setting {
-        /// Which one.
+        /// Name of the setting.
         setting: &'static str,
-        /// Its value.
+        /// The value given.
         found: String,
-        /// What it may be.
+        /// What to give instead.
         cure: &'static str,
     },
     /// A file could not be read or written.
@@ -98,31 +98,31 @@ pub enum RankError {
     /// The file is not a plan.
     #[error("{} is not a plan ({reason}); make it with `gelora plan`", path.display())]
     NotAPlan {
-        /// The file.
+        /// The file that was read.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// Something in the plan cannot be so: it was edited, or belongs to something else.
+    /// The plan is inconsistent: it was edited, or belongs to another model.
     #[error("{}{}: {fault}", path.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Fault {
-        /// The file.
+        /// Path of the plan.
         path: PathBuf,
-        /// The line, where it can be told.
+        /// The line of the fault, from 1, where it can be found.
         line: Option<usize>,
-        /// What is wrong.
+        /// What is wrong, and what to do.
         fault: PlanFault,
     },
-    /// The plan has a format that this version does not know.
+    /// The plan has a format that this version cannot read.
     #[error(
         "{} has plan format {found}, this gelora reads formats {} to {}; {}",
         path.display(), super::OLDEST_FORMAT, super::FORMAT_VERSION,
         if *found > super::FORMAT_VERSION { "update gelora" } else { "make the plan again" }
     )]
     Version {
-        /// The file.
+        /// Path of the plan.
         path: PathBuf,
-        /// Its format.
+        /// Format version of the plan.
         found: u32,
     },
     /// The plan belongs to another model.
@@ -130,11 +130,11 @@ pub enum RankError {
         "this plan was made for another model: its SHA-256 is {expected}, that of the model {found}; plan again for this model, or give the model of the plan ({file})"
     )]
     OtherModel {
-        /// The model of the plan, as it was given.
+        /// The `.onnx` file named in the plan.
         file: String,
-        /// SHA-256 in the plan.
+        /// SHA-256 of the model in the plan, in hex.
         expected: String,
-        /// SHA-256 of the model at hand.
+        /// SHA-256 of the given model, in hex.
         found: String,
     },
     /// The user asked to stop.
@@ -143,7 +143,7 @@ pub enum RankError {
 }
 
 impl RankError {
-    /// An error of one hidden state; a cancelled one is just cancelled.
+    /// Converts an error of one hidden state; a cancellation stays a plain cancellation.
     pub(super) fn dimension(hidden_state: usize) -> impl FnOnce(DimensionError) -> RankError {
         move |error| match error {
             DimensionError::Cancelled(cancelled) => RankError::Cancelled(cancelled),

@@ -8,14 +8,15 @@ use crate::files::{read_text, write_json};
 /// The plan format that this version writes.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// The oldest plan format that it reads. Format 1 has other names for three fields of a hidden state.
+/// The oldest plan format that this version reads. Format 1 has other names for three fields of a hidden state.
 pub const OLDEST_FORMAT: u32 = 1;
 
 impl Plan {
     /// Reads a plan.
     ///
     /// # Errors
-    /// The file cannot be read, is no plan, has another format version, or does not agree with itself ([`Plan::check`]).
+    /// Returns an error if the file cannot be read, is not a plan, has another format version, or is inconsistent
+    /// ([`Plan::check`]).
     pub fn read(path: &Path) -> Result<Self, RankError> {
         let text = read_text(path)?;
         let not_a_plan = |reason: String| RankError::NotAPlan { path: path.to_owned(), reason };
@@ -29,10 +30,10 @@ impl Plan {
                 found: u32::try_from(version).unwrap_or(u32::MAX),
             });
         }
-        // From the text, so that an error has its line.
+        // Parsed from the text, so that an error names its line.
         let mut plan: Self = serde_json::from_str(&text).map_err(|error| not_a_plan(error.to_string()))?;
         plan.check().map_err(|fault| RankError::fault(path, &text, fault))?;
-        // It follows from the ranks, which may have been edited.
+        // Recomputed from the ranks, which may have been edited.
         plan.adapter_parameters = plan.count_parameters();
         Ok(plan)
     }
@@ -40,7 +41,7 @@ impl Plan {
     /// Writes the plan in the newest format, whole or not at all.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), RankError> {
         Ok(write_json(path, &Self { format_version: FORMAT_VERSION, ..self.clone() })?)
     }
@@ -48,7 +49,7 @@ impl Plan {
     /// Whether the plan belongs to the model with this SHA-256 of its `.onnx` file.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if it belongs to another model.
     pub fn verify_model(&self, onnx_sha256: &str) -> Result<(), RankError> {
         if self.model.onnx_sha256 == onnx_sha256 {
             return Ok(());
@@ -62,7 +63,7 @@ impl Plan {
 }
 
 impl RankError {
-    /// A fault of the plan in this file, with its line.
+    /// The error for a fault of the plan in this file, with its line.
     pub fn in_plan(path: &Path, fault: PlanFault) -> Self {
         Self::fault(path, &read_text(path).unwrap_or_default(), fault)
     }

@@ -1,4 +1,4 @@
-//! A plan from the activations of a model.
+//! Makes a plan from the activations of a model.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,30 +21,30 @@ use crate::dimension::{
 use crate::onnx::Role;
 use crate::progress::{Cancelled, Event, Observer, Unseen};
 
-/// All that a plan is made from, but the activations.
+/// Everything a plan is made from, except the activations.
 #[derive(Clone)]
 pub struct PlanRequest<'a> {
-    /// The model.
+    /// Provenance of the model.
     pub model: ModelProvenance,
-    /// The data.
+    /// Provenance of the data.
     pub data: DataProvenance,
-    /// How the activations were made.
+    /// How the activations were extracted.
     pub extraction: ExtractionProvenance,
     /// Names of the hidden states in the graph, 0 to L.
     pub hidden_states: &'a [String],
     /// The blocks, 1 to L.
     pub blocks: &'a [BlockToAdapt],
-    /// What is done to the activations before distances are measured.
+    /// Preprocessing of the activations before distances are measured.
     pub representation: Representation,
     /// How dimensions are estimated.
     pub estimator: TwoNn,
-    /// How they become ranks.
+    /// How dimensions become ranks.
     pub settings: RankSettings,
-    /// What a row of the activations was made of, for examples in the plan; not needed.
+    /// The text behind each row of the activations, for examples in the plan; optional.
     pub text: Option<&'a RowText<'a>>,
 }
 
-/// What a row of the activations was made of.
+/// Returns the text behind a row of the activations, if known.
 pub type RowText<'a> = dyn Fn(usize) -> Option<String> + 'a;
 
 /// Activations of one hidden state `[rows, width]`; all have the same rows.
@@ -53,13 +53,14 @@ pub type LoadLayer<'a> = dyn FnMut(usize) -> Result<Array2<f32>, Box<dyn std::er
 /// The share of rows that may be NaN or infinite in a layer; they are left out with a warning.
 const NON_FINITE_SHARE: f64 = 0.01;
 
-/// Measures every hidden state, one or a few at a time in memory, and gives every block its rank.
+/// Measures every hidden state, one or a few at a time in memory, and assigns every block its rank.
 ///
-/// A weight that several blocks share gets one adapter with the largest of their ranks, listed at the first of them.
+/// A weight shared by several blocks gets one adapter with the largest of their ranks, listed at the first of them.
 ///
 /// # Errors
-/// Layers that cannot be loaded or differ in their rows; more than 1 % of the rows NaN or infinite; fewer than 50 distinct
-/// rows in every layer; no weight with a wanted role; a budget below the smallest ranks; cancelled.
+/// Returns an error for layers that cannot be loaded or differ in their rows, more than 1 % of the rows NaN or infinite,
+/// fewer than 50 distinct rows in every layer, no weight with a requested role, a budget below the smallest ranks, and if
+/// cancelled.
 pub fn make_plan(
     load: &mut LoadLayer<'_>,
     request: &PlanRequest<'_>,
@@ -73,10 +74,11 @@ pub fn make_plan(
 }
 
 impl PlanRequest<'_> {
-    /// Whether a plan can come of it, whatever the activations are.
+    /// Checks that the request can give a plan, whatever the activations are.
     ///
     /// # Errors
-    /// Settings out of their range; not one block between each two hidden states; no weight with a wanted role.
+    /// Returns an error for settings out of range, if there is not one block between each two hidden states, or if no weight
+    /// has a requested role.
     pub fn checked(&self) -> Result<(), RankError> {
         self.settings.checked()?;
         let states = self.hidden_states.len();
@@ -87,24 +89,24 @@ impl PlanRequest<'_> {
     }
 }
 
-/// Whether a plan can come of these blocks, whatever their hidden states turn out to be.
+/// Checks that these blocks can give a plan, whatever their hidden states turn out to be.
 ///
 /// # Errors
-/// Settings out of their range; no weight with a wanted role; a budget below the smallest ranks.
+/// Returns an error for settings out of range, no weight with a requested role, or a budget below the smallest ranks.
 pub fn check_blocks(blocks: &[BlockToAdapt], settings: &RankSettings) -> Result<(), RankError> {
     settings.checked()?;
     let modules = wanted_modules(blocks, settings)?;
     let Some(budget) = settings.budget else { return Ok(()) };
-    // No rank is below this one: neither that of the rule, nor after the budget has lowered it.
+    // No rank is below this: neither the rule's, nor one that the budget has lowered.
     let smallest = |block: usize| widest(&modules, block).unwrap_or(settings.minimum).min(settings.minimum);
     let needed = (0..blocks.len()).map(|block| smallest(block) as u64 * parameters_per_rank(&modules, block)).sum();
     if needed > budget { Err(RankError::Budget { needed, budget }) } else { Ok(()) }
 }
 
-/// Gives every block its rank, from the measurements of all hidden states, 0 to L.
+/// Assigns every block its rank, from the measurements of all hidden states, 0 to L.
 ///
 /// # Errors
-/// As [`PlanRequest::checked`]; a budget below the smallest ranks.
+/// As [`PlanRequest::checked`], and for a budget below the smallest ranks.
 pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Result<Plan, RankError> {
     request.checked()?;
     let settings = &request.settings;
@@ -143,7 +145,7 @@ pub fn plan_of(measurements: &[Measurement], request: &PlanRequest<'_>) -> Resul
     })
 }
 
-/// For every block the modules with a wanted role; a shared weight only in the first block that uses it, with all the
+/// For every block, the modules with a requested role; a shared weight only in the first block that uses it, with all the
 /// blocks that do.
 fn wanted_modules<'a>(blocks: &'a [BlockToAdapt], settings: &RankSettings) -> Result<Vec<Vec<Wanted<'a>>>, RankError> {
     let mut users: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -190,8 +192,8 @@ impl Wanted<'_> {
 /// Measures hidden states, one or a few at a time in memory.
 ///
 /// # Errors
-/// Layers that cannot be loaded or differ in their rows; more than 1 % of the rows NaN or infinite; fewer than 50 distinct
-/// rows in every layer; cancelled.
+/// Returns an error for layers that cannot be loaded or differ in their rows, more than 1 % of the rows NaN or infinite,
+/// fewer than 50 distinct rows in every layer, and if cancelled.
 pub fn measure_hidden_states(
     load: &mut LoadLayer<'_>,
     states: usize,
@@ -249,16 +251,16 @@ pub fn measure_hidden_states(
 }
 
 /// How many layers are measured at once: side by side they take about a tenth less time than one after the other with all
-/// cores on each (measured on two cores), as long as they do not take much memory.
+/// cores on each (measured on two cores), as long as they fit in [`SIDE_BY_SIDE_BYTES`].
 fn at_once(group: &[Array2<f32>]) -> usize {
     let bytes = group.first().map_or(1, |layer| 4 * layer.len()).max(1);
     (SIDE_BY_SIDE_BYTES / bytes).clamp(1, rayon::current_num_threads().max(1))
 }
 
-/// All layers that are measured at once hold about so many bytes.
+/// Memory for the layers measured at once, in bytes.
 const SIDE_BY_SIDE_BYTES: usize = 1 << 30;
 
-/// A layer that takes few values where others take many, as the embedding of a last token does.
+/// The measurement of a layer with few distinct rows where others have many, such as the embedding of a last token.
 fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: usize, distinct: usize) -> Measurement {
     let counts = crate::dimension::Counts { rows, non_finite, duplicates, near_duplicates: 0 };
     let reason = format!("only {distinct} of {rows} rows are distinct");
@@ -266,19 +268,19 @@ fn few_distinct_rows(width: usize, rows: usize, non_finite: usize, duplicates: u
     Measurement::without(width, dimension)
 }
 
-/// The highest rank that the weights of a block have use for; `None` where it has none.
+/// The largest useful rank for the weights of a block; `None` if it has none.
 fn widest(modules: &[Vec<Wanted<'_>>], block: usize) -> Option<usize> {
     let users = modules.iter().flatten().filter(|wanted| wanted.users.contains(&block));
     largest_rank(users.map(|wanted| (wanted.module.in_features, wanted.module.out_features)))
 }
 
-/// What a rank of a block costs. Blocks that share weights have one rank: the bill goes to the first of them.
+/// Parameters per rank of a block. Weights shared by several blocks, which have one rank, are counted at the first of them.
 fn parameters_per_rank(modules: &[Vec<Wanted<'_>>], block: usize) -> u64 {
     let own = modules.iter().flatten().filter(|wanted| wanted.users[0] == block);
     own.map(|wanted| (wanted.module.in_features + wanted.module.out_features) as u64).sum()
 }
 
-/// No rank is higher than the weights of its block have use for.
+/// Limits every rank to the largest that is useful for the weights of its block.
 fn limit_to_weights(rulings: &mut [Ruling], modules: &[Vec<Wanted<'_>>]) {
     for (block, ruling) in rulings.iter_mut().enumerate() {
         if let Some(largest) = widest(modules, block).filter(|&largest| ruling.rank > largest) {
@@ -288,7 +290,7 @@ fn limit_to_weights(rulings: &mut [Ruling], modules: &[Vec<Wanted<'_>>]) {
     }
 }
 
-/// The ranks of all blocks, and what each was before the budget lowered it.
+/// The ranks of all blocks within the budget, and the ranks before it lowered them.
 fn ranks_within_budget(
     rulings: &[Ruling],
     modules: &[Vec<Wanted<'_>>],
@@ -354,14 +356,14 @@ fn assemble_blocks(
             alpha: settings.scaling * rank as f64,
             rank_probabilities: ruling.probabilities,
             reason: ruling.reason + &lowered,
-            // PEFT knows no rank 0: such a module is left out.
+            // PEFT has no rank 0: such modules are left out.
             modules: modules.iter().map(planned).filter(|module| module.rank > 0).collect(),
         }
     };
     rulings.into_iter().zip(modules).enumerate().map(block).collect()
 }
 
-/// The scale that is wanted, or else where the layers are level.
+/// The requested scale, or else the one where the layers are level.
 pub fn choose_scale<'a>(
     measurements: impl Iterator<Item = &'a Measurement>,
     wanted: Option<Scale>,
@@ -411,7 +413,7 @@ fn hidden_state(
     }
 }
 
-/// Where pairs for examples are taken, as shares of all of them.
+/// Positions of the example pairs, as shares of all pairs.
 const EXAMPLES: [f64; 3] = [0.0, 0.4, 0.8];
 
 fn near_duplicate_rows(request: &PlanRequest<'_>, measurement: &Measurement) -> Option<NearDuplicateRows> {

@@ -1,8 +1,7 @@
 //! The GeLoRA rule, how certain its ranks are, and the plan file.
 //!
 //! Ed-dib, Datbayev, Aboussalah, *GeLoRA: Geometric Adaptive Ranks For Efficient LoRA Fine-tuning* (arXiv 2412.09250): with
-//! `d_i` the intrinsic dimension of hidden state `i`, the rank of block `i` is `max(d_i − d_{i−1}, 0) + 1`. Dimensions are
-//! estimates, and their noise is of the size of the ranks; so every plan says how often another sample of the rows would
+//! estimates, and their noise is of the size of the ranks; so every plan reports how often another sample of the rows would
 //! have given another rank. See `docs/ranks.md`.
 
 mod budget;

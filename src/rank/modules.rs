@@ -1,24 +1,24 @@
-//! The weights that could get an adapter, block by block, each known by one name however often the export stores it.
+//! The weights that can be adapted, block by block, each under one name however often the export stores it.
 
 use std::collections::HashMap;
 
 use crate::checkpoint::WeightMatch;
 use crate::onnx::{Block, LinearLayer, Role};
 
-/// A weight that could get an adapter.
+/// A weight that can be adapted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleToAdapt {
-    /// Module path as PEFT and the checkpoint know it.
+    /// Module path in PEFT and in the checkpoint.
     pub module: String,
-    /// Tensor in the checkpoint.
+    /// Name of the tensor in the checkpoint.
     pub checkpoint_tensor: Option<String>,
-    /// Node of the matrix product.
+    /// Name of the node of the matrix product.
     pub node: String,
-    /// The constant that holds the weight; the first one where the export stores it several times.
+    /// The initializer that holds the weight; the first one where the export stores it several times.
     pub weight: String,
-    /// Further constants that hold it.
+    /// Further initializers that hold the same weight.
     pub copies: Vec<String>,
-    /// What it is for.
+    /// Role of the weight in its block.
     pub role: Role,
     /// Input width.
     pub in_features: usize,
@@ -29,34 +29,34 @@ pub struct ModuleToAdapt {
 /// The weights of one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockToAdapt {
-    /// 1 to L.
+    /// Index of the block, 1 to L.
     pub block: usize,
-    /// All its linear layers; the rule picks those with a wanted role.
+    /// All linear layers of the block; the rule picks those with a requested role.
     pub modules: Vec<ModuleToAdapt>,
 }
 
-/// All linear layers of a graph, and what is known of their weights. The three lists have the same order.
+/// All linear layers of a graph, with their checkpoint tensors and copies. The three lists are in the same order.
 #[derive(Debug, Clone, Copy)]
 pub struct Layers<'a> {
     /// The layers, in blocks or not.
     pub linears: &'a [LinearLayer],
-    /// Their checkpoint tensors; `None` throughout without a checkpoint.
+    /// Their checkpoint tensors; all `None` without a checkpoint.
     pub matches: &'a [Option<WeightMatch>],
-    /// For each the position of the first one with the same values ([`crate::onnx::Transformer::first_copies`]).
+    /// For each layer, the index of the first one with the same values ([`crate::onnx::Transformer::first_copies`]).
     pub first_copies: &'a [usize],
 }
 
-/// What tells one weight from another: the checkpoint tensor, else the values.
+/// What distinguishes one weight from another: the checkpoint tensor, or else the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Identity<'a> {
-    /// And its first row, of one that holds several matrices.
+    /// Tensor name, and first row within a tensor that holds several matrices.
     Tensor(&'a str, usize),
     Values(usize),
 }
 
 impl BlockToAdapt {
-    /// The blocks of a graph. A module is named by the checkpoint, else by the graph, else by its weight. A weight that is
-    /// used in several places, stored once or several times, is one module with the same name in all of them.
+    /// The blocks of a graph. A module is named by the checkpoint, or else by the graph, or else by its weight. A weight
+    /// used in several positions, stored once or several times, is one module with the same name in all of them.
     pub fn all(blocks: &[Block], layers: Layers<'_>) -> Vec<Self> {
         let identities: Vec<Identity<'_>> = (0..layers.linears.len())
             .map(|position| match layers.matches.get(position).and_then(Option::as_ref) {

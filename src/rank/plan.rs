@@ -4,22 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::dimension::ScaleEstimate;
 
-/// The plan file. Field names are its format; see `docs/plan.md`.
+/// The contents of `plan.json`. The field names are the file format; see `docs/plan.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Version of the format that the file has.
+    /// Format version of the file.
     pub format_version: u32,
-    /// Version of gelora that made it.
+    /// Version of gelora that made the plan.
     pub gelora_version: String,
-    /// The model it was made for.
+    /// The model that the plan was made for.
     pub model: ModelProvenance,
-    /// The data it was made from.
+    /// The data that the plan was made from.
     pub data: DataProvenance,
-    /// How the activations were made.
+    /// How the activations were extracted.
     pub extraction: ExtractionProvenance,
     /// Settings of neighbours, estimator and rule, as given and as resolved.
     pub settings: serde_json::Value,
-    /// The scale at which all dimensions were read; the nearest neighbours in plans that do not say.
+    /// The scale at which all dimensions were read; the nearest neighbours in plans without this field.
     #[serde(default)]
     pub scale: PlanScale,
     /// One entry per hidden state, 0 (embeddings) to L.
@@ -37,9 +37,9 @@ pub struct Plan {
 pub struct PlanScale {
     /// The neighbours whose distances are compared: (1, 2) is TwoNN, others are GRIDE.
     pub neighbours: (usize, usize),
-    /// Why this one.
+    /// Why this scale was chosen.
     pub chosen: ScaleChoice,
-    /// Median change of the dimension from there to twice the neighbours, relative; `None` where it is not known.
+    /// Median relative change of the dimension from this scale to twice the neighbours; `None` if unknown.
     pub change: Option<f64>,
 }
 
@@ -55,9 +55,9 @@ impl Default for PlanScale {
 pub enum ScaleChoice {
     /// The smallest from which the dimension stays level.
     Plateau,
-    /// The dimension is level nowhere; it changes least there.
+    /// The dimension is level nowhere; it changes least at this scale.
     LeastChange,
-    /// It was asked for.
+    /// The scale was set by the user.
     Given,
 }
 
@@ -66,7 +66,7 @@ pub enum ScaleChoice {
 pub struct ModelProvenance {
     /// The `.onnx` file as given.
     pub onnx: String,
-    /// SHA-256 of the `.onnx` file.
+    /// SHA-256 of the `.onnx` file, in hex.
     pub onnx_sha256: String,
     /// SHA-256 of each external data file and checkpoint file: (name, hash).
     pub other_files: Vec<(String, String)>,
@@ -74,30 +74,30 @@ pub struct ModelProvenance {
     pub producer: String,
     /// Version of the default operator set.
     pub opset: i64,
-    /// Whether the last hidden state is taken after the final norm; `None` where it cannot be told.
+    /// Whether the last hidden state is taken after the final norm; `None` if unknown.
     pub last_state_after_final_norm: Option<bool>,
 }
 
 /// Which data a plan was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataProvenance {
-    /// The file as given.
+    /// The data file as given.
     pub file: String,
-    /// SHA-256 of the file.
+    /// SHA-256 of the data file, in hex.
     pub sha256: String,
-    /// SHA-256 of `tokenizer.json`.
+    /// SHA-256 of `tokenizer.json`, in hex.
     pub tokenizer_sha256: String,
     /// Task preset, if one was used.
     pub task: Option<String>,
-    /// Text columns.
+    /// Names of the text columns.
     pub columns: Vec<String>,
-    /// Rows of the file.
+    /// Number of rows in the file.
     pub rows: u64,
-    /// Rows with distinct token ids: those that were used.
+    /// Number of rows with distinct token ids: those that were used.
     pub distinct_rows: u64,
     /// Maximum length in tokens.
     pub maximum_length: usize,
-    /// Which of the rows were used, where not simply all.
+    /// Which of the rows were used; `None` if all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }
@@ -105,24 +105,24 @@ pub struct DataProvenance {
 /// Which rows a plan was made from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// Rows that the model saw.
+    /// Number of rows run through the model.
     pub rows: u64,
     /// Whether they were drawn in proportion to their labels.
     pub stratified: bool,
-    /// The width of interval that rows were drawn for.
+    /// The requested interval width, where rows were drawn until it was reached.
     pub until: Option<f64>,
-    /// The widest 95 % interval of a dimension with these rows, where rows were drawn for a width.
+    /// The widest 95 % interval of a dimension with these rows, where rows were drawn until a width was reached.
     pub width: Option<f64>,
-    /// Rows of a mini-batch, where the dimensions are averages over mini-batches.
+    /// Rows per mini-batch, where the dimensions are averages over mini-batches.
     pub mini_batch: Option<u64>,
-    /// How many mini-batches there were.
+    /// Number of mini-batches.
     pub mini_batches: Option<u64>,
     /// The largest relative change of the dimension over the layers, at the scale of the plan, from one mini-batch to two
     /// together.
     pub change_with_size: Option<f64>,
 }
 
-/// How activations were made.
+/// How activations were extracted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExtractionProvenance {
     /// `mean`, `first`, `last` or `tokens`.
@@ -131,7 +131,7 @@ pub struct ExtractionProvenance {
     pub onnxruntime: String,
     /// Execution provider that ran the matrix products.
     pub provider: String,
-    /// Whether only rows of equal length were put together, because the export ignores its mask.
+    /// Whether only rows of equal length were batched together, because the export ignores its mask.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub equal_lengths: bool,
 }
@@ -139,9 +139,9 @@ pub struct ExtractionProvenance {
 /// The intrinsic dimension of one hidden state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HiddenStateDimension {
-    /// 0 is the embedding layer.
+    /// Index of the hidden state; 0 is the embedding layer.
     pub index: usize,
-    /// The tensor in the graph.
+    /// Name of the tensor in the graph.
     pub tensor: String,
     /// Width of the hidden state.
     pub width: usize,
@@ -157,7 +157,7 @@ pub struct HiddenStateDimension {
     pub duplicates: u64,
     /// Rows left out because they hold NaN or infinity.
     pub non_finite: u64,
-    /// Why there is no dimension.
+    /// Why the layer has no dimension.
     pub degenerate: Option<String>,
     /// (points, dimension) of TwoNN at N, N/2, N/4 … points; may be empty. Format 1 called it `scale`.
     #[serde(alias = "scale")]
@@ -169,85 +169,85 @@ pub struct HiddenStateDimension {
     /// `neighbour_scale`.
     #[serde(default, alias = "neighbour_scale")]
     pub dimension_by_scale: Vec<ScaleEstimate>,
-    /// Rows that are nearer to each other than their surroundings explain.
+    /// Rows that are nearer to each other than their surroundings explain; `None` if not determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_duplicates: Option<NearDuplicateRows>,
-    /// Some of the points (ln μ, −ln(1 − i/N)) of TwoNN's straight line.
+    /// A selection of the points (ln μ, −ln(1 − i/N)) of TwoNN's straight line.
     #[serde(default)]
     pub fit: Vec<(f64, f64)>,
 }
 
-/// What near-duplicates do to a layer.
+/// The effect of near-duplicates on a layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NearDuplicateRows {
-    /// Rows whose nearest neighbour is nearer than chance explains once in a thousand.
+    /// Number of rows whose nearest neighbour is nearer than happens by chance once in a thousand.
     pub rows: u64,
-    /// As many as chance explains.
+    /// Number expected by chance.
     pub expected: f64,
-    /// TwoNN at the nearest neighbours with and without the later row of each pair.
+    /// TwoNN at the nearest neighbours, with all rows.
     pub dimension_with: f64,
-    /// `None` where too few rows are left.
+    /// TwoNN without the later row of each pair; `None` where too few rows are left.
     pub dimension_without: Option<f64>,
-    /// Some of the pairs, from the least probable on.
+    /// A selection of the pairs, in order from the least probable.
     pub examples: Vec<NearDuplicateExample>,
 }
 
-/// Two rows that are nearly the same.
+/// Two nearly identical rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NearDuplicateExample {
-    /// Numbers of the activations, from 0.
+    /// Row indices in the activations, from 0.
     pub rows: (u64, u64),
-    /// Their distance.
+    /// Distance between the two rows.
     pub distance: f64,
-    /// What they are, where the data are at hand.
+    /// Their texts, where the data are available.
     pub texts: Option<(String, String)>,
 }
 
 /// The rank of one block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlockRank {
-    /// 1 to L.
+    /// Index of the block, 1 to L.
     pub block: usize,
-    /// `d_i − d_{i−1}`; `None` where one of them is undefined.
+    /// `d_i − d_{i−1}`; `None` if either is undefined.
     pub difference: Option<f64>,
     /// 95 % interval of the difference.
     pub difference_interval: Option<(f64, f64)>,
-    /// How probable it is that the dimension rises at all; `None` without subsamples.
+    /// Probability that the dimension rises at all; `None` without subsamples.
     #[serde(default)]
     pub growth_probability: Option<f64>,
-    /// The rank; 0 leaves the block out.
+    /// Rank of the block; 0 leaves it out.
     pub rank: usize,
-    /// `alpha / rank` is the same for all blocks.
+    /// Alpha of the block; `alpha / rank` is the same for all blocks.
     pub alpha: f64,
-    /// How often each rank came out under joint subsampling; sums to 1, most probable first.
+    /// How often each rank occurred under joint subsampling; sums to 1, most probable first.
     pub rank_probabilities: Vec<RankProbability>,
-    /// How the rank came about, in plain words.
+    /// How the rank was determined, as text.
     pub reason: String,
     /// The weights that get this rank.
     pub modules: Vec<PlannedModule>,
 }
 
-/// A rank and how probable it is.
+/// A rank and its probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RankProbability {
-    /// The rank.
+    /// The rank that may result.
     pub rank: usize,
-    /// Share of the subsamples.
+    /// Share of the subsamples with this rank.
     pub probability: f64,
 }
 
 /// A weight that gets an adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlannedModule {
-    /// Module path as PEFT and the checkpoint know it, e.g. `bert.encoder.layer.0.attention.self.query`.
+    /// Module path in PEFT and in the checkpoint, e.g. `bert.encoder.layer.0.attention.self.query`.
     pub module: String,
     /// Tensor in the checkpoint, e.g. `bert.encoder.layer.0.attention.self.query.weight`; `None` without a checkpoint.
     pub checkpoint_tensor: Option<String>,
     /// Node of the matrix product in the graph (its name, or its first output where it has none).
     pub node: String,
-    /// The constant that holds the weight in the graph.
+    /// The initializer that holds the weight in the graph.
     pub weight: String,
-    /// Further constants that hold the same weight, where the export stores it several times.
+    /// Further initializers that hold the same weight, where the export stores it several times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<String>,
     /// `query`, `key`, `value`, `output`, `feed_forward` or `other`.

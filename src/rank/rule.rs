@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use super::{RankProbability, RankSettings};
 use crate::dimension::{Measurement, NORMAL_QUANTILE, Scale, standard_error};
 
-/// What the rule says about one block, before any budget.
+/// The result of the rule for one block, before any budget.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ruling {
     pub difference: Option<f64>,
     pub interval: Option<(f64, f64)>,
-    /// How probable a rise is.
+    /// Probability that the dimension rises.
     pub growth: Option<f64>,
     pub rank: usize,
-    /// The rank that the geometry asks for, unrounded and unlimited: `max(d_i − d_{i−1}, 0) + offset`.
+    /// The rank required by the geometry, unrounded and unlimited: `max(d_i − d_{i−1}, 0) + offset`.
     pub bound: f64,
     pub probabilities: Vec<RankProbability>,
     pub reason: String,
@@ -25,7 +25,7 @@ impl RankSettings {
         self.limit((self.rounding.apply(difference.max(0.0)) as usize).saturating_add(self.offset))
     }
 
-    /// The rank where nothing grows, or nothing is known.
+    /// The rank where the dimension does not rise or is unknown.
     pub fn floor_rank(&self) -> usize {
         self.limit(self.offset)
     }

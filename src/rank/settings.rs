@@ -9,21 +9,21 @@ use super::{RankError, SCALING};
 use crate::dimension::{MeasureSettings, Scale, TwoNn};
 use crate::onnx::Role;
 
-/// How a difference of dimensions becomes a whole number.
+/// How a difference of dimensions is rounded to a whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rounding {
     /// Up: the rank is never below the bound.
     #[default]
     Ceil,
-    /// To the nearest.
+    /// To the nearest whole number.
     Round,
-    /// Down.
+    /// Down: the rank may be below the bound.
     Floor,
 }
 
 impl Rounding {
-    /// `ceil`, `round` or `floor`.
+    /// The name of the rounding: `ceil`, `round` or `floor`.
     pub fn as_str(self) -> &'static str {
         match self {
             Rounding::Ceil => "ceil",
@@ -32,7 +32,7 @@ impl Rounding {
         }
     }
 
-    /// The whole number.
+    /// The rounded value.
     pub fn apply(self, value: f64) -> f64 {
         match self {
             Rounding::Ceil => value.ceil(),
@@ -62,28 +62,28 @@ impl FromStr for Rounding {
 }
 
 /// How dimensions become ranks: `rank = rounding(max(d_i − d_{i−1}, 0)) + offset`, kept within minimum and maximum, then
-/// lowered where the budget asks for it.
+/// lowered where the budget requires it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RankSettings {
-    /// How the difference becomes a whole number.
+    /// How the difference is rounded to a whole number.
     pub rounding: Rounding,
     /// Added to every rounded difference; 1 in the paper.
     pub offset: usize,
     /// Smallest rank; 0 lets a block go without adapter (with an offset of 0).
     pub minimum: usize,
-    /// Largest rank.
+    /// Largest rank; unlimited where `None`.
     pub maximum: Option<usize>,
-    /// At which scale dimensions are read; the plateau of the layers where `None`.
+    /// The scale at which dimensions are read; the plateau of the layers where `None`.
     pub scale: Option<Scale>,
-    /// How probable a rise of the dimension must be; below that a block gets the floor rank. Nothing is asked where `None`.
+    /// Required probability of a rise of the dimension; below it a block gets the floor rank. No check where `None`.
     pub confidence: Option<f64>,
-    /// Most parameters that all adapters together may have (without the head).
+    /// Maximum number of parameters of all adapters together (without the head).
     pub budget: Option<u64>,
     /// `alpha / rank`, the same for all blocks.
     pub scaling: f64,
-    /// Which weights of a block get the rank.
+    /// Roles of the weights that get the rank.
     pub projections: Vec<Role>,
-    /// Random splits of the rows into halves that tell how certain a rank is; 0 for none.
+    /// Random splits of the rows into halves, from which the uncertainty of a rank is estimated; 0 for none.
     pub subsamples: usize,
     /// Seed of the splits.
     pub seed: u64,
@@ -108,7 +108,7 @@ impl Default for RankSettings {
 }
 
 impl RankSettings {
-    /// The same settings, if they make sense.
+    /// The same settings, if they are valid.
     pub fn checked(&self) -> Result<&Self, RankError> {
         if self.maximum.is_some_and(|maximum| maximum < self.minimum) {
             let found = format!("{} with a minimum of {}", self.maximum.unwrap_or_default(), self.minimum);
@@ -137,12 +137,12 @@ impl RankSettings {
         Ok(self)
     }
 
-    /// How layers are measured for these settings.
+    /// Settings for measuring the layers.
     pub fn measuring(&self, estimator: TwoNn) -> MeasureSettings {
         MeasureSettings { estimator, scale: self.scale, subsamples: self.subsamples, seed: self.seed }
     }
 
-    /// As they stand in the plan.
+    /// The settings as they appear in the plan.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "rounding": self.rounding.as_str(),

@@ -112,7 +112,7 @@ fn a_plan_holds_dimensions_ranks_and_where_they_come_from() {
     insta::assert_json_snapshot!(plan);
 }
 
-/// Six digits are enough to see a change, and equal on every processor.
+/// Rounds to six digits: enough to show a change, and equal on every processor.
 fn round(plan: &mut Plan) {
     let round = |value: &mut f64| *value = (*value * 1e6).round() / 1e6;
     for state in &mut plan.hidden_states {
@@ -189,7 +189,7 @@ fn what_no_plan_can_meet_is_told_by_the_blocks_alone() {
     let error = check(&|s| (s.minimum, s.budget) = (2, Some(3 * 32))).unwrap_err();
     assert!(error.starts_with("the smallest ranks need 192 parameters"), "{error}");
     check(&|s| (s.offset, s.minimum, s.budget) = (0, 0, Some(1))).unwrap();
-    // No rank is higher than the weights are wide.
+    // No rank exceeds the width of the weights.
     let error = check(&|s| (s.minimum, s.budget) = (100, Some(1))).unwrap_err();
     assert!(error.starts_with("the smallest ranks need 768 parameters"), "{error}");
     let error = check(&|s| s.projections = vec![Role::Other]).unwrap_err();
@@ -266,7 +266,7 @@ fn standard_errors_are_the_spread_over_independent_samples() {
         let ratio = ndarray::aview1(&errors).mean().unwrap() / spread;
         assert!((0.7..1.4).contains(&ratio), "{ratio}");
     }
-    // What layers share cancels: the difference is known better than its parts.
+    // What layers share cancels: the difference has a smaller error than its parts.
     assert!(ndarray::aview1(&differences).std(1.0) < 0.9 * ndarray::aview1(&dimensions).std(1.0));
 }
 
@@ -322,7 +322,7 @@ fn other_versions_and_other_models_are_named() {
     insta::assert_snapshot!(plan.verify_model("ee55").unwrap_err(), @"this plan was made for another model: its SHA-256 is aa11, that of the model ee55; plan again for this model, or give the model of the plan (model.onnx)");
 }
 
-/// A plan as the first version wrote it must stay readable.
+/// A plan written by the first version must stay readable.
 #[test]
 fn plans_of_format_1_are_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/plan_1.json");
@@ -377,7 +377,7 @@ fn the_scale_is_where_the_dimension_is_level() {
     assert_eq!((given.scale.neighbours, given.scale.chosen), ((1, 2), ScaleChoice::Given));
     for (state, truth) in level.hidden_states.iter().zip_eq([3.0, 6.0]) {
         let found = state.dimension.unwrap() / truth;
-        // Every point is there twice, so the third neighbour is as near as the second: a little low.
+        // Every point is duplicated, so the third neighbour is as near as the second: a little low.
         assert!((0.7..1.1).contains(&found), "{found} of {truth}");
         assert!(state.dimension_by_scale.iter().any(|at| Some(at.dimension) == state.dimension));
         assert_eq!(state.decimation.len(), state.decimation_spread.len());
@@ -426,7 +426,7 @@ fn near_duplicates_are_told_by_their_effect_and_shown() {
     }
     let warning = plan.warnings.iter().find(|warning| warning.contains("nearer to another row")).unwrap();
     assert!(warning.contains("for example “row "), "{warning}");
-    // Points in general position have none to speak of.
+    // Points in general position have hardly any.
     let plan = self::plan(&self::layers(), RankSettings { subsamples: 4, ..RankSettings::default() }).unwrap();
     assert!(plan.hidden_states[1].near_duplicates.as_ref().unwrap().rows <= 3);
 }

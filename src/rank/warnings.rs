@@ -3,23 +3,23 @@
 use super::{BlockRank, HiddenStateDimension, PlanScale, Sampling, ScaleChoice};
 use crate::hint::Hint;
 
-/// From this share of repeated rows on, they are worth a word.
+/// Share of duplicate rows from which a warning is given.
 const DUPLICATE_SHARE: f64 = 0.05;
-/// A dimension that changes by this factor from a quarter of the rows to all of them, or from one scale to the next, belongs
-/// to the sample.
+/// A dimension that changes by this factor from a quarter of the rows to all of them, or from one scale to the next, depends
+/// on the sample.
 const SCALE_FACTOR: f64 = 1.3;
-/// A change of the dimension from one mini-batch to two that is worth a word.
+/// Relative change of the dimension from one mini-batch to two from which a warning is given.
 const BATCH_CHANGE: f64 = 0.05;
-/// From this share of rows on, near-duplicates are worth a word.
+/// Share of rows in near-duplicates from which a warning is given.
 const NEAR_SHARE: f64 = 0.01;
-/// Letters of an example.
+/// Maximum length of an example, in characters.
 const EXAMPLE_LETTERS: usize = 60;
-/// A rank that comes out less often than this is not established.
+/// A rank that occurs less often than this is not established.
 const CERTAIN: f64 = 0.8;
 /// With fewer points, the noise of a dimension exceeds the ranks.
 const FEW_POINTS: u64 = 1000;
 
-/// Warnings in plain words, the weightiest first.
+/// Warnings as text, the most important first.
 pub(super) fn warnings(
     hidden_states: &[HiddenStateDimension],
     blocks: &[BlockRank],
@@ -63,7 +63,7 @@ fn few_points(states: &[HiddenStateDimension]) -> Option<String> {
     })
 }
 
-/// What there is to say about the scale at which the dimensions were read.
+/// A warning about the scale at which the dimensions were read.
 fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     let (near, far) = scale.neighbours;
     match scale.chosen {
@@ -83,7 +83,7 @@ fn scale(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     }
 }
 
-/// An interval that stayed wider than asked for.
+/// A warning about an interval that stayed wider than requested.
 fn too_wide(sampling: Option<&Sampling>) -> Option<String> {
     let sampling = sampling?;
     let (until, width) = sampling.until.zip(sampling.width)?;
@@ -95,7 +95,7 @@ fn too_wide(sampling: Option<&Sampling>) -> Option<String> {
     })
 }
 
-/// What averaging over mini-batches changes.
+/// A warning about the effect of averaging over mini-batches.
 fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
     let (rows, change) = sampling?.mini_batch.zip(sampling?.change_with_size)?;
     (change.abs() > BATCH_CHANGE).then(|| {
@@ -107,7 +107,7 @@ fn mini_batches(sampling: Option<&Sampling>) -> Option<String> {
     })
 }
 
-/// Layers that still rise at the scale where most are level.
+/// A warning about layers that still rise at the scale where most are level.
 fn rising(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     let rise = |state: &HiddenStateDimension| {
         let place = state.dimension_by_scale.iter().position(|at| at.neighbours == scale.neighbours)?;
@@ -127,7 +127,7 @@ fn rising(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> 
     ))
 }
 
-/// A scale that was asked for, where the next one says something else.
+/// A warning about a scale set by the user, where the next one gives another dimension.
 fn given(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     let (near, far) = scale.neighbours;
     let change = |state: &HiddenStateDimension| {
@@ -150,7 +150,7 @@ fn given(states: &[HiddenStateDimension], scale: &PlanScale) -> Option<String> {
     ))
 }
 
-/// Rows that are nearly the same, in the layer that has most of them.
+/// A warning about nearly identical rows, in the layer with most of them.
 fn near_duplicates(states: &[HiddenStateDimension]) -> Option<String> {
     let many = |state: &&HiddenStateDimension| {
         let found = state.near_duplicates.as_ref();
@@ -179,7 +179,7 @@ fn near_duplicates(states: &[HiddenStateDimension]) -> Option<String> {
     ))
 }
 
-/// The beginnings of two texts, at most so many letters of each; where they begin alike, from a little before they differ.
+/// The beginnings of two texts, at most `letters` characters of each; where they begin alike, from a little before they differ.
 pub(crate) fn told_apart(first: &str, second: &str, letters: usize) -> (String, String) {
     let [first, second] = [first, second].map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
     let alike = first.chars().zip(second.chars()).take_while(|(a, b)| a == b).count();
@@ -198,7 +198,7 @@ pub(crate) fn told_apart(first: &str, second: &str, letters: usize) -> (String, 
     (show(&first), show(&second))
 }
 
-/// How the nearest neighbours depend on the number of rows.
+/// A warning about how the nearest neighbours depend on the number of rows.
 fn decimation(states: &[HiddenStateDimension]) -> Option<String> {
     let change = |state: &&HiddenStateDimension| {
         let (most, fewest) = (state.decimation.first()?, state.decimation.last()?);

@@ -1,10 +1,10 @@
-//! What the figures share: the frame, its axes and their ticks.
+//! Shared parts of the figures: the frame, its axes and their ticks.
 
 use serde::Serialize;
 
 /// The outer size of a figure and the margins of its plot, in SVG units (pixels at natural size).
 ///
-/// Every figure is drawn twice, wide and narrow, so that letters keep their size on a phone.
+/// Every figure is drawn twice, wide and narrow, so that text keeps its size on a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Frame {
     /// `wide` or `narrow`; also part of the ids in the page.
@@ -18,28 +18,28 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// For tablets, desks and paper.
+    /// A frame for tablets, desktops and paper.
     pub(crate) fn wide(height: f64) -> Self {
         Self { name: "wide", width: 920.0, height, left: 44.0, right: 12.0, top: 36.0, bottom: 46.0 }
     }
 
-    /// For phones.
+    /// A frame for phones.
     pub(crate) fn narrow(height: f64) -> Self {
         Self { name: "narrow", width: 348.0, height, left: 30.0, right: 6.0, top: 36.0, bottom: 46.0 }
     }
 
-    /// Where a plot begins and ends from left to right.
+    /// Left and right edge of the plot.
     pub(crate) fn across(&self) -> (f64, f64) {
         (self.left, self.width - self.right)
     }
 
-    /// Where a plot begins and ends from bottom to top.
+    /// Bottom and top edge of the plot.
     pub(crate) fn upwards(&self) -> (f64, f64) {
         (self.height - self.bottom, self.top)
     }
 }
 
-/// Maps values to places, linearly.
+/// Maps values to positions, linearly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Scale {
     pub(crate) from: (f64, f64),
@@ -47,19 +47,19 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// The place of a value, rounded to a tenth of a pixel.
+    /// The position of a value, rounded to a tenth of a pixel.
     pub(crate) fn at(&self, value: f64) -> f64 {
         let share = (value - self.from.0) / (self.from.1 - self.from.0);
         tenth(self.to.0 + share * (self.to.1 - self.to.0))
     }
 }
 
-/// Short coordinates make small files.
+/// Rounds a coordinate to a tenth of a pixel: short coordinates keep files small.
 pub(crate) fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// A mark on an axis.
+/// A tick on an axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Tick {
     pub(crate) at: f64,
@@ -84,7 +84,7 @@ pub(crate) fn tick_label(value: f64, step: f64) -> String {
     format!("{value:.decimals$}").replace('-', "−")
 }
 
-/// Every how many layers a label fits when each needs `space` pixels.
+/// The interval between labelled layers when each label needs `space` pixels.
 pub(crate) fn label_every(count: usize, width: f64, space: f64) -> usize {
     let fit = (width / space).floor().max(1.0);
     let least = (count as f64 / fit).ceil() as usize;

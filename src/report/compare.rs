@@ -17,16 +17,16 @@ use super::profile::layers_across;
 use super::ranks::certainty;
 use super::table::{scale_in_words, table};
 
-/// A plan and what to call it.
+/// A plan and its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Named<'a> {
-    /// Its name on the page.
+    /// Name of the plan on the page.
     pub name: &'a str,
-    /// The plan.
+    /// The plan to compare.
     pub plan: &'a Plan,
 }
 
-/// The page as HTML; it loads nothing, as [`report_html`](super::report_html).
+/// The comparison as an HTML page without external resources, like [`report_html`](super::report_html).
 ///
 /// # Errors
 /// When the template does not fit the values, which is a bug.
@@ -45,7 +45,7 @@ pub fn write_comparison(path: &Path, plans: &[Named<'_>]) -> Result<(), ReportEr
     Ok(write_atomically(path, |writer| writer.write_all(html.as_bytes()))?)
 }
 
-/// The ranks of the plans for the terminal, one line per block, and what differs from the first beyond noise.
+/// The ranks of the plans for the terminal, one line per block, and the differences from the first plan beyond noise.
 pub fn compare_table(plans: &[Named<'_>]) -> String {
     let blocks = plans.iter().map(|named| named.plan.blocks.len()).max().unwrap_or(0);
     let mut header = vec!["block"];
@@ -81,7 +81,7 @@ struct Page {
     version: &'static str,
 }
 
-/// A plan among the others.
+/// One row of the table of plans.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
@@ -105,7 +105,7 @@ struct Warnings {
     lines: Vec<String>,
 }
 
-/// A block in all plans.
+/// The ranks of a block in all plans.
 #[derive(Debug, Serialize)]
 struct BlockRow {
     block: usize,
@@ -117,13 +117,13 @@ struct Cell {
     rank: usize,
     difference: String,
     certainty: String,
-    /// Share of the highest rank: how strong the cell is coloured.
+    /// Rank as a share of the highest: intensity of the cell's colour.
     strength: f64,
-    /// Differs from the first plan beyond noise.
+    /// Whether the rank differs from the first plan's beyond noise.
     differs: bool,
 }
 
-/// One line per plan.
+/// The dimensions over the layers, one line per plan.
 #[derive(Debug, Serialize)]
 struct Figure {
     frame: Frame,
@@ -208,12 +208,12 @@ fn blocks(plans: &[Named<'_>]) -> Vec<BlockRow> {
         .collect()
 }
 
-/// Half of a 95 % interval, as a standard error.
+/// The standard error that belongs to a 95 % interval.
 fn error_of(interval: Option<(f64, f64)>) -> Option<f64> {
     interval.map(|(low, high)| (high - low) / (2.0 * NORMAL_QUANTILE))
 }
 
-/// Whether two values differ by more than their errors together explain in 95 of 100 cases, as those of independent samples.
+/// Whether two values differ by more than their combined errors explain in 95 of 100 cases, as for independent samples.
 fn differs(a: Option<(f64, f64)>, b: Option<(f64, f64)>) -> bool {
     let Some(((a, error_a), (b, error_b))) = a.zip(b) else { return false };
     (a - b).abs() > NORMAL_QUANTILE * error_a.hypot(error_b)
@@ -229,7 +229,7 @@ fn state_differs(a: &HiddenStateDimension, b: &HiddenStateDimension) -> bool {
     differs(value(a), value(b))
 }
 
-/// In words what differs from the first plan beyond noise.
+/// The differences from the first plan beyond noise, as text.
 fn differences(plans: &[Named<'_>]) -> Vec<String> {
     let Some((first, others)) = plans.split_first() else { return Vec::new() };
     let compare = |other: &Named<'_>| {

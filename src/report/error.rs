@@ -1,14 +1,14 @@
-//! What can go wrong when a report is made.
+//! Errors of making a report.
 
 use crate::files::FileError;
 
-/// A report could not be made.
+/// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The template and the values do not fit: a mistake in gelora, not of the user.
+    /// The template does not fit the values: a bug in gelora, not a mistake of the user.
     #[error("cannot fill in the report: {0}; please report this plan as a bug, plan.json itself is fine")]
     Template(#[from] minijinja::Error),
 }

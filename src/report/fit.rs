@@ -1,4 +1,4 @@
-//! The figure of TwoNN's straight line: small plots of some layers, each with what is left of it above and below the line.
+//! The figure of TwoNN's straight line: small plots of some layers, each with its residuals.
 
 use serde::Serialize;
 
@@ -7,9 +7,9 @@ use crate::rank::Plan;
 use super::chart::{Frame, Scale, tenth};
 use super::number;
 
-/// Layers that are shown, at most.
+/// Maximum number of layers shown.
 const LAYERS: usize = 6;
-/// Above this the tail of the ratios is no longer drawn: 99.5 % of the points are below.
+/// Upper end of the vertical axis; the tail of the ratios above is not drawn: 99.5 % of the points are below.
 const HIGHEST: f64 = 5.3;
 
 /// Coordinates of the figure; the template draws them.
@@ -23,7 +23,7 @@ pub(crate) struct Fits {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Panel {
     layer: usize,
-    /// Left edge, width.
+    /// Left edge and width of the panel.
     x: f64,
     width: f64,
     /// Top and bottom of the plot, and the middle line of the residuals with its reach.
@@ -34,7 +34,7 @@ struct Panel {
     points: Vec<(f64, f64)>,
     /// The straight line.
     line: String,
-    /// Height of the share that is left out of the fit.
+    /// Height of the area left out of the fit.
     discarded: Option<f64>,
     residuals: String,
     title: String,
@@ -42,7 +42,7 @@ struct Panel {
 }
 
 impl Fits {
-    /// `None` where the plan holds no points of a fit.
+    /// The figure; `None` where the plan holds no points of a fit.
     pub(crate) fn new(plan: &Plan, frame: Frame, columns: usize) -> Option<Self> {
         let states: Vec<_> = plan.hidden_states.iter().filter(|state| state.fit.len() > 2).collect();
         if states.is_empty() {
@@ -71,7 +71,7 @@ impl Fits {
             let across = Scale { from: (0.0, highest_x), to: (x, x + width) };
             let up = Scale { from: (0.0, highest_y), to: (bottom, top) };
             let end = highest_x.min(highest_y / dimension);
-            // What the line leaves, in the units of the vertical axis; more than 1 is drawn at the edge.
+            // Residuals of the line, in the units of the vertical axis; values beyond 1 are drawn at the edge.
             let left_over = Scale { from: (-1.0, 1.0), to: (middle + reach, middle - reach) };
             let residual = |&(ratio, y): &(f64, f64)| {
                 format!("{} {}", across.at(ratio), left_over.at((y - dimension * ratio).clamp(-1.0, 1.0)))

@@ -1,6 +1,6 @@
-//! What people look at: the HTML report of a plan, tables for the terminal, CSV.
+//! Output for people: the HTML report of a plan, tables for the terminal, CSV.
 //!
-//! Everything here makes text of values; only [`write_report`] and [`write_dimensions`] touch files.
+//! Everything here turns values into text; only [`write_report`] and [`write_dimensions`] touch files.
 
 mod chart;
 mod compare;

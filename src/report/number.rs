@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Numbers formatted for people.
 
-/// `8551` as `8,551`.
+/// Formats `8551` as `8,551`.
 pub(crate) fn thousands(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,7 @@ pub(crate) fn thousands(value: u64) -> String {
     text
 }
 
-/// A dimension with as many decimals as it deserves: two below ten, one above.
+/// A dimension with an appropriate number of decimals: two below ten, one above.
 pub(crate) fn dimension(value: f64) -> String {
     minus(if value.abs() < 9.995 { format!("{value:.2}") } else { format!("{value:.1}") })
 }
@@ -21,11 +21,11 @@ pub(crate) fn dimension(value: f64) -> String {
 /// A difference of dimensions, with its sign.
 pub(crate) fn signed(value: f64) -> String {
     let text = format!("{value:+.2}");
-    // -0.00 says less than 0.00.
+    // -0.00 would be misleading.
     minus(if text == "-0.00" { "+0.00".to_owned() } else { text })
 }
 
-/// A share as whole per cent; what is not quite all or nothing never reads as 100 % or 0 %.
+/// A share as whole per cent; a share that is not exactly 1 or 0 never reads as 100 % or 0 %.
 pub(crate) fn percent(share: f64) -> String {
     match share {
         share if share >= 1.0 => "100 %".to_owned(),
@@ -36,13 +36,13 @@ pub(crate) fn percent(share: f64) -> String {
     }
 }
 
-/// One count as a share of another; above one as a multiple.
+/// One count as a percentage of another; above one as a multiple.
 pub(crate) fn percent_of(part: u64, whole: u64) -> String {
     let share = part as f64 / whole.max(1) as f64;
     if share > 2.0 { format!("{share:.1} times") } else { format!("{:.0} %", share * 100.0) }
 }
 
-/// `1,234` or `1.2 M`: short where the digits do not matter.
+/// Formats as `1,234` or `1.2 M`: short where the digits do not matter.
 pub(crate) fn short(value: u64) -> String {
     match value {
         0..100_000 => thousands(value),
@@ -51,7 +51,7 @@ pub(crate) fn short(value: u64) -> String {
     }
 }
 
-/// A minus sign is as wide as a plus sign; a hyphen is not.
+/// Replaces the hyphen by a minus sign, which is as wide as a plus sign.
 fn minus(text: String) -> String {
     text.replace('-', "−")
 }

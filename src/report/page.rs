@@ -23,10 +23,10 @@ use super::table::scale_in_words;
 /// The rank that a plan is compared with: PEFT's default.
 const UNIFORM_RANK: u64 = 8;
 
-/// Letters of a text that is shown as an example.
+/// Maximum length of an example text, in characters.
 const EXAMPLE_LETTERS: usize = 120;
 
-/// The report as HTML. It loads nothing: styles and figures are inside, and there is no script.
+/// The report as HTML without external resources: styles and figures are inline, and there is no script.
 ///
 /// # Errors
 /// When the template does not fit the values, which is a bug.
@@ -58,7 +58,7 @@ pub fn write_report(path: &Path, plan: &Plan) -> Result<(), ReportError> {
     Ok(write_atomically(path, |writer| writer.write_all(html.as_bytes()))?)
 }
 
-/// Everything the template needs, in the words in which it appears.
+/// Everything the template needs, as the text that it shows.
 #[derive(Debug, Serialize)]
 struct Page {
     title: String,
@@ -74,7 +74,7 @@ struct Page {
     near: Vec<Near>,
     near_examples: Vec<(String, String)>,
     has_intervals: bool,
-    /// What intervals come from.
+    /// Where the intervals come from, as text.
     halves: &'static str,
     has_probabilities: bool,
     budget: Budget,
@@ -96,7 +96,7 @@ struct Near {
     without: String,
 }
 
-/// A number in large letters.
+/// A number shown in large type.
 #[derive(Debug, Serialize)]
 struct Figure {
     name: &'static str,
@@ -154,7 +154,7 @@ struct Group {
 struct Entry {
     name: String,
     value: String,
-    /// Hashes and names of files, in letters of equal width.
+    /// Whether the value is a hash or file name, shown in monospace.
     code: bool,
 }
 
@@ -211,7 +211,7 @@ fn near(state: &HiddenStateDimension) -> Option<Near> {
     })
 }
 
-/// Texts that nearly repeat each other, in the layer that has most of them.
+/// Texts that nearly repeat each other, in the layer with most of them.
 fn near_examples(plan: &Plan) -> Vec<(String, String)> {
     let found = plan.hidden_states.iter().filter(|state| near(state).is_some());
     let found = found.filter_map(|state| state.near_duplicates.as_ref()).max_by_key(|found| found.rows);
@@ -227,7 +227,7 @@ pub(super) fn sentence(warning: &str) -> String {
     format!("{first}{}{end}", letters.as_str())
 }
 
-/// `models/minilm/model.onnx` is known as `minilm`, `bert.onnx` as `bert`.
+/// A short name: `minilm` for `models/minilm/model.onnx`, `bert` for `bert.onnx`.
 pub(super) fn model_name(onnx: &str) -> String {
     let path = Path::new(onnx);
     let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
@@ -289,7 +289,7 @@ fn from_to<T: PartialEq + std::fmt::Display>(low: Option<&T>, high: Option<&T>) 
     }
 }
 
-/// What LoRA of one rank would train on the same weights: `r (in + out)` per weight.
+/// Number of parameters that LoRA of one rank would train on the same weights: `r (in + out)` per weight.
 fn uniform_parameters(plan: &Plan) -> u64 {
     let modules = plan.blocks.iter().flat_map(|block| &block.modules);
     modules.map(|module| UNIFORM_RANK * (module.in_features + module.out_features) as u64).sum()
@@ -410,7 +410,7 @@ fn provenance(plan: &Plan) -> Vec<Group> {
     ]
 }
 
-/// `{"rule": {"offset": 1}}` becomes `rule.offset: 1`.
+/// Flattens nested values: `{"rule": {"offset": 1}}` becomes `rule.offset: 1`.
 fn flatten(prefix: &str, value: &Value, entries: &mut Vec<Entry>) {
     let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     match value {

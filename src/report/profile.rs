@@ -16,7 +16,7 @@ pub(crate) struct Profile {
     points: Vec<Point>,
     /// Layers without a dimension.
     gaps: Vec<Gap>,
-    /// SVG path of the line; it is interrupted where a layer has no dimension.
+    /// SVG path of the line, with a gap where a layer has no dimension.
     line: String,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Profile {
 struct Point {
     x: f64,
     y: f64,
-    /// Ends of the interval, from top to bottom.
+    /// Upper and lower end of the interval.
     interval: Option<(f64, f64)>,
     words: String,
 }
@@ -36,7 +36,7 @@ struct Gap {
     words: String,
 }
 
-/// Hidden state `i` at its place: the same in every figure of the page, so that block `i` stands between `i−1` and `i`.
+/// The position of hidden state `i`: the same in every figure of the page, so that block `i` is between `i−1` and `i`.
 pub(crate) fn layers_across(frame: &Frame, hidden_states: usize) -> Scale {
     let (left, right) = frame.across();
     let last = hidden_states.saturating_sub(1).max(1) as f64;
@@ -95,7 +95,7 @@ impl Profile {
     }
 }
 
-/// What the axis has to hold: from zero where that costs little, else with some air below.
+/// The range of the axis: from zero where that costs little space, else with a margin below.
 fn range(plan: &Plan) -> (f64, f64) {
     let mut low = f64::INFINITY;
     let mut high = f64::NEG_INFINITY;

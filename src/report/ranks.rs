@@ -14,24 +14,24 @@ pub(crate) struct Ranks {
     frame: Frame,
     y_ticks: Vec<Tick>,
     bars: Vec<Bar>,
-    /// Whether the bars say how often their rank came out.
+    /// Whether the bars show how often their rank occurred.
     shares: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Bar {
-    /// Left edge and width.
+    /// Left edge and width of the bar.
     x: f64,
     width: f64,
     middle: f64,
-    /// One per rank that came out at least once, from below.
+    /// One cell per rank that occurred at least once, from below.
     cells: Vec<Cell>,
     /// Height of the planned rank.
     cap: f64,
     rank: usize,
-    /// Share of the subsamples with the planned rank; empty where there is no room or no subsample.
+    /// Share of the subsamples with the planned rank; empty without room or without subsamples.
     share: String,
-    /// Number of the block; empty where there is no room.
+    /// Index of the block; empty without room.
     label: String,
     words: String,
 }
@@ -96,7 +96,7 @@ fn highest_rank(block: &BlockRank) -> usize {
         .fold(block.rank, usize::max)
 }
 
-/// How often the planned rank came out; `None` without subsamples.
+/// How often the planned rank occurred; `None` without subsamples.
 pub(crate) fn certainty(block: &BlockRank) -> Option<f64> {
     if block.rank_probabilities.is_empty() {
         return None;
@@ -129,7 +129,7 @@ fn words(block: &BlockRank) -> String {
     text
 }
 
-/// `1: 80 %, 2: 20 %`.
+/// The probabilities of the ranks as text: `1: 80 %, 2: 20 %`.
 pub(crate) fn probabilities(block: &BlockRank) -> String {
     let entries = block.rank_probabilities.iter().filter(|entry| entry.probability > 0.0);
     entries

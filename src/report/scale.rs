@@ -1,5 +1,5 @@
-//! The figures of dimensions against scale: over farther and farther neighbours, and over fewer and fewer points. One number
-//! without its scale misleads.
+//! The figures of dimensions against scale: over increasingly far neighbours, and over decreasing numbers of points. A
+//! single number without its scale misleads.
 
 use serde::Serialize;
 
@@ -12,12 +12,12 @@ use super::number;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct ScaleCurves {
     frame: Frame,
-    /// Tells the figures of a page apart.
+    /// Distinguishes the figures of a page.
     name: &'static str,
     y_ticks: Vec<Tick>,
     x_ticks: Vec<Tick>,
     curves: Vec<Curve>,
-    /// Where the scale of the plan is, and what it is called.
+    /// Position and label of the scale of the plan.
     chosen: Option<Tick>,
 }
 
@@ -34,7 +34,7 @@ struct Curve {
 
 /// One point of a curve.
 struct At {
-    /// Neighbours or points.
+    /// Index of the nearer neighbour, or number of points.
     scale: u64,
     label: String,
     dimension: f64,
@@ -42,7 +42,7 @@ struct At {
 }
 
 impl ScaleCurves {
-    /// Over neighbours, 1:2 to 32:64, with the scale of the plan; `None` where the plan holds no curve of two points.
+    /// The figure over neighbours, 1:2 to 32:64, with the scale of the plan; `None` where the plan holds no curve of two points.
     pub(crate) fn neighbours(plan: &Plan, frame: Frame) -> Option<Self> {
         let curve = |state: &HiddenStateDimension| -> Vec<At> {
             let at = state.dimension_by_scale.iter().map(|at| At {
@@ -56,7 +56,7 @@ impl ScaleCurves {
         Self::new(plan, frame, "neighbours", &curve, Some(plan.scale.neighbours.0 as u64))
     }
 
-    /// Over numbers of points; `None` where the plan holds no curve of two points.
+    /// The figure over numbers of points; `None` where the plan holds no curve of two points.
     pub(crate) fn decimation(plan: &Plan, frame: Frame) -> Option<Self> {
         let curve = |state: &HiddenStateDimension| -> Vec<At> {
             let spreads = state.decimation_spread.iter().copied().chain(std::iter::repeat(None));
@@ -140,7 +140,7 @@ impl ScaleCurves {
     }
 }
 
-/// Labels that stand far enough from each other to be read; the largest always.
+/// Ticks with labels far enough apart to be read; the largest is always kept.
 fn ticks_apart(labels: &[(u64, &str)], across: &Scale) -> Vec<Tick> {
     let mut ticks: Vec<Tick> = Vec::new();
     for (scale, label) in labels.iter().rev() {

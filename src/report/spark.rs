@@ -1,9 +1,9 @@
-//! Bars made of letters, for those who stay in the terminal.
+//! Bar charts made of characters, for the terminal.
 
-/// Eighths of a letter's height.
+/// Block characters in eighths of the line height.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// One letter per value, from 0 to `highest`; a value that is not finite leaves a gap.
+/// One character per value, from 0 to `highest`; a value that is not finite leaves a gap.
 pub fn spark(values: &[f64], highest: f64) -> String {
     let letter = |value: &f64| match value.is_finite() && highest > 0.0 {
         true => HEIGHTS[((value / highest * 8.0).ceil() as usize).clamp(1, 8) - 1],

@@ -8,7 +8,7 @@ use super::number;
 use super::ranks::certainty;
 use super::spark::spark;
 
-/// A table with a line under its header; columns in `right` (from 0) are numbers and stand to the right.
+/// A table with a line under its header; columns in `right` (from 0) are right-aligned, for numbers.
 pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
     use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
     const STYLE: TableStyle = TableStyle::new()
@@ -36,23 +36,23 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What the sparks show: the dimension at these neighbours, from left to right.
+/// Label of the sparks: the dimension at these neighbours, from left to right.
 const BY_SCALE: &str = "1:2 … 32:64";
 
 /// One line of [`dimension_table`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct DimensionRow {
-    /// `0`, `1` … or the name of a file.
+    /// Layer index (`0`, `1` …) or the name of a file.
     pub layer: String,
     /// The dimension at growing scale, for a spark.
     pub scales: Vec<f64>,
     /// The estimate, or why there is none.
     pub dimension: Result<f64, String>,
-    /// 95 % interval.
+    /// 95 % interval of the dimension.
     pub interval: Option<(f64, f64)>,
-    /// Points that were used.
+    /// Number of points used.
     pub points: u64,
-    /// Rows left out as duplicates.
+    /// Number of rows left out as duplicates.
     pub duplicates: u64,
     /// Rows left out because they hold NaN or infinity.
     pub non_finite: u64,
@@ -73,7 +73,7 @@ impl From<&HiddenStateDimension> for DimensionRow {
     }
 }
 
-/// Dimensions with their intervals; columns that would be zero in every row are left out.
+/// Dimensions with their intervals, as a table; columns that would be zero in every row are left out.
 pub fn dimension_table(rows: &[DimensionRow]) -> String {
     let duplicates = rows.iter().any(|row| row.duplicates > 0);
     let non_finite = rows.iter().any(|row| row.non_finite > 0);
@@ -104,15 +104,15 @@ pub fn dimension_table(rows: &[DimensionRow]) -> String {
     table(&header, &[0, 1, 2, 3, 4, 5], &lines)
 }
 
-/// A spark of every layer's dimensions from the scale 1:2 on, and how high they go; none where there is but one scale.
+/// A spark of every layer's dimensions from the scale 1:2 on, and their maximum; `None` where there is only one scale.
 fn sparks<'a>(layers: impl Iterator<Item = &'a [f64]> + Clone) -> (Vec<String>, Option<f64>) {
     let highest = layers.clone().flatten().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
     let some = layers.clone().any(|scales| scales.len() > 1);
     (layers.map(|scales| spark(scales, highest)).collect(), some.then_some(highest))
 }
 
-/// A plan, one line per hidden state: dimension, how it changes with the scale, difference, rank and how often that rank
-/// came out; and at which scale the dimensions were read.
+/// A plan as a table, one line per hidden state: dimension, its change with the scale, difference, rank and how often that
+/// rank occurred; and the scale at which the dimensions were read.
 pub fn plan_table(plan: &Plan) -> String {
     let scales: Vec<Vec<f64>> = plan
         .hidden_states
@@ -142,7 +142,7 @@ pub fn plan_table(plan: &Plan) -> String {
     format!("{table}\n\n{}", scale_in_words(&plan.scale))
 }
 
-/// At which scale dimensions were read, and why there.
+/// The scale at which dimensions were read and why, as text.
 pub fn scale_in_words(scale: &PlanScale) -> String {
     let (near, far) = scale.neighbours;
     let estimator = if near == 1 { "TwoNN" } else { "GRIDE" };
@@ -163,7 +163,7 @@ pub fn scale_in_words(scale: &PlanScale) -> String {
     format!("dimensions read by {estimator} at the neighbours {near}:{far}{why}")
 }
 
-/// `2.41 ± 0.12`: half the 95 % interval.
+/// Formats as `2.41 ± 0.12`: with half the 95 % interval.
 pub(crate) fn with_half_interval(state: &HiddenStateDimension) -> String {
     match (state.dimension, state.interval) {
         (Some(dimension), Some((low, high))) => {

@@ -1,4 +1,4 @@
-//! What people see, as snapshots; and what the report promises: one file, no network, nothing unescaped.
+//! The output as snapshots, and the promises of the report: one file, no network, nothing unescaped.
 
 use crate::dimension::ScaleEstimate;
 use crate::rank::{
@@ -8,7 +8,7 @@ use crate::rank::{
 
 use super::*;
 
-/// Six blocks with what CoLA gives for a small encoder; the first hidden state is degenerate where that is asked for.
+/// Six blocks with typical values of CoLA for a small encoder; the first hidden state is degenerate on request.
 fn plan(degenerate: bool) -> Plan {
     let dimensions = [2.41, 2.70, 3.02, 3.11, 3.04, 2.72, 2.18];
     let ranks = [2, 2, 2, 1, 1, 1];
@@ -198,7 +198,7 @@ fn the_tables_are_as_they_were_looked_at() {
     insta::assert_snapshot!(dimension_table(&rows));
 }
 
-/// Writes pages to look at: `GELORA_LOOK=/tmp cargo test --lib report -- --ignored`.
+/// Writes pages for visual inspection: `GELORA_LOOK=/tmp cargo test --lib report -- --ignored`.
 #[test]
 #[ignore = "makes files to look at with a browser"]
 fn pages_to_look_at() {
@@ -212,7 +212,7 @@ fn pages_to_look_at() {
     write_report(&folder.join("large.html"), &large).unwrap();
 }
 
-/// The plan beside one of a quarter of its rows, whose last dimensions are others.
+/// The plan beside one from a quarter of its rows, whose last dimensions differ.
 fn two_plans() -> (Plan, Plan) {
     let mut other = plan(false);
     other.data.task = Some("<b>".into());

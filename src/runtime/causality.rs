@@ -9,22 +9,22 @@ use super::{Difference, Feeder, InferenceSession, Library, RuntimeError, Session
 use crate::dataset::{Encoding, Padding};
 use crate::onnx::{Additions, DataType, Transformer, ValueInfo, has_training_dropout, subgraph};
 
-/// Rows that are tried.
+/// Number of rows that are tried.
 const ROWS: usize = 4;
-/// Differences that rounding explains: the same tokens take the same way through the same shapes.
+/// Differences up to this are rounding: the same tokens take the same path through the same shapes.
 const TOLERANCE: f32 = 1e-3;
 
-/// What became of the values of earlier tokens when the last token was another one.
+/// How the values of earlier tokens change when the last token is replaced.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Causality {
-    /// How much they changed.
+    /// Largest change of their values.
     pub difference: Difference,
-    /// Whether they stayed the same.
+    /// Whether the values stayed the same.
     pub is_causal: bool,
 }
 
-/// Runs a few rows with their own last token and with another one, and compares what `output` (`[batch, sequence, width]`)
-/// is at the tokens before it. `None` where no row has two tokens, or the output is none of tokens.
+/// Runs a few rows with their own last token and with another one, and compares `output` (`[batch, sequence, width]`) at
+/// the tokens before it. `None` where no row has two tokens, or the output has no token axis.
 ///
 /// # Errors
 /// When ONNX Runtime cannot run the model.
@@ -60,7 +60,7 @@ pub fn causality(
     Ok(difference.map(|difference| Causality { difference, is_causal: difference.relative <= TOLERANCE }))
 }
 
-/// The longest rows, and the same with another last token: one that the rows hold somewhere.
+/// The longest rows, each paired with a copy whose last token is replaced by another that occurs in the rows.
 fn changed_rows(encodings: &[Encoding]) -> Vec<(Encoding, Encoding)> {
     let mut longest: Vec<&Encoding> = encodings.iter().filter(|row| row.len() > 1).collect();
     longest.sort_by_key(|row| std::cmp::Reverse(row.len()));

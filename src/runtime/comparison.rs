@@ -9,19 +9,19 @@ use super::{Feeder, InferenceSession, Library, RuntimeError, SessionSettings, To
 use crate::dataset::Positions;
 use crate::onnx::DataType;
 
-/// What comparing the outputs of two exports showed.
+/// Result of comparing the outputs of two exports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Names of the outputs that were compared: all of the original that hold floating-point numbers.
+    /// Names of the outputs that were compared: all floating-point outputs of the original.
     pub outputs: Vec<String>,
-    /// Whether they are equal to the bit.
+    /// Whether the outputs are equal to the bit.
     pub equal: bool,
-    /// Largest difference of an element; infinite where shapes differ.
+    /// Largest absolute difference of an element; infinite where shapes differ.
     pub largest_difference: f32,
 }
 
 /// Runs both exports on the same tokens and compares the outputs of the original. ONNX Runtime's graph optimizations are
-/// off: an inner value that becomes an output keeps it from fusing nodes, and fused nodes round differently.
+/// off: turning an inner value into an output keeps ONNX Runtime from fusing nodes, and fused nodes round differently.
 pub fn compare_outputs(
     library: &Library,
     original: &Path,

@@ -6,12 +6,12 @@ use super::RuntimeError;
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Device {
-    /// CUDA where it works, else the CPU; the session says which it took and why.
+    /// CUDA where it works, else the CPU; the session reports which one it uses and why.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// This CUDA device, or an error.
+    /// This CUDA device, or an error if it does not work.
     Cuda(u32),
 }
 

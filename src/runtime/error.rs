@@ -6,74 +6,74 @@ use crate::hint::Hint;
 /// What can go wrong with ONNX Runtime, its sessions and their inputs.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// No library anywhere.
+    /// No ONNX Runtime library was found.
     #[error(
         "ONNX Runtime was not found (looked in {}); run ./scripts/setup.sh, or name the library with {} or ORT_DYLIB_PATH",
         Looked(looked),
         Hint::OrtLib
     )]
     LibraryMissing {
-        /// Places that were looked at, in order.
+        /// Paths that were searched, in order.
         looked: Vec<PathBuf>,
     },
-    /// A library that the user named is not there.
+    /// A library that the user named does not exist.
     #[error("{} (from {how}) does not exist; name the file libonnxruntime.so.X.Y.Z, or the folder that holds it", path.display())]
     NamedLibraryMissing {
-        /// As named.
+        /// The path as named.
         path: PathBuf,
         /// How it was named.
         how: Found,
     },
-    /// The file is no shared library, or one that this machine cannot load.
+    /// The file is not a shared library, or one that this machine cannot load.
     #[error(
         "{} cannot be loaded as a library ({reason}); name a libonnxruntime.so of this machine's architecture with {}",
         path.display(), Hint::OrtLib
     )]
     NotALibrary {
-        /// The file.
+        /// The file that cannot be loaded.
         path: PathBuf,
-        /// What the loader said.
+        /// Message of the loader.
         reason: String,
     },
-    /// A library, but another one.
+    /// The file is a library, but not ONNX Runtime.
     #[error("{} is a library but not ONNX Runtime (it has no usable `OrtGetApiBase`); name libonnxruntime.so with {}", path.display(), Hint::OrtLib)]
     NotOnnxRuntime {
-        /// The file.
+        /// Path of the library.
         path: PathBuf,
     },
     /// The library is older than the interface gelora was built for.
     #[error("{} is ONNX Runtime {found}, gelora needs 1.{needed} or newer; install onnxruntime=={recommended}", path.display(), recommended = super::library::RECOMMENDED)]
     LibraryTooOld {
-        /// The file.
+        /// Path of the library.
         path: PathBuf,
-        /// Its version.
+        /// Version of the library.
         found: String,
-        /// The oldest minor version that serves.
+        /// The oldest minor version that is supported.
         needed: u32,
     },
-    /// A process can load one ONNX Runtime.
+    /// A process can load only one ONNX Runtime.
     #[error("ONNX Runtime {} is already loaded in this process, {} cannot be loaded beside it; start gelora anew", loaded.display(), wanted.display())]
     AlreadyLoaded {
-        /// The one in use.
+        /// The library already loaded.
         loaded: PathBuf,
-        /// The one asked for now.
+        /// The library requested now.
         wanted: PathBuf,
     },
-    /// A word that names no device.
+    /// A word that does not name a device.
     #[error("`{0}` is not a device; use auto, cpu, cuda or cuda:N")]
     UnknownDevice(String),
-    /// CUDA was asked for and the library was built without it.
+    /// CUDA was requested, and the library was built without it.
     #[error(
         "ONNX Runtime {version} at {} has no CUDA provider; install onnxruntime-gpu=={} and name its libonnxruntime.so with {}, or use {}",
         path.display(), super::library::RECOMMENDED, Hint::OrtLib, Hint::Device.with("cpu")
     )]
     CudaMissing {
-        /// The library.
+        /// Path of the library.
         path: PathBuf,
-        /// Its version.
+        /// Version of the library.
         version: String,
     },
-    /// CUDA was asked for and does not start.
+    /// CUDA was requested and does not start.
     #[error(
         "CUDA device {device} cannot be used: {reason}; check `gelora doctor` and the driver (nvidia-smi), or use {}",
         Hint::Device.with("cpu")
@@ -81,39 +81,39 @@ pub enum RuntimeError {
     CudaUnusable {
         /// Number of the device.
         device: u32,
-        /// What ONNX Runtime said, in one line.
+        /// Message of ONNX Runtime, in one line.
         reason: String,
     },
-    /// The session cannot be made.
+    /// The session cannot be created.
     #[error("ONNX Runtime cannot load {model}: {reason}; {cure}")]
     Load {
-        /// The model.
+        /// The model that cannot be loaded.
         model: String,
-        /// What ONNX Runtime said, in one line.
+        /// Message of ONNX Runtime, in one line.
         reason: String,
-        /// What to do.
+        /// How to fix it.
         cure: &'static str,
     },
-    /// The model wants an input that gelora cannot make.
+    /// The model has an input that gelora cannot fill.
     #[error(
         "the model wants an input `{name}` ({data_type}) that gelora does not know how to fill; export it with input_ids, attention_mask and token_type_ids only"
     )]
     UnknownInput {
-        /// Its name.
+        /// Name of the input.
         name: String,
-        /// Its element type.
+        /// Element type of the input.
         data_type: String,
     },
-    /// The shape of an input leaves open what gelora must know.
+    /// The shape of an input does not fix what gelora must know.
     #[error(
         "input `{name}` of the model has shape {shape}, where gelora expects {expected}; export the model again with dynamic batch and sequence axes"
     )]
     InputShape {
-        /// Its name.
+        /// Name of the input.
         name: String,
-        /// As declared.
+        /// Shape as declared.
         shape: String,
-        /// As needed.
+        /// Shape as required.
         expected: &'static str,
     },
     /// A token id lies outside the embedding table.
@@ -137,50 +137,50 @@ pub enum RuntimeError {
         /// Positions of the model.
         positions: i64,
     },
-    /// The export takes rows of one length, and a row is longer.
+    /// The export accepts only rows of one length, and a row is longer.
     #[error("a row has {length} tokens, and the export takes exactly {fixed}; set {}", Hint::MaximumLength.with(fixed))]
     FixedLength {
         /// Tokens of the row.
         length: usize,
-        /// Tokens that the export takes.
+        /// Tokens per row that the export accepts.
         fixed: usize,
     },
-    /// Memory ran out while running.
+    /// Memory ran out during a run.
     #[error(
         "ONNX Runtime ran out of memory ({reason}); use a smaller {} or fewer {}",
         Hint::BatchTokens,
         Hint::Threads
     )]
     OutOfMemory {
-        /// What ONNX Runtime said, in one line.
+        /// Message of ONNX Runtime, in one line.
         reason: String,
     },
-    /// An output that was asked for is not there or cannot be read.
+    /// A requested output does not exist or cannot be read.
     #[error("output `{name}` of the model is {found}, not a tensor of floating-point numbers; export it as float32")]
     Output {
-        /// Its name.
+        /// Name of the output.
         name: String,
-        /// What it is.
+        /// What the model has under that name.
         found: String,
     },
-    /// A hidden state has its axes in another order, or none of tokens.
+    /// A hidden state has its axes in another order, or no token axis.
     #[error(
         "hidden state `{name}` has shape {found:?} for {rows} rows of {length} tokens, where gelora expects [batch, sequence, width]; export the model batch first, with hidden states of whole rows"
     )]
     HiddenStateShape {
-        /// Its name.
+        /// Name of the hidden state.
         name: String,
-        /// As it came.
+        /// Its shape as computed.
         found: Vec<usize>,
         /// Rows of the batch.
         rows: usize,
         /// Tokens of every row, padding included.
         length: usize,
     },
-    /// Any other failure while running.
+    /// Any other failure during a run.
     #[error("ONNX Runtime failed: {reason}; check that the model runs by itself with `gelora inspect`")]
     Run {
-        /// What ONNX Runtime said, in one line.
+        /// Message of ONNX Runtime, in one line.
         reason: String,
     },
     /// The model itself is wrong.
@@ -189,12 +189,12 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// A failure while running, from what ONNX Runtime said. `tokens` is the largest token id and the length of the
-    /// rows, where they are known: with them an index that lies outside a table can be explained.
+    /// A failure during a run, from ONNX Runtime's message. `tokens` is the largest token id and the length of the rows,
+    /// where they are known: with them an index outside a table can be explained.
     pub(super) fn from_run(message: &str, tokens: Option<(i64, usize)>) -> Self {
         let reason = one_line(message);
         if let (Some((index, limit)), Some((id, length))) = (out_of_range(message), tokens) {
-            // Positions count up, so the first one that has no place is the limit itself; RoBERTa's kind begins at 2.
+            // Positions count up, so the first position out of range is the limit itself; models like RoBERTa count from 2.
             if index == limit && length as i64 + 2 > limit {
                 return Self::TooLong { length, positions: limit };
             }
@@ -252,7 +252,7 @@ fn broadcast(message: &str) -> Option<(i64, i64)> {
     (by == "by").then_some((first, second))
 }
 
-/// What a message says, without the source places that ONNX Runtime puts around it.
+/// The text of a message, without the source locations that ONNX Runtime puts around it.
 pub(super) fn one_line(message: &str) -> String {
     let text = message.split_once("Status Message: ").map_or(message, |(_, rest)| rest);
     let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
@@ -273,7 +273,7 @@ fn failure_of_cuda(text: &str) -> Option<&str> {
     Some(text[start..before.len() + " failure ".len() + reason.len()].trim())
 }
 
-/// `/onnxruntime_src/…/file.cc:123 void f(int) explanation` → `explanation`, which may have brackets too.
+/// `/onnxruntime_src/…/file.cc:123 void f(int) explanation` → `explanation`, which may contain brackets too.
 fn without_place(text: &str) -> &str {
     let place = text.rfind("/onnxruntime_src/").map_or("", |start| &text[start..]);
     let ends = |rest: &&str| !rest.is_empty() && !rest.starts_with(['[', ':']) && !rest.starts_with("const");
@@ -285,7 +285,7 @@ fn without_place(text: &str) -> &str {
         .unwrap_or(text)
 }
 
-/// How many tokens fit: models of RoBERTa's kind count their positions from 2, and fail on texts that seem to fit.
+/// The maximum number of tokens: models like RoBERTa count their positions from 2, and fail on texts that seem to fit.
 fn longest(length: usize, positions: i64) -> i64 {
     if i64::try_from(length).is_ok_and(|length| length > positions) { positions } else { positions - 2 }
 }

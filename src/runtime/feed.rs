@@ -30,20 +30,20 @@ impl<'a> From<&'a Batch> for Tokens<'a> {
     }
 }
 
-/// What an input of the model is filled with.
+/// How an input of the model is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Ids,
     Mask,
     TypeIds,
     Positions,
-    /// Keys or values of no earlier tokens.
+    /// Keys or values of an empty past.
     EmptyPast,
     /// `use_cache_branch`: false.
     NoCache,
 }
 
-/// Knows how to fill the inputs of one model.
+/// Fills the inputs of one model.
 #[derive(Debug, Clone)]
 pub struct Feeder {
     inputs: Vec<(ValueInfo, DataType, Content)>,
@@ -66,7 +66,7 @@ enum Values {
 }
 
 impl Feeder {
-    /// Looks at the inputs of a model; those named in `others` are filled by the caller.
+    /// Examines the inputs of a model; the caller fills those named in `others`.
     pub fn new(inputs: &[ValueInfo], others: &[&str]) -> Result<Self, RuntimeError> {
         let mut known = Vec::new();
         let sizes = FixedSizes::of(inputs);
@@ -127,13 +127,13 @@ impl Feeder {
     }
 }
 
-/// The inputs of one batch, for a model all of whose inputs gelora fills.
+/// The inputs of one batch, for a model whose inputs gelora fills entirely.
 pub fn feed(inputs: &[ValueInfo], tokens: &Tokens<'_>) -> Result<Feed, RuntimeError> {
     Ok(Feeder::new(inputs, &[])?.feed(tokens))
 }
 
 impl Feed {
-    /// For [`super::InferenceSession::run`].
+    /// The inputs in the form that [`super::InferenceSession::run`] accepts.
     pub fn tensors(&self) -> Vec<(&str, InputTensor<'_>)> {
         let tensors = self.values.iter().map(|(name, shape, values)| {
             let tensor = match values {
@@ -165,14 +165,14 @@ fn content(name: &str) -> Option<Content> {
     }
 }
 
-/// Batch and sequence; where the export fixes one of them, all inputs must fix it alike.
+/// Checks the batch and sequence axes; where the export fixes one of them, all inputs must fix it alike.
 fn check_axes(input: &ValueInfo, sizes: FixedSizes) -> Result<(), RuntimeError> {
     let fits = |dimension: &Dimension, fixed: Option<usize>| match dimension {
         Dimension::Fixed(size) => Some(*size) == fixed,
         _ => true,
     };
     match input.shape.as_deref() {
-        // ONNX Runtime says of an input without a shape that it has no axes: any shape will do.
+        // ONNX Runtime reports an input without a shape as one without axes: any shape will do.
         None | Some([]) => Ok(()),
         Some([batch, sequence]) if fits(batch, sizes.rows) && fits(sequence, sizes.length) => Ok(()),
         Some(shape) => Err(RuntimeError::InputShape {
@@ -192,7 +192,7 @@ fn shape_text(shape: &[Dimension]) -> String {
     format!("[{}]", axes.collect::<Vec<_>>().join(", "))
 }
 
-/// The first free axis is the batch, unless the export fixes the batch here too; further free axes are the past: of length 0.
+/// The first free axis is the batch, unless the export fixes the batch; further free axes are the past, of length 0.
 fn past_shape(input: &ValueInfo, rows: usize, sizes: FixedSizes) -> Vec<usize> {
     let axes = input.shape.as_deref().unwrap_or_default();
     let is_free = |dimension: &Dimension| !matches!(dimension, Dimension::Fixed(_));

@@ -1,10 +1,10 @@
-//! What to say of an export whose rows are not what they are alone.
+//! Warnings about an export whose rows change with padding or with the other rows of a batch.
 
 use super::{FixedSizes, SelfCheck};
 use crate::onnx::{Model, dynamically_quantized};
 
 impl SelfCheck {
-    /// What padding does to rows, in words that follow the name of the export. `None` where it does nothing.
+    /// How padding changes rows, as text that follows the name of the export. `None` where it changes nothing.
     pub fn padding_fault(&self, model: &Model) -> Option<String> {
         if self.padding_invariant {
             return None;
@@ -25,7 +25,7 @@ impl SelfCheck {
         })
     }
 
-    /// What the other rows of a batch do to a row, in words that follow the name of the export. `None` where they do nothing.
+    /// How the other rows of a batch change a row, as text that follows the name of the export. `None` where they do not.
     pub fn batch_fault(&self, model: &Model) -> Option<String> {
         if self.batch_invariant {
             return None;

@@ -16,7 +16,7 @@ use crate::hint::Hint;
 /// The version that the set-up script installs.
 pub const RECOMMENDED: &str = "1.30.0";
 
-/// ONNX Runtime, loaded.
+/// The loaded ONNX Runtime.
 #[derive(Debug)]
 pub struct Library {
     path: PathBuf,
@@ -29,7 +29,7 @@ pub struct Library {
 /// How the library was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Named by the one who asked for it.
+    /// Named explicitly by the caller.
     Named,
     /// Named by the environment variable `ORT_DYLIB_PATH`.
     Environment,
@@ -55,13 +55,13 @@ impl fmt::Display for Found {
 const TELEMETRY_SWITCH: &str = "ORT_DISABLE_TELEMETRY";
 
 /// Keeps ONNX Runtime from reporting to its makers: the library of the wheel looks up a host on the internet after some
-/// seconds, and leaves files in the temporary folder, the cache of the user and the working folder. Programs call it first
-/// thing; [`Library::load`] does it otherwise.
+/// seconds, and leaves files in the temporary folder, the user's cache and the working folder. Programs call this first;
+/// otherwise [`Library::load`] does.
 ///
 /// # Safety
 /// No other thread may read or write the environment meanwhile, other than through `std::env`.
 pub unsafe fn disable_telemetry() {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { std::env::set_var(TELEMETRY_SWITCH, "1") };
 }
 
@@ -109,23 +109,23 @@ impl Library {
         Ok(Self { path, version, how, providers, environment })
     }
 
-    /// The file.
+    /// Path of the library file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its version, for instance `1.30.0`.
+    /// Version of the library, e.g. `1.30.0`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// How it was found.
+    /// How the library was found.
     pub fn how_found(&self) -> Found {
         self.how
     }
 
-    /// Execution providers that this build has, for instance `CUDAExecutionProvider`. That one is built in does not
-    /// mean that it works on this machine.
+    /// Execution providers of this build, e.g. `CUDAExecutionProvider`. A provider that is built in does not necessarily
+    /// work on this machine.
     pub fn providers(&self) -> &[String] {
         &self.providers
     }
@@ -135,7 +135,7 @@ impl Library {
         self.providers.iter().any(|name| name == "CUDAExecutionProvider")
     }
 
-    /// Looks at a library without loading it for use: its version, or what is wrong with it.
+    /// Examines a library without loading it for use: returns its version, or what is wrong with it.
     pub fn probe(path: &Path) -> Result<String, RuntimeError> {
         check(path)
     }
@@ -166,7 +166,7 @@ fn subfolders(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, place: &str, message: &str) {
-    // What goes wrong also comes back as an error; the log is for those who look closer.
+    // Failures are also returned as errors; the log gives the details.
     tracing::debug!(target: "onnxruntime", ?level, category, place, "{message}");
 }
 
@@ -174,7 +174,7 @@ fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// Places to look at when nothing was named: folders, in order.
+/// Folders to search when no library was named, in order.
 fn unnamed_places() -> Vec<(PathBuf, Found)> {
     let mut places = Vec::new();
     let binary = std::env::current_exe().ok();
@@ -235,7 +235,7 @@ fn in_folder(folder: &Path) -> Option<PathBuf> {
     versioned.max().map(|(_, path)| path)
 }
 
-/// Loads the file, asks for its version and for the interface gelora needs; lets go of it again.
+/// Loads the file, queries its version and the interface gelora needs, and unloads it again.
 fn check(path: &Path) -> Result<String, RuntimeError> {
     let unusable = |reason: String| RuntimeError::NotALibrary { path: path.into(), reason };
     let kind = std::fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
@@ -243,7 +243,7 @@ fn check(path: &Path) -> Result<String, RuntimeError> {
         // A pipe or a device would make the loader wait for ever.
         return Err(unusable("it is not a regular file".into()));
     }
-    // SAFETY: loading a library runs its constructors; this one was named by the user or lies where the set-up puts it.
+    // SAFETY: loading a library runs its constructors; this one was named by the user or is where the setup puts it.
     let library = unsafe { libloading::Library::new(path) }
         .map_err(|error| unusable(reason_of(&error).trim_start_matches(&*format!("{}: ", path.display())).into()))?;
     let other = || RuntimeError::NotOnnxRuntime { path: path.into() };
@@ -267,7 +267,7 @@ fn check(path: &Path) -> Result<String, RuntimeError> {
     if !is_new_enough(&version, needed) {
         return Err(too_old());
     }
-    // SAFETY: as above; asking for a version that is not there gives null.
+    // SAFETY: as above; requesting a version that is not supported returns null.
     let api = unsafe { ((*base).GetApi)(ort::sys::ORT_API_VERSION) };
     if api.is_null() {
         return Err(too_old());
@@ -275,7 +275,7 @@ fn check(path: &Path) -> Result<String, RuntimeError> {
     Ok(version)
 }
 
-/// The loader's own words, which libloading keeps as the source of its error.
+/// The loader's own message, which libloading keeps as the source of its error.
 fn reason_of(error: &libloading::Error) -> String {
     let mut reason = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -311,7 +311,7 @@ fn available_providers() -> ort::Result<Vec<String>> {
     Ok(providers)
 }
 
-/// Prints a list of places.
+/// Displays a list of paths.
 pub(super) struct Looked<'a>(pub &'a [PathBuf]);
 
 impl fmt::Display for Looked<'_> {

@@ -1,6 +1,6 @@
-//! ONNX Runtime: finding the library, sessions, the inputs a model wants, and the proof of where its operations run.
+//! ONNX Runtime: finding the library, sessions, the inputs a model requires, and the record of where its operations run.
 //!
-//! Nothing outside this room names `ort`.
+//! No code outside this module uses `ort`.
 
 mod causality;
 mod comparison;

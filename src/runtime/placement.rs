@@ -1,4 +1,4 @@
-//! The proof of where operations run: what ONNX Runtime recorded while it divided the graph among its providers.
+//! The record of where operations run: how ONNX Runtime assigned the graph to its providers.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
@@ -15,7 +15,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Number of matrix products (MatMul, Gemm, fused attention and their quantised kin) by provider.
+    /// Number of matrix products (MatMul, Gemm, fused attention and their quantised variants) by provider.
     pub fn matrix_products(&self) -> BTreeMap<&str, usize> {
         let mut products = BTreeMap::new();
         for ((provider, operator), count) in &self.nodes {
@@ -32,7 +32,7 @@ impl Placement {
         let mut count = 0;
         // SAFETY: the session is alive; both pointers are valid for writing. The session owns what is returned.
         let status = unsafe { (api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut count) };
-        // SAFETY: a status that ONNX Runtime returned just now.
+        // SAFETY: ONNX Runtime has just returned this status.
         unsafe { ort::Error::result_from_status(status) }?;
         let mut nodes = BTreeMap::new();
         for index in 0..if subgraphs.is_null() { 0 } else { count } {
@@ -44,19 +44,19 @@ impl Placement {
 }
 
 /// # Safety
-/// `subgraph` must come from a session that is alive.
+/// `subgraph` must come from a live session.
 unsafe fn add_subgraph(
     api: &OrtApi,
     subgraph: *const OrtEpAssignedSubgraph,
     nodes: &mut BTreeMap<(String, String), usize>,
 ) -> ort::Result<()> {
-    // SAFETY: by the caller.
+    // SAFETY: guaranteed by the caller.
     let provider = unsafe { text(api.EpAssignedSubgraph_GetEpName, subgraph) }?;
     let mut list: *const *const OrtEpAssignedNode = std::ptr::null();
     let mut count = 0;
-    // SAFETY: by the caller; both pointers are valid for writing.
+    // SAFETY: guaranteed by the caller; both pointers are valid for writing.
     let status = unsafe { (api.EpAssignedSubgraph_GetNodes)(subgraph, &mut list, &mut count) };
-    // SAFETY: a status that ONNX Runtime returned just now.
+    // SAFETY: ONNX Runtime has just returned this status.
     unsafe { ort::Error::result_from_status(status) }?;
     for index in 0..if list.is_null() { 0 } else { count } {
         // SAFETY: `list` holds `count` pointers that live as long as the session.
@@ -67,13 +67,13 @@ unsafe fn add_subgraph(
 }
 
 /// # Safety
-/// `object` must be alive and of the kind that `get` takes.
+/// `object` must be alive and of the kind that `get` accepts.
 unsafe fn text<T>(
     get: unsafe extern "system" fn(*const T, *mut *const c_char) -> OrtStatusPtr,
     object: *const T,
 ) -> ort::Result<String> {
     let mut pointer = std::ptr::null();
-    // SAFETY: by the caller; a null status means that `pointer` was written.
+    // SAFETY: guaranteed by the caller; a null status means that `pointer` was written.
     unsafe { ort::Error::result_from_status(get(object, &mut pointer)) }?;
     // SAFETY: a string that ends with NUL and lives as long as `object`.
     Ok(if pointer.is_null() {

@@ -2,8 +2,8 @@
 
 use crate::onnx::{Model, products_that_may_saturate};
 
-/// What to know of an export whose products of 8-bit integers overflow on this processor: its values differ from those on
-/// others. `None` where they do not.
+/// The warning for an export whose products of 8-bit integers overflow on this processor, so that its values differ from
+/// those on others. `None` where they do not.
 pub fn saturating_products(model: &Model) -> Option<String> {
     if adds_products_exactly() {
         return None;

@@ -1,4 +1,4 @@
-//! Is an export what it should be? The same batch twice, a row alone and among others, a row with and without padding.
+//! Does an export behave as it should? The same batch twice, a row alone and among others, a row with and without padding.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{Feeder, FixedSizes, InferenceSession, Library, RuntimeError, Session
 use crate::dataset::{Encoding, Padding, pad};
 use crate::onnx::{Additions, DataType, Transformer, ValueInfo, has_training_dropout, precision_of, subgraph};
 
-/// What the check found. A difference is compared with `tolerance`, which depends on the precision of the export.
+/// Result of the check. A difference is compared with `tolerance`, which depends on the precision of the export.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SelfCheck {
     /// The same batch gives the same hidden states twice. `false`: a random operation (dropout) is active.
@@ -27,10 +27,10 @@ pub struct SelfCheck {
     pub between_paddings: Difference,
     /// Relative differences up to this are rounding.
     pub tolerance: f32,
-    /// How many rows were looked at.
+    /// Number of rows that were checked.
     pub rows: usize,
-    /// The first hidden state with a value that is infinite or not a number. Such values compare with nothing: what is said of
-    /// this state and of those after it means nothing.
+    /// Index of the first hidden state with a value that is infinite or not a number. Such values cannot be compared: the
+    /// results for this state and those after it mean nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_finite: Option<usize>,
 }
@@ -38,11 +38,11 @@ pub struct SelfCheck {
 /// The largest difference between two vectors that should be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Difference {
-    /// Largest difference of a component.
+    /// Largest absolute difference of a component.
     pub absolute: f32,
-    /// The same, relative to the largest component of its vector.
+    /// Largest difference relative to the largest component of its vector.
     pub relative: f32,
-    /// The hidden state in which the relative difference is largest.
+    /// Index of the hidden state in which the relative difference is largest.
     pub hidden_state: usize,
 }
 
@@ -100,7 +100,7 @@ pub fn self_check(
     })
 }
 
-/// The check itself, over anything that gives the hidden states of rows padded to a length.
+/// The check itself, for anything that computes the hidden states of rows padded to a length.
 pub(crate) fn check_rows<E>(
     encodings: &[Encoding],
     precision: f32,
@@ -121,7 +121,7 @@ pub(crate) fn check_rows<E>(
         let alone = run(std::slice::from_ref(row), row.len())?;
         let among = run(&with_companions(row), row.len())?;
         differences[1].compare(&alone[0], &among[0]);
-        // Padding must not lead beyond the longest row: the model may have no more positions.
+        // Padding must not exceed the longest row: the model may have no more positions.
         let short = if row.len() < longest { row.clone() } else { prefix(row, (row.len() / 2).max(1)) };
         let alone = run(std::slice::from_ref(&short), short.len())?;
         let padded = run(std::slice::from_ref(&short), longest.max(short.len() + 1))?;
@@ -155,7 +155,7 @@ fn choose(encodings: &[Encoding]) -> Vec<Encoding> {
     places.into_iter().filter_map(|place| order.get(place)).map(|row| encodings[*row].clone()).collect()
 }
 
-/// The row, and three of the same length with its tokens in other orders.
+/// The row, and three of the same length with its tokens in a different order.
 fn with_companions(row: &Encoding) -> Vec<Encoding> {
     let turned = |by: usize| {
         let mut turned = row.clone();
@@ -169,8 +169,8 @@ fn prefix(row: &Encoding, length: usize) -> Encoding {
     Encoding { ids: row.ids[..length].to_vec(), type_ids: row.type_ids[..length].to_vec() }
 }
 
-/// Rows padded to a given length. Where the export fixes the length, a longer one than that of the rows means another filler:
-/// what stands at padding must not matter either.
+/// Rows padded to a given length. Where the export fixes the length, a length greater than that of the rows means another
+/// filler: the contents of padding must not matter either.
 pub(crate) fn padded(
     rows: &[Encoding],
     length: usize,

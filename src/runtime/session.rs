@@ -16,22 +16,22 @@ use super::sizes::{FixedSizes, filled};
 use super::{Device, Library, RuntimeError};
 use crate::onnx::{DataType, Dimension, Model, ValueInfo};
 
-/// How a session is made.
+/// Settings of a session.
 #[derive(Debug, Clone, Default)]
 pub struct SessionSettings {
-    /// Where it runs.
+    /// Device that the session runs on.
     pub device: Device,
-    /// Threads within an operation on the CPU; all cores where it is `None`.
+    /// Threads within an operation on the CPU; `None` means all cores.
     pub threads: Option<usize>,
-    /// Lets CUDA round the inputs of float32 products to 10 bits of mantissa: faster, and off by default because
-    /// distances between activations feel it.
+    /// Lets CUDA round the inputs of float32 products to 10 bits of mantissa: faster, but off by default because it affects
+    /// distances between activations.
     pub tf32: bool,
-    /// Keeps dropout that is active. ONNX Runtime takes most of it out while optimising, and a check of the export must
-    /// see what other programs would see.
+    /// Keeps active dropout. ONNX Runtime removes most of it while optimising, and a check of the export must see what
+    /// other programs would see.
     pub keep_dropout: bool,
-    /// Leaves the graph as it is: every node is computed by itself.
+    /// Leaves the graph unoptimized: every node is computed by itself.
     pub unoptimized: bool,
-    /// Writes a Chrome trace of every operation to files that start with this path.
+    /// Writes a Chrome trace of every operation to files whose path starts with this.
     pub profile: Option<PathBuf>,
 }
 
@@ -65,7 +65,7 @@ enum Source<'a> {
 impl InferenceSession {
     /// Loads an `.onnx` file.
     pub fn from_file(library: &Library, path: &Path, settings: &SessionSettings) -> Result<Self, RuntimeError> {
-        // ONNX Runtime says "protobuf parsing failed" to anything; a missing file has its own words.
+        // ONNX Runtime says "protobuf parsing failed" for everything; a missing file gets its own message.
         crate::files::open(path).map_err(|source| crate::onnx::OnnxError::Open { path: path.into(), source })?;
         Self::build(library, &Source::File(path), &path.display().to_string(), settings)
     }
@@ -164,17 +164,17 @@ impl InferenceSession {
         Ok(Self { inner, inputs, outputs, device, why: None, placement })
     }
 
-    /// What the model wants, in its order.
+    /// Inputs of the model, in its order.
     pub fn inputs(&self) -> &[ValueInfo] {
         &self.inputs
     }
 
-    /// What the model gives, in its order.
+    /// Outputs of the model, in its order.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
     }
 
-    /// Where it runs; never [`Device::Auto`].
+    /// Device that the session runs on; never [`Device::Auto`].
     pub fn device(&self) -> Device {
         self.device
     }
@@ -189,13 +189,13 @@ impl InferenceSession {
         &self.placement
     }
 
-    /// The execution providers that run the matrix products, with their number:
+    /// The execution providers that run the matrix products, each with its count:
     /// `CPUExecutionProvider (48 matrix products)`.
     pub fn provider_of_matrix_products(&self) -> String {
         self.placement.to_string()
     }
 
-    /// Runs the model; gives the named outputs in that order, as float32.
+    /// Runs the model and returns the named outputs in that order, as float32.
     pub fn run(
         &mut self,
         inputs: &[(&str, InputTensor<'_>)],
@@ -209,7 +209,7 @@ impl InferenceSession {
         arrays.into_iter().collect::<Result<_, _>>().map_err(shapes)
     }
 
-    /// Runs the model and shows each named output once, without a copy where it is float32: its index in `outputs`, its
+    /// Runs the model and passes on each named output once, without a copy where it is float32: its index in `outputs`, its
     /// shape, its elements in row-major order.
     pub fn run_each(
         &mut self,
@@ -225,8 +225,8 @@ impl InferenceSession {
         let tokens = extent_of_tokens(inputs);
         let failed = |error: ort::Error| RuntimeError::from_run(error.message(), tokens);
         let fill = self.rows_to_fill(inputs);
-        // An input of as many points as the model takes rows: its outputs have as many, and all of them count. One whose
-        // rows the model fixes (an empty past) holds no points.
+        // An input with as many points as the model accepts rows: its outputs have as many, and all of them count. One
+        // whose rows the model fixes (an empty past) holds no points.
         let points = |fill: &Fill| {
             let free = inputs.iter().filter(|(name, _)| self.fixed_rows(name).is_none());
             free.into_iter().any(|(_, tensor)| tensor.shape().first() == Some(&fill.wanted))
@@ -234,7 +234,7 @@ impl InferenceSession {
         let cut = fill.filter(|fill| !points(fill));
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (name, tensor) in inputs {
-            // A flag of one element has no rows, though a batch may have one too.
+            // A one-element flag has no rows, though a batch may have one row too.
             let fill = fill.filter(|fill| self.fixed_rows(name).is_none_or(|rows| rows == fill.wanted));
             values.push((Cow::Borrowed(*name), tensor.value(fill).map_err(failed)?));
         }
@@ -265,7 +265,7 @@ impl InferenceSession {
         }
     }
 
-    /// Where the model takes batches of more rows than are given: how many are missing.
+    /// Where the model requires batches of more rows than are given: how many are missing.
     fn rows_to_fill(&self, inputs: &[(&str, InputTensor<'_>)]) -> Option<Fill> {
         let wanted = FixedSizes::of(&self.inputs).rows?;
         let (_, tokens) = inputs.iter().find(|(name, _)| crate::onnx::token_input(name).is_some())?;
@@ -274,7 +274,7 @@ impl InferenceSession {
     }
 }
 
-/// Copies of the last row that make a batch as large as the model takes it.
+/// Copies of the last row that bring a batch up to the size the model requires.
 #[derive(Debug, Clone, Copy)]
 struct Fill {
     rows: usize,
@@ -306,13 +306,13 @@ fn builder(library: &Library, source: &Source<'_>, settings: &SessionSettings) -
     Ok(builder)
 }
 
-/// Whether ONNX Runtime refused external data for where a link leads: it takes a model from memory to lie in the folder it was
-/// given, and the cache of Hugging Face keeps all files elsewhere, under links.
+/// Whether ONNX Runtime refused external data because of where a link leads: it assumes that a model from memory is in the
+/// folder it was given, and the cache of Hugging Face keeps all files elsewhere, behind links.
 fn lies_elsewhere(error: &ort::Error) -> bool {
     error.message().contains("escapes model directory")
 }
 
-/// Hands over the external data of a model from memory: read where the links lead.
+/// Passes the external data of a model from memory to ONNX Runtime, read from the targets of links.
 fn with_linked_data(builder: SessionBuilder, source: &Source<'_>) -> Result<SessionBuilder, RuntimeError> {
     let Source::Bytes(bytes, folder) = source else { return Ok(builder) };
     let model = Model::from_bytes(folder.join("model.onnx"), bytes.to_vec())?;
@@ -331,7 +331,7 @@ fn commit(mut builder: SessionBuilder, source: &Source<'_>) -> ort::Result<ort::
 }
 
 impl InputTensor<'_> {
-    /// Its shape.
+    /// Shape of the input.
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::I64 { shape, .. }
@@ -357,7 +357,7 @@ impl InputTensor<'_> {
 }
 
 impl InputTensor<'_> {
-    /// With copies of the last row behind it.
+    /// The input with copies of the last row appended.
     fn filled(&self, Fill { rows, wanted }: Fill) -> ort::Result<SessionInputValue<'static>> {
         let mut shape = self.shape().to_vec();
         shape[0] = wanted;

@@ -1,7 +1,7 @@
-//! Exports for batches of one size: so many rows, so many tokens, as they were traced.
+//! Exports for batches of one size: a fixed number of rows, a fixed number of tokens, as they were traced.
 //!
-//! Their graphs often hold the sizes in many places, so they are used as they are. Rows are padded to the length; a batch that
-//! has too few rows is filled with copies of its last one, and what comes of those is cut off again.
+//! Their graphs often hold the sizes in many places, so they are used unchanged. Rows are padded to the length; a batch
+//! with too few rows is filled with copies of its last one, and their results are cut off again.
 
 use std::cmp::Reverse;
 
@@ -19,7 +19,7 @@ pub struct FixedSizes {
 }
 
 impl FixedSizes {
-    /// Those of the inputs that hold tokens.
+    /// The sizes fixed by the inputs that hold tokens.
     pub fn of(inputs: &[ValueInfo]) -> Self {
         let mut sizes = FixedSizes::default();
         for input in inputs.iter().filter(|input| token_input(&input.name).is_some()) {
@@ -34,7 +34,7 @@ impl FixedSizes {
         sizes
     }
 
-    /// What becomes of rows of different lengths where padding changes them.
+    /// What happens to rows of different lengths where padding changes them.
     pub(super) fn where_padding_matters(&self) -> String {
         match self.length {
             Some(length) => format!(
@@ -44,22 +44,22 @@ impl FixedSizes {
         }
     }
 
-    /// The rows in parts that fit into a batch each.
+    /// The rows in chunks that fit into one batch each.
     pub fn parts<'r, T>(&self, rows: &'r [T]) -> std::slice::Chunks<'r, T> {
         rows.chunks(self.rows.unwrap_or(rows.len()).max(1))
     }
 
-    /// Tokens of a row of so many once it is padded to the length that the export takes.
+    /// Length of a row of `length` tokens after padding to the length that the export requires.
     pub fn padded_length(&self, length: usize) -> usize {
         self.length.map_or(length, |fixed| fixed.max(length))
     }
 
-    /// Groups rows into batches that the export takes, whose tokens stay within `budget_tokens`, all padding included: that of
-    /// a fixed length too ([`token_budget_batches`] knows only the longest row of a batch). An export that fixes the number of
-    /// rows computes as many in any case, so there a batch has that many, whatever the budget.
+    /// Groups rows into batches that the export accepts, whose tokens stay within `budget_tokens`, including all padding,
+    /// also that to a fixed length ([`token_budget_batches`] knows only the longest row of a batch). An export that fixes
+    /// the number of rows computes that many in any case, so there a batch has that many, whatever the budget.
     ///
-    /// Rows are sorted by length, longest first. With `equal_lengths`, those of a batch are of one length as the export sees
-    /// them: where it fixes the length, all are. `lengths` is indexed by row; `rows` says which rows to take.
+    /// Rows are sorted by length, longest first. With `equal_lengths`, those of a batch are of one length as the export
+    /// sees them: where it fixes the length, all are. `lengths` is indexed by row; `rows` lists the rows to use.
     pub fn batches(
         &self,
         lengths: &[usize],
@@ -75,7 +75,7 @@ impl FixedSizes {
         groups.flat_map(|group| group.chunks(most.max(1)).map(<[usize]>::to_vec)).collect()
     }
 
-    /// As [`pad`], to the length that the export takes where that is fixed.
+    /// As [`pad`], to the length that the export requires where that is fixed.
     ///
     /// # Errors
     /// When a row is longer.
@@ -104,7 +104,7 @@ pub(super) fn widened(batch: Batch, length: usize, padding: Padding) -> Batch {
     Batch { length, ids, mask, type_ids, ..batch }
 }
 
-/// Rows of a tensor filled up with copies of the last one.
+/// Rows of a tensor, extended with copies of the last one.
 pub(super) fn filled<T: Copy>(data: &[T], rows: usize, wanted: usize) -> Vec<T> {
     let width = data.len() / rows.max(1);
     let last = &data[data.len() - width..];
@@ -113,7 +113,7 @@ pub(super) fn filled<T: Copy>(data: &[T], rows: usize, wanted: usize) -> Vec<T> 
     all
 }
 
-/// The batch with copies of its last row until it has `wanted`.
+/// The batch extended with copies of its last row to `wanted` rows.
 pub fn filled_batch(batch: &Batch, wanted: usize) -> Batch {
     let rows = batch.rows.len();
     Batch {
@@ -126,7 +126,7 @@ pub fn filled_batch(batch: &Batch, wanted: usize) -> Batch {
     }
 }
 
-/// Some rows of a batch.
+/// A range of rows of a batch.
 pub fn part_of(batch: &Batch, rows: std::ops::Range<usize>) -> Batch {
     let tokens = rows.start * batch.length..rows.end * batch.length;
     Batch {
@@ -176,7 +176,7 @@ mod tests {
         let all: Vec<usize> = (0..lengths.len()).collect();
         let free = FixedSizes::default();
         assert_eq!(free.batches(&lengths, &all, 16, false), [vec![1, 5], vec![3, 6, 0], vec![2, 4]]);
-        // Every row costs 8 tokens, so two of them are 16; all have one length, so they may stand together.
+        // Every row costs 8 tokens, so two of them are 16; all have one length, so they may share a batch.
         let fixed = FixedSizes { rows: None, length: Some(8) };
         for equal_lengths in [false, true] {
             let batches = fixed.batches(&lengths, &all, 16, equal_lengths);

@@ -148,7 +148,7 @@ fn failures_are_explained_in_one_line() {
     assert!(error.to_string().contains("`batch_tokens`"), "{error}");
     assert_eq!(one_line("first\n  second.\n"), "first second");
     assert_eq!(one_line("/onnxruntime_src/a/b.cc:12 void f(int, char) it broke"), "it broke");
-    // As a GPU machine printed them.
+    // As printed on a GPU machine.
     let device = "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/a/info.cc:66 operator()(const string&) Invalid device ID: 1, \
                   must be between 0 (inclusive) and 1 (exclusive).";
     assert_eq!(one_line(device), "Invalid device ID: 1, must be between 0 (inclusive) and 1 (exclusive)");

@@ -1,21 +1,21 @@
-//! `class_weights`: what every class, or every label, counts in the loss.
+//! `class_weights`: the weight of every class, or every label, in the loss.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What every class, or every label, counts in the loss.
+/// The weights of the classes, or of the labels, in the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub enum ClassWeights {
-    /// The rarer, the more.
+    /// The rarer a class, the larger its weight.
     Balanced,
-    /// A weight for each, in the order of the logits.
+    /// One weight per class or label, in the order of the logits.
     Given(Vec<f64>),
 }
 
-/// As a configuration has it.
+/// Class weights as written in a configuration.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -53,7 +53,7 @@ impl From<ClassWeights> for Written {
 impl FromStr for ClassWeights {
     type Err = String;
 
-    /// `balanced`, or numbers between commas.
+    /// Parses `balanced`, or numbers separated by commas.
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
         numbers.map_or_else(|_| Written::Word(text.into()), Written::Numbers).try_into()

@@ -9,25 +9,25 @@ use crate::settings_value::{SettingError, did_you_mean};
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// It cannot be read.
+    /// The configuration cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It does not say what it should.
+    /// The configuration has an invalid section, key or value.
     #[error("{}{}: {found}; {cure}", path.display(), InLine(*line))]
     Invalid {
-        /// The configuration.
+        /// Path of the configuration.
         path: PathBuf,
-        /// Line, from 1, where it is known.
+        /// Line, from 1, if known.
         line: Option<usize>,
-        /// What was found.
+        /// What was found, for the message.
         found: String,
-        /// What to do.
+        /// What the user should do.
         cure: String,
     },
 }
 
 impl ConfigError {
-    /// That a value of a section makes no sense.
+    /// The error for a value of a section that makes no sense.
     pub(super) fn of_setting(path: &Path, text: &str, section: &str, refused: SettingError) -> Self {
         let SettingError { key, found, cure } = refused;
         let line = line_of(text, section, key);
@@ -44,7 +44,7 @@ impl fmt::Display for InLine {
     }
 }
 
-/// Makes one clear line of what the TOML reader says.
+/// Condenses the message of the TOML reader into one clear line.
 pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let start = error.span().map(|span| span.start.min(text.len()));
     let line = start.map(|start| 1 + text.as_bytes()[..start].iter().filter(|&&byte| byte == b'\n').count());
@@ -62,7 +62,7 @@ pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Confi
     } else if message.starts_with("invalid type") || message.starts_with("invalid value") {
         (format!("{named}{}", in_plain_words(&message)), "mend the value".to_owned())
     } else if let Some((found, cure)) = message.split_once("; ") {
-        // What follows a verb is no sentence of its own.
+        // A phrase that begins with a verb needs no colon before it.
         let named = if found.starts_with("is ") { named.replacen(": ", " ", 1) } else { named };
         (format!("{named}{found}"), cure.to_owned())
     } else if message == "duplicate key" {
@@ -70,7 +70,7 @@ pub(super) fn explain(path: &Path, text: &str, error: &toml::de::Error) -> Confi
     } else {
         (format!("{named}{message}"), "mend the TOML".to_owned())
     };
-    // What is not there at all stands nowhere.
+    // A missing section has no line.
     let line = line.filter(|_| !found.starts_with("section "));
     ConfigError::Invalid { path: path.into(), line, found, cure }
 }
@@ -98,10 +98,10 @@ fn unknown_key(rest: &str, section: Option<&str>) -> (String, String) {
     (format!("unknown key `{found}`{}", place(section)), cure)
 }
 
-/// Gives the keys of a section.
+/// Returns the keys of a section.
 type Keys = fn() -> Vec<String>;
 
-/// The sections and their keys.
+/// The sections, and a function for the keys of each.
 const SECTIONS: &[(&str, Keys)] = &[
     ("model", keys::<super::ModelSettings>),
     ("data", keys::<super::DataSettings>),
@@ -117,7 +117,7 @@ pub(super) fn every_key() -> impl Iterator<Item = String> {
     SECTIONS.iter().flat_map(|(_, keys)| keys())
 }
 
-/// The keys of a section, from its own complaint about a key that it cannot know.
+/// The keys of a section, taken from its own error about an unknown key.
 fn keys<T: serde::de::DeserializeOwned>() -> Vec<String> {
     match toml::from_str::<T>("\"?\" = 0") {
         Err(error) => quoted_words(error.message()).1.into_iter().map(str::to_owned).collect(),
@@ -135,7 +135,7 @@ fn quoted_words(text: &str) -> (&str, Vec<&str>) {
     (words.next().unwrap_or_default(), words.collect())
 }
 
-/// Rust's types are no words for a user.
+/// Replaces the names of Rust's types, which mean nothing to a user.
 fn in_plain_words(message: &str) -> String {
     let message = message.replacen("invalid type: ", "", 1).replacen("invalid value: ", "", 1);
     let Some((found, expected)) = message.split_once(", expected ") else { return message };
@@ -150,7 +150,7 @@ fn in_plain_words(message: &str) -> String {
     format!("{found} where {expected} is expected")
 }
 
-/// The line of a key, where it stands on one of its own below the header of its section.
+/// The line of a key, if it is on a line of its own below the header of its section.
 fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     let mut current = None;
     for (number, line) in text.lines().enumerate() {
@@ -163,7 +163,7 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     None
 }
 
-/// The section that a line stands in.
+/// The section that a line belongs to.
 fn section_at(text: &str, line: usize) -> Option<&str> {
     text.lines().take(line).filter_map(header).last()
 }

@@ -1,5 +1,5 @@
-//! What a user can set: one type per subject with its defaults and its ranges. The keys of a configuration and the options
-//! of the command line are both made from it.
+//! What a user can set: one type per subject, with defaults and ranges. The keys of a configuration and the options
+//! of the command line are both derived from it.
 //!
 //! In a configuration (a TOML file, checked before anything starts) every key has a type, a range and a default; an unknown
 //! key is an error that names the nearest one. Paths are relative to the file. `examples/` has a commented configuration per
@@ -36,19 +36,19 @@ use crate::settings_value::at_least;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The model.
+    /// The model to adapt.
     pub model: ModelSettings,
-    /// The rows.
+    /// The rows to learn from and to evaluate on.
     pub data: DataSettings,
-    /// Activations, dimensions and ranks.
+    /// How activations are made, dimensions estimated and ranks chosen.
     #[serde(default)]
     pub plan: PlanSettings,
-    /// Training.
+    /// How the model is trained.
     #[serde(default)]
     pub train: TrainSettings,
     /// What is written, and where.
     pub output: OutputSettings,
-    /// Where to compute.
+    /// Devices and threads of the computation.
     #[serde(default)]
     pub device: DeviceSettings,
 }
@@ -57,7 +57,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
-    /// A model folder, or an `.onnx` file.
+    /// Path of a model folder, or of an `.onnx` file.
     pub path: PathBuf,
 }
 
@@ -65,26 +65,26 @@ pub struct ModelSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputSettings {
-    /// Folder of everything that is written.
+    /// Folder for everything that is written.
     pub folder: PathBuf,
-    /// Ranks in the adapter folder.
+    /// How ranks are written in the adapter folder.
     #[serde(default)]
     pub flavour: Flavour,
 }
 
-/// `[device]`. The options `--device`, `--threads` and `--ort-lib` go before it.
+/// `[device]`. The options `--device`, `--threads` and `--ort-lib` take precedence over it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceSettings {
-    /// Where ONNX Runtime runs the model.
+    /// Device on which ONNX Runtime runs the model.
     #[serde(deserialize_with = "device", serialize_with = "device_name")]
     pub inference: Device,
-    /// Where libtorch trains it.
+    /// Device on which libtorch trains the model.
     #[serde(deserialize_with = "device", serialize_with = "device_name")]
     pub training: Device,
-    /// CPU threads; one per core where it is not given.
+    /// CPU threads; one per core if not given.
     pub threads: Option<usize>,
-    /// The ONNX Runtime library.
+    /// Path of the ONNX Runtime library.
     pub ort_lib: Option<PathBuf>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn device_name<S: Serializer>(device: &Device, serializer: S) -> Resu
 }
 
 impl Config {
-    /// Reads and checks a file; makes its paths relative to the current folder, and sees whether the inputs are there.
+    /// Reads and checks a file, makes its paths relative to the current folder, and checks that the inputs exist.
     ///
     /// # Errors
     /// One line that names the file, the line, the key, what was found and the cure.
@@ -112,10 +112,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads and checks a configuration; its paths stay as they are, and no other file is looked at. `path` is for errors.
+    /// Reads and checks a configuration; its paths are left unchanged, and no other file is examined. `path` is for errors.
     ///
     /// # Errors
-    /// As [`Config::read`].
+    /// Those of [`Config::read`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let config: Config = toml::from_str(text).map_err(|error| error::explain(path, text, &error))?;
         values(path, text, &config)?;
@@ -158,7 +158,7 @@ fn values(path: &Path, text: &str, config: &Config) -> Result<(), ConfigError> {
     at_least("threads", config.device.threads.map(|n| n as u64), 1).map_err(|refused| refuse("device", refused))
 }
 
-/// Checks that the inputs are there: better now than after hours of work.
+/// Checks that the inputs exist: better now than after hours of work.
 fn files_are_there(path: &Path, text: &str, config: &Config) -> Result<(), ConfigError> {
     let inputs = [
         ("model", "path", Some(&config.model.path)),

@@ -14,8 +14,8 @@ use crate::onnx::Role;
 use crate::rank::{RankSettings, Rounding};
 use crate::settings_value::{SettingError, at_least, number, word};
 
-/// Defines a section of the configuration together with the groups of command-line options that fill it: every setting stands
-/// here once, with its help, its option and its default.
+/// Defines a section of the configuration together with the groups of command-line options that fill it: every setting is
+/// defined here once, with its help, its option and its default.
 macro_rules! section_of_groups {
     (
         $(#[$about:meta])*
@@ -49,12 +49,12 @@ macro_rules! section_of_groups {
             }
 
             impl $Group {
-                /// Enters these options into the section.
+                /// Copies these options into the section.
                 pub fn enter(self, section: &mut $Section) {
                     $( section.$name = self.$name; )*
                 }
 
-                /// A section with these options, the rest as usual.
+                /// A section with these options, the rest at the defaults.
                 pub fn section(self) -> $Section {
                     let mut section = $Section::default();
                     self.enter(&mut section);
@@ -83,7 +83,7 @@ section_of_groups! {
             #[arg(long, value_name = "TOKENS")]
             batch_tokens: Option<usize> = None,
 
-            /// At most so many rows, drawn with --seed [default: all]
+            /// Sample at most so many rows, drawn with --seed [default: all]
             #[arg(long = "sample", visible_alias = "rows", value_name = "N")]
             rows: Option<usize> = None,
 
@@ -128,8 +128,8 @@ section_of_groups! {
             #[arg(long, value_name = "SHARE", default_value_t = PlanSettings::default().discard)]
             discard: f64 = 0.1,
 
-            /// At which neighbours the dimension is read: 1 (the nearest and the second nearest: TwoNN), 2, 4, 8 or 16 (that one and
-            /// the one of twice the number: GRIDE), or auto: the smallest from which on it stays level, the same in all layers
+            /// Neighbours at which the dimension is estimated: 1 (the nearest and the second nearest: TwoNN), 2, 4, 8 or 16 (that one
+            /// and the one of twice the number: GRIDE), or auto: the smallest from which it stays level, the same in all layers
             #[arg(long, value_name = "N", default_value_t)]
             scale: ScaleSetting = ScaleSetting(None),
 
@@ -174,7 +174,7 @@ section_of_groups! {
             #[arg(long, value_name = "ROLES", value_delimiter = ',', default_value = PROJECTIONS, value_parser = projection)]
             projections: Vec<Projection> = usual_projections(),
 
-            /// Subsamples of the rows that tell how certain a rank is; 0 for none
+            /// Subsamples of the rows, which show how certain a rank is; 0 for none
             #[arg(long, value_name = "N", default_value_t = RankSettings::default().subsamples, value_parser = subsamples())]
             subsamples: usize = RankSettings::default().subsamples,
         }
@@ -222,7 +222,7 @@ impl fmt::Display for ScaleSetting {
     }
 }
 
-/// Which weights of a block.
+/// The weights of a block that get adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Projection {
@@ -232,7 +232,7 @@ pub enum Projection {
     Key,
     /// The value projection.
     Value,
-    /// Queries, keys and values made by one weight; the three words together choose it too.
+    /// The fused projection of queries, keys and values; the three separate names select it too.
     QueryKeyValue,
     /// The output projection of the attention.
     Output,
@@ -243,7 +243,7 @@ pub enum Projection {
 }
 
 impl Projection {
-    /// The word in a configuration and on the command line.
+    /// Name in a configuration and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Projection::Query => "query",
@@ -284,19 +284,19 @@ impl fmt::Display for Projection {
     }
 }
 
-/// The weights that get adapters where nobody says which.
+/// Default weights that get adapters.
 const PROJECTIONS: &str = "query,key,value,output";
 
 fn usual_projections() -> Vec<Projection> {
     PROJECTIONS.split(',').filter_map(|word| projection(word).ok()).collect()
 }
 
-/// As plans write it, too: `feed_forward` is `feed-forward`.
+/// Accepts the spelling of plans too: `feed_forward` is `feed-forward`.
 fn projection(text: &str) -> Result<Projection, String> {
     word(&text.replace('_', "-"))
 }
 
-/// A number above 0.
+/// Parses a number above 0.
 pub fn above_zero(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
@@ -304,13 +304,13 @@ pub fn above_zero(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Subsamples take time, and a thousand tell as much as a million.
+/// Subsamples take time, and a million show no more than a thousand.
 pub fn subsamples() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(..=10_000)
 }
 
 impl PlanSettings {
-    /// How the dimension is estimated.
+    /// Settings of the dimension estimate.
     pub fn two_nn(&self) -> TwoNn {
         let method = match self.method {
             MethodKind::Linear => Method::Linear { discard: self.discard },
@@ -320,12 +320,12 @@ impl PlanSettings {
         TwoNn { method, engine: self.neighbours, ..TwoNn::default() }
     }
 
-    /// What is done to vectors before distances are measured.
+    /// How vectors are transformed before distances are measured.
     pub fn representation(&self) -> Representation {
         Representation { preprocessing: self.representation, metric: self.metric }
     }
 
-    /// What stands for a row.
+    /// How the tokens of a row are pooled.
     pub fn pooling(&self) -> Pooling {
         match self.pooling {
             PoolingKind::Mean => Pooling::Mean,
@@ -356,7 +356,7 @@ impl PlanSettings {
         }
     }
 
-    /// Refuses values that make no sense.
+    /// Rejects values that make no sense.
     ///
     /// # Errors
     /// The first such value, with its key and what to do.
@@ -390,10 +390,10 @@ impl PlanSettings {
         Ok(())
     }
 
-    /// Refuses values of what extraction reads (rows, batches, tokens) that mean nothing.
+    /// Rejects values for rows, batches and tokens of the extraction that make no sense.
     ///
     /// # Errors
-    /// As [`PlanSettings::check`].
+    /// Those of [`PlanSettings::check`].
     pub fn check_extraction(&self) -> Result<(), SettingError> {
         at_least("tokens_per_text", Some(self.tokens_per_text as u64), 1)?;
         at_least("rows", self.rows.map(|n| n as u64), 1)?;

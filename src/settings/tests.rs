@@ -1,4 +1,4 @@
-//! What a configuration may say, and the line a user sees when it says something else.
+//! What a configuration may contain, and the line a user sees for anything else.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn span_answers_have_keys_of_their_own() {
     assert!(Config::parse(Path::new("a.toml"), &squad("SQuAD-2", "null_threshold = -1.5")).is_ok());
 }
 
-/// The error of `SMALL` with one line more at the end of a section.
+/// The error of `SMALL` with one more line at the end of a section.
 fn error_with(section: &str, line: &str) -> String {
     let text = if SMALL.contains(&format!("[{section}]")) {
         SMALL.replace(&format!("[{section}]\n"), &format!("[{section}]\n{line}\n"))
@@ -250,7 +250,7 @@ fn the_examples_can_be_read() {
     }
 }
 
-/// What examples/cola.toml shows in comments is true: every key is known, and the values are the usual ones.
+/// The comments of examples/cola.toml are accurate: every key is known, and the values are the defaults.
 #[test]
 fn the_comments_of_the_full_example_can_be_switched_on() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cola.toml");

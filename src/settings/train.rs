@@ -11,21 +11,21 @@ use crate::onnx::HeadPooling;
 use crate::runtime::Device;
 use crate::settings_value::{SettingError, at_least, number, word};
 
-/// How the learning rate goes on after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
+/// How the learning rate changes after the warm-up. The values are those of transformers' `get_*_schedule*` functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Straight down to zero at the last step.
+    /// Linear decay to zero at the last step.
     #[default]
     Linear,
-    /// Half a cosine down to zero at the last step.
+    /// Half a cosine, down to zero at the last step.
     Cosine,
-    /// Stays as it is.
+    /// Constant after the warm-up.
     Constant,
 }
 
 impl Schedule {
-    /// `linear`, `cosine` or `constant`.
+    /// Name in a configuration: `linear`, `cosine` or `constant`.
     pub fn as_str(self) -> &'static str {
         match self {
             Schedule::Linear => "linear",
@@ -41,8 +41,8 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Which library multiplies matrices on the CPU. They round differently: a run that is to be repeated to the bit names one
-/// (a run that resumes keeps what it began with).
+/// Which library multiplies matrices on the CPU. Their rounding differs: a run that must be reproducible bit by bit names one
+/// (a resumed run keeps the one it began with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kernels {
@@ -56,7 +56,7 @@ pub enum Kernels {
 }
 
 impl Kernels {
-    /// `auto`, `torch` or `onednn`.
+    /// Name in a configuration: `auto`, `torch` or `onednn`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kernels::Auto => "auto",
@@ -76,21 +76,21 @@ impl fmt::Display for Kernels {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Batching {
-    /// Shuffled anew for every epoch, each batch padded to its longest row.
+    /// Shuffled for every epoch, each batch padded to its longest row.
     #[default]
     Shuffled,
     /// As `Shuffled`, but rows of similar length share a batch: less padding, somewhat less random.
     Bucketed,
-    /// Exactly these: `[epoch][batch][row]`. The number of epochs is the length of the list.
+    /// Exactly these batches: `[epoch][batch][row]`. The number of epochs is the length of the list.
     #[serde(skip_deserializing)]
     Given(Vec<Vec<Vec<usize>>>),
 }
 
 impl Batching {
-    /// [`Batching::Given`] from JSON, `[epoch][batch][row]`. `file` is where it comes from.
+    /// [`Batching::Given`] from JSON, `[epoch][batch][row]`. `file` is the path for errors.
     ///
     /// # Errors
-    /// When it is something else.
+    /// If the JSON has another form.
     pub fn from_json(json: &[u8], file: &Path) -> Result<Self, SettingError> {
         serde_json::from_slice(json).map(Batching::Given).map_err(|error| {
             let cure = "write JSON such as [[[0, 5], [3]]]: epochs of batches of row numbers";
@@ -120,11 +120,11 @@ fn is_usual(epsilon: &f64) -> bool {
     *epsilon == EPSILON
 }
 
-/// What is trained of the model, beside its head.
+/// Which parameters of the model are trained, besides its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Factors of the planned ranks beside the planned weights (Hu et al. 2021).
+    /// Low-rank factors at the planned ranks beside the planned weights (Hu et al. 2021).
     #[default]
     Lora,
     /// All biases (Ben Zaken, Goldberg and Ravfogel 2022).
@@ -134,7 +134,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// `lora`, `bitfit` or `full`.
+    /// Name in a configuration: `lora`, `bitfit` or `full`.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Lora => "lora",
@@ -143,12 +143,12 @@ impl Method {
         }
     }
 
-    /// Whether it trains at the ranks of a plan.
+    /// Whether the method trains at the ranks of a plan.
     pub fn takes_plan(self) -> bool {
         matches!(self, Method::Lora)
     }
 
-    /// Whether it is the usual one, of which nothing is written down.
+    /// Whether this is the default, which is left out when settings are written.
     fn is_usual(&self) -> bool {
         *self == Method::Lora
     }
@@ -174,8 +174,8 @@ pub struct TrainSettings {
     #[arg(long, value_name = "N", default_value_t = TrainSettings::default().epochs)]
     pub epochs: u64,
 
-    /// End after so many steps, should these be fewer
-    // The schedule ends there too.
+    /// Stop after so many steps, if the epochs have more
+    // The schedule ends at that step too.
     #[arg(long, value_name = "N")]
     pub maximum_steps: Option<u64>,
 
@@ -184,7 +184,7 @@ pub struct TrainSettings {
     pub batch_size: usize,
 
     /// Batches in a step
-    // The gradient is that of one large batch.
+    // The gradient is that of one large batch of all of them.
     #[arg(long, value_name = "N", default_value_t = TrainSettings::default().accumulation)]
     pub accumulation: usize,
 
@@ -228,8 +228,8 @@ pub struct TrainSettings {
     #[arg(long, value_name = "POOLING", value_parser = word::<HeadPooling>)]
     pub head: Option<HeadPooling>,
 
-    /// What every class counts in the loss, or for several labels per text what rows with a label count more than those without:
-    /// balanced, or a weight for each [default: all the same]
+    /// Weight of every class in the loss; for several labels per text, of the rows with a label against those without:
+    /// balanced, or one for each [default: all the same]
     #[arg(long, value_name = "WEIGHTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
@@ -252,16 +252,16 @@ pub struct TrainSettings {
     #[arg(skip)]
     pub evaluate_before: bool,
 
-    /// End after so many epochs without a better metric
+    /// Stop after so many epochs without a better metric
     #[arg(long, value_name = "EPOCHS")]
     pub patience: Option<u64>,
 
-    /// A line in metrics.jsonl every so many steps
+    /// Write a line to metrics.jsonl every so many steps
     #[arg(long, value_name = "STEPS", default_value_t = TrainSettings::default().log_every)]
     pub log_every: u64,
 
     /// Save the state every so many steps
-    // And after every epoch.
+    // It is also saved after every epoch.
     #[arg(long, value_name = "STEPS", default_value_t = TrainSettings::default().save_every)]
     pub save_every: u64,
 
@@ -327,16 +327,16 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
-    /// Share of the steps in which the learning rate rises, where nothing says how long it does.
+    /// Default share of the steps in which the learning rate rises.
     const WARMUP_RATIO: f64 = 0.06;
 
-    /// In how many of `total` optimizer steps the learning rate rises.
+    /// Number of optimizer steps, of `total`, in which the learning rate rises.
     pub fn warmup(&self, total: u64) -> u64 {
         let ratio = self.warmup_ratio.unwrap_or(Self::WARMUP_RATIO);
         self.warmup_steps.unwrap_or_else(|| (ratio * total as f64).ceil() as u64)
     }
 
-    /// The length of the warm-up in words.
+    /// Description of the warm-up's length.
     pub fn warmup_in_words(&self) -> String {
         match self.warmup_steps {
             Some(steps) => format!("{steps} steps"),
@@ -349,7 +349,7 @@ impl TrainSettings {
         (self.clip_norm > 0.0).then_some(self.clip_norm)
     }
 
-    /// Refuses values that make no sense.
+    /// Rejects values that make no sense.
     ///
     /// # Errors
     /// The first such value, with its key and what to do.

@@ -1,25 +1,25 @@
-//! From the logits of windows to the answers of questions, as Hugging Face's examples for question answering choose them.
+//! Answers of questions from the logits of windows, chosen as in Hugging Face's examples for question answering.
 
 use crate::dataset::metric::squad::{SquadScore, score};
 use crate::dataset::{SquadFile, Window, characters};
 
-/// Logits of a window, padding left out.
+/// Start and end logits of a window, padding left out.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SpanLogits {
-    /// How much each token looks like the start of the answer, `[tokens]`.
+    /// Logit of every token as the start of the answer, `[tokens]`.
     pub start: Vec<f32>,
-    /// How much each token looks like its end, `[tokens]`.
+    /// Logit of every token as the end of the answer, `[tokens]`.
     pub end: Vec<f32>,
 }
 
 /// Which spans can be answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnswerSettings {
-    /// Longest answer, in tokens.
+    /// Length limit of an answer, in tokens.
     pub maximum_tokens: usize,
     /// How many of the best starts, and of the best ends, of a window are combined.
     pub candidates: usize,
-    /// Where there may be no answer: there is none when the score for "not here" is higher than that of the best answer by
+    /// Where a question may have no answer: there is none if the score for "not here" exceeds that of the best answer by
     /// more than this.
     pub null_threshold: f32,
 }
@@ -50,12 +50,12 @@ struct Span {
 }
 
 impl<'a> SpanQuestions<'a> {
-    /// The answer of every question: a piece of its context; empty where there is none, or where no start and end among
-    /// the candidates go together.
+    /// The answer of every question: a span of its context; empty where there is none, or where no start and end among
+    /// the candidates form a valid span.
     ///
     /// Over all windows of a question, the span with the highest sum of start and end logit, within the context, not empty,
-    /// no longer than allowed. With null answers, the sum at the first token stands for "not here", and the least of all
-    /// windows is compared. `logits` has one entry for every window.
+    /// no longer than allowed. With null answers, the sum at the first token is the score for "not here", and the smallest
+    /// over all windows is compared. `logits` has one entry per window.
     pub fn answers(&self, logits: &[SpanLogits]) -> Vec<&'a str> {
         let mut best: Vec<Option<Span>> = vec![None; self.file.questions.len()];
         let mut null: Vec<f32> = vec![f32::INFINITY; self.file.questions.len()];
@@ -90,7 +90,7 @@ impl<'a> SpanQuestions<'a> {
         score(answers.iter().copied().zip(right), self.file.null_answers)
     }
 
-    /// The spans of a window that can be answers, by their start from the best, then by their end from the best.
+    /// The spans of a window that can be answers, ordered by start from the best, then by end from the best.
     fn spans(&self, window: &Window, logits: &SpanLogits) -> Vec<Span> {
         let context = window.first..window.first + window.offsets.len();
         let (Some(starts), Some(ends)) = (logits.start.get(context.clone()), logits.end.get(context)) else {
@@ -110,7 +110,7 @@ impl<'a> SpanQuestions<'a> {
     }
 }
 
-/// The places of the largest values, the largest first; of equal ones the first.
+/// Indices of the largest values, the largest first; of equal values, the first one first.
 fn best_of(values: &[f32], count: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..values.len()).collect();
     places.sort_by(|&a, &b| values[b].total_cmp(&values[a]));

@@ -1,9 +1,9 @@
-//! The names a model gives its classes, and whether the data counts them in the same order.
+//! The names a model gives its classes, and whether the data numbers them in the same order.
 
 use super::{Lines, Objective, TaskError};
 use crate::hint::Hint;
 
-/// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are none but the
+/// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are only the
 /// placeholders `LABEL_0`, `LABEL_1` …
 pub fn label_names(config: &serde_json::Value) -> Option<Vec<String>> {
     let names = config.get("id2label")?.as_object()?;
@@ -12,7 +12,7 @@ pub fn label_names(config: &serde_json::Value) -> Option<Vec<String>> {
     in_order.filter(|names| !names.iter().enumerate().all(|(class, name)| *name == format!("LABEL_{class}")))
 }
 
-/// How many classes a model tells apart, as its `config.json` says it: transformers writes no names for two.
+/// The number of classes of a model, from its `config.json`: transformers writes no names for two.
 pub fn class_count(config: &serde_json::Value) -> Option<usize> {
     let named = config.get("id2label").and_then(|names| Some(names.as_object()?.len()));
     let counted = || config.get("num_labels").and_then(|count| usize::try_from(count.as_u64()?).ok());
@@ -24,8 +24,8 @@ pub fn class_count(config: &serde_json::Value) -> Option<usize> {
     (count > 1 && config.get("problem_type").and_then(|kind| kind.as_str()) != Some("regression")).then_some(count)
 }
 
-/// Warns where a model's `config.json` says that it gives a text several labels (`problem_type`) and it is judged by one class or
-/// number, or the other way round.
+/// A warning where a model's `config.json` says that it assigns several labels to a text (`problem_type`) but it is scored
+/// on one class or number, or the reverse.
 pub fn other_problem(config: &serde_json::Value, objective: &Objective) -> Option<String> {
     const SEVERAL: &str = "multi_label_classification";
     let found = config.get("problem_type")?.as_str()?;
@@ -44,13 +44,13 @@ pub fn other_problem(config: &serde_json::Value, objective: &Objective) -> Optio
     }
 }
 
-/// Checks that model and data, where they use the same names, use them in the same order. Upper and lower case do not count.
+/// Checks that model and data, where they use the same names, order them in the same way. Case is ignored.
 ///
-/// A model for textual inference may count contradiction, neutral, entailment where the data counts the other way round; its
-/// accuracy is then that of a model which has learnt nothing.
+/// A model for textual inference may number contradiction, neutral, entailment where the data uses the reverse order; its
+/// accuracy is then that of a model that has learnt nothing.
 ///
 /// # Errors
-/// Both orders.
+/// If the orders differ, with both orders.
 pub fn check_label_order(model: &[String], objective: &Objective) -> Result<(), TaskError> {
     let Some(data) = objective.classes() else { return Ok(()) };
     let plain = |names: &[String]| names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>();

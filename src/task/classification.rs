@@ -7,7 +7,7 @@ use super::preset::TABLE_KEYS;
 use super::{Figure, HeadSpec, Outputs, Preset, Targets, Task, TaskError};
 use crate::dataset::{LabelKind, Metric};
 
-/// One of several classes.
+/// Classification into one of several classes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Classification {
     /// The names of the classes in the order of the logits.
@@ -20,7 +20,7 @@ const BINARY: &[&str] = &["0", "1"];
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
 const INFERENCE: &[&str] = &["entailment", "neutral", "contradiction"];
 
-/// A task of GLUE or ANLI.
+/// The preset of a GLUE or ANLI task.
 const fn task(
     name: &'static str,
     (text, pair): (&'static str, Option<&'static str>),
@@ -32,7 +32,7 @@ const fn task(
     Preset { name, text, pair, label: Some("label"), kind, labels, metrics, keys: TABLE_KEYS, train_file, dev_file }
 }
 
-/// Tasks with classes, in the order that GLUE and Hugging Face give them.
+/// Tasks with classes, with their names in the order that GLUE and Hugging Face use.
 pub(super) const PRESETS: [Preset; 8] = [
     task("cola", ONE, BINARY, &[Metric::Matthews, Metric::Accuracy], "dev.tsv"),
     task("sst2", ONE, BINARY, &[Metric::Accuracy], "dev.tsv"),
@@ -45,10 +45,10 @@ pub(super) const PRESETS: [Preset; 8] = [
 ];
 
 impl Classification {
-    /// The class with the largest logit of every row, the first of equal ones.
+    /// The class with the largest logit of every row; of equal logits, the first.
     ///
     /// # Errors
-    /// Logits that are not one per class.
+    /// If a row does not have one logit per class.
     pub fn predictions(&self, outputs: &Outputs) -> Result<Vec<usize>, TaskError> {
         let expected = self.labels.len();
         if let Some(row) = outputs.rows().iter().find(|row| row.len() != expected) {

@@ -1,4 +1,4 @@
-//! Entities: a tag for every word of a text (token classification), scored by the entities that the tags stand for.
+//! Entities: a tag for every word of a text (token classification), scored by the entities that the tags mark.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -20,12 +20,12 @@ use crate::dataset::{
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
-/// A tag for every word.
+/// The task of predicting a tag for every word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entities {
     /// The tags in the order of the logits.
     pub labels: Vec<String>,
-    /// What the tags mark entities by.
+    /// The scheme by which tags mark entities.
     pub scheme: TagScheme,
 }
 
@@ -66,7 +66,7 @@ const KEYS: &[&str] = &["text", "label", "labels", "format", "scheme", "strict"]
 
 const PRESETS: [Preset; 1] = [Preset {
     name: "ner",
-    // CoNLL has no names of columns; these stand in the journals of runs.
+    // CoNLL has no column names; these appear in the journals of runs.
     text: "text",
     pair: None,
     label: Some("label"),
@@ -78,7 +78,7 @@ const PRESETS: [Preset; 1] = [Preset {
     dev_file: "dev.conll",
 }];
 
-/// Words with tags.
+/// Reader of tagged words.
 #[derive(Debug)]
 pub(super) struct Words;
 
@@ -130,7 +130,7 @@ fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"))
 }
 
-/// Texts of words, in windows of tokens.
+/// Rows of words with or without tags, tokenized into windows.
 pub struct EntityRows {
     file: TaggedFile,
     encodings: Vec<Encoding>,
@@ -160,7 +160,7 @@ impl EntityRows {
             format: settings.format.and_then(TaggedFormat::of_table),
             limit: request.limit(),
         };
-        // The tags count as the model's classes do, where it names them; in training they may be others.
+        // Tags are numbered as in the model's class names, if it has any; in training they may be others.
         let named =
             of_model.clone().filter(|names| wanted.labels.is_none() && names.iter().any(|name| name == OUTSIDE));
         let file = match named {
@@ -215,7 +215,7 @@ impl EntityRows {
         }
     }
 
-    /// The predicted tag of every word: that of its first token. A word without tokens is outside.
+    /// The predicted tag of every word: that of its first token. A word without tokens is tagged as outside.
     fn predictions(&self, outputs: &Outputs) -> Result<Vec<Vec<&str>>, TaskError> {
         let (found, expected) = (outputs.rows().len(), self.windows.len());
         if found != expected {
@@ -241,7 +241,7 @@ impl EntityRows {
     }
 }
 
-/// What is learnt: the names that are given, else the tags of the file with those that their scheme has beside them.
+/// The objective: the names that are given, else the tags of the file, completed by those that their scheme allows.
 fn objective(
     file: &TaggedFile,
     names: Option<Vec<String>>,
@@ -294,7 +294,7 @@ fn begins_with(tag: &str, letter: &str) -> bool {
     tag.strip_prefix(letter).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// What seqeval counts by default does not know the letters of BILOU.
+/// Whether entities are counted strictly: seqeval's default mode does not know the letters of BILOU.
 fn counts_strictly(strict: bool, scheme: TagScheme) -> bool {
     strict || scheme == TagScheme::Bilou
 }

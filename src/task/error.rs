@@ -7,19 +7,19 @@ use crate::dataset::{DatasetError, TagScheme};
 use crate::files::FileError;
 use crate::hint::Hint;
 
-/// What can be wrong with rows, labels and predictions of a task. Every text is one line that ends in the cure.
+/// What can be wrong with rows, labels and predictions of a task. Every message is one line that ends in the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// The rows.
+    /// An error of the rows.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A metric.
+    /// An error of a metric.
     #[error(transparent)]
     Metric(#[from] MetricError),
-    /// A file.
+    /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Head and task do not fit.
+    /// The head does not fit the task.
     #[error(
         "the model gives {found} numbers per row and the task needs {expected} ({task}); choose the task that the model was \
          trained for, or export it with {expected} labels"
@@ -27,12 +27,12 @@ pub enum TaskError {
     Width {
         /// Width of the logits.
         found: usize,
-        /// What the task needs.
+        /// Width that the task needs.
         expected: usize,
-        /// Why, e.g. `classes a, b, c`.
+        /// Why the task needs that width, e.g. `classes a, b, c`.
         task: String,
     },
-    /// The model counts its classes in another order than the data.
+    /// The model orders its classes differently from the data.
     #[error(
         "the model's classes are {model} and the data's are {data}, in another order; give the model's order ({})",
         Hint::Labels.with("A,B,…")
@@ -43,32 +43,32 @@ pub enum TaskError {
         /// Names of the data's classes, in order.
         data: String,
     },
-    /// The ending of a file name says nothing.
+    /// The extension of a file name stands for no format of predictions.
     #[error("{}: predictions are written as .csv, .tsv or .jsonl; give one of these endings", path.display())]
     UnknownFormat {
-        /// The file.
+        /// Path of the file of predictions.
         path: PathBuf,
     },
-    /// Predictions that cannot be written so.
+    /// Predictions that cannot be written in this format.
     #[error("{0}")]
     Predictions(String),
-    /// Thresholds of other labels.
+    /// Thresholds that do not belong to the task's labels.
     #[error(
         "the model's config.json has a `{key}` that is not a list of {labels} numbers from 0 to 1, one for each label; merge the adapter \
          again, or remove it"
     )]
     Thresholds {
-        /// The key.
+        /// Key of the thresholds in `config.json`.
         key: &'static str,
-        /// How many labels there are.
+        /// Number of labels.
         labels: usize,
     },
-    /// What is to be predicted is another task's.
+    /// The targets belong to another task.
     #[error("the rows have {found} to predict and the task has {expected}; evaluate the rows with their own task")]
     Targets {
-        /// What a target of the rows is.
+        /// What a target of the rows is, e.g. `a class`.
         found: &'static str,
-        /// What one of the task's is.
+        /// What a target of the task is, e.g. `a number`.
         expected: &'static str,
     },
     /// Logits where the loss over tokens is needed.
@@ -76,29 +76,29 @@ pub enum TaskError {
         "a language model is scored by its loss over tokens, not by logits of rows; predict with the head of the task"
     )]
     NoTokenLoss,
-    /// Different numbers of things that belong together.
+    /// Numbers that should be equal and are not.
     #[error("{found} {what} for {expected} rows; evaluate and write the same data set")]
     Lengths {
-        /// What was counted.
+        /// The items, e.g. `predictions`.
         what: &'static str,
-        /// How many there are.
+        /// Number of items.
         found: usize,
-        /// Rows.
+        /// Number of rows.
         expected: usize,
     },
-    /// Questions that are to be learnt from have no answers.
+    /// Questions for training that have no answers.
     #[error("{} has no answers to learn from; name a file that has", path.display())]
     NoAnswers {
-        /// The file.
+        /// Path of the file of questions.
         path: PathBuf,
     },
-    /// No word gives a token.
+    /// No word yields a token.
     #[error("{}: the tokenizer makes no token of any word; use the tokenizer.json that belongs to the model", path.display())]
     NoTokens {
-        /// The file.
+        /// Path of the file of words.
         path: PathBuf,
     },
-    /// Nothing says what the logits stand for.
+    /// Nothing says which tags the logits belong to.
     #[error(
         "{}: nothing says in which order the model counts the tags (its config.json names none); name them in that order \
          ({})",
@@ -106,31 +106,31 @@ pub enum TaskError {
         Hint::Labels.with("O,B-…,I-…")
     )]
     TagOrder {
-        /// The file.
+        /// Path of the file of words.
         path: PathBuf,
     },
-    /// A class that entities cannot be counted with.
+    /// A class whose entities cannot be counted.
     #[error(
         "the class `{tag}` is no tag of {scheme}, by which entities are counted strictly; give another {}, or leave out {}",
         Hint::Scheme,
         Hint::Strict
     )]
     TagOfOtherScheme {
-        /// The class.
+        /// Name of the class.
         tag: String,
-        /// The scheme.
+        /// Scheme of the tags.
         scheme: TagScheme,
     },
     /// Tags that are numbers, without names.
     #[error("{}: its tags are numbers; name them in their order ({})", path.display(), Hint::Labels.with("O,B-…,I-…"))]
     NumberedTags {
-        /// The file.
+        /// Path of the file of words.
         path: PathBuf,
     },
-    /// No answer stands where the file says.
+    /// No answer is at its offset in the context.
     #[error("{}: no answer stands where answer_start says; count characters, not bytes", path.display())]
     MisplacedAnswers {
-        /// The file.
+        /// Path of the file of questions.
         path: PathBuf,
     },
 }

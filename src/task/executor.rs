@@ -1,21 +1,21 @@
-//! One way through rows: in batches, with progress and cancellation, whatever computes the logits.
+//! A single loop over rows: in batches, with progress and cancellation, whatever computes the logits.
 
 use super::{HeadSpec, Lines};
 use crate::progress::{Cancelled, Event, Observer};
 
 /// Computes the logits of rows.
 pub trait Executor {
-    /// What can go wrong.
+    /// Error of the computation.
     type Error: From<Cancelled>;
 
-    /// All rows in batches that are computed at once: of similar length, within a budget of tokens.
+    /// All rows, in batches that are computed at once: of similar length, within a budget of tokens.
     fn batches(&self) -> Vec<Vec<usize>>;
 
-    /// The logits of some rows. `take` is given, for every row in any order, its number and what it has of every output of the
-    /// head, padding left out: `[outputs]`, or `[tokens]` of each end of a span.
+    /// Computes the logits of some rows. `take` is called once per row, in any order, with the row's index and its part of
+    /// every output of the head, padding left out: `[outputs]`, or `[tokens]` for each end of a span.
     ///
     /// # Errors
-    /// Logits of another shape, and what computing can cause.
+    /// Logits of another shape, and errors of the computation.
     fn logits(
         &mut self,
         rows: &[usize],
@@ -23,10 +23,10 @@ pub trait Executor {
         take: &mut dyn FnMut(usize, &[&[f32]]),
     ) -> Result<(), Self::Error>;
 
-    /// The loss over the tokens of some rows that count: logits over a vocabulary are too many to be handed out.
+    /// The loss over the counted tokens of some rows: logits over a vocabulary are too many to be handed out.
     ///
     /// # Errors
-    /// Logits of another shape, and what computing can cause.
+    /// Logits of another shape, and errors of the computation.
     fn token_loss(&mut self, rows: &[usize]) -> Result<TokenLoss, Self::Error>;
 }
 
@@ -35,7 +35,7 @@ pub trait Executor {
 pub struct TokenLoss {
     /// Sum of the negative natural logarithms of the probabilities that the model gives to the tokens.
     pub sum: f64,
-    /// How many tokens these are.
+    /// Number of these tokens.
     pub tokens: u64,
 }
 
@@ -51,17 +51,17 @@ impl TokenLoss {
     }
 }
 
-/// What a model gives for rows.
+/// Outputs of a model for rows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outputs {
-    /// The logits of every row, its outputs one after the other, in the order of the rows.
+    /// The logits of every row, outputs concatenated, in the order of the rows.
     Rows(Vec<Vec<f32>>),
-    /// How well it predicts their tokens.
+    /// The loss over the tokens of all rows.
     Loss(TokenLoss),
 }
 
 impl Outputs {
-    /// The logits of every row; none of a language model.
+    /// The logits of every row; empty for a language model.
     pub fn rows(&self) -> &[Vec<f32>] {
         match self {
             Outputs::Rows(rows) => rows,
@@ -70,7 +70,7 @@ impl Outputs {
     }
 }
 
-/// Goes through all rows. `unit` says what they are: `rows`, or `windows`.
+/// Computes the outputs of all rows. `unit` names the rows in progress reports: `rows`, or `windows`.
 ///
 /// # Errors
 /// Those of the executor; cancellation.

@@ -3,7 +3,7 @@
 use crate::hint::Hint;
 use crate::onnx::Head;
 
-/// What there is a line of logits for.
+/// What the head gives one line of logits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lines {
     /// Every row: `[rows, width]`.
@@ -19,22 +19,22 @@ pub enum Lines {
 /// The head that a task needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadSpec {
-    /// The outputs of the export that it makes.
+    /// Names of the export's outputs that belong to the head.
     pub outputs: &'static [&'static str],
-    /// What there is a line of logits for.
+    /// What the head gives one line of logits for.
     pub lines: Lines,
-    /// Numbers in a line; `None` where the task does not say.
+    /// Number of logits in a line; `None` where the task does not fix it.
     pub width: Option<usize>,
-    /// Whether it is trained, and can be added where there is none.
+    /// Whether the head is trained, and can be added to an export that has none.
     pub trained: bool,
-    /// Whether the loss goes over padding too.
+    /// Whether the loss includes padding.
     pub counts_padding: bool,
-    /// What to do where there is none, as the rest of a sentence.
+    /// What to do if the export has no such head, as the rest of a sentence.
     pub cure: &'static str,
 }
 
 impl HeadSpec {
-    /// Why a head is not of this kind, in words that follow the name of the export; with the cure.
+    /// Why a head is not of this kind, phrased to follow the name of the export; with the cure.
     pub fn misfit(&self, head: &Head) -> Option<String> {
         let listed = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let outputs = listed(&head.outputs);
@@ -70,7 +70,7 @@ impl HeadSpec {
     }
 }
 
-/// A head with a line of numbers for every row.
+/// A head with one line of logits per row.
 pub(super) const ROW_HEAD: HeadSpec = HeadSpec {
     outputs: &["logits"],
     lines: Lines::Row,

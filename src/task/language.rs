@@ -1,4 +1,4 @@
-//! Texts that a language model learns: the next token of each.
+//! Language modelling: the next token of every text.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
-/// The next token of a text.
+/// The task of predicting the next token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CausalLm;
 
@@ -61,7 +61,7 @@ impl Task for CausalLm {
     }
 }
 
-/// Texts, or instructions with the output they ask for.
+/// Reader of texts, or of instructions with the output they ask for.
 #[derive(Debug)]
 pub(super) struct Texts;
 
@@ -87,7 +87,7 @@ const PRESETS: [Preset; 2] = [
     ),
 ];
 
-/// How instructions become texts; `None` for plain texts.
+/// The template that turns instructions into texts; `None` for plain texts.
 fn template(settings: &DataSettings) -> Option<Template> {
     let instructs = settings.preset().is_some_and(|preset| preset.label.is_some());
     let usual = Template::default();
@@ -139,7 +139,7 @@ impl Reader for Texts {
     }
 }
 
-/// The texts of a file.
+/// Rows of a file of texts.
 struct TextsOfFile {
     documents: Documents,
     packing: bool,

@@ -1,11 +1,11 @@
-//! What a model can learn, one file per task: how its rows are named and read, which head it needs, how logits become
-//! predictions and scores. The loss, which needs libtorch, is in `train/losses/`.
+//! What a model can learn, one file per task: the names of its rows, how they are read, which head it needs, how logits
+//! become predictions and scores. The losses, which need libtorch, are in `train/losses/`.
 //!
-//! A [`Reader`] turns a file into [`Rows`], as [`DataSettings`] say. Rows have an [`Objective`], which is a [`Task`]. An
-//! [`Executor`] computes logits, with ONNX Runtime or with libtorch, and [`predict`] goes through the rows.
+//! A [`Reader`] turns a file into [`Rows`], according to [`DataSettings`]. Rows have an [`Objective`], which is a [`Task`].
+//! An [`Executor`] computes logits, with ONNX Runtime or with libtorch, and [`predict`] loops over the rows.
 //!
-//! A new task is a file here, a line in [`Objective`] and in its `deref`, and one in the list of readers (a task with a table of
-//! labels: a preset in its list); a kind of target that is not there yet is a variant of [`Targets`] and a loss.
+//! A new task is a file here, a line in [`Objective`] and in its `deref`, and one in the list of readers (a task with a
+//! table of labels: a preset in its list); a new kind of target is a variant of [`Targets`] and a loss.
 
 mod answers;
 mod class_names;
@@ -52,7 +52,7 @@ pub use targets::{Judge, Targets};
 use crate::dataset::{Metric, metric::MetricError};
 use crate::settings_value::SettingError;
 
-/// What is learnt.
+/// What the model learns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
@@ -87,52 +87,52 @@ impl Deref for Objective {
     }
 }
 
-/// How the rows of all tasks are read. The first is for rows without a task.
+/// The readers of all tasks. The first is for rows without a task.
 const READERS: [&dyn Reader; 5] =
     [&table::Tables, &multi_label::LabelledTables, &language::Texts, &spans::Questions, &entities::Words];
 
-/// What a model learns, and how it is judged.
+/// What a model learns, and how it is scored.
 pub trait Task: fmt::Debug + Sync {
-    /// The head that it needs.
+    /// The head that the task needs.
     fn head(&self) -> HeadSpec;
 
-    /// What a target of a row is, as [`Targets::in_words`] says it: `a class`.
+    /// What a target of a row is, as in [`Targets::in_words`]: `a class`.
     fn target(&self) -> &'static str;
 
-    /// Whether these are the targets of its rows.
+    /// Whether these targets belong to the task.
     fn fits(&self, targets: &Targets) -> bool {
         targets.in_words() == self.target()
     }
 
-    /// The error that these are the targets of another task.
+    /// The error for targets of another task.
     fn other_targets(&self, targets: &Targets) -> TaskError {
         TaskError::Targets { found: targets.in_words(), expected: self.target() }
     }
 
-    /// What it is about, in words that follow "cannot be computed for": `3 classes`.
+    /// Description of the task, phrased to follow "cannot be computed for": `3 classes`.
     fn in_words(&self) -> String;
 
-    /// What is judged, in words that follow a number.
+    /// The unit that is scored, as a word that follows a number.
     fn unit(&self) -> &'static str {
         "rows"
     }
 
-    /// The names of its classes in the order of the logits.
+    /// Names of the classes in the order of the logits.
     fn classes(&self) -> Option<&[String]> {
         None
     }
 
-    /// What transformers calls it in `config.json` (`problem_type`), where labels or numbers alone do not say it.
+    /// `problem_type` of the task in transformers' `config.json`, where labels or numbers alone do not determine it.
     fn problem_type(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether [`Task::thresholds`] finds some.
+    /// Whether [`Task::thresholds`] applies to the task.
     fn has_thresholds(&self) -> bool {
         false
     }
 
-    /// For every label the probability from which on a row has it, as outputs and targets of held-out rows show it.
+    /// For every label, the smallest probability at which a row has it, chosen from outputs and targets of held-out rows.
     ///
     /// # Errors
     /// Targets or outputs of another task.
@@ -140,17 +140,17 @@ pub trait Task: fmt::Debug + Sync {
         Err(self.other_targets(targets))
     }
 
-    /// Metrics that can be chosen. None where windows of a text are judged together, by the [`Judge`] of its rows.
+    /// Metrics that can be chosen. Empty where windows of a text are scored together, by the [`Judge`] of its rows.
     fn fitting_metrics(&self) -> Vec<Metric> {
         Vec::new()
     }
 
-    /// Those that are taken where nobody chooses; the first decides.
+    /// Default metrics; the first decides which state is the best.
     fn usual_metrics(&self) -> &'static [Metric] {
         &[]
     }
 
-    /// What comes of comparing the outputs with the targets of all rows. Empty where the targets alone cannot tell.
+    /// Scores of the outputs against the targets of all rows. Empty where targets alone are not enough.
     ///
     /// # Errors
     /// Metrics, targets or outputs of another task.
@@ -158,10 +158,10 @@ pub trait Task: fmt::Debug + Sync {
         if self.fits(targets) { Ok(Vec::new()) } else { Err(self.other_targets(targets)) }
     }
 
-    /// Refuses a metric that does not fit.
+    /// Rejects a metric that does not fit.
     ///
     /// # Errors
-    /// The first that does not, with those that do.
+    /// The first metric that does not fit, with those that do.
     fn check_metrics(&self, metrics: &[Metric]) -> Result<(), MetricError> {
         let (fitting, what) = (self.fitting_metrics(), self.in_words());
         metrics.iter().try_for_each(|metric| metric.check(&fitting, &what))
@@ -170,37 +170,37 @@ pub trait Task: fmt::Debug + Sync {
 
 /// How the rows of some tasks are named and read.
 pub trait Reader: Sync {
-    /// The tasks that are read so.
+    /// Presets of the tasks that this reader reads.
     fn presets(&self) -> &'static [Preset];
 
-    /// Longest row in tokens, where nobody says.
+    /// Default maximum length of a row, in tokens.
     fn maximum_length(&self) -> usize {
         128
     }
 
-    /// The head that its tasks need, whatever the labels are.
+    /// The head that its tasks need, regardless of the labels.
     fn head(&self) -> HeadSpec;
 
-    /// Refuses values that make no sense together. Keys that do not belong to the task are refused before.
+    /// Rejects values that make no sense together. Keys that do not belong to the task are rejected earlier.
     ///
     /// # Errors
-    /// The first of them, with its key and what to do.
+    /// The first of these values, with its key and what to do.
     fn check(&self, settings: &DataSettings) -> Result<(), SettingError>;
 
     /// Reads a file.
     ///
     /// # Errors
-    /// One line that names the file, the place, what was found and the cure.
+    /// One line that names the file, the position, what was found and the cure.
     fn read(&self, request: &Request<'_>) -> Result<Box<dyn Rows>, TaskError>;
 
-    /// Whether predictions can be written to a file of this name; asked before anything is computed.
+    /// Checks that predictions can be written to a file of this name, before anything is computed.
     ///
     /// # Errors
-    /// They cannot, with the reason.
+    /// If they cannot, with the reason.
     fn check_predictions(&self, path: &std::path::Path) -> Result<(), TaskError>;
 
-    /// What decides, beside columns and files, how rows are seen: by a key and a value for the journal of a run. `learning`
-    /// says whether it is asked for training and evaluation, or for a plan.
+    /// Whatever determines the rows, besides columns and files: a key and a value for the journal of a run. `learning`
+    /// says whether it is for training and evaluation, or for a plan.
     fn identity(&self, _settings: &DataSettings, _learning: bool) -> Option<(&'static str, serde_json::Value)> {
         None
     }
@@ -209,11 +209,11 @@ pub trait Reader: Sync {
 /// A figure of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// Its name, e.g. `accuracy`.
+    /// Name of the figure, e.g. `accuracy`.
     pub name: String,
-    /// Its value; `None` where it is undefined.
+    /// Value of the figure; `None` where it is undefined.
     pub value: Option<f64>,
-    /// Why it is undefined, what it hides, or what it is over.
+    /// Why the value is undefined, what it hides, or what it is computed over.
     pub note: Option<String>,
 }
 
@@ -224,7 +224,7 @@ impl From<crate::dataset::Score> for Figure {
 }
 
 impl Figure {
-    /// Four decimals, as papers print it.
+    /// The value with four decimals, as papers print it.
     pub fn show(&self) -> String {
         self.value.map_or_else(|| "undefined".to_owned(), |value| format!("{value:.4}"))
     }

@@ -1,4 +1,4 @@
-//! Several labels for a text, or none: each is told apart from the others by a logit of its own.
+//! Several labels for a text, or none: each label is decided by its own logit.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,21 +22,21 @@ use crate::settings_value::SettingError;
 
 /// A text has a label where its probability, the logistic function of its logit, is at least this, unless thresholds were chosen.
 const THRESHOLD: f64 = 0.5;
-/// The key of `config.json` that has the thresholds.
+/// The key of `config.json` that holds the thresholds.
 const THRESHOLDS: &str = "gelora_thresholds";
 
 fn probability(logit: f32) -> f64 {
     1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
-/// Several labels per text.
+/// Multi-label classification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MultiLabel {
     /// The names of the labels in the order of the logits.
     pub labels: Vec<String>,
 }
 
-/// The figures that are taken where nobody chooses.
+/// Default metrics.
 const USUAL: &[Metric] = &[Metric::F1Micro, Metric::F1Macro, Metric::F1Samples, Metric::AveragePrecision];
 
 const PRESETS: [Preset; 1] = [Preset {
@@ -53,10 +53,10 @@ const PRESETS: [Preset; 1] = [Preset {
 }];
 
 impl MultiLabel {
-    /// The thresholds that a model's `config.json` has; the usual ones where it has none.
+    /// The thresholds in a model's `config.json`; the default ones where it has none.
     ///
     /// # Errors
-    /// Thresholds of other labels.
+    /// Thresholds that do not match the labels.
     pub fn thresholds_of(&self, config: Option<&serde_json::Value>) -> Result<Vec<f64>, TaskError> {
         let Some(found) = config.and_then(|config| config.get(THRESHOLDS)) else {
             return Ok(vec![THRESHOLD; self.labels.len()]);
@@ -72,7 +72,7 @@ impl MultiLabel {
     /// The labels of every row: those whose probability is at least their threshold.
     ///
     /// # Errors
-    /// Logits that are not one per label.
+    /// If a row does not have one logit per label.
     pub fn predictions(&self, outputs: &Outputs, thresholds: &[f64]) -> Result<Vec<Vec<bool>>, TaskError> {
         let expected = self.labels.len();
         if let Some(row) = outputs.rows().iter().find(|row| row.len() != expected) {
@@ -135,7 +135,7 @@ impl Task for MultiLabel {
         true
     }
 
-    /// Those with the best F1; a label that no row has keeps the usual one.
+    /// Thresholds with the best F1; a label that no row has keeps the default.
     fn thresholds(&self, targets: &Targets, outputs: &Outputs) -> Result<Vec<f64>, TaskError> {
         let Targets::LabelSets(truth) = targets else { return Err(self.other_targets(targets)) };
         let of_label = |label: usize| {
@@ -148,7 +148,7 @@ impl Task for MultiLabel {
     }
 }
 
-/// Tables with several labels per row.
+/// Reader of tables with several labels per row.
 #[derive(Debug)]
 pub(super) struct LabelledTables;
 
@@ -221,7 +221,7 @@ impl Reader for LabelledTables {
     }
 }
 
-/// What the model that is evaluated says of its labels; training gives them anew.
+/// `config.json` of the model that is evaluated; training assigns its labels afresh.
 fn evaluated<'a>(request: &Request<'a>) -> Option<&'a serde_json::Value> {
     request.model_config.filter(|_| request.purpose == Purpose::Evaluate)
 }
@@ -229,7 +229,7 @@ fn evaluated<'a>(request: &Request<'a>) -> Option<&'a serde_json::Value> {
 /// The labels that are known before a file is read.
 struct Known {
     labels: Option<Vec<String>>,
-    /// Whether numbers in the file may count them: their order is that of the settings, or of the model.
+    /// Whether numbers in the file may be label indices: the labels are then in the order of the settings, or of the model.
     numbers: bool,
 }
 
@@ -244,12 +244,12 @@ impl Known {
         Known { numbers: given || of_model.is_some(), labels: request.settings.labels.clone().or(of_model) }
     }
 
-    /// The column of the labels where it is named; else a column of 0 and 1 for every known label, where all of them are columns;
-    /// else the usual column.
+    /// Loads the label column if it is named; else one column of 0 and 1 per known label, if all of these columns exist;
+    /// else the default label column.
     fn load(&self, request: &Request<'_>, load: &LoadSettings) -> Result<(Dataset, LabelSets), DatasetError> {
         let column = load.label.as_deref().unwrap_or_default();
         let named = request.settings.label.is_some();
-        // A label that is called as the text is no column of 0 and 1.
+        // A label with the same name as the text column is not a column of 0 and 1.
         if let Some(labels) = self.labels.as_ref().filter(|labels| !named && !labels.contains(&load.text)) {
             match LabelSets::load_columns(request.path, load, labels) {
                 Err(DatasetError::MissingColumn { column, .. }) if labels.contains(&column) => {}
@@ -268,7 +268,7 @@ impl Known {
         })
     }
 
-    /// Whether predictions are wanted of rows that nobody said to have labels.
+    /// Whether the rows may lack labels: predictions are requested, and nothing says that there are labels.
     fn may_lack_labels(&self, request: &Request<'_>) -> bool {
         request.predictions && request.like.is_none() && request.settings.label.is_none()
     }
@@ -278,7 +278,7 @@ impl Known {
 struct LabelledRows {
     table: TableRows,
     rows: Option<Vec<Vec<bool>>>,
-    /// Those of the model that is evaluated.
+    /// Thresholds of the model that is evaluated.
     thresholds: Vec<f64>,
 }
 
@@ -320,7 +320,7 @@ impl Rows for LabelledRows {
         self.rows.is_none().then(lacking_labels)
     }
 
-    /// By the set of labels.
+    /// Groups the rows by their set of labels.
     fn strata(&self) -> Result<Vec<Vec<usize>>, String> {
         let path = self.table.path().display();
         let sets =

@@ -9,10 +9,10 @@ use super::TaskError;
 use crate::dataset::Format;
 use crate::files::write_atomically;
 
-/// The format that predictions are written in, by the ending of their file's name; asked before anything is computed.
+/// The format of predictions, from the extension of their file's name; checked before anything is computed.
 ///
 /// # Errors
-/// Another ending. What would be packed is refused too: predictions are written as plain text.
+/// Another extension. Compressed formats are rejected too: predictions are written as plain text.
 pub fn predictions_format(path: &Path) -> Result<Format, TaskError> {
     let packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
     Format::of(path)
@@ -40,7 +40,7 @@ impl Cell<'_> {
         match self {
             Cell::Class(name) => (*name).to_owned(),
             Cell::Value(value) => value.to_string(),
-            // A list where commas, or what looks like a list, would be read as something else.
+            // A JSON list where a name contains a comma, or looks like a list, and would be misread.
             Cell::Labels(names) if names.iter().any(|name| name.contains(',') || name.starts_with('[')) => {
                 json!(names).to_string()
             }
@@ -55,17 +55,17 @@ struct Written<'a> {
     predictions: Vec<Cell<'a>>,
     labels: Option<Vec<Cell<'a>>>,
     logits: &'a [Vec<f32>],
-    /// The names of the logits in a table.
+    /// Column names of the logits in a table.
     columns: Vec<String>,
 }
 
-/// What was predicted for every row, or is right.
+/// Predictions, or true labels, of all rows.
 pub(super) enum Predicted<'a> {
-    /// Classes, as numbers of these names.
+    /// Classes, as indices into these names.
     Classes { names: &'a [String], rows: Vec<usize> },
-    /// Numbers.
+    /// One number per row.
     Values(Vec<f32>),
-    /// Which of these labels a row has.
+    /// For every row, which of these labels it has.
     LabelSets { names: &'a [String], rows: Vec<Vec<bool>> },
 }
 
@@ -86,11 +86,12 @@ impl Predicted<'_> {
 
 /// Writes the predictions of a table: `line` in its file, `prediction`, `label` where there is one, and the logits.
 ///
-/// Classes are written by name, several labels between commas, in JSON as a list. The ending of the name decides between `.csv`, `.tsv` and `.jsonl`. In a table the logits are
-/// the columns `logit:NAME` (or `logit` for a number), in JSON the list `logits`.
+/// Classes are written by name, several labels separated by commas, in JSON as a list. The extension decides between `.csv`,
+/// `.tsv` and `.jsonl`. In a table the logits are the columns `logit:NAME` (or `logit` for a number), in JSON the list
+/// `logits`.
 ///
 /// # Errors
-/// Unknown ending; a file that cannot be written.
+/// Unknown extension; a file that cannot be written.
 pub(super) fn write_table(
     path: &Path,
     lines: Vec<usize>,

@@ -1,34 +1,34 @@
-//! Tasks by name: what is known of their files, and what is said of tasks that are not there.
+//! Tasks by name: what is known about their files, and hints for tasks that do not exist here.
 
 use super::{READERS, Reader};
 use crate::dataset::{LabelKind, LoadSettings, Metric};
 
-/// What is known of a task.
+/// What is known about a task.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preset {
-    /// Its name, e.g. `cola`.
+    /// Name of the task, e.g. `cola`.
     pub name: &'static str,
     /// Column of the text, or of the first text of a pair.
     pub text: &'static str,
-    /// Column of the second text of a pair; of the input that belongs to an instruction.
+    /// Column of the second text of a pair, or of the input of an instruction.
     pub pair: Option<&'static str>,
     /// Column of the label, or of the output that an instruction asks for; `None` for plain text.
     pub label: Option<&'static str>,
-    /// What the labels are; `None` where there are none.
+    /// Kind of the labels; `None` where there are none.
     pub kind: Option<LabelKind>,
     /// Names of the classes in the order that GLUE and Hugging Face use; empty where there are none.
     pub labels: &'static [&'static str],
-    /// The metrics; the first one decides which state of a training is the best. Empty where they are not chosen.
+    /// Default metrics; the first decides which state of a training is the best. Empty where metrics cannot be chosen.
     pub metrics: &'static [Metric],
-    /// The keys of `[data]` that it takes, beside those that all tasks take.
+    /// The keys of `[data]` that the task accepts, besides those that all tasks accept.
     pub keys: &'static [&'static str],
-    /// Usual name of the training file.
+    /// Default name of the training file.
     pub train_file: &'static str,
-    /// Usual name of the development file.
+    /// Default name of the development file.
     pub dev_file: &'static str,
 }
 
-/// What tables with labels take.
+/// Keys accepted by tables with labels.
 pub(super) const TABLE_KEYS: &[&str] =
     &["text", "pair", "label", "labels", "objective", "format", "quoting", "metrics"];
 
@@ -37,12 +37,12 @@ pub fn presets() -> impl Iterator<Item = &'static Preset> {
     READERS.iter().flat_map(|reader| reader.presets())
 }
 
-/// The preset of a task; upper and lower case, `-` and `_` do not matter (`STS-B` is `stsb`).
+/// The preset of a task; case, `-` and `_` are ignored (`STS-B` is `stsb`).
 pub fn preset(name: &str) -> Option<&'static Preset> {
     presets().find(|preset| plain(preset.name) == plain(name))
 }
 
-/// How the rows of a task are read. Without one they are those of a table.
+/// The reader for the rows of a task; that of tables where there is no task.
 pub(super) fn reader(task: Option<&str>) -> &'static dyn Reader {
     let reads = |reader: &&&dyn Reader| {
         task.is_some_and(|task| reader.presets().iter().any(|preset| plain(preset.name) == plain(task)))
@@ -69,8 +69,7 @@ impl Preset {
     }
 }
 
-/// What to say of a task that is asked for by a name that other tools give it, and that is not there; upper and lower case,
-/// `-` and `_` do not matter.
+/// A hint for a task name that other tools use and that does not exist here; case, `-` and `_` are ignored.
 pub fn missing_task(name: &str) -> Option<&'static str> {
     Some(match plain(name).as_str() {
         "tokenclassification"

@@ -5,11 +5,11 @@ use super::preset::TABLE_KEYS;
 use super::{Figure, HeadSpec, Outputs, Preset, Targets, Task, TaskError};
 use crate::dataset::{LabelKind, Metric};
 
-/// A number.
+/// The task of predicting a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Regression;
 
-/// STS-B.
+/// The preset of STS-B.
 pub(super) const PRESETS: [Preset; 1] = [Preset {
     name: "stsb",
     text: "sentence1",
@@ -24,10 +24,10 @@ pub(super) const PRESETS: [Preset; 1] = [Preset {
 }];
 
 impl Regression {
-    /// The number of every row.
+    /// The predicted number of every row.
     ///
     /// # Errors
-    /// More or fewer than one number in a row.
+    /// If a row does not have exactly one number.
     pub fn predictions(outputs: &Outputs) -> Result<Vec<f32>, TaskError> {
         let one = |row: &Vec<f32>| match row.as_slice() {
             [value] => Ok(*value),

@@ -7,54 +7,54 @@ use super::{DataSettings, Figure, Objective, Outputs, Targets, TaskError};
 use crate::dataset::{DatasetError, Encoding, Example, Metric, Tokenizer};
 use crate::progress::{Observer, Silent};
 
-/// What rows are read for.
+/// The purpose for which rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Activations: what is to be predicted need not be known.
+    /// Activations for a plan: targets need not be known.
     Plan,
-    /// The same for a sample in proportion to the labels.
+    /// As `Plan`, for a sample in proportion to the labels.
     PlanByLabel,
-    /// Training: every row says what is to be predicted.
+    /// Training: every row has a target.
     Train,
-    /// Evaluation.
+    /// Evaluation: rows are predicted and, where targets are known, scored.
     Evaluate,
 }
 
 impl Purpose {
-    /// For a plan, whose rows may be drawn by their labels.
+    /// The purpose for a plan, whose rows may be drawn by their labels.
     pub fn planning(stratified: bool) -> Self {
         if stratified { Purpose::PlanByLabel } else { Purpose::Plan }
     }
 }
 
-/// Which rows are wanted, and what for.
+/// Which rows are requested, and for what purpose.
 pub struct Request<'a> {
-    /// The file.
+    /// Path of the file.
     pub path: &'a Path,
-    /// How it is read.
+    /// Settings that say how the file is read.
     pub settings: &'a DataSettings,
-    /// What for.
+    /// Purpose for which the rows are read.
     pub purpose: Purpose,
-    /// What the training rows are: rows that are held out are read with their classes, and whole.
+    /// Objective of the training rows: held-out rows are read with the same classes, and without a limit.
     pub like: Option<&'a Objective>,
-    /// `config.json` of a model whose classes the labels are.
+    /// `config.json` of a model whose classes are the labels.
     pub model_config: Option<&'a serde_json::Value>,
-    /// Whether predictions are wanted, for which labels need not be there.
+    /// Whether predictions are requested, for which labels may be missing.
     pub predictions: bool,
-    /// Cuts texts into tokens, for tasks whose rows depend on that.
+    /// Tokenizer for tasks whose rows depend on tokens.
     pub tokenizer: &'a Tokenizer,
-    /// Told of progress, and of what should be known of the file.
+    /// Receives progress, and notices and warnings about the file.
     pub observer: &'a dyn Observer,
 }
 
 impl Request<'_> {
-    /// How many rows at most.
+    /// Maximum number of rows to read; `None` reads all.
     pub fn limit(&self) -> Option<usize> {
         self.settings.limit.filter(|_| self.like.is_none())
     }
 }
 
-/// What goes through the model.
+/// Input of the model.
 #[derive(Debug, Clone, Copy)]
 pub enum Source<'a> {
     /// Texts, not tokenized yet.
@@ -63,62 +63,62 @@ pub enum Source<'a> {
     Encodings(&'a [Encoding]),
 }
 
-/// Rows as token ids, with what is to be predicted.
+/// Rows as token ids, with their targets.
 #[derive(Debug, Clone)]
 pub struct Encoded<'a> {
     /// Token ids of every row.
     pub encodings: Cow<'a, [Encoding]>,
-    /// What is to be predicted; `None` where nobody knows.
+    /// Targets of the rows; `None` where they are not known.
     pub targets: Option<Targets>,
 }
 
 /// The rows of a file.
 pub trait Rows: Send + Sync {
-    /// The file.
+    /// Path of the file.
     fn path(&self) -> &Path;
 
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, in hex.
     fn sha256(&self) -> &str;
 
-    /// What goes through the model for a plan.
+    /// Input of the model for a plan.
     fn source(&self) -> Source<'_>;
 
-    /// What a row of the source says, pairs with a stroke between them.
+    /// Text of a row of the source, with a stroke between the texts of a pair.
     fn text(&self, row: usize) -> Option<String>;
 
-    /// The columns that it is made of.
+    /// Names of the columns that the text is made from.
     fn columns(&self) -> Vec<String>;
 
-    /// What is learnt from them; `None` where they have no labels.
+    /// Objective of the rows; `None` where they have no labels.
     fn objective(&self) -> Option<&Objective>;
 
-    /// What is missing to say which predictions are right, as the rest of a sentence with its cure; `None` where nothing is.
+    /// What is missing to score predictions, as the rest of a sentence with its cure; `None` if nothing is.
     fn lacks(&self) -> Option<Cow<'static, str>> {
         None
     }
 
-    /// The rows by what is to be predicted, for samples in proportion.
+    /// The rows grouped by target, for stratified samples.
     ///
     /// # Errors
-    /// Why that is not possible, as the rest of a sentence.
+    /// Why stratification is not possible, as the rest of a sentence.
     fn strata(&self) -> Result<Vec<Vec<usize>>, String>;
 
-    /// Token ids, as they are learnt and evaluated.
+    /// Token ids and targets, as used in training and evaluation.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot take; cancellation.
+    /// A text that the tokenizer cannot process; cancellation.
     fn encode(&self, tokenizer: &Tokenizer, observer: &dyn Observer) -> Result<Encoded<'_>, DatasetError>;
 
-    /// What of the outputs is right: figures, the decisive one first. None where nobody knows what is right.
+    /// Figures that score the outputs, the decisive one first. Empty where the targets are not known.
     ///
     /// # Errors
     /// Outputs or metrics of another task.
     fn score(&self, encoded: &Encoded<'_>, outputs: &Outputs, metrics: &[Metric]) -> Result<Vec<Figure>, TaskError>;
 
-    /// The same by what the `config.json` of a model says of its decisions.
+    /// Figures that score the outputs with the decision thresholds in a model's `config.json`.
     ///
     /// # Errors
-    /// As [`Rows::score`]; a configuration of another model.
+    /// Those of [`Rows::score`]; a configuration of another model.
     fn score_as(
         &self,
         _config: Option<&serde_json::Value>,
@@ -135,17 +135,17 @@ pub trait Rows: Send + Sync {
     /// Outputs of other rows; a file that cannot be written.
     fn write_predictions(&self, path: &Path, outputs: &Outputs) -> Result<(), TaskError>;
 
-    /// How many things are judged, where these are not the rows that go through the model.
+    /// Number of items that are scored, where these are not the rows that go through the model.
     fn judged(&self) -> Option<usize> {
         None
     }
 
-    /// Scores that need more than the targets of the rows.
+    /// The judge for scores that need more than the targets of the rows.
     fn judge(&self) -> Option<&dyn super::Judge> {
         None
     }
 
-    /// Rows that go through the model for a plan.
+    /// Number of rows that go through the model for a plan.
     fn len(&self) -> usize {
         match self.source() {
             Source::Examples(examples) => examples.len(),
@@ -153,15 +153,15 @@ pub trait Rows: Send + Sync {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no rows.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Token ids of the first so many rows.
+    /// Token ids of the first `count` rows.
     ///
     /// # Errors
-    /// A text that the tokenizer cannot take.
+    /// A text that the tokenizer cannot process.
     fn first(&self, count: usize, tokenizer: &Tokenizer) -> Result<Vec<Encoding>, DatasetError> {
         let count = self.len().min(count);
         match self.source() {

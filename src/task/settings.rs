@@ -1,4 +1,4 @@
-//! `[data]`: which rows, and what they are.
+//! `[data]`: which rows to read, and what they are.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ pub struct DataSettings {
     pub quoting: Option<bool>,
 
     /// With --task instruct: file with the text around {instruction}, {input} and {output} [default: Alpaca's]
-    // In a configuration the text itself.
+    // In a configuration, the text itself.
     #[arg(long, value_name = "FILE", value_parser = template)]
     pub template: Option<String>,
 
@@ -82,7 +82,7 @@ pub struct DataSettings {
     #[arg(long, value_name = "TOKENS")]
     pub max_length: Option<usize>,
 
-    /// Only the first so many rows, or questions [default: all]
+    /// Use only the first so many rows, or questions [default: all]
     #[arg(long, value_name = "N", value_parser = one_or_more())]
     pub limit: Option<usize>,
 
@@ -121,19 +121,19 @@ fn one_or_more() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
-/// The content of a file, without the line end that editors put at its end.
+/// The content of a file, without the line end that editors add.
 fn template(file: &str) -> Result<String, String> {
     let text = crate::files::read_text(Path::new(file)).map_err(|error| error.to_string())?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
 
-/// The names of all tasks that have a preset.
+/// Names of all tasks that have a preset.
 fn tasks() -> Vec<&'static str> {
     presets().map(|preset| preset.name).collect()
 }
 
-/// A task that has a preset.
+/// Parses the name of a task that has a preset.
 fn known_task(text: &str) -> Result<String, String> {
     match preset(text) {
         Some(preset) => Ok(preset.name.to_owned()),
@@ -148,7 +148,7 @@ fn known_task(text: &str) -> Result<String, String> {
 }
 
 impl DataSettings {
-    /// The rows of this file, all else as usual.
+    /// Settings for the rows of this file, all else at the defaults.
     pub fn of(train: &Path) -> Self {
         DataSettings {
             train: train.to_owned(),
@@ -177,17 +177,17 @@ impl DataSettings {
         }
     }
 
-    /// The preset that `task` names.
+    /// The preset named by `task`.
     pub fn preset(&self) -> Option<&'static Preset> {
         self.task.as_deref().and_then(preset)
     }
 
-    /// How the rows are read.
+    /// The reader for these rows.
     pub fn reader(&self) -> &'static dyn Reader {
         reader(self.task.as_deref())
     }
 
-    /// Longest row, or window, in tokens.
+    /// Maximum length of a row, or window, in tokens.
     pub fn max_length(&self) -> usize {
         self.max_length.unwrap_or(self.reader().maximum_length())
     }
@@ -208,12 +208,12 @@ impl DataSettings {
         }
     }
 
-    /// Whether anything says what the labels are.
+    /// Whether any setting says what the labels are.
     pub fn names_labels(&self) -> bool {
         self.label.is_some() || self.labels.is_some() || self.objective.is_some() || self.task.is_some()
     }
 
-    /// What to measure; the first decides.
+    /// The metrics to compute; the first decides which state is the best.
     pub fn metrics(&self, objective: &Objective) -> Vec<Metric> {
         let fitting = objective.fitting_metrics();
         let of_preset = self
@@ -223,7 +223,7 @@ impl DataSettings {
         self.metrics.clone().unwrap_or_else(|| of_preset.unwrap_or(objective.usual_metrics()).to_vec())
     }
 
-    /// The keys that a task may take or not, with whether they are given.
+    /// The keys that only some tasks accept, and whether each is given.
     fn keys(&self) -> [(&'static str, bool); 17] {
         [
             ("text", self.text.is_some()),
@@ -246,7 +246,7 @@ impl DataSettings {
         ]
     }
 
-    /// Refuses values that make no sense, and keys that do not belong to the task.
+    /// Rejects values that make no sense, and keys that do not belong to the task.
     ///
     /// # Errors
     /// The first of these, with its key and what to do.
@@ -271,7 +271,7 @@ impl DataSettings {
         self.reader().check(self)
     }
 
-    /// Refuses a key that the task does not take.
+    /// Rejects a key that the task does not accept.
     fn refuse_misfits(&self) -> Result<(), SettingError> {
         const FEW: usize = 3;
         let taken = self.preset().map_or(TABLE_KEYS, |preset| preset.keys);

@@ -1,4 +1,4 @@
-//! Answers that are pieces of a text: SQuAD v1.1 and v2.0.
+//! Answers that are spans of a text: SQuAD v1.1 and v2.0.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -17,10 +17,10 @@ use crate::files::write_atomically;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
-/// A piece of a text.
+/// The task of answering with a span of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spans {
-    /// Whether there may be no answer.
+    /// Whether a question may have no answer.
     pub null_answers: bool,
 }
 
@@ -51,23 +51,23 @@ impl Task for Spans {
     }
 }
 
-/// How span answers are read and given.
+/// How span answers are read and chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct SpanSettings {
-    /// Whether there may be no answer.
+    /// Whether a question may have no answer.
     pub null_answers: bool,
-    /// Tokens that a window repeats of the one before.
+    /// Tokens that a window repeats from the one before.
     pub stride: usize,
-    /// Longest answer in tokens.
+    /// Length limit of an answer, in tokens.
     pub max_answer_length: usize,
     /// How many of the best starts and ends of a window are combined.
     pub n_best: usize,
-    /// How much the score of no answer must exceed that of the best answer.
+    /// How much the score of "no answer" must exceed that of the best answer.
     pub null_threshold: f32,
 }
 
 impl SpanSettings {
-    /// Of these settings.
+    /// The span settings from `[data]`.
     pub fn new(settings: &DataSettings) -> Self {
         let usual = AnswerSettings::default();
         SpanSettings {
@@ -97,7 +97,7 @@ const fn squad(
 ) -> Preset {
     Preset {
         name,
-        // Questions have no columns; these stand in the journals of runs.
+        // Questions have no columns; these names appear in the journals of runs.
         text: "text",
         pair: None,
         label: Some("label"),
@@ -115,7 +115,7 @@ const PRESETS: [Preset; 2] = [
     squad("squad2", &["stride", "max_answer_length", "n_best", "null_threshold"], "train-v2.0.json", "dev-v2.0.json"),
 ];
 
-/// Questions about contexts.
+/// Reader of questions about contexts.
 #[derive(Debug)]
 pub(super) struct Questions;
 
@@ -156,18 +156,18 @@ impl Reader for Questions {
     }
 }
 
-/// Windows of contexts with their questions, tokenized.
+/// Questions with windows of their contexts, tokenized.
 #[derive(Debug)]
 pub struct SpanRows {
     /// The questions.
     pub file: SquadFile,
-    /// How they are answered.
+    /// How the answers are read and chosen.
     pub settings: SpanSettings,
     /// Token ids of every window.
     pub encodings: Vec<Encoding>,
-    /// Without offsets where nothing is to be answered.
+    /// The windows; without offsets where no answers are to be given.
     pub windows: Vec<Window>,
-    /// Where the answers stand.
+    /// Token span `(first, last)` of the answer in every window; `None` where it is not known.
     pub places: Vec<Option<(usize, usize)>>,
     objective: Objective,
 }
@@ -176,7 +176,7 @@ impl SpanRows {
     /// Reads questions and cuts their contexts into windows.
     ///
     /// # Errors
-    /// A file of something else; questions without answers where these are learnt; a tokenizer that cannot take them.
+    /// A file in another form; questions without answers where these are to be learnt; a tokenizer that cannot process them.
     pub fn read(request: &Request<'_>) -> Result<Self, TaskError> {
         let (path, purpose) = (request.path, request.purpose);
         let settings = SpanSettings::new(request.settings);
@@ -242,7 +242,7 @@ impl SpanRows {
     }
 }
 
-/// Start and end logits: the first and the second half of every row.
+/// Splits every row into start logits (first half) and end logits (second half).
 fn ends(outputs: &Outputs) -> Vec<SpanLogits> {
     let halves = |row: &Vec<f32>| {
         let (start, end) = row.split_at(row.len() / 2);

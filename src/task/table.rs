@@ -1,4 +1,4 @@
-//! Rows of a table with a label each: classes or numbers.
+//! Rows of a table with one label each: a class or a number.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::settings_value::SettingError;
 
-/// Strata of labels that are numbers.
+/// Number of strata for labels that are numbers.
 const QUANTILES: usize = 10;
 
 const PRESETS: [Preset; 9] = {
@@ -26,12 +26,12 @@ const PRESETS: [Preset; 9] = {
     [cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, anli]
 };
 
-/// What is said of rows without labels where they are needed.
+/// The message for rows without labels where they are needed.
 pub(super) fn lacking_labels() -> Cow<'static, str> {
     format!("was read without labels; name their column with {}", Hint::Label).into()
 }
 
-/// Tables with labels.
+/// Reader of tables with labels.
 #[derive(Debug)]
 pub(super) struct Tables;
 
@@ -71,11 +71,11 @@ impl Reader for Tables {
                 load.with_labels_of(&classes)
             }
             Some(Objective::Regression) => load.with_labels_of(&Labels::Values(Vec::new())),
-            // Of other tasks there are no tables.
+            // Other tasks do not use tables.
             _ => load,
         };
         let dataset = match request.purpose {
-            // Labels that are named are looked at, though activations need none: what is wrong with them is said now, not by
+            // Named labels are checked, though activations need none: errors in them are reported now rather than by
             // the training after the plan.
             Purpose::Plan if !settings.names_labels() => Dataset::load(request.path, &load.without_labels())?,
             Purpose::Evaluate if request.like.is_none() => to_evaluate(request, &load)?,
@@ -89,8 +89,8 @@ impl Reader for Tables {
         let objective = match &dataset.labels {
             Some(labels) => Some(labels.names().map_or(Objective::Regression, classes)),
             None if request.predictions && load.kind == Some(LabelKind::Values) => Some(Objective::Regression),
-            // Predictions without labels have the names that were given, else those of the model's classes, else the task's. A
-            // model with one output names a value.
+            // Predictions without labels use the given names, else those of the model's classes, else the task's. A
+            // model with one output predicts a number.
             None if request.predictions => {
                 let given = settings.labels.as_ref().or(names.as_ref()).or(load.labels.as_ref());
                 given.map(|given| match given.len() {
@@ -134,7 +134,7 @@ fn check_metrics(settings: &DataSettings, load: &LoadSettings) -> Result<(), Set
     Err(SettingError::new("metrics", format!("has `{misfit}`, which does not fit {task}"), cure))
 }
 
-/// Rows whose labels count as the model's classes do, or without labels where predictions alone are wanted.
+/// Loads rows with labels in the order of the model's classes, or without labels where only predictions are requested.
 fn to_evaluate(request: &Request<'_>, load: &LoadSettings) -> Result<Dataset, TaskError> {
     match as_named(request, load) {
         Err(TaskError::Dataset(DatasetError::MissingColumn { column, .. }))
@@ -148,8 +148,8 @@ fn to_evaluate(request: &Request<'_>, load: &LoadSettings) -> Result<Dataset, Ta
     }
 }
 
-/// Rows whose labels count as the model's classes do: by its names, where it has them and the data use them, or by number. Some
-/// of the classes may be missing in the rows.
+/// Loads rows with labels in the order of the model's classes: by its names, where it has them and the data use them, or by
+/// number. Some classes may not occur in the rows.
 fn as_named(request: &Request<'_>, load: &LoadSettings) -> Result<Dataset, TaskError> {
     let (settings, config) = (request.settings, request.model_config);
     if settings.labels.is_some() || settings.task.is_some() || settings.objective == Some(LabelKind::Values) {
@@ -222,7 +222,7 @@ impl Rows for TableRows {
                 rows.iter().enumerate().for_each(|(row, class)| classes.entry(*class).or_default().push(row));
                 Ok(classes.into_values().collect())
             }
-            // Numbers by tenths of the rows.
+            // Numbers are grouped by deciles.
             Some(Labels::Values(values)) => {
                 let mut order: Vec<usize> = (0..values.len()).collect();
                 order.sort_by(|&a, &b| values[a].total_cmp(&values[b]).then(a.cmp(&b)));

@@ -1,27 +1,27 @@
-//! What is to be predicted for every row.
+//! Targets: what is to be predicted for every row.
 
 use super::{Figure, Outputs, TaskError};
 
-/// What is to be predicted for every row, all of one kind.
+/// The targets of all rows, of one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Targets {
-    /// A class.
+    /// The class of every row.
     Classes(Vec<usize>),
-    /// A number.
+    /// The number of every row.
     Values(Vec<f32>),
-    /// Whether it has each of several labels.
+    /// For every row, whether it has each of several labels: `[rows][labels]`.
     LabelSets(Vec<Vec<bool>>),
-    /// The tokens of the row that count: each is predicted from those before it. The first of a row never counts.
+    /// Which tokens of every row count: each of these is predicted from those before it. The first of a row never counts.
     Tokens(Vec<Vec<bool>>),
-    /// A class for every token of the row that counts; `None` for the others.
+    /// A class for every token that counts; `None` for the others.
     TokenClasses(Vec<Vec<Option<usize>>>),
-    /// First and last token of a piece of the row. Both 0, the first token of the row, where it does not hold the answer; `None`
-    /// where that is not known, which counts for nothing.
+    /// First and last token of a span of the row. Both are 0, the first token of the row, where it does not hold the answer;
+    /// `None` where that is not known: such a row is ignored.
     Spans(Vec<Option<(usize, usize)>>),
 }
 
 impl Targets {
-    /// How many rows have one.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         match self {
             Targets::Classes(rows) => rows.len(),
@@ -32,7 +32,7 @@ impl Targets {
         }
     }
 
-    /// Those of some rows.
+    /// The targets of some rows.
     pub fn of(&self, rows: &[usize]) -> Targets {
         fn chosen<T: Clone>(all: &[T], rows: &[usize]) -> Vec<T> {
             rows.iter().filter_map(|&row| all.get(row).cloned()).collect()
@@ -52,7 +52,7 @@ impl Targets {
         self.len() == 0
     }
 
-    /// What they are, in words: `a class`.
+    /// What a target is, as a phrase: `a class`.
     pub fn in_words(&self) -> &'static str {
         match self {
             Targets::Classes(_) => "a class",
@@ -64,7 +64,7 @@ impl Targets {
         }
     }
 
-    /// All of them as bytes, for a hash.
+    /// All targets as bytes, for a hash.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Targets::Classes(rows) => rows.iter().flat_map(|&class| (class as u64).to_le_bytes()).collect(),
@@ -84,17 +84,17 @@ impl Targets {
     }
 }
 
-/// Scores outputs by more than the targets of the rows.
+/// Scores outputs with more than the targets of the rows.
 pub trait Judge: Sync {
-    /// How many rows it scores.
+    /// Number of rows that it scores.
     fn rows(&self) -> usize;
 
-    /// What comes of the outputs of all rows.
+    /// Figures that score the outputs of all rows.
     ///
     /// # Errors
     /// Outputs of other rows.
     fn judge(&self, outputs: &Outputs) -> Result<Vec<Figure>, TaskError>;
 
-    /// What decides the scores, in a name and a value that an error can show.
+    /// What determines the scores, as a name and a value that an error can show.
     fn identity(&self) -> (&'static str, String);
 }

@@ -1,4 +1,4 @@
-//! The loop over a model that is a closure, what tasks make of logits, and what is written of it. The loop over a session is an
+//! The loop over a model that is a closure, what tasks derive from logits, and what they write. The loop over a session is an
 //! integration test.
 
 use itertools::Itertools;
@@ -152,8 +152,8 @@ fn what_is_wrong_with_an_evaluation() {
     let judged = |problem: &str, objective: &Objective| {
         other_problem(&serde_json::json!({"problem_type": problem}), objective).unwrap_or_default()
     };
-    insta::assert_snapshot!(judged("multi_label_classification", &three), @"");
-    insta::assert_snapshot!(judged("regression", &several(&["a", "b"])), @"");
+    insta::assert_snapshot!(judged("multi_label_classification", &three), @r#"config.json says that the model gives a text several labels (`problem_type`), and it is judged by a class here: if the rows have several labels, say so (`task = "multi-label"`)"#);
+    insta::assert_snapshot!(judged("regression", &several(&["a", "b"])), @"config.json says that the model's `problem_type` is regression, and several labels per text are read off its logits: use a model that was trained for them");
     assert_eq!(judged("single_label_classification", &three), "");
     assert_eq!(judged("multi_label_classification", &several(&["a", "b"])), "");
     assert_eq!(judged("multi_label_classification", &Objective::CausalLm), "");
@@ -184,7 +184,7 @@ fn a_metric_that_does_not_fit_says_which_do() {
     f1 cannot be computed for span answers; leave it out
     f1 cannot be computed for several labels per text; choose one of f1_micro, f1_macro, f1_samples, average_precision, average_precision_micro, subset_accuracy
     ");
-    // What is advised, or taken where nobody chooses, is not refused in its turn.
+    // Fitting and default metrics must themselves be accepted.
     for objective in [two, three, several(&["a"]), Objective::Regression, Objective::CausalLm] {
         assert!(objective.check_metrics(&objective.fitting_metrics()).is_ok());
         assert!(objective.check_metrics(objective.usual_metrics()).is_ok());
@@ -200,7 +200,7 @@ fn every_task_is_named_once_and_read_by_its_own_reader() {
     assert_eq!((keys("squad2"), keys("instruct")), (Lines::Ends, Lines::Vocabulary));
     assert_eq!(keys("NER"), Lines::Token);
     assert_eq!(super::preset::reader(None).head().lines, Lines::Row);
-    // What a task takes is a key of `[data]`.
+    // What a task accepts is a key of `[data]`.
     let known = DataSettings::of(std::path::Path::new("a"));
     let known = serde_json::to_value(&known).unwrap();
     for preset in presets() {
@@ -302,7 +302,7 @@ fn the_best_span_of_all_windows_answers() {
     let window = |offsets: &[(u32, u32)]| Window { question: 0, first: 2, offsets: offsets.to_vec() };
     let windows = [window(&[(0, 3), (4, 9)]), window(&[(4, 9), (10, 14)])];
     let logits = |start: [f32; 4], end: [f32; 4]| SpanLogits { start: start.to_vec(), end: end.to_vec() };
-    // The question's own token (place 1) looks best and does not count; an end before its start neither.
+    // The question's own token (index 1) scores best and does not count; nor does an end before its start.
     let both = [logits([2.0, 9.0, 1.0, 3.0], [2.0, 9.0, 4.0, 0.0]), logits([1.0, 9.0, 0.0, 2.0], [0.0, 9.0, 0.0, 2.5])];
     let answer = |null_answers, change: fn(&mut AnswerSettings)| {
         let (folder, settings) = (tempfile::tempdir().unwrap(), SquadSettings { null_answers, limit: None });
@@ -314,7 +314,7 @@ fn the_best_span_of_all_windows_answers() {
         SpanQuestions { file: &file, windows: &windows, settings }.answers(&both)[0].to_owned()
     };
     assert_eq!(answer(false, |_| ()), "red", "start 1 + end 4");
-    // No answer scores 1, the least of both windows; the best answer 5.
+    // No answer scores 1, the smallest of both windows; the best answer 5.
     assert_eq!(answer(true, |_| ()), "red");
     assert_eq!(
         answer(true, |settings| settings.null_threshold = -4.0),
@@ -348,7 +348,7 @@ fn presets_know_names_and_numbers_of_classes() {
     }
 }
 
-/// What decides how a table is read, beside its settings.
+/// What determines how a table is read, besides its settings.
 #[derive(Default)]
 struct How<'a> {
     purpose: Option<Purpose>,
@@ -405,14 +405,14 @@ fn rows_without_labels_are_predicted_as_the_classes_of_the_model() {
     let how = |config| How { predictions: true, config: Some(config), ..How::default() };
     let given = DataSettings { labels: Some(vec!["bad".into(), "good".into()]), ..DataSettings::of(&path) };
     assert_eq!(read(&given, &how(&config)).unwrap().objective(), Some(&classes(&["bad", "good"])));
-    // The one output of a regression is no class.
+    // The single output of a regression is not a class.
     let one = json!({"id2label": {"0": "score"}});
     assert_eq!(read(&settings, &how(&one)).unwrap().objective(), Some(&Objective::Regression));
     let values = DataSettings { objective: Some(LabelKind::Values), ..DataSettings::of(&path) };
     assert_eq!(read(&values, &how(&config)).unwrap().objective(), Some(&Objective::Regression));
     let refused = read(&settings, &How::default()).err().unwrap().to_string();
     assert!(refused.contains("no column `label`"), "{refused}");
-    // Names that the labels are not, in an order that the data contradicts.
+    // The same names in a different order from the model's.
     std::fs::write(&path, "text\tlabel\na\tyes\nb\tno\n").unwrap();
     let named = DataSettings { labels: Some(vec!["yes".into(), "no".into()]), ..DataSettings::of(&path) };
     let refused = read(&named, &How { config: Some(&config), ..How::default() }).err().unwrap();

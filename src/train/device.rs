@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::TrainError;
 use crate::runtime::Device;
 
-/// Turns a wish into a libtorch device. `cuda` is an error where libtorch sees none; `auto` takes CUDA where it is there.
+/// Turns the requested device into one of libtorch. `cuda` is an error where libtorch sees none; `auto` uses CUDA if available.
 pub fn open(device: Device) -> Result<tch::Device, TrainError> {
     match device {
         Device::Cpu => Ok(tch::Device::Cpu),
@@ -28,7 +28,7 @@ pub fn open(device: Device) -> Result<tch::Device, TrainError> {
 
 /// How many CUDA devices libtorch sees, or why it cannot know.
 ///
-/// The linker drops `libtorch_cuda` because no symbol of it is named here, and libtorch then reports that there is no
+/// The linker drops `libtorch_cuda` because no symbol of it is referenced here, and libtorch then reports that there is no
 /// CUDA. So the library is loaded first.
 pub fn cuda_devices() -> Result<i64, String> {
     load_cuda_library()?;
@@ -50,7 +50,7 @@ fn load_cuda_library() -> Result<(), String> {
 }
 
 fn load_for_ever(path: &Path) -> Result<(), String> {
-    // SAFETY: the library is libtorch's own second half, of the same build as the one in use (it lies beside it). Its
+    // SAFETY: the library is the other half of libtorch, of the same build as the one in use (it lies beside it). Its
     // initialisers register kernels and have no other precondition. It is never unloaded.
     match unsafe { libloading::Library::new(path) } {
         Ok(library) => {
@@ -70,7 +70,7 @@ pub fn libtorch_folder() -> Option<PathBuf> {
     Path::new(path).parent().map(Path::to_path_buf)
 }
 
-/// The folder of libtorch, as it was named while building.
+/// The folder of libtorch, as configured at build time.
 #[cfg(not(target_os = "linux"))]
 pub fn libtorch_folder() -> Option<PathBuf> {
     std::env::var_os("LIBTORCH").map(|folder| PathBuf::from(folder).join("lib"))

@@ -21,7 +21,7 @@ pub enum TrainError {
     UnsupportedOperator {
         /// Domain and name, for instance `com.microsoft.Attention`.
         operator: String,
-        /// The node's name.
+        /// Name of the node.
         node: String,
         /// What to export instead.
         cure: String,
@@ -29,29 +29,29 @@ pub enum TrainError {
     /// An operator could not be executed.
     #[error("node `{node}` ({operator}) cannot be executed: {reason}; {cure}")]
     Operator {
-        /// Domain and name.
+        /// Name of the operator, with its domain.
         operator: String,
-        /// The node's name.
+        /// Name of the node.
         node: String,
-        /// What was found.
+        /// Why it cannot be executed.
         reason: String,
         /// What to do about it.
         cure: &'static str,
     },
-    /// A value was asked for that the graph does not make.
+    /// A requested value does not exist in the graph.
     #[error("the graph has no value `{name}`; its outputs are {known}")]
     UnknownValue {
-        /// The name asked for.
+        /// Name of the requested value.
         name: String,
-        /// The graph's outputs.
+        /// Names of the graph's outputs.
         known: String,
     },
-    /// An input of the graph was not given.
+    /// An input of the graph is missing.
     #[error("the graph needs its input `{name}` and got {given}; give it")]
     MissingInput {
-        /// The input.
+        /// Name of the missing input.
         name: String,
-        /// The names that were given.
+        /// Names of the inputs that were given.
         given: String,
     },
     /// The plan does not agree with itself or with the export.
@@ -60,15 +60,15 @@ pub enum TrainError {
     /// The export holds a planned weight in a form that an adapter cannot reach.
     #[error("cannot train {}: {found}", onnx.display())]
     Folded {
-        /// The `.onnx` file.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// What was found.
+        /// The product that holds the weight.
         found: FoldedProduct,
     },
     /// A weight cannot be adapted or trained.
     #[error("cannot train the weight `{weight}`: {reason}")]
     Weight {
-        /// The initializer.
+        /// Name of the initializer.
         weight: String,
         /// Why not, and the cure.
         reason: String,
@@ -78,40 +78,40 @@ pub enum TrainError {
         "the value `{value}` has shape {found:?}, training needs {expected}; export a model with the head that its task needs"
     )]
     Shape {
-        /// The value.
+        /// Name of the value.
         value: String,
-        /// Its shape.
+        /// Its actual shape.
         found: Vec<i64>,
-        /// What is needed.
+        /// The shape that training needs.
         expected: &'static str,
     },
-    /// What the task makes of logits and labels.
+    /// Logits and labels do not fit the task.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// A setting that makes no sense.
+    /// An invalid setting.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// CUDA was asked for and is not there.
+    /// CUDA was requested and is not available.
     #[error(
         "cannot train on CUDA: {reason}; take {}, or install a driver and a CUDA build of libtorch 2.11 (`gelora doctor` shows what is found)",
         Hint::Device.with("cpu")
     )]
     NoCuda {
-        /// What was found.
+        /// Why CUDA is not available.
         reason: String,
     },
-    /// A head that would be added gives lines of numbers for something else than the task needs.
+    /// The outputs of the head to be added are not those that the task needs.
     #[error(
         "the task cannot be learnt with a new head that reads {head}; add one that reads {fitting} ({})",
         Hint::Head
     )]
     NewHeadOfOtherTask {
-        /// The head that was asked for.
+        /// What the requested head reads.
         head: &'static str,
-        /// Those that fit.
+        /// The heads that fit.
         fitting: &'static str,
     },
-    /// LoRA without ranks.
+    /// LoRA was requested without a plan, which gives the ranks.
     #[error(
         "LoRA trains at the ranks of a plan, and none was given; make one with `gelora plan`, and name it with {}",
         Hint::Plan
@@ -124,23 +124,23 @@ pub enum TrainError {
         Hint::Method.with("lora")
     )]
     NoTensors {
-        /// The export.
+        /// Path of the export.
         model: PathBuf,
     },
-    /// The plan belongs to another export.
+    /// The plan was made for another export.
     #[error("the plan was made for another model ({planned}) than {}; run `gelora plan` for this model, or give the model of the plan", model.display())]
     PlanOfOtherModel {
-        /// The export.
+        /// Path of the export.
         model: PathBuf,
-        /// The export of the plan.
+        /// The export that the plan was made for.
         planned: String,
     },
-    /// Tokens to predict that do not fit the rows.
+    /// The tokens to predict do not match the rows.
     #[error("row {row} of the {what} data {found}; make the rows with the tokenizer's `encode_texts`")]
     Tokens {
-        /// `training` or `validation`.
+        /// The data set, `training` or `validation`.
         what: &'static str,
-        /// The row, from 0.
+        /// Index of the row, from 0.
         row: usize,
         /// What is wrong with it.
         found: String,
@@ -148,25 +148,25 @@ pub enum TrainError {
     /// The export does not predict tokens.
     #[error("{} {found}; export it with its language-model head (scripts/export_onnx.py --head lm)", model.display())]
     NoLanguageHead {
-        /// The export.
+        /// Path of the export.
         model: PathBuf,
-        /// What it has instead.
+        /// What it has instead of token logits.
         found: String,
     },
-    /// Nothing to train on, or to evaluate with.
+    /// There are no rows to train on, or to evaluate with.
     #[error("the {what} data has no rows; check the file and its columns")]
     NoRows {
-        /// `training` or `validation`.
+        /// The data set, `training` or `validation`.
         what: &'static str,
     },
-    /// Tokenizer and model do not fit.
+    /// A token id is outside the model's vocabulary.
     #[error(
         "token id {id} in row {row} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not fit; use the tokenizer.json that belongs to this model"
     )]
     TokenOutOfRange {
-        /// The row, from 0.
+        /// Index of the row, from 0.
         row: usize,
-        /// The token.
+        /// The token id.
         id: u32,
         /// Rows of the embedding table.
         vocabulary: usize,
@@ -174,83 +174,83 @@ pub enum TrainError {
     /// Rows and labels differ in number.
     #[error("the {what} data has {rows} rows and {labels} labels; give every row a label")]
     Labels {
-        /// `training` or `validation`.
+        /// The data set, `training` or `validation`.
         what: &'static str,
-        /// Rows.
+        /// Number of rows.
         rows: usize,
-        /// Labels.
+        /// Number of labels.
         labels: usize,
     },
-    /// A label that the objective does not know.
+    /// A label that does not fit the objective.
     #[error("row {row} of the {what} data has {found} where {expected} is needed; check the label column")]
     LabelDoesNotFit {
-        /// `training` or `validation`.
+        /// The data set, `training` or `validation`.
         what: &'static str,
-        /// The row, from 0.
+        /// Index of the row, from 0.
         row: usize,
-        /// The label.
+        /// The label found.
         found: String,
-        /// What was expected.
+        /// The labels expected.
         expected: String,
     },
-    /// Given batches name a row that is not there.
+    /// A given batch names a row that does not exist.
     #[error("the given batches name row {row}, and the training data has {rows} rows; make the batches for this data")]
     BatchRow {
-        /// The row.
+        /// Index of the row, from 0.
         row: usize,
-        /// Rows there are.
+        /// Number of rows of the training data.
         rows: usize,
     },
     /// The plan has no rank above zero and there is no head to train.
     #[error("there is nothing to train: no weight of the plan has a rank; make a plan with ranks of at least 1")]
     NothingToTrain,
-    /// The export makes no logits.
+    /// The export has no logits.
     #[error("{} makes no logits; add a head with {}, or export the model with its head", model.display(), Hint::Head.one_of(&["first", "mean", "last"]))]
     NoHead {
-        /// The export.
+        /// Path of the export.
         model: PathBuf,
     },
-    /// The export has a head and another was asked for.
+    /// The export has a head and another one was requested.
     #[error("{} has a head of its own (`{output}`), which is trained; leave out {}", model.display(), Hint::Head)]
     HasHead {
-        /// The export.
+        /// Path of the export.
         model: PathBuf,
-        /// What its head makes.
+        /// Name of the output of its head.
         output: String,
     },
-    /// A head for answers in a text.
+    /// The head of the export has several outputs, as for span answers, and the task needs a single output of logits.
     #[error(
         "the export makes {outputs}, and training takes one output of logits; for span answers add {}, otherwise export a \
          sequence classifier",
         Hint::Task.with("squad")
     )]
     SeveralOutputs {
-        /// Its outputs.
+        /// Names of the outputs of the head.
         outputs: String,
     },
-    /// Span answers need a head of their own kind.
+    /// The export lacks the two outputs that span answers need.
     #[error(
         "span answers need the outputs `start_logits` and `end_logits`, and the export makes {found}; export the model with a \
          head for question answering (scripts/export_onnx.py --head qa)"
     )]
     NoSpanHead {
-        /// The outputs of its head.
+        /// Names of the outputs of the export's head.
         found: String,
     },
-    /// The head does not fit the labels.
+    /// The width of the head does not match the labels.
     #[error(
         "the head of the export gives {found} number(s) a row, the data needs {expected}; export the model with {expected} label(s)"
     )]
     HeadWidth {
         /// Width of the head.
         found: usize,
-        /// Classes, or 1.
+        /// Number of classes, or 1 for a number.
         expected: usize,
     },
     /// The adapter to start from lacks a tensor.
     #[error("the adapter to start from has no `{tensor}`; take one that was made with the same plan")]
     AdapterLacks {
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
     },
     /// The adapter to start from has a tensor of another shape.
@@ -258,75 +258,75 @@ pub enum TrainError {
         "`{tensor}` of the adapter to start from has shape {found:?}, the plan asks for {expected:?}; take one that was made with the same plan"
     )]
     AdapterShape {
-        /// The tensor.
+        /// Name of the tensor.
         tensor: String,
-        /// Its shape.
+        /// Its shape in the adapter.
         found: Vec<usize>,
-        /// The planned shape.
+        /// Its shape by the plan.
         expected: Vec<usize>,
     },
     /// The loss is NaN or infinite.
     #[error(
-        "the loss became {loss} at step {step}; take a lower learning rate (now {learning_rate:e}) or a longer warm-up, and start anew with {}",
+        "the loss became {loss} at step {step}; take a lower learning rate (now {learning_rate:e}) or a longer warm-up, and start over with {}",
         Hint::Restart
     )]
     NotFinite {
         /// The optimizer step, from 1.
         step: u64,
-        /// The loss.
+        /// The loss, not finite.
         loss: f64,
-        /// Learning rate of the step.
+        /// Learning rate of that step.
         learning_rate: f64,
     },
     /// The saved state belongs to a run with other settings.
-    #[error("{} was saved with another {name} ({saved}; now {now}); take the earlier one to go on, or start anew with {}", path.display(), Hint::Restart)]
+    #[error("{} was saved with another {name} ({saved}; now {now}); use the earlier one to resume, or start over with {}", path.display(), Hint::Restart)]
     OtherRun {
-        /// The state.
+        /// Path of the saved state.
         path: PathBuf,
-        /// What differs.
+        /// Name of the entry that differs.
         name: String,
-        /// As saved.
+        /// Its value in the saved state.
         saved: String,
-        /// As given now.
+        /// Its value in this run.
         now: String,
     },
     /// The saved state cannot be read.
-    #[error("{} is not a state to go on from: {reason}; start anew with {}", path.display(), Hint::Restart)]
+    #[error("{} is not a state that can be resumed: {reason}; start over with {}", path.display(), Hint::Restart)]
     BadState {
-        /// The state.
+        /// Path of the saved state.
         path: PathBuf,
-        /// What was found.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A file.
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A metric.
+    /// A metric cannot be computed.
     #[error(transparent)]
     Metric(#[from] MetricError),
-    /// The inputs of the export.
+    /// The inputs of the export cannot be provided.
     #[error(transparent)]
     Inputs(#[from] RuntimeError),
-    /// The checkpoint.
+    /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The model file.
+    /// The model file cannot be read.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// libtorch refused something.
+    /// An operation of libtorch failed.
     #[error("libtorch: {reason}")]
     Torch {
-        /// What libtorch said, in one line.
+        /// The message of libtorch, its first line.
         reason: String,
     },
-    /// Memory ran out, that of the machine or that of the GPU.
+    /// The machine or the GPU ran out of memory.
     #[error(
         "libtorch ran out of memory ({reason}); use a smaller {} or {}, or free memory of the device",
         Hint::BatchSize,
         Hint::MaximumLength
     )]
     OutOfMemory {
-        /// What libtorch said, in one line.
+        /// The message of libtorch, in one line.
         reason: String,
     },
     /// The user asked to stop.
@@ -345,11 +345,11 @@ impl From<TchError> for TrainError {
     }
 }
 
-/// What was wanted and what was there, where this is the message of an allocator.
+/// The amounts requested and available, where the message is that of an allocator.
 pub(crate) fn out_of_memory(text: &str) -> Option<String> {
     let (_, reason) =
         ["CUDA out of memory. ", "DefaultCPUAllocator: "].iter().find_map(|start| text.split_once(start))?;
-    // Two sentences have the numbers; what follows is about PyTorch's own settings.
+    // Two sentences have the numbers; the rest is about PyTorch's own settings.
     let mut sentences = reason.split(". ");
     let told: Vec<&str> = sentences.by_ref().take(2).collect();
     Some(told.join(". ").trim_end_matches('.').to_owned())

@@ -1,4 +1,4 @@
-//! The validation data through the program: loss and metrics.
+//! Runs the validation data through the program: loss and metrics.
 
 use tch::Kind;
 
@@ -15,7 +15,7 @@ use crate::task::{Executor, HeadSpec, Lines, Outputs, TokenLoss, predict};
 pub(super) struct Measured {
     /// Mean loss per row, or per token of a language model.
     pub loss: f64,
-    /// By name.
+    /// Metrics by name; `None` where the value is not finite.
     pub metrics: Vec<(String, Option<f64>)>,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn evaluate(
     Ok(Measured { loss: sum / if weight > 0.0 { weight } else { 1.0 }, metrics: metrics.collect() })
 }
 
-/// The outputs of rows, and the sum of the loss (0 without one).
+/// Outputs of the rows, and the sum of their losses (0 without a loss).
 pub(super) fn outputs_and_loss(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
@@ -54,13 +54,13 @@ pub(super) fn outputs_and_loss(
     Ok((outputs, program.sum))
 }
 
-/// The program as what computes the logits of rows.
+/// The program as the executor of an evaluation.
 struct Evaluated<'a, 'l> {
     learner: &'a Learner<'l>,
     rows: LabelledRows<'a>,
     loss: Option<&'a dyn Loss>,
     budget_tokens: usize,
-    /// Of the loss so far.
+    /// Sum of the losses so far.
     sum: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What must stay the same for a saved run to go on.
+//! What must stay the same for a saved run to be resumed.
 
 use super::input::TrainInput;
 use super::order::epochs;
@@ -7,8 +7,8 @@ use super::state::Fingerprint;
 use crate::files::sha256;
 use crate::settings::{Batching, Method, TrainSettings};
 
-/// Settings that have an entry of their own below, or that decide nothing: how often something is written, what fits into
-/// memory. The rows for the thresholds are left out of those that are trained on, which have an entry.
+/// Settings that have an entry of their own below, or that do not affect the result: how often something is written, what fits
+/// into memory. The rows for the thresholds are excluded from the training rows, which have an entry.
 const TOLD_OR_IDLE: [&str; 25] = [
     "method",
     "epochs",
@@ -37,7 +37,7 @@ const TOLD_OR_IDLE: [&str; 25] = [
     "epsilon",
 ];
 
-/// Settings that came later, by their keys, where they are not as they were before there was a choice.
+/// Settings added in later versions, by key, where they differ from their defaults: earlier versions behaved like the defaults.
 fn later(settings: &TrainSettings) -> Vec<(String, String)> {
     let keys = |settings: &TrainSettings| match serde_json::to_value(settings) {
         Ok(serde_json::Value::Object(keys)) => keys,
@@ -51,8 +51,8 @@ fn later(settings: &TrainSettings) -> Vec<(String, String)> {
     keys(settings).into_iter().filter(differs).map(entry).collect()
 }
 
-/// Everything that decides the result, in words that an error can name. Device and threads are left out: with others a
-/// run goes on, though not to the same bits.
+/// Everything that decides the result, under names that an error can show. Device and threads are left out: a run can be
+/// resumed with others, though not to the same bits.
 pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> Fingerprint {
     let optional = |value: Option<String>| value.unwrap_or_else(|| "none".into());
     let metrics: Vec<&str> = input.metrics.iter().map(|metric| metric.name()).collect();
@@ -86,7 +86,7 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         ("treatment of padding", if input.padding_is_safe { "padded" } else { "equal lengths" }.to_owned()),
     ];
     let judge = input.judge.map(|judge| judge.identity());
-    // Not there before there was a second one.
+    // Absent for LoRA: states saved before there was a second method lack it.
     let method = (settings.method != Method::Lora).then(|| ("method", settings.method.to_string()));
     let weights = settings.class_weights.as_ref().map(|weights| ("class weights", weights.to_string()));
     entries
@@ -99,7 +99,7 @@ pub(super) fn fingerprint(input: &TrainInput<'_>, settings: &TrainSettings) -> F
         .collect()
 }
 
-/// Only what the plan means for training: the same ranks in a plan with other notes are the same plan.
+/// Only what matters for training: a plan with the same ranks and other notes is the same plan.
 fn plan(input: &TrainInput<'_>) -> String {
     let modules = input.plan.iter().flat_map(|plan| &plan.blocks).flat_map(|block| &block.modules);
     let lines = modules.map(|module| format!("{} {} {} {}\n", module.module, module.weight, module.rank, module.alpha));

@@ -1,4 +1,4 @@
-//! A head for an export that has none: a vector of the last hidden state and one linear layer.
+//! A head for an export without one: a linear layer over a vector of the last hidden state.
 
 use rand::rand_core::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
@@ -8,7 +8,7 @@ use crate::onnx::HeadPooling;
 
 /// Standard deviation of a fresh weight: `initializer_range` of BERT and its relatives.
 const INITIAL_DEVIATION: f64 = 0.02;
-/// Keeps the head's random numbers apart from those of the adapters and of the order of rows.
+/// Keeps the head's random numbers separate from those of the adapters and of the order of rows.
 const STREAM: u64 = u64::MAX;
 
 /// Name of the new head's weight in the checkpoint, `[outputs, hidden]`.
@@ -25,7 +25,7 @@ pub struct NewHead {
 }
 
 impl NewHead {
-    /// Fresh weights: normal with standard deviation 0.02, biases zero. The same seed gives the same head everywhere.
+    /// A new head: weights normal with standard deviation 0.02, biases zero. The same seed gives the same head on every machine.
     pub fn new(
         pooling: HeadPooling,
         hidden: usize,
@@ -42,13 +42,13 @@ impl NewHead {
         Ok(NewHead { pooling, weight: weight.f_set_requires_grad(true)?, bias: bias.f_set_requires_grad(true)? })
     }
 
-    /// Name and leaf tensor of the parameters.
+    /// Names and leaf tensors of the parameters.
     pub fn trainables(&self) -> Vec<(String, Tensor)> {
         vec![(HEAD_WEIGHT.into(), self.weight.shallow_clone()), (HEAD_BIAS.into(), self.bias.shallow_clone())]
     }
 
-    /// Logits `[rows, outputs]`, of every token `[rows, length, outputs]`, from the last hidden state `[rows, length, hidden]` and the attention mask
-    /// `[rows, length]`. Computed in float32, as the head that is appended to an export.
+    /// Logits `[rows, outputs]`, or per token `[rows, length, outputs]`, from the last hidden state `[rows, length, hidden]` and
+    /// the attention mask `[rows, length]`. Computed in float32, like the head that is appended to an export.
     pub fn logits(&self, hidden: &Tensor, mask: &Tensor) -> Result<Tensor, TrainError> {
         let hidden = hidden.f_to_kind(Kind::Float)?;
         let pooled = match self.pooling {
@@ -69,7 +69,7 @@ impl NewHead {
     }
 }
 
-/// A standard normal number (Box and Muller 1958). Written out so that a seed means the same with every version of a
+/// A standard normal number (Box and Muller 1958). Written out so that a seed gives the same numbers with every version of a
 /// library.
 fn normal(random: &mut rand_chacha::ChaCha8Rng) -> f64 {
     let mut uniform = || ((random.next_u64() >> 11) as f64 + 1.0) / (1u64 << 53) as f64;

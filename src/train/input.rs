@@ -1,4 +1,4 @@
-//! What a training run works on, checked before anything is computed.
+//! The input of a training run, checked before anything is computed.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -13,35 +13,35 @@ use crate::onnx::{Head, HeadPooling, Model, Transformer};
 use crate::rank::{Plan, PlannedModule};
 use crate::task::{Judge, Lines, Objective};
 
-/// What a training run works on.
+/// The input of a training run.
 #[derive(Clone, Copy)]
 pub struct TrainInput<'a> {
     /// The export.
     pub model: &'a Transformer,
     /// SHA-256 of its `.onnx` file; must be that of the plan.
     pub model_sha256: &'a str,
-    /// Its checkpoint, if there is one: a trained head gets the names it has there.
+    /// Its checkpoint, if there is one: a trained head gets the names used there.
     pub checkpoint: Option<&'a Checkpoint>,
-    /// `config.json`, if there is one: its class tells what of a head that the checkpoint lacks is trained.
+    /// Content of `config.json`, if there is one: its class shows which tensors of a head are trained that the checkpoint lacks.
     pub config: Option<&'a serde_json::Value>,
     /// Which weights get adapters of which rank; methods without ranks need none.
     pub plan: Option<&'a Plan>,
-    /// What is learnt.
+    /// The objective: what is learnt.
     pub objective: &'a Objective,
     /// Rows to learn from.
     pub train: LabelledRows<'a>,
-    /// Rows to choose the best epoch with.
+    /// Rows for choosing the best epoch.
     pub validation: Option<LabelledRows<'a>>,
-    /// What scores them, where their targets alone do not tell.
+    /// Scores the validation rows where their targets alone do not suffice.
     pub judge: Option<&'a dyn Judge>,
-    /// What is measured on them; the first metric decides which epoch is the best.
+    /// Metrics of the validation rows; the first decides which epoch is the best.
     pub metrics: &'a [Metric],
-    /// What rows are filled up with, and how the model counts positions.
+    /// How rows are padded, and how the model counts positions.
     pub padding: Padding,
-    /// Whether padding leaves the results as they are. If not (the export ignores its mask), only rows of equal length
+    /// Whether padding leaves the results unchanged. If not (the export ignores its mask), only rows of equal length
     /// are computed together.
     pub padding_is_safe: bool,
-    /// Where training starts; a fresh adapter (A random, B zero) and the head as it is without it.
+    /// The adapter to start from; without one, a fresh adapter (A random, B zero) and the head unchanged.
     pub initial: Option<&'a Adapter>,
     /// Folder of `metrics.jsonl` and of `state/`.
     pub folder: &'a Path,
@@ -50,17 +50,17 @@ pub struct TrainInput<'a> {
 /// A tensor that is trained as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedName {
-    /// The initializer in the graph; empty for a new head.
+    /// Name of the initializer in the graph; empty for a new head.
     pub initializer: String,
-    /// Further initializers that hold the same tensor.
+    /// Names of further initializers that hold the same tensor.
     pub copies: Vec<String>,
-    /// The tensor in the checkpoint.
+    /// Name of the tensor in the checkpoint.
     pub name: String,
     /// Whether the initializer is the transposed checkpoint tensor.
     pub transposed: bool,
 }
 
-/// The head: its tensors, and the values of the graph that are asked for.
+/// The head: its tensors, and the values of the graph to compute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedNames {
     pub tensors: Vec<SavedName>,
@@ -68,7 +68,7 @@ pub(super) struct SavedNames {
 }
 
 impl<'a> TrainInput<'a> {
-    /// Refuses what does not fit together.
+    /// Refuses an input whose parts do not fit together.
     pub(super) fn check(&self) -> Result<(), TrainError> {
         if let Some(plan) = self.plan {
             check_plan(plan, self.model, self.model_sha256)?;
@@ -97,7 +97,7 @@ impl<'a> TrainInput<'a> {
         Ok(())
     }
 
-    /// A weight that was multiplied into a constant would be trained in half of its places.
+    /// A weight that was also multiplied into a constant would be trained in only half of its uses: refused.
     fn refuse_folded(&self) -> Result<(), TrainError> {
         let planned = |block: usize| {
             let Some(plan) = self.plan else { return true };
@@ -111,7 +111,7 @@ impl<'a> TrainInput<'a> {
         }
     }
 
-    /// The weights to adapt: those with a rank, each once.
+    /// The weights to adapt: those with a rank, each exactly once.
     pub(super) fn planned_modules(&self) -> Result<Vec<&'a PlannedModule>, TrainError> {
         let Some(plan) = self.plan else { return Err(TrainError::NoPlan) };
         let modules = plan.blocks.iter().flat_map(|block| &block.modules).filter(|module| module.rank > 0);
@@ -132,7 +132,7 @@ impl<'a> TrainInput<'a> {
         Ok(kept)
     }
 
-    /// The tensors of the head, and the values that the program is asked for.
+    /// The tensors of the head, and the names of the values that the program computes.
     pub(super) fn saved_names(&self, pooling: Option<HeadPooling>) -> Result<SavedNames, TrainError> {
         let spec = self.objective.head();
         match (self.model.head()?, pooling) {
@@ -175,7 +175,7 @@ impl<'a> TrainInput<'a> {
         }
     }
 
-    /// The output of the export that predicts tokens.
+    /// The output of the export that holds the logits of the tokens.
     fn token_output(&self, head: Option<&Head>, pooling: Option<HeadPooling>) -> Result<String, TrainError> {
         let refuse = |found: String| Err(TrainError::NoLanguageHead { model: self.model.path().to_owned(), found });
         match head {
@@ -191,7 +191,7 @@ impl<'a> TrainInput<'a> {
         }
     }
 
-    /// The trained tensors of the export's head, under the names of the checkpoint where they are known.
+    /// The trained tensors of the export's head, under their checkpoint names where known.
     fn head_tensors(&self, head: &Head) -> Result<Vec<SavedName>, TrainError> {
         let known = trained_head(self.model, self.checkpoint, self.config, head)?;
         if let Some((tensor, _)) = known.iter().find(|(tensor, _)| tensor.shared) {
@@ -221,10 +221,10 @@ impl<'a> TrainInput<'a> {
     }
 }
 
-/// Refuses to add a head that gives lines of numbers for something else than the task needs.
+/// Refuses to add a head whose outputs are not those that the task needs.
 ///
 /// # Errors
-/// [`TrainError::NewHeadOfOtherTask`].
+/// [`TrainError::NewHeadOfOtherTask`] if the head does not fit.
 pub fn check_new_head(head: HeadPooling, lines: Lines) -> Result<(), TrainError> {
     match (head == HeadPooling::Tokens, lines == Lines::Token) {
         (true, false) => Err(TrainError::NewHeadOfOtherTask { head: "tokens", fitting: "first, mean or last" }),
@@ -233,7 +233,7 @@ pub fn check_new_head(head: HeadPooling, lines: Lines) -> Result<(), TrainError>
     }
 }
 
-/// Refuses a head that gives another number of values than the task needs.
+/// Refuses a head of another width than the task needs.
 fn check_width(head: &Head, wanted: Option<usize>) -> Result<(), TrainError> {
     match (head.linears.last(), wanted) {
         (Some(last), Some(expected)) if last.out_features != expected => {
@@ -243,10 +243,10 @@ fn check_width(head: &Head, wanted: Option<usize>) -> Result<(), TrainError> {
     }
 }
 
-/// Whether a plan was made for this export.
+/// Checks that a plan was made for this export.
 ///
 /// # Errors
-/// [`TrainError::PlanOfOtherModel`].
+/// [`TrainError::PlanOfOtherModel`] if it was not.
 pub fn check_plan(plan: &Plan, model: &Model, model_sha256: &str) -> Result<(), TrainError> {
     if plan.model.onnx_sha256 == model_sha256 {
         return Ok(());
@@ -254,7 +254,7 @@ pub fn check_plan(plan: &Plan, model: &Model, model_sha256: &str) -> Result<(), 
     Err(TrainError::PlanOfOtherModel { model: model.path().to_owned(), planned: plan.model.onnx.clone() })
 }
 
-/// Every token must be one that the model knows.
+/// Every token id must be in the model's vocabulary.
 fn check_tokens(encodings: &[Encoding], vocabulary: usize) -> Result<(), TrainError> {
     for (row, encoding) in encodings.iter().enumerate() {
         if let Some(&id) = encoding.ids.iter().find(|&&id| id as usize >= vocabulary) {

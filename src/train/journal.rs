@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object per line, in the order in which things happened.
+//! `metrics.jsonl`: one JSON object per line, in chronological order.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::error::TrainError;
 use crate::files::FileError;
 
-/// A line about some optimizer steps.
+/// A line about a few optimizer steps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepLine {
-    /// Optimizer steps taken.
+    /// Optimizer steps taken so far.
     pub step: u64,
-    /// Epochs, with the share of the current one.
+    /// Epochs so far, with the fraction of the current one.
     pub epoch: f64,
     /// Mean loss per row since the last such line.
     pub loss: f64,
@@ -29,36 +29,36 @@ pub struct StepLine {
 /// A line about an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvaluationLine {
-    /// Optimizer steps taken.
+    /// Optimizer steps taken so far.
     pub step: u64,
-    /// Epochs, with the share of the current one.
+    /// Epochs so far, with the fraction of the current one.
     pub epoch: f64,
     /// Mean loss per row of the validation data.
     pub validation_loss: f64,
-    /// The task's metrics by name, the one that decides first.
+    /// Metrics by name, the deciding one first.
     pub metrics: serde_json::Map<String, serde_json::Value>,
-    /// Whether it is the best so far.
+    /// Whether this is the best evaluation so far.
     pub best: bool,
 }
 
 /// The last line of a finished run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SummaryLine {
-    /// Optimizer steps taken.
+    /// Optimizer steps of the run.
     pub steps: u64,
     /// Rows trained on.
     pub rows: u64,
-    /// Seconds this took, evaluation and saving left out.
+    /// Seconds spent on training, without evaluation and saving.
     pub seconds: f64,
-    /// Rows per second.
+    /// Training rows per second.
     pub examples_per_second: f64,
-    /// Step of the state that was kept.
+    /// Step of the state that is kept.
     pub kept_step: u64,
-    /// Whether training ended for want of a better metric.
+    /// Whether training ended early, because the metric no longer improved.
     pub stopped_early: bool,
 }
 
-/// The file, open at its end.
+/// The journal file, open at its end.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -66,8 +66,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the file and cuts it back to `length` bytes, the length it had when the state was saved: what an
-    /// interrupted run wrote behind that will be written again. A file that has become shorter keeps what it has.
+    /// Opens the file and truncates it to `length` bytes, the length it had when the state was saved: what an
+    /// interrupted run wrote after that will be written again. A file that is already shorter is left unchanged.
     pub fn open(path: &Path, length: u64) -> Result<Self, TrainError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(FileError::new("create", folder))?;
@@ -96,7 +96,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes sure that all lines are on disk and says how long the file is.
+    /// Flushes all lines to disk and returns the length of the file in bytes.
     pub fn sync(&mut self) -> Result<u64, TrainError> {
         self.file.sync_data().map_err(FileError::new("write", &self.path))?;
         Ok(self.file.stream_position().map_err(FileError::new("read", &self.path))?)

@@ -1,4 +1,4 @@
-//! The graph with its adapters and its head: from a batch to logits, from trained numbers to an [`Adapter`].
+//! The graph with its adapters and its head: from a batch to logits, from trained parameters to an [`Adapter`].
 
 use std::collections::HashSet;
 
@@ -19,18 +19,18 @@ use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
 use crate::settings::TrainSettings;
 use crate::task::Lines;
 
-/// What a parameter becomes in the adapter.
+/// The part of the adapter that a parameter belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AdapterPart {
-    /// A of `modules[i]`.
+    /// Factor A of `modules[i]`.
     A(usize),
-    /// B of `modules[i]`.
+    /// Factor B of `modules[i]`.
     B(usize),
-    /// `saved[i]`.
+    /// The saved tensor `saved[i]`.
     Saved(usize),
 }
 
-/// A program that learns.
+/// A program with trainable parameters.
 #[derive(Debug)]
 pub(super) struct Learner<'a> {
     body: Body,
@@ -39,18 +39,18 @@ pub(super) struct Learner<'a> {
     modules: Vec<&'a PlannedModule>,
     saved: Vec<SavedName>,
     method: Box<dyn Method>,
-    /// Tensors of the checkpoint that the method would train and that the export does not hold.
+    /// Names of checkpoint tensors that the method would train and the export does not hold.
     missing: Vec<String>,
 }
 
-/// What computes logits.
+/// The part that computes logits.
 #[derive(Debug)]
 struct Body {
     program: Program,
     feeder: Feeder,
     head: Option<NewHead>,
     lines: Lines,
-    /// The values to ask the program for: the logits, those of start and end for a span, or the last hidden state for a
+    /// Names of the values to compute: the logits, those of start and end for a span, or the last hidden state for a
     /// new head.
     outputs: Vec<String>,
     padding: Padding,
@@ -59,7 +59,7 @@ struct Body {
 }
 
 impl<'a> Learner<'a> {
-    /// Reads the graph, inserts the planned adapters and finds or makes the head.
+    /// Reads the graph, inserts the planned adapters, and finds or creates the head.
     pub fn new(
         input: &TrainInput<'a>,
         settings: &TrainSettings,
@@ -73,7 +73,7 @@ impl<'a> Learner<'a> {
         let of_head: HashSet<String> = names.tensors.iter().map(|tensor| tensor.name.clone()).collect();
         let Whole { tensors, missing } = method.whole(input, &of_head)?;
         names.tensors.extend(tensors);
-        // A head of our own looks at real tokens only; the loss of a span goes over padding too.
+        // A head of our own reads real tokens only; the loss of a span covers padding too.
         let head = input.objective.head();
         let padding_unused = !head.counts_padding;
         let options = ProgramOptions { linear, padding_unused, ..ProgramOptions::default() };
@@ -99,7 +99,7 @@ impl<'a> Learner<'a> {
         Ok(learner)
     }
 
-    /// Dropout on or off.
+    /// Switches dropout on or off.
     pub fn set_training(&mut self, training: bool) {
         self.body.program.set_training(training);
     }
@@ -112,12 +112,12 @@ impl<'a> Learner<'a> {
         &mut self.parameters
     }
 
-    /// Tensors of the checkpoint that the method would train and that the export does not hold.
+    /// Names of checkpoint tensors that the method would train and the export does not hold.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// What the method does after a step of the optimizer.
+    /// Lets the method act after an optimizer step.
     pub fn after_step(&mut self, step: u64) -> Result<(), TrainError> {
         self.method.after_step(step, &mut self.parameters)
     }
@@ -126,7 +126,7 @@ impl<'a> Learner<'a> {
         self.body.program.linear_choices()
     }
 
-    /// Splits rows into groups that may share a padded batch: all of them, or by length where the export ignores its mask.
+    /// Splits rows into groups that may share a padded batch: all in one, or by length where the export ignores its mask.
     pub fn groups(&self, encodings: &[Encoding], rows: &[usize]) -> Vec<Vec<usize>> {
         if !self.body.equal_lengths {
             return vec![rows.to_vec()];
@@ -137,7 +137,7 @@ impl<'a> Learner<'a> {
         sorted.chunk_by(|&a, &b| length(a) == length(b)).map(<[usize]>::to_vec).collect()
     }
 
-    /// All rows in batches of at most so many tokens, padding included, for a pass without gradients.
+    /// All rows in batches of at most `budget_tokens` tokens, padding included, for a pass without gradients.
     pub fn batches(&self, encodings: &[Encoding], budget_tokens: usize) -> Vec<Vec<usize>> {
         let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
         let all: Vec<usize> = (0..lengths.len()).collect();
@@ -156,18 +156,18 @@ impl<'a> Learner<'a> {
         if self.body.lines != Lines::Vocabulary {
             return loss.sum(&float(self.logits(encodings, rows)?)?, rows);
         }
-        // The logits of a large vocabulary are not put back into the order of the rows: the sum does not need it.
+        // The logits of a large vocabulary are not restored to the order of the rows: the sum does not need it.
         let sorted = by_length(encodings, rows).into_iter().map(|place| rows[place]).collect::<Vec<_>>();
         loss.sum(&self.body.token_logits(encodings, &sorted)?, &sorted)
     }
 
-    /// Logits of some rows, `[rows, outputs]`, for labels of tokens `[rows, length, labels]`, for spans `[rows, 2 × length]` with
+    /// Logits of some rows, `[rows, outputs]`; for labels of tokens `[rows, length, labels]`; for spans `[rows, 2 × length]` with
     /// the starts first, with gradients unless they are switched off.
     pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
         self.body.logits(encodings, rows)
     }
 
-    /// The adapter that these parameters (flat) are.
+    /// The adapter with these parameter values (flat).
     pub fn adapter(&self, values: &[f32]) -> Adapter {
         let parts = self.parameters.split(values);
         let find = |wanted: AdapterPart| self.places.iter().position(|place| *place == wanted).map(|at| &parts[at]);
@@ -234,14 +234,14 @@ impl<'a> Learner<'a> {
 }
 
 impl Body {
-    /// Makes the head of the export trainable, or adds a new one; and what the method trains as it is.
+    /// Makes the head of the export trainable, or adds a new one; likewise the tensors that the method trains as a whole.
     fn make_head(
         &mut self,
         input: &TrainInput<'_>,
         settings: &TrainSettings,
         saved: &[SavedName],
     ) -> Result<(), TrainError> {
-        // Those of a new head are in no graph.
+        // The tensors of a new head are not in the graph.
         let in_graph = || saved.iter().filter(|saved| !saved.initializer.is_empty());
         let initializers: Vec<&str> = in_graph().map(|saved| saved.initializer.as_str()).collect();
         self.program.train_whole(&initializers)?;
@@ -266,7 +266,7 @@ impl Body {
         }
     }
 
-    /// All leaf tensors with their names and what they become.
+    /// All leaf tensors with their names, and the part of the adapter that each belongs to.
     fn trainables(&self, modules: &[&PlannedModule], saved: &[SavedName]) -> Vec<(AdapterPart, (String, Tensor))> {
         let mut leaves = Vec::new();
         for Trainable { name, kind, tensor } in self.program.trainables() {
@@ -338,7 +338,7 @@ impl Body {
         }
     }
 
-    /// Rows side by side, in the length that the export takes.
+    /// The rows as one batch, padded to the length that the export needs.
     fn batch(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Batch, TrainError> {
         Ok(self.feeder.sizes().batch(encodings, rows, self.padding)?)
     }
@@ -370,14 +370,14 @@ impl Body {
     }
 }
 
-/// Places of rows sorted by length. Rows of similar length side by side: attention then has less padding to work on.
+/// Indices of the rows, sorted by length. With rows of similar length side by side, attention has less padding to process.
 fn by_length(encodings: &[Encoding], rows: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&place| encodings[rows[place]].len());
     order
 }
 
-/// The inputs of the graph that are not constants (old exports list those too).
+/// The inputs of the graph that are not initializers (old exports list those too).
 fn free_inputs(input: &TrainInput<'_>) -> Vec<crate::onnx::ValueInfo> {
     let graph = &input.model.graph;
     let constant = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);

@@ -1,4 +1,4 @@
-//! Low-rank adapters: what is inserted beside a weight, and how its factors begin.
+//! Low-rank adapters: what is inserted beside a weight, and how its factors are initialised.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,38 +9,38 @@ use super::error::TrainError;
 pub struct AdapterSpec {
     /// Name of the initializer that holds the weight.
     pub weight: String,
-    /// Further initializers that hold the same weight: they get the same factors.
+    /// Names of further initializers that hold the same weight: they get the same factors.
     pub copies: Vec<String>,
-    /// Scaling numerator.
+    /// Numerator of the scaling.
     pub alpha: f64,
-    /// Share of the adapter's input that is dropped while training; 0 for none.
+    /// Dropout probability of the adapter's input while training; 0 for none.
     pub dropout: f64,
-    /// `[rank, in]`.
+    /// Factor A, `[rank, in]`.
     pub a: Tensor,
-    /// `[out, rank]`.
+    /// Factor B, `[out, rank]`.
     pub b: Tensor,
 }
 
 impl AdapterSpec {
-    /// The rank.
+    /// Rank of the factors.
     pub fn rank(&self) -> i64 {
         self.a.size().first().copied().unwrap_or(0)
     }
 
-    /// `alpha / rank`.
+    /// The scaling `alpha / rank`.
     pub fn scaling(&self) -> f64 {
         self.alpha / self.rank().max(1) as f64
     }
 }
 
-/// Makes fresh factors as PEFT does: A uniform (Kaiming with a = √5), B zero.
+/// Initialises factors as PEFT does: A uniform (Kaiming with a = √5), B zero.
 #[derive(Debug)]
 pub struct LoraInit {
     state: rand_chacha::ChaCha8Rng,
 }
 
 impl LoraInit {
-    /// The same seed gives the same factors on every machine.
+    /// An initialiser. The same seed gives the same factors on every machine.
     pub fn new(seed: u64) -> Self {
         use rand_chacha::rand_core::SeedableRng;
         LoraInit { state: rand_chacha::ChaCha8Rng::seed_from_u64(seed) }

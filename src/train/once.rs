@@ -1,4 +1,4 @@
-//! What takes no steps: the adapter a run starts from, logits, and a gradient.
+//! Computations without training steps: the adapter a run starts from, logits, and a gradient.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,15 +20,15 @@ use crate::task::Lines;
 /// libtorch's random generator and its number of threads belong to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Waits until no other run of this process goes on.
+/// Waits until no other run of this process is in progress.
 pub(super) fn take_turn() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The adapter that a run with these settings starts from: A random, B zero, the head as it is or fresh.
+/// The adapter that a run with these settings starts from: A random, B zero, the head unchanged or new.
 ///
 /// # Errors
-/// As [`train`](super::train).
+/// As for [`train`](super::train).
 pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Result<Adapter, TrainError> {
     settings.check()?;
     input.check()?;
@@ -37,11 +37,11 @@ pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Resu
     Ok(learner.adapter(&learner.parameters().read()?))
 }
 
-/// Logits `[rows, outputs]` of some rows, from the program with an adapter in it.
+/// Logits `[rows, outputs]` of some rows, computed with an adapter.
 ///
 /// # Errors
-/// As [`train`](super::train); [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] where the adapter is not the plan's; a task whose
-/// logits are not one line for every row.
+/// As for [`train`](super::train); [`TrainError::AdapterLacks`] and [`TrainError::AdapterShape`] if the adapter does not fit the
+/// plan; an error if the logits of the task are not one vector per row.
 pub fn logits(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
@@ -70,11 +70,11 @@ pub fn logits(
     Ok(Array2::from_shape_fn((lines.len(), width), value))
 }
 
-/// The mean loss over some rows (over their tokens that count, for a language model) with an adapter, and its gradient: an
-/// adapter that holds the derivatives in the place of the values.
+/// The mean loss over some rows (for a language model, over their tokens that count) with an adapter, and its gradient, as an
+/// adapter that holds the derivatives in place of the values.
 ///
 /// # Errors
-/// As [`logits`].
+/// As for [`logits`].
 pub fn loss_and_gradient(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
@@ -94,7 +94,7 @@ pub fn loss_and_gradient(
     Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
 }
 
-/// The kernels as the program calls them.
+/// The chosen kernels as a setting of the program.
 pub(super) fn backend(kernels: Kernels) -> LinearBackend {
     match kernels {
         Kernels::Auto => LinearBackend::Auto,

@@ -21,7 +21,7 @@ pub struct AdamW {
 /// The state of an [`AdamW`], as numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamWState {
-    /// Steps taken.
+    /// Number of steps taken.
     pub steps: u64,
     /// Running mean of the gradient.
     pub first: Vec<f32>,
@@ -30,7 +30,7 @@ pub struct AdamWState {
 }
 
 impl AdamW {
-    /// Before the first step, for a flat vector like `values`.
+    /// The state before the first step, for a flat vector like `values`.
     pub fn new(settings: &TrainSettings, values: &Tensor) -> Result<Self, TrainError> {
         Ok(AdamW {
             betas: settings.betas,
@@ -42,8 +42,8 @@ impl AdamW {
         })
     }
 
-    /// One step on `values` (changed in place). All operations are elementwise: the result does not depend on how they
-    /// are spread over threads.
+    /// One step on `values` (updated in place). All operations are elementwise: the result does not depend on how they
+    /// are distributed over threads.
     pub fn step(&mut self, values: &Tensor, gradient: &Tensor, learning_rate: f64) -> Result<(), TrainError> {
         self.steps += 1;
         let (beta1, beta2) = self.betas;
@@ -64,7 +64,7 @@ impl AdamW {
         })
     }
 
-    /// The state as numbers.
+    /// The state, copied to the CPU.
     pub fn state(&self) -> Result<AdamWState, TrainError> {
         Ok(AdamWState {
             steps: self.steps,
@@ -73,7 +73,7 @@ impl AdamW {
         })
     }
 
-    /// Goes back to a saved state.
+    /// Restores a saved state.
     pub fn restore(&mut self, state: &AdamWState) -> Result<(), TrainError> {
         self.steps = state.steps;
         parameters::write(&mut self.first, &state.first)?;

@@ -1,4 +1,4 @@
-//! Which rows form which batch: decided by the seed and the epoch alone, so that a resumed run goes on with the same rows.
+//! Which rows form which batch: decided by the seed and the epoch alone, so that a resumed run continues with the same rows.
 
 use rand::rand_core::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::error::TrainError;
 use crate::settings::{Batching, SettingError, TrainSettings};
 
-/// Batches of this many, sorted by length, are cut from one stretch of the shuffled rows.
+/// Number of batches, sorted by length, that are cut from one stretch of the shuffled rows.
 const BUCKET: usize = 32;
 
 /// The batches of an epoch (counted from 0), each a list of rows. `lengths[row]` is the number of tokens of a row.
@@ -31,7 +31,7 @@ pub fn epoch_batches(settings: &TrainSettings, lengths: &[usize], epoch: u64) ->
     batches
 }
 
-/// All batches of a run, `[epoch][batch][row]`: what [`Batching::Given`] takes.
+/// All batches of a run, `[epoch][batch][row]`, in the form of [`Batching::Given`].
 pub fn all_batches(settings: &TrainSettings, lengths: &[usize]) -> Vec<Vec<Vec<usize>>> {
     (0..epochs(settings)).map(|epoch| epoch_batches(settings, lengths, epoch)).collect()
 }
@@ -44,7 +44,7 @@ pub(super) fn epochs(settings: &TrainSettings) -> u64 {
     }
 }
 
-/// Optimizer steps in an epoch of so many batches; the last may be made of fewer batches.
+/// Optimizer steps in an epoch of `batches` batches; the last step may have fewer batches.
 fn steps_of(batches: usize, accumulation: usize) -> u64 {
     batches.div_ceil(accumulation.max(1)) as u64
 }
@@ -58,7 +58,7 @@ pub(super) fn total_steps(settings: &TrainSettings, lengths: &[usize]) -> u64 {
     settings.maximum_steps.map_or(all, |maximum| all.min(maximum))
 }
 
-/// Given batches must name rows that are there, at least one each.
+/// Given batches must not be empty, and must name rows that exist.
 pub(super) fn check_batches(settings: &TrainSettings, rows: usize) -> Result<(), TrainError> {
     let Batching::Given(epochs) = &settings.batching else { return Ok(()) };
     let batches = || epochs.iter().flatten();

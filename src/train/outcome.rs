@@ -1,4 +1,4 @@
-//! What a run gives back.
+//! The result of a run.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,16 +11,16 @@ use crate::onnx::HeadPooling;
 pub struct Evaluation {
     /// Optimizer steps taken before.
     pub step: u64,
-    /// Epochs before, with the share of the current one.
+    /// Epochs before, with the fraction of the current one.
     pub epoch: f64,
     /// Mean loss per row; `None` where it is not finite.
     pub loss: Option<f64>,
-    /// Metrics by name, the one that decides first; `None` where one is undefined.
+    /// Metrics by name, the deciding one first; `None` where one is undefined.
     pub metrics: Vec<(String, Option<f64>)>,
 }
 
 impl Evaluation {
-    /// The metric that decides.
+    /// Value of the deciding metric.
     pub fn decisive(&self) -> Option<f64> {
         self.metrics.first().and_then(|(_, value)| *value)
     }
@@ -31,11 +31,11 @@ impl Evaluation {
 pub struct Best {
     /// Optimizer steps taken before.
     pub step: u64,
-    /// Value of the metric that decides.
+    /// Value of the deciding metric.
     pub value: f64,
 }
 
-/// What a training run gives back.
+/// The result of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOutcome {
     /// The trained factors and head: those of the best evaluation, or the last where nothing was evaluated.
@@ -44,21 +44,21 @@ pub struct TrainOutcome {
     pub new_head: Option<HeadPooling>,
     /// All evaluations in order.
     pub evaluations: Vec<Evaluation>,
-    /// The best of them: what the adapter is.
+    /// The best evaluation; the adapter is its state.
     pub best: Option<Best>,
     /// Optimizer steps taken.
     pub steps: u64,
-    /// Whether training ended for want of a better metric.
+    /// Whether training ended early, because the metric no longer improved.
     pub stopped_early: bool,
-    /// The step from which an earlier run was continued.
+    /// The step from which an earlier run was resumed.
     pub resumed_from: Option<u64>,
     /// Training rows per second, evaluation left out.
     pub examples_per_second: f64,
-    /// Numbers trained.
+    /// Number of trained parameters.
     pub trained_parameters: usize,
-    /// Where it was computed (`cpu`, `cuda:0`).
+    /// The device that computed it (`cpu`, `cuda:0`).
     pub device: String,
-    /// CPU threads.
+    /// Number of CPU threads.
     pub threads: usize,
     /// Which kernels computed the linear layers.
     pub linear: Vec<LinearChoice>,

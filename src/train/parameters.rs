@@ -5,10 +5,10 @@ use tch::{Kind, Tensor};
 
 use super::error::TrainError;
 
-/// Name and place of a parameter in the flat vector.
+/// Name and shape of a parameter in the flat vector.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ParameterEntry {
-    /// What it is, unique in a run.
+    /// Its name, unique in a run.
     pub name: String,
     /// Its shape.
     pub shape: Vec<i64>,
@@ -20,7 +20,7 @@ impl ParameterEntry {
     }
 }
 
-/// Leaf tensors whose values live, one after the other, in one flat tensor.
+/// Leaf tensors whose values are stored one after the other in one flat tensor.
 #[derive(Debug)]
 pub struct Parameters {
     entries: Vec<ParameterEntry>,
@@ -29,8 +29,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Moves the values of these leaf tensors into one flat vector. The tensors stay what they are for whoever holds
-    /// them; only their storage is shared from now on.
+    /// Moves the values of these leaf tensors into one flat vector. The tensors remain valid for other holders; only
+    /// their storage is shared from now on.
     pub fn gather(leaves: Vec<(String, Tensor)>) -> Result<Self, TrainError> {
         let mut entries = Vec::with_capacity(leaves.len());
         let mut flat = Vec::with_capacity(leaves.len());
@@ -73,13 +73,13 @@ impl Parameters {
         &self.values
     }
 
-    /// Number of trained numbers.
+    /// Number of values.
     pub fn len(&self) -> usize {
         self.values.numel()
     }
 
-    /// Gradient of a scalar with respect to all parameters, as a flat vector. Parameters that it does not depend on have
-    /// gradient zero.
+    /// Gradient of a scalar with respect to all parameters, as a flat vector. It is zero for parameters that the scalar does not
+    /// depend on.
     pub fn gradient(&self, loss: &Tensor) -> Result<Tensor, TrainError> {
         let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)?;
         let mut flat = Vec::with_capacity(gradients.len());
@@ -93,7 +93,7 @@ impl Parameters {
         Ok(tch::no_grad(|| Tensor::f_cat(&flat, 0))?)
     }
 
-    /// The flat vector on the CPU.
+    /// Copies the flat vector to the CPU.
     pub fn read(&self) -> Result<Vec<f32>, TrainError> {
         read(&self.values)
     }
@@ -103,7 +103,7 @@ impl Parameters {
         write(&mut self.values, values)
     }
 
-    /// Shapes and values of the parameters, from a flat vector in their order.
+    /// Splits a flat vector into the parameters, in their order: name and shape with the values.
     pub fn split<'v>(&self, values: &'v [f32]) -> Vec<(&ParameterEntry, &'v [f32])> {
         let mut rest = values;
         let mut parts = Vec::with_capacity(self.entries.len());

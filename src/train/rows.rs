@@ -5,17 +5,17 @@ use crate::dataset::Encoding;
 use crate::files::sha256;
 use crate::task::Targets;
 
-/// Rows with what is to be predicted for each.
+/// Rows and the targets of each.
 #[derive(Debug, Clone, Copy)]
 pub struct LabelledRows<'a> {
-    /// Token ids of every row.
+    /// Tokens of every row.
     pub encodings: &'a [Encoding],
-    /// What is to be predicted.
+    /// The targets, one per row.
     pub targets: &'a Targets,
 }
 
 impl LabelledRows<'_> {
-    /// A hash over tokens and targets.
+    /// SHA-256 over tokens and targets, in hex.
     pub(super) fn sha256(&self) -> String {
         let mut bytes = Vec::new();
         for encoding in self.encodings {
@@ -26,7 +26,7 @@ impl LabelledRows<'_> {
         sha256(&bytes)
     }
 
-    /// Refuses rows without targets, and targets of other rows. `what` names the data in errors.
+    /// Refuses empty data, and targets that do not match the rows. `what` names the data in errors.
     pub(super) fn check(&self, what: &'static str) -> Result<(), TrainError> {
         let (rows, targets) = (self.encodings.len(), self.targets.len());
         if rows == 0 {
@@ -41,7 +41,7 @@ impl LabelledRows<'_> {
         let Targets::Tokens(counted) = self.targets else {
             return if rows == targets { Ok(()) } else { Err(TrainError::Labels { what, rows, labels: targets }) };
         };
-        // Every row says of each of its tokens whether it counts, and one of them does.
+        // Every row has a flag for each of its tokens, and one is set besides that of the first token.
         for (row, encoding) in self.encodings.iter().enumerate() {
             let wrong = |found: &str| Err(TrainError::Tokens { what, row, found: found.into() });
             match counted.get(row) {

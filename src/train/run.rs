@@ -1,4 +1,4 @@
-//! The loop: steps, evaluation after every epoch, the best state, saving and going on.
+//! The training loop: steps, evaluation after every epoch, the best state, saving and resuming.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -28,13 +28,13 @@ use crate::settings::TrainSettings;
 
 /// Trains adapters at the ranks of a plan, and the head.
 ///
-/// `metrics.jsonl` and `state/` in [`TrainInput::folder`] are written while it runs; called again with the same input
-/// and settings, a run goes on from the saved state and gives, on the CPU with the same number of threads, the same bits.
+/// `metrics.jsonl` and `state/` in [`TrainInput::folder`] are written during the run; called again with the same input
+/// and settings, a run resumes from the saved state and gives, on the CPU with the same number of threads, the same bits.
 /// A finished run is not repeated. Runs of one process take turns.
 ///
 /// # Errors
-/// Input, plan, settings or a saved state that do not fit together; a loss that is not finite; files; libtorch; and
-/// [`TrainError::Cancelled`] when the observer asks to stop (the state is saved before).
+/// If input, plan, settings and a saved state do not fit together; if the loss is not finite; if a file cannot be read or
+/// written; if libtorch fails; [`TrainError::Cancelled`] if the observer asks to stop (the state is saved first).
 pub fn train(
     input: &TrainInput<'_>,
     settings: &TrainSettings,
@@ -56,12 +56,12 @@ const PADDING_MATTERS: &str = "the logits of a row change with the padding of it
 const SLOW_FLOAT16: &str = "the weights of this export are float16, with which a CPU trains many times as slowly as with float32: \
      plan and train with the float32 export of the same model, or on a GPU";
 
-/// Loss and gradient norm of a step that are still on the device: asking for them at once would make it wait.
+/// Loss and gradient norm of a step that are still on the device: reading them at once would make the host wait.
 struct Pending {
     loss: Tensor,
     norm: Tensor,
     rows: usize,
-    /// What the loss is the mean over: the rows, what their classes count, or their tokens that count.
+    /// Denominator of the mean loss: the number of rows, the sum of their class weights, or the number of tokens that count.
     weight: f64,
     learning_rate: f64,
 }
@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Goes back to a saved state.
+    /// Restores a saved state.
     fn restore(&mut self, saved: State) -> Result<(), TrainError> {
         if saved.header.parameters != self.header.parameters {
             return Err(TrainError::BadState {
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         &mut self.header.position
     }
 
-    /// Runs to the end.
+    /// Runs all remaining steps.
     fn go(&mut self) -> Result<(), TrainError> {
         let done = self.header.position.step;
         self.observer.observe(Event::Begin { stage: "training", total: Some(self.total_steps), done, unit: "steps" });
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Fetches what the device has computed, and stops at a loss that is not finite.
+    /// Reads back what the device has computed, and stops at a loss that is not finite.
     fn collect(&mut self) -> Result<(), TrainError> {
         let clock = Instant::now();
         let pending = std::mem::take(&mut self.pending);
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A line about the steps since the last line.
+    /// Writes a line about the steps since the last one.
     fn log(&mut self, batches: usize) -> Result<(), TrainError> {
         self.collect()?;
         let epoch = self.epochs_done(batches);
@@ -338,7 +338,7 @@ impl<'a> Run<'a> {
         self.observer.observe(Event::Advance { done: position.step, detail: &detail });
     }
 
-    /// Measures on the validation data. `counts` says whether the result can become the best.
+    /// Evaluates on the validation data. `counts` is whether the result can become the best.
     fn evaluate(&mut self, counts: bool) -> Result<(), TrainError> {
         self.collect()?;
         let Some((rows, loss_of_rows)) = &self.validation else { return Ok(()) };
@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether of two values of the metric that decides the smaller is the better one.
+    /// Whether the smaller of two values of the deciding metric is the better one.
     fn less_is_better(&self) -> bool {
         let usual = self.input.objective.usual_metrics();
         self.input.metrics.first().or(usual.first()).is_some_and(|metric| metric.less_is_better())
@@ -409,7 +409,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the state, so that the run can go on from here.
+    /// Saves the state, so that the run can be resumed from here.
     fn save(&mut self) -> Result<(), TrainError> {
         self.collect()?;
         self.header.position.journal_bytes = self.journal.sync()?;
@@ -446,7 +446,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether weights that are trained are stored as float16.
+/// Whether trained weights are stored as float16.
 pub(super) fn in_float16(input: &TrainInput<'_>) -> bool {
     let modules = input.plan.iter().flat_map(|plan| &plan.blocks).flat_map(|block| &block.modules);
     let planned: HashSet<&str> = modules.map(|module| module.weight.as_str()).collect();
@@ -474,7 +474,7 @@ fn add(sum: &mut Option<Tensor>, part: Tensor) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Another seed for every pass, from nothing but its place in the run: what a resumed run needs for the same dropout.
+/// A different seed for every pass, derived from its position in the run alone: a resumed run needs it for the same dropout.
 /// Mixed as in SplitMix64 (Steele, Lea and Flood 2014).
 fn dropout_seed(seed: u64, step: u64, part: u64) -> i64 {
     let mut mixed = 0u64;

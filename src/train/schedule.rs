@@ -1,5 +1,5 @@
-//! The learning rate of every step, as transformers' `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup`
-//! and `get_constant_schedule_with_warmup` give it.
+//! The learning rate of every step, as given by transformers' `get_linear_schedule_with_warmup`,
+//! `get_cosine_schedule_with_warmup` and `get_constant_schedule_with_warmup`.
 
 use crate::settings::{Schedule, TrainSettings};
 
@@ -13,7 +13,7 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
-    /// For a run of `total` optimizer steps.
+    /// The schedule of a run of `total` optimizer steps.
     pub fn new(settings: &TrainSettings, total: u64) -> Self {
         LearningRate {
             highest: settings.learning_rate,

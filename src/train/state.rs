@@ -1,4 +1,4 @@
-//! The state of a run on disk: one safetensors file, written whole, from which a run goes on as if it had never stopped.
+//! The state of a run on disk: one safetensors file, written atomically, from which a run resumes as if it had never stopped.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,64 +14,64 @@ use super::parameters::ParameterEntry;
 use super::program::LinearChoice;
 use crate::files::{FileError, write_atomically};
 
-/// Version of the file.
+/// Version of the file format.
 const FORMAT_VERSION: u32 = 1;
-/// Where the header keeps everything that is not a tensor.
+/// Key in the header of everything that is not a tensor.
 const KEY: &str = "gelora_training_state";
-/// File in the folder of states.
+/// Name of the state file in its folder.
 const FILE: &str = "training.safetensors";
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Position {
     /// Optimizer steps taken.
     pub step: u64,
     /// Epochs finished.
     pub epoch: u64,
-    /// Batches of the current epoch that are done.
+    /// Batches of the current epoch that are finished.
     pub batch: u64,
-    /// Sum of the loss since the last line of the journal.
+    /// Sum of the loss since the last line in the journal.
     pub loss_sum: f64,
-    /// What the mean of the loss is taken over: these rows, or their tokens that count.
+    /// Denominator of the mean of that loss: the number of rows, or of their tokens that count.
     #[serde(default)]
     pub loss_weight: f64,
-    /// These rows.
+    /// Rows since the last line in the journal.
     pub loss_rows: u64,
-    /// Seconds they took.
+    /// Seconds since the last line in the journal.
     pub loss_seconds: f64,
-    /// Rows trained on in all.
+    /// Rows trained on in total.
     pub rows: u64,
-    /// Seconds spent on them.
+    /// Seconds spent on these rows.
     pub seconds: f64,
     /// The evaluations so far.
     pub evaluations: Vec<Evaluation>,
-    /// The best of them.
+    /// The best evaluation so far.
     pub best: Option<Best>,
-    /// Epochs since then.
+    /// Epochs since the best evaluation.
     pub epochs_without_gain: u64,
-    /// Length of `metrics.jsonl`.
+    /// Length of `metrics.jsonl` in bytes.
     pub journal_bytes: u64,
-    /// Whether the run is over.
+    /// Whether the run is finished.
     pub finished: bool,
-    /// Whether it was over early, for want of a better metric.
+    /// Whether it finished early, because the metric no longer improved.
     pub stopped_early: bool,
 }
 
-/// What must be equal for a run to go on: (name, value), in the words of the user.
+/// What must be equal for a run to be resumed: (name, value), in terms that users know.
 pub type Fingerprint = Vec<(String, String)>;
 
-/// Everything a run needs to go on, apart from the tensors.
+/// Everything that a run needs to be resumed, except the tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Version of the file.
+    /// Version of the file format.
     pub format_version: u32,
     /// Version of gelora that wrote it.
     pub gelora_version: String,
-    /// Settings, model, plan and data.
+    /// Entries for settings, model, plan and data.
     pub fingerprint: Fingerprint,
-    /// The device of the run.
+    /// The device that the run used (`cpu`, `cuda:0`).
     pub device: String,
-    /// Its CPU threads.
+    /// Number of CPU threads.
     pub threads: i32,
     /// Which kernels compute the linear layers.
     pub linear: Vec<LinearChoice>,
@@ -81,16 +81,16 @@ pub struct Header {
     pub position: Position,
 }
 
-/// A whole state.
+/// A complete state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
-    /// Everything but the tensors.
+    /// Everything except the tensors.
     pub header: Header,
-    /// The parameters, flat.
+    /// The parameters, as one flat vector.
     pub values: Vec<f32>,
-    /// The optimizer.
+    /// The state of the optimizer.
     pub optimizer: AdamWState,
-    /// The parameters of the best evaluation, flat.
+    /// The parameters of the best evaluation, as one flat vector.
     pub best: Option<Vec<f32>>,
 }
 
@@ -109,12 +109,12 @@ impl Header {
         }
     }
 
-    /// An error that names the first difference, if the state belongs to another run.
+    /// Returns an error that names the first difference if the state belongs to another run.
     pub fn check(&self, path: &Path, wanted: &Fingerprint) -> Result<(), TrainError> {
         fn value<'f>(all: &'f Fingerprint, name: &str) -> &'f str {
             all.iter().find(|(known, _)| known == name).map_or("nothing", |(_, value)| value.as_str())
         }
-        // What is there in one of the two alone differs as well.
+        // An entry that only one of the two has differs as well.
         for (name, _) in wanted.iter().chain(&self.fingerprint) {
             let (saved, now) = (value(&self.fingerprint, name), value(wanted, name));
             if saved != now {
@@ -135,7 +135,7 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
-/// Forgets the state in a folder: what is written from now on belongs to another run.
+/// Removes the state in a folder: what is written from now on belongs to another run.
 pub fn remove(folder: &Path) -> Result<(), TrainError> {
     let path = path(folder);
     match std::fs::remove_file(&path) {
@@ -145,7 +145,7 @@ pub fn remove(folder: &Path) -> Result<(), TrainError> {
 }
 
 impl State {
-    /// Writes the state; a reader sees the old one or this one.
+    /// Writes the state atomically: a reader sees the old one or the new one.
     pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
         let path = path(folder);
         let failed = |source: std::io::Error| FileError { action: "write", path: path.clone(), source };
@@ -164,7 +164,7 @@ impl State {
         Ok(())
     }
 
-    /// Reads a state; `None` where there is none.
+    /// Reads the state in a folder; `None` if there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
         let path = path(folder);
         let bytes = match crate::files::read(&path) {

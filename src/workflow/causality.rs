@@ -1,4 +1,4 @@
-//! Refuses to take a model whose tokens see those after them for a language model.
+//! Refuses a model as a language model if its tokens depend on later tokens.
 
 use crate::dataset::{Encoding, Tokenizer};
 use crate::onnx::Transformer;
@@ -6,7 +6,7 @@ use crate::runtime::{Causality, causality};
 
 use super::{Session, WorkflowError};
 
-/// What a trial says of the output that predicts tokens; `None` where no row can tell, or there is no such output.
+/// Result of a trial of the output that predicts tokens; `None` where no row can show it, or there is no such output.
 pub(super) fn causality_of(
     session: &Session<'_>,
     model: &Transformer,
@@ -14,7 +14,7 @@ pub(super) fn causality_of(
     tokenizer: &Tokenizer,
 ) -> Result<Option<Causality>, WorkflowError> {
     const LOGITS: &str = "logits";
-    // Integers are scaled by the largest value of all tokens, which makes each depend on all others a little.
+    // Integers are scaled by the largest value of all tokens, which makes each token depend slightly on all others.
     let quantized = model.linears().iter().any(|linear| linear.quantized);
     if quantized || !model.graph.outputs.iter().any(|output| output.name == LOGITS) {
         return Ok(None);
@@ -23,7 +23,7 @@ pub(super) fn causality_of(
     Ok(causality(session.library()?, model, LOGITS, encodings, padding, &session.inference())?)
 }
 
-/// Refuses a model whose predictions of a token know that token, by a trial on some rows.
+/// Refuses a model whose prediction of a token depends on that token, by a trial on some rows.
 pub(super) fn refuse_foresight(
     session: &Session<'_>,
     model: &Transformer,

@@ -1,4 +1,4 @@
-//! Which libraries, providers and devices are really there: the work of `gelora doctor`.
+//! Which libraries, providers and devices actually work: the implementation of `gelora doctor`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,22 +12,22 @@ use super::Session;
 #[cfg(not(feature = "train"))]
 use super::WorkflowError;
 
-/// What an installation has, and what it lacks.
+/// What an installation has, and what is missing.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diagnosis {
     /// The version of gelora.
     pub gelora: &'static str,
-    /// What it was built with: `train`, or nothing.
+    /// Optional features it was built with: `train`, or none.
     pub features: Vec<&'static str>,
     /// Operating system and architecture.
     pub system: String,
     /// The processor and its memory.
     pub processor: ProcessorFacts,
-    /// ONNX Runtime, which runs exports.
+    /// libtorch, which does the training.
     pub onnxruntime: OnnxRuntimeFacts,
-    /// libtorch, which trains.
+    /// What is missing, each with how to fix it; empty when all is well.
     pub libtorch: LibtorchFacts,
-    /// What is missing, each with its cure; empty when all is well.
+    /// What works but could be improved.
     pub missing: Vec<String>,
     /// What works, but could be better.
     pub notes: Vec<String>,
@@ -36,64 +36,64 @@ pub struct Diagnosis {
 /// A processor and its memory.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProcessorFacts {
-    /// Its name; the architecture where the system does not say.
+    /// Name of the processor; the architecture where the system does not report one.
     pub name: String,
-    /// Threads that run at the same time.
+    /// Number of hardware threads.
     pub cores: usize,
-    /// Instruction sets that the kernels of gelora and of its libraries are fast with.
+    /// Instruction sets that speed up the kernels of gelora and of its libraries.
     pub features: Vec<&'static str>,
-    /// The memory of the machine, in GiB, to a tenth.
+    /// Memory of the machine in GiB, to one decimal.
     pub memory_gib: Option<f64>,
 }
 
-/// The ONNX Runtime that was found; empty where none can be loaded.
+/// The ONNX Runtime found; empty where none can be loaded.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct OnnxRuntimeFacts {
-    /// Its library.
+    /// Path of the library.
     pub path: Option<String>,
-    /// Its version.
+    /// Version of the library.
     pub version: Option<String>,
-    /// How it was found.
+    /// How the library was found.
     pub found: Option<String>,
-    /// Its execution providers.
+    /// Execution providers it was built with.
     pub providers: Vec<String>,
-    /// Devices on which a matrix product was really computed.
+    /// Devices on which a matrix product was actually computed.
     pub trials: Vec<DeviceTrial>,
 }
 
-/// What came of a matrix product on a device.
+/// Result of a matrix product on a device.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceTrial {
-    /// Where it was to run.
+    /// The device requested.
     #[serde(serialize_with = "crate::settings::device_name")]
     pub device: Device,
     /// The execution provider that ran it.
     pub provider: Option<String>,
-    /// How fast, in 10⁹ floating-point operations per second.
+    /// Speed in 10⁹ floating-point operations per second.
     pub gflops: Option<f64>,
-    /// Why it failed, with the cure.
+    /// Why it failed, with how to fix it.
     pub error: Option<String>,
 }
 
 /// The libtorch that gelora was built with; empty where it was built without.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct LibtorchFacts {
-    /// Whether there is one.
+    /// Whether libtorch is built in.
     pub built_in: bool,
-    /// The folder of its libraries.
+    /// Folder of the libtorch libraries.
     pub path: Option<String>,
-    /// Its version.
+    /// Version of libtorch.
     pub version: Option<String>,
-    /// How many CUDA devices it sees.
+    /// Number of CUDA devices it sees.
     pub cuda_devices: Option<i64>,
-    /// Why it sees none.
+    /// Why it sees no CUDA device.
     pub why_no_cuda: Option<String>,
 }
 
-/// Looks for the libraries and devices that gelora needs, and computes a matrix product on every device that can be used: on the
-/// CPU, and on the GPU that the session wants or that ONNX Runtime has.
+/// Looks for the libraries and devices that gelora needs, and computes a matrix product on every usable device: on the CPU,
+/// and on the GPU that the session requests or that ONNX Runtime has.
 ///
-/// What is missing is no error: it stands in [`Diagnosis::missing`].
+/// Something missing is not an error: it is listed in [`Diagnosis::missing`].
 pub fn examine(session: &Session<'_>) -> Diagnosis {
     let mut missing = Vec::new();
     let mut notes = Vec::new();
@@ -151,7 +151,7 @@ fn onnxruntime(session: &Session<'_>, missing: &mut Vec<String>, notes: &mut Vec
     }
 }
 
-/// A device counts when it has computed a product rightly.
+/// Tries a device; it counts as usable only if it computes a product correctly.
 fn try_device(library: &Library, device: Device, settings: SessionSettings) -> DeviceTrial {
     match product(library, SessionSettings { device, ..settings }) {
         Ok((provider, gflops)) => DeviceTrial { device, provider: Some(provider), gflops: Some(gflops), error: None },
@@ -159,7 +159,7 @@ fn try_device(library: &Library, device: Device, settings: SessionSettings) -> D
     }
 }
 
-/// The execution provider of a matrix product, and how fast it was.
+/// The execution provider of a matrix product, and its speed.
 fn product(library: &Library, settings: SessionSettings) -> Result<(String, f64), RuntimeError> {
     const SIZE: usize = 512;
     let model = include_bytes!("../../onnx/product.onnx");
@@ -206,7 +206,7 @@ fn libtorch(notes: &mut Vec<String>) -> LibtorchFacts {
     LibtorchFacts::default()
 }
 
-/// The C++ package says its version in `build-version`, the Python package in `version.py`.
+/// The C++ package states its version in `build-version`, the Python package in `version.py`.
 #[cfg(feature = "train")]
 fn libtorch_version(folder: &Path) -> Option<String> {
     if let Ok(version) = std::fs::read_to_string(folder.join("build-version")) {
@@ -232,7 +232,7 @@ fn processor() -> ProcessorFacts {
     }
 }
 
-/// Those that the kernels of gelora and of its libraries are fast with.
+/// Instruction sets that speed up the kernels of gelora and of its libraries.
 #[cfg(target_arch = "x86_64")]
 fn processor_features() -> Vec<&'static str> {
     let mut features = Vec::new();

@@ -1,4 +1,4 @@
-//! What can go wrong in a step, beyond what goes wrong in the rooms that it calls.
+//! Errors of a step, beyond those of the modules that it calls.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -26,7 +26,7 @@ use crate::train::TrainError;
 
 use super::expose::ExposeError;
 
-/// Why a step failed: one line that ends in what to do.
+/// Why a step failed: one line that ends with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkflowError {
     /// Dropout was left on while the model was exported.
@@ -35,231 +35,231 @@ pub enum WorkflowError {
         onnx.display(), Hint::CopyWithoutDropout.with(model.display())
     )]
     ActiveDropout {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// The model as it was named.
+        /// The model as it was given.
         model: PathBuf,
-        /// How many nodes.
+        /// Number of active Dropout nodes.
         nodes: usize,
     },
     /// Graph, checkpoint and configuration do not agree.
     #[error("{}: {obstacle}", onnx.display())]
     Structure {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// What is in the way, with its cure.
+        /// What is wrong, with how to fix it.
         obstacle: String,
     },
     /// The checkpoint cannot be compared with the export.
     #[error("cannot match the checkpoint: {0}")]
     Matching(#[source] CheckpointError),
-    /// No weight of the export is one of the checkpoint.
+    /// No weight of the export matches the checkpoint.
     #[error("{0}")]
     OtherCheckpoint(String),
-    /// The blocks have nothing to adapt.
+    /// The blocks have no weights to adapt.
     #[error("{} cannot be planned for: {reason}", onnx.display())]
     NothingToAdapt {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// Why, with the cure.
+        /// Why not, with how to fix it.
         reason: String,
     },
-    /// The head is not one for the task, or not for as many classes.
+    /// The head does not fit the task, or its number of classes.
     #[error("{}: {reason}", onnx.display())]
     Head {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// Why not, with the cure.
+        /// Why not, with how to fix it.
         reason: String,
     },
     /// The model has no tokenizer.
     #[error("there is no tokenizer.json in {}; copy it there from {place}", folder.display())]
     NoTokenizer {
-        /// The model's folder.
+        /// The model folder without a tokenizer.
         folder: PathBuf,
-        /// Where there is one.
+        /// Where a tokenizer can be copied from.
         place: String,
     },
-    /// The export takes rows that are too short for any text.
+    /// The fixed length of the export is too short for any text.
     #[error(
         "{} takes exactly {length} tokens a row, and a text needs {least} with its special tokens; export it with a free or longer sequence axis",
         onnx.display()
     )]
     FixedLength {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// The length that it takes.
+        /// Length that the export accepts, in tokens.
         length: usize,
-        /// The shortest length of a text.
+        /// Shortest length of a text, in tokens.
         least: usize,
     },
-    /// The tokens of a language model see those after them.
+    /// The tokens of a language model depend on later tokens.
     #[error(
         "{} is no causal language model: when the last token changes, the predictions before it change by {change:.1e} of their size, so its tokens see the future (a fill-mask model?); take a decoder, or another task",
         onnx.display()
     )]
     Foresight {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// The change, relative to the predictions.
+        /// The change of the predictions, relative to their size.
         change: f64,
     },
-    /// Too few rows are asked for.
+    /// Fewer rows were requested than an estimate needs.
     #[error(
         "a sample of {rows} rows is asked for, but an estimate of dimension needs {needed} distinct ones; take more"
     )]
     SmallSample {
-        /// Rows asked for.
+        /// Number of rows requested.
         rows: usize,
-        /// Rows needed.
+        /// Number of rows needed.
         needed: usize,
     },
     /// The file has too few rows.
     #[error("{} has {rows} rows, but an estimate of dimension needs {needed} distinct ones; use more data", path.display())]
     FewRows {
-        /// The file.
+        /// Path of the data file.
         path: PathBuf,
-        /// Its rows.
+        /// Number of rows in the file.
         rows: usize,
-        /// Rows needed.
+        /// Number of distinct rows needed.
         needed: usize,
     },
-    /// The rows make too few mini-batches.
+    /// The rows give too few mini-batches.
     #[error(
         "{rows} rows make {batches} mini-batches of {batch_rows}, but {needed} are needed to tell how certain their average is; give smaller ones (100 rows at least), more rows, or leave {} out",
         Hint::MiniBatch
     )]
     FewMiniBatches {
-        /// The rows.
+        /// Number of rows.
         rows: usize,
-        /// The mini-batches that they make.
+        /// Number of mini-batches that they give.
         batches: usize,
-        /// Rows in one.
+        /// Number of rows in a mini-batch.
         batch_rows: usize,
-        /// Mini-batches needed.
+        /// Number of mini-batches needed.
         needed: usize,
     },
-    /// Intervals are wanted that nothing tells.
+    /// An interval width was requested without subsamples, from which intervals are estimated.
     #[error("{} needs {}: they tell how wide an interval is", Hint::Until, Hint::Subsamples)]
     UntilWithoutSubsamples,
-    /// A sample in proportion to labels that there are none of.
+    /// A stratified sample was requested without labels.
     #[error("{} needs labels, and {what}", Hint::Stratified)]
     NoStrata {
-        /// What has none, with the cure.
+        /// What has no labels, with how to fix it.
         what: String,
     },
-    /// Rows that are to be learnt from have no labels.
+    /// Rows for training have no labels.
     #[error("{} was read without labels; name their column with {}", path.display(), Hint::Label)]
     NoLabels {
-        /// The file.
+        /// Path of the data file.
         path: PathBuf,
     },
-    /// Rows that are to be evaluated have no labels.
+    /// Rows for evaluation have no labels.
     #[error("{} {what}, or ask for {} alone", path.display(), Hint::Predictions)]
     NothingToCompare {
-        /// The file.
+        /// Path of the data file.
         path: PathBuf,
-        /// What it lacks, with the cure.
+        /// What is missing, with how to fix it.
         what: Cow<'static, str>,
     },
-    /// Predictions need names of classes.
+    /// Predictions need class names.
     #[error(
         "{} names no classes for predictions without labels; name them with {}, or give {}",
         folder.display(), Hint::Labels, Hint::Objective.with("regression")
     )]
     NoClasses {
-        /// The model's folder.
+        /// The model folder without class names.
         folder: PathBuf,
     },
-    /// An output that cannot be taken.
+    /// An output path that cannot be used.
     #[error("{0}")]
     Output(String),
     /// A folder that should hold a plan does not.
     #[error("{0} holds no plan.json; make one with {1}, or name the folder that holds it", folder.display(), Hint::MakePlan.with(folder.display()))]
     NoPlan {
-        /// The folder.
+        /// The folder without a plan.
         folder: PathBuf,
     },
-    /// A plan was edited by hand and would be made anew.
+    /// A plan was edited by hand and would be overwritten.
     #[error(
         "{0} was edited, and a run would make it anew; train with it by {1}, or remove it",
         plan.display(), Hint::TrainAtPlan.with(plan.display())
     )]
     EditedPlan {
-        /// The plan.
+        /// Path of the edited plan.
         plan: PathBuf,
     },
-    /// The adapter to start from.
+    /// The adapter to start from does not fit.
     #[error("{0}")]
     Start(String),
     /// The file is not the journal of a run.
     #[error("{0}")]
     Journal(String),
-    /// A setting.
+    /// An invalid setting.
     #[error(transparent)]
     Setting(#[from] SettingError),
-    /// A file.
+    /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A lock.
+    /// An output could not be locked.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The model file.
+    /// The model file could not be read.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// The checkpoint.
+    /// The checkpoint could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The rows.
+    /// The rows could not be read.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// Points that cannot be read, or not measured so.
+    /// Points that cannot be read, or not measured as requested.
     #[error("{0}")]
     Points(String),
     /// A layer has no dimension.
     #[error("layer {layer}")]
     Layer {
-        /// Which.
+        /// Name of the layer.
         layer: String,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: DimensionError,
     },
-    /// Rows, labels or predictions of a task.
+    /// Rows, labels or predictions do not fit the task.
     #[error(transparent)]
     Task(#[from] TaskError),
     /// A metric that does not fit the task.
     #[error(transparent)]
     Metric(#[from] MetricError),
-    /// ONNX Runtime.
+    /// ONNX Runtime failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The activations.
+    /// The activations could not be extracted or read.
     #[error(transparent)]
     Activations(#[from] ActivationsError),
-    /// The ranks.
+    /// The plan could not be made, read or written.
     #[error(transparent)]
     Rank(#[from] RankError),
-    /// The report.
+    /// The report could not be written.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// The adapter.
+    /// The adapter could not be read or written.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// Training.
+    /// Training failed.
     #[cfg(feature = "train")]
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// Merging.
+    /// Merging failed.
     #[error(transparent)]
     Merge(#[from] MergeError),
-    /// The evaluation.
+    /// The evaluation failed.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    /// The copy of an export.
+    /// The copy of an export could not be written.
     #[error(transparent)]
     Expose(#[from] ExposeError),
-    /// Training is asked of a gelora that was built without it.
+    /// Training was requested from a gelora built without it.
     #[cfg(not(feature = "train"))]
     #[error(
         "this gelora only plans: it was built without libtorch; build one that trains with `cargo build --release` (the feature `train` is on by default)"
@@ -270,7 +270,7 @@ pub enum WorkflowError {
     Cancelled(#[from] Cancelled),
 }
 
-/// An error with its causes, leaving out a cause that its error has already quoted.
+/// An error with its causes, omitting a cause already quoted in the message above it.
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let mut line = String::new();
     for cause in std::iter::successors(Some(error), |&error| error.source()) {

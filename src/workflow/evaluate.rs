@@ -1,4 +1,4 @@
-//! Metrics of an export on labelled rows: the work of `gelora evaluate` and of the last stage of `gelora run`.
+//! Metrics of an export on labelled rows: the implementation of `gelora evaluate` and of the last stage of `gelora run`.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,34 +20,34 @@ use super::head::FoundHead;
 use super::rows::{fitting_metrics, request};
 use super::{Session, WorkflowError};
 
-/// What an evaluation found.
+/// Results of an evaluation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EvaluationFacts {
-    /// The export.
+    /// Path of the `.onnx` file.
     pub model: String,
-    /// The file of the rows.
+    /// Path of the data file.
     pub data: String,
-    /// SHA-256 of the file.
+    /// SHA-256 of the data file, in hex.
     pub data_sha256: String,
-    /// Rows, questions, or texts of words.
+    /// Number of rows, of questions, or of texts of words.
     pub rows: usize,
-    /// How many tokens were predicted, of a language model.
+    /// Number of tokens predicted by a language model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
-    /// Windows of contexts or of texts of words.
+    /// Number of windows of contexts or of texts of words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows: Option<usize>,
-    /// What was predicted.
+    /// The objective: what was predicted.
     pub objective: Objective,
-    /// The figures, the decisive one first; none without labels.
+    /// The metrics, the decisive one first; empty without labels.
     pub metrics: Vec<Figure>,
-    /// Where the matrix products ran.
+    /// Execution provider of the matrix products.
     pub matrix_products: String,
-    /// How fast.
+    /// Throughput in rows per second.
     pub rows_per_second: f64,
 }
 
-/// Rows to evaluate, and how.
+/// Rows to evaluate, and their settings.
 pub(super) struct EvaluationData<'a> {
     pub rows: &'a dyn Rows,
     pub objective: &'a Objective,
@@ -57,11 +57,11 @@ pub(super) struct EvaluationData<'a> {
     /// `config.json` of the model.
     pub config: Option<&'a serde_json::Value>,
     pub batch_tokens: usize,
-    /// Whether padding leaves the results as they are.
+    /// Whether padding leaves the results unchanged.
     pub padding_is_safe: bool,
 }
 
-/// Runs the rows through an export and scores what comes out.
+/// Runs the rows through an export and scores the outputs.
 pub(super) fn evaluate(
     session: &Session<'_>,
     onnx: &Path,
@@ -105,8 +105,8 @@ pub(super) fn evaluate(
     Ok((facts, outputs))
 }
 
-/// Whether rows may be padded: asked of the export itself. One whose hidden states cannot be seen is taken not to
-/// obey its mask, which is slower and always right.
+/// Whether rows may be padded: tested on the export itself. An export whose hidden states cannot be read is assumed to
+/// ignore its mask, which is slower and always correct.
 pub(super) fn padding_is_safe(
     session: &Session<'_>,
     model: &Transformer,
@@ -127,7 +127,7 @@ pub(super) fn padding_is_safe(
     Ok(check.padding_invariant)
 }
 
-/// How an evaluation is done.
+/// Settings of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationSettings<'a> {
     /// Tokens per batch, padding included.
@@ -136,11 +136,10 @@ pub struct EvaluationSettings<'a> {
     pub predictions: Option<&'a Path>,
 }
 
-/// Runs rows through an export, scores what comes out where the right answers are known, and writes predictions where that is
-/// wanted.
+/// Runs rows through an export, scores the outputs where the right answers are known, and writes predictions if requested.
 ///
 /// # Errors
-/// An export without the outputs of the task, rows that cannot be read, labels that are not the model's.
+/// Returns an error for an export without the outputs of the task, rows that cannot be read, and labels that are not the model's.
 pub fn evaluate_model(
     session: &Session<'_>,
     model: &Path,

@@ -1,4 +1,4 @@
-//! An export with all that a step needs of it, opened and checked.
+//! An export with everything that a step needs from it, opened and checked.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ impl Export {
         Weights::new(&self.folder, &self.model)
     }
 
-    /// Refuses an export whose hidden states are not what lies between its blocks, and says what else should be known.
+    /// Refuses an export whose hidden states are not between its blocks, and reports what else is worth knowing.
     pub fn told_structure(&self, session: &Session<'_>, weights: &Weights<'_>) -> Result<(), WorkflowError> {
         let found = weights.structure(&self.folder, &self.model)?;
         if let Some(obstacle) = found.obstacles.first() {
@@ -51,7 +51,7 @@ impl Export {
         Ok(())
     }
 
-    /// Says where the hidden states come from, if the export does not show them, and what sizes it fixes.
+    /// Reports where the hidden states come from if the export does not output them, and which sizes it fixes.
     pub fn tell_origin(&self, session: &Session<'_>) {
         if let Ok(states) = self.model.states()
             && states.origin != Origin::Outputs
@@ -72,13 +72,13 @@ impl Export {
         }
     }
 
-    /// The tokenizer that belongs to the model. Texts are cut to the length that the export takes, where that is fixed.
+    /// The tokenizer of the model. Texts are truncated to the length that the export accepts, where that is fixed.
     pub fn tokenizer(&self, session: &Session<'_>, maximum_length: usize) -> Result<Tokenizer, WorkflowError> {
         tokenizer(session, &self.tokenizer_path()?, &self.model, maximum_length)
     }
 
-    /// The export as it is trained: with every tensor of the head that the checkpoint has, in a place of its own. Exporters
-    /// leave out a bias of zeros.
+    /// The export as it is trained: with every head tensor of the checkpoint as an initializer of its own. Exporters leave
+    /// out a bias of zeros.
     #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
     pub fn with_own_head(&self) -> Result<Transformer, WorkflowError> {
         let model = Transformer::open(&self.folder.onnx)?;
@@ -88,7 +88,7 @@ impl Export {
         }
     }
 
-    /// The tensors of the export's head that are trained, under the names of the checkpoint, where it knows them. `None` where there is no head.
+    /// Names of the trained tensors of the export's head, from the checkpoint where it has them. `None` where there is no head.
     pub fn head_names(&self) -> Result<Option<Vec<String>>, WorkflowError> {
         let Some(head) = self.model.head()? else { return Ok(None) };
         let tensors = trained_head(&self.model, self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), head)?;
@@ -98,29 +98,29 @@ impl Export {
         Ok(Some(tensors.into_iter().map(name).collect()))
     }
 
-    /// The head, to be asked whether it fits the task.
+    /// The head, for checks that it fits the task.
     pub(super) fn found_head(&self) -> Result<FoundHead<'_>, WorkflowError> {
         Ok(FoundHead::new(&self.folder, &self.model, self.model.head()?))
     }
 
-    /// `config.json`, whose classes the labels are where the head of the export is trained and none is added.
+    /// `config.json`, whose classes are those of the labels when the export's own head is trained; `None` when a head is added.
     #[cfg(feature = "train")]
     pub(super) fn config_of_own_head(&self, settings: &crate::settings::TrainSettings) -> Option<&serde_json::Value> {
         self.folder.config.as_ref().filter(|_| settings.head.is_none())
     }
 
-    /// What the graph does between the last hidden state and the logits. `None` where there is no head.
+    /// The operations of the graph between the last hidden state and the logits. `None` where there is no head.
     pub(super) fn head_path(&self) -> Result<Option<HeadPath>, WorkflowError> {
         let Some(head) = self.model.head()? else { return Ok(None) };
         Ok(Some(HeadPath::new(&self.model, self.folder.checkpoint.as_ref(), head)?))
     }
 
-    /// What PEFT calls the modules of an adapter over this model.
+    /// The names that PEFT gives the modules of an adapter for this model.
     pub fn naming(&self, head: TrainedHead<'_>) -> Naming {
         Naming::new(self.folder.checkpoint.as_ref(), self.folder.config.as_ref(), head)
     }
 
-    /// Where PEFT finds the base model, from whatever folder it is asked.
+    /// Absolute path of the base model, so that PEFT finds it from any folder.
     pub fn base_model_path(&self) -> String {
         let folder = &self.folder.folder;
         folder.canonicalize().as_deref().unwrap_or(folder).display().to_string()
@@ -131,7 +131,7 @@ impl Export {
     }
 }
 
-/// What an export has to adapt.
+/// The weights of an export that can be adapted.
 pub struct Weights<'m> {
     pub blocks: &'m [Block],
     /// All linear layers, in blocks or not.
@@ -158,7 +158,7 @@ impl<'m> Weights<'m> {
     }
 }
 
-/// How hidden states were found, in words.
+/// How hidden states were found, as text.
 pub(super) fn how_found(states: &HiddenStates) -> String {
     match &states.origin {
         Origin::Outputs => "outputs of the export".into(),
@@ -182,13 +182,13 @@ pub(super) fn how_found(states: &HiddenStates) -> String {
 /// The tokenizer of a model folder.
 ///
 /// # Errors
-/// There is none: the folder where there is one is named.
+/// Returns an error if there is none; it names a folder that has one.
 pub(super) fn tokenizer_path(folder: &ModelFolder) -> Result<&Path, WorkflowError> {
     let missing = || WorkflowError::NoTokenizer { folder: folder.folder.clone(), place: place_of_tokenizer(folder) };
     folder.tokenizer.as_deref().ok_or_else(missing)
 }
 
-/// Where to take a tokenizer from for a folder that has none: from the base of a merged folder, where that has one.
+/// Where to copy a tokenizer from for a folder without one: from the base of a merged folder, if that has one.
 fn place_of_tokenizer(folder: &ModelFolder) -> String {
     let report = crate::files::read(&folder.folder.join(REPORT_FILE)).ok();
     let report = report.and_then(|bytes| serde_json::from_slice::<MergeReport>(&bytes).ok());
@@ -199,7 +199,7 @@ fn place_of_tokenizer(folder: &ModelFolder) -> String {
     }
 }
 
-/// A tokenizer that cuts texts to the length that the export takes, after saying what is odd about it.
+/// A tokenizer that truncates texts to the length that the export accepts, after reporting its peculiarities.
 pub(super) fn tokenizer(
     session: &Session<'_>,
     path: &Path,
@@ -219,7 +219,7 @@ pub(super) fn tokenizer(
     Ok(tokenizer)
 }
 
-/// What to say of an export that takes batches of one size only.
+/// A notice about an export that accepts batches of one size only.
 pub(super) fn fixed_sizes(model: &Model) -> Option<String> {
     let FixedSizes { rows, length } = FixedSizes::of(&model.graph.inputs);
     let rows = rows.map(|rows| format!("exactly {rows} rows, filled up with copies"));
@@ -229,12 +229,12 @@ pub(super) fn fixed_sizes(model: &Model) -> Option<String> {
     (!sizes.is_empty()).then(|| format!("the export takes batches of one size: {}", sizes.join("; ")))
 }
 
-/// How large an export is, with the files that its weights are in.
+/// Size of an export in bytes, including its external weight files.
 pub(super) fn bytes_of(model: &Model) -> usize {
     model.file_bytes().len() + model.external_files().iter().map(|file| file.bytes().len()).sum::<usize>()
 }
 
-/// An export that takes gigabytes and minutes to run is not run by a step that otherwise takes seconds.
+/// The reason not to run an export that takes gigabytes and minutes, in a step that otherwise takes seconds.
 pub(super) fn too_large_to_run(model: &Model) -> Option<String> {
     const LIMIT: usize = 1 << 30;
     let bytes = bytes_of(model);

@@ -1,4 +1,4 @@
-//! A copy of an export that shows its hidden states, or with dropout switched off: the work of `gelora expose`.
+//! A copy of an export that outputs its hidden states, or with dropout switched off: the implementation of `gelora expose`.
 
 use std::fs;
 use std::io;
@@ -17,14 +17,14 @@ use super::export::{how_found, too_large_to_run};
 use super::outputs::same;
 use super::{Session, Weights, WorkflowError};
 
-/// What a copy of an export shows, and whether it is compared with the export.
+/// What a copy of an export outputs, and whether it is compared with the export.
 #[derive(Debug, Clone)]
 pub struct ExposeSettings {
     /// Switch off dropout that was left on while exporting. An export without hidden states is then no error.
     pub eval: bool,
-    /// The values that are hidden states.
+    /// Which values are the hidden states.
     pub states: WantedStates,
-    /// Run the copy beside the export to compare their outputs.
+    /// Run the copy and the export to compare their outputs.
     pub check: bool,
 }
 
@@ -40,108 +40,108 @@ pub enum WantedStates {
     /// Those that gelora finds.
     #[default]
     Found,
-    /// Those whose whole names fit this regular expression, in the order of the graph.
+    /// Those whose full names match this regular expression, in graph order.
     Matching(String),
-    /// These, 0 to L.
+    /// The values with these names, 0 to L.
     Named(Vec<String>),
 }
 
-/// A copy that was written.
+/// The result of writing a copy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Exposed {
-    /// The `.onnx` of the copy.
+    /// Path of the copy's `.onnx` file.
     pub out: String,
     /// Dropout nodes that were switched off.
     pub switched_off: Vec<String>,
     /// The values that are hidden states, 0 to L; empty where the export has none that can be found.
     pub hidden_states: Vec<String>,
-    /// How they were found.
+    /// How the hidden states were found.
     pub found: String,
-    /// What running the copy beside the export showed; absent where it was not run.
+    /// Result of running the copy and the export; `None` where they were not run.
     pub comparison: Option<Comparison>,
-    /// Why it was not run.
+    /// Why they were not compared.
     pub not_compared: Option<String>,
-    /// Files beside the export that were copied.
+    /// Files beside the export that were copied too.
     pub copied: Vec<String>,
 }
 
-/// Why there is no copy.
+/// Why no copy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExposeError {
-    /// The copy would lie in the folder of the export.
+    /// The copy would be in the folder of the export.
     #[error("{} is the folder of the export itself; choose another for the copy", out.display())]
     OwnFolder {
-        /// The folder for the copy.
+        /// Folder of the copy.
         out: PathBuf,
     },
-    /// Other hidden states are named than those that the export shows.
+    /// Other hidden states were named than those that the export outputs.
     #[error(
         "{} shows its {states} hidden states already, as {first} …; to name others, begin with the export that this copy was made of, or export without hidden states",
         onnx.display()
     )]
     Shown {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// How many it shows.
+        /// Number of hidden states that it outputs.
         states: usize,
-        /// The first.
+        /// Name of the first one.
         first: String,
     },
-    /// Dropout is to be switched off where none is active, and hidden states are shown.
+    /// Dropout was to be switched off, but none is active, and the hidden states are outputs already.
     #[error("no dropout is active in {}; use it as it is", onnx.display())]
     NoDropout {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
     },
-    /// The copy would show what the export shows.
+    /// The copy would output nothing that the export does not.
     #[error("{} shows its {states} hidden states already and needs no copy: use it as it is{}", onnx.display(), without(*dropout))]
     NothingToDo {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// How many it shows.
+        /// Number of hidden states that it outputs.
         states: usize,
-        /// Whether dropout is active, which a copy could be without.
+        /// Whether dropout is active, which a copy could switch off.
         dropout: bool,
     },
-    /// There is no ONNX Runtime to run both with.
+    /// There is no ONNX Runtime to run the copy and the export.
     #[error("the copy cannot be compared with the export ({} leaves it out)", Hint::CheckOfCopy)]
     NotCompared(#[source] Box<WorkflowError>),
-    /// The copy is not equal to the export.
+    /// The outputs of the copy differ from those of the export.
     #[error(
         "the copy gives other outputs than {} (largest difference {largest_difference:.1e}); please report this, with the export if you can",
         onnx.display()
     )]
     Different {
-        /// The export.
+        /// Path of the `.onnx` file.
         onnx: PathBuf,
-        /// The largest difference of an element.
+        /// Largest absolute difference of an element.
         largest_difference: f32,
     },
     /// The folder of the export cannot be listed.
     #[error("cannot read {}", folder.display())]
     Unread {
-        /// The folder.
+        /// Path of the folder.
         folder: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
-    /// A copy that is not known to be right is still there.
+    /// A copy that could not be verified could not be removed.
     #[error("cannot remove {}", copy.display())]
     NotRemoved {
-        /// The copy.
+        /// Path of the copy.
         copy: PathBuf,
-        /// Why not.
+        /// The underlying error.
         source: io::Error,
     },
 }
 
 /// Writes a copy of a model folder or an `.onnx` file to the folder `out`, with outputs `hidden_states.0` (embeddings) to
-/// `hidden_states.L`, and says what the copy shows. It differs from the export only where it has to. Configuration, tokenizer and
-/// checkpoint are copied with it.
+/// `hidden_states.L`, and returns what the copy outputs. It differs from the export only where necessary. Configuration,
+/// tokenizer and checkpoint are copied too.
 ///
 /// # Errors
-/// An export that needs no copy, hidden states that cannot be found, an output that is an input, a copy that gives other outputs
-/// than the export (which is removed), files.
+/// Returns an error for an export that needs no copy, hidden states that cannot be found, an output that is an input, a copy
+/// with other outputs than the export (which is removed), and files that cannot be read or written.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -176,7 +176,7 @@ pub fn expose(
         Ok(Checked::Equal(comparison)) => (Some(comparison), None),
         Ok(Checked::Skipped(reason)) => (None, Some(reason)),
         Err(error) => {
-            // A copy that is not known to be right must not lie there as if it were.
+            // A copy that could not be verified must not stay in place.
             fs::remove_file(&copy).map_err(|source| ExposeError::NotRemoved { copy, source })?;
             return Err(error);
         }
@@ -192,7 +192,7 @@ pub fn expose(
     })
 }
 
-/// The hidden states that the copy shows; with dropout to switch off, an export without any is no error.
+/// The hidden states that the copy outputs; when dropout is to be switched off, an export without any is not an error.
 fn wanted_states(settings: &ExposeSettings, model: &Transformer) -> Result<Option<HiddenStates>, WorkflowError> {
     if !matches!(settings.states, WantedStates::Found)
         && let Ok(shown) = HiddenStates::shown(model)
@@ -225,7 +225,7 @@ fn refuse_nothing_to_do(
     }
 }
 
-/// What the copy has otherwise: no active dropout, and outputs for `hidden` states.
+/// The changes in the copy: no active dropout, and outputs for `hidden` states.
 fn edit_of<'m>(
     session: &Session<'_>,
     settings: &ExposeSettings,
@@ -249,13 +249,13 @@ enum Checked {
     Skipped(String),
 }
 
-/// What else there is to do with an export that needs no copy for its hidden states.
+/// A hint for an export that needs no copy for its hidden states, but has active dropout.
 fn without(dropout: bool) -> String {
     let cure = || format!(", or add {} to switch off the dropout that is active", Hint::DropoutInCopy);
     if dropout { cure() } else { String::new() }
 }
 
-/// Runs the copy beside the export, unless that gives `random` outputs.
+/// Runs the copy and the export, unless the export gives `random` outputs.
 fn compare(
     session: &Session<'_>,
     settings: &ExposeSettings,
@@ -282,7 +282,7 @@ fn compare(
     Ok(Checked::Equal(found))
 }
 
-/// Configuration, tokenizer and checkpoint belong to a model folder; other exports do not.
+/// Copies configuration, tokenizer and checkpoint, which belong to a model folder; other exports are left out.
 fn copy_companions(folder: &ModelFolder, out: &Path) -> Result<Vec<String>, WorkflowError> {
     const WANTED: [&str; 4] = ["json", "txt", "safetensors", "model"];
     let unread = |source| ExposeError::Unread { folder: folder.folder.clone(), source };

@@ -1,4 +1,4 @@
-//! Activations of the rows that are drawn, to a store.
+//! Extracts the activations of the sampled rows to a store.
 
 use std::path::Path;
 
@@ -10,11 +10,12 @@ use crate::progress::{Event, Observer};
 use crate::settings::PlanSettings;
 use crate::task::{DataSettings, Purpose, Source};
 
-/// Runs the rows that the settings choose through a model, and keeps the activations of every layer in the folder `out`. A
-/// store that is there already is gone on with; one that was made of something else is replaced with `overwrite`.
+/// Runs the rows chosen by the settings through a model, and keeps the activations of every layer in the folder `out`. An
+/// existing store is resumed; one made from other inputs is replaced with `overwrite`.
 ///
 /// # Errors
-/// Model, tokenizer or rows that cannot be read or do not fit together; a store of something else.
+/// Returns an error for a model, tokenizer or rows that cannot be read or do not fit together, and for a store made from
+/// other inputs.
 pub fn extract_activations(
     session: &Session<'_>,
     model: &Path,
@@ -37,7 +38,7 @@ pub fn extract_activations(
 }
 
 impl Subject<'_> {
-    /// How activations are extracted.
+    /// Settings of the extraction.
     pub(super) fn extraction(&self, overwrite: bool) -> ExtractSettings {
         ExtractSettings {
             pooling: self.plan.pooling(),
@@ -55,8 +56,8 @@ impl Subject<'_> {
     }
 }
 
-/// Extracts the rows that were drawn, or the first so many of them, to a store; or goes on with it, or takes it as it is
-/// where it is complete.
+/// Extracts the sampled rows, or the first `first_rows` of them, to a store; resumes an unfinished store and keeps a
+/// complete one.
 pub(super) fn extract(
     subject: &Subject<'_>,
     out: &Path,
@@ -84,7 +85,7 @@ pub(super) fn extract(
     }
 }
 
-/// Extracts; and again, over a store that was made of something else, where that is wanted.
+/// Extracts; with `overwrite`, a second time over a store made from other inputs.
 fn once_more(
     observer: &dyn Observer,
     overwrite: bool,
@@ -99,7 +100,7 @@ fn once_more(
     }
 }
 
-/// What differs, without the cure: it is being applied.
+/// The difference alone, without the advice: it is already being followed.
 pub(super) fn short_reason(error: &ActivationsError) -> String {
     let text = error.to_string();
     text.split(';').next().unwrap_or(&text).to_owned()

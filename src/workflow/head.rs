@@ -1,4 +1,4 @@
-//! Whether the head of an export is one for the task: asked before anything is computed.
+//! Checks that the head of an export fits the task, before anything is computed.
 
 use crate::checkpoint::ModelFolder;
 use crate::hint::Hint;
@@ -29,7 +29,7 @@ impl<'m> FoundHead<'m> {
         }
     }
 
-    /// The same before training, which needs a head, or is told to add one.
+    /// Like [`FoundHead::fits_task`], for training, which needs a head or the setting to add one.
     #[cfg(feature = "train")]
     pub(super) fn fits_training(
         &self,
@@ -50,8 +50,8 @@ impl<'m> FoundHead<'m> {
         }
     }
 
-    /// A plan needs no head. That nothing can be trained with it on this export is said; that a classifier is no language model
-    /// is refused, since its tokens may see the future.
+    /// A plan needs no head. Warns that nothing can be trained for this task on this export; refuses a classifier as a
+    /// language model, since its tokens may depend on later ones.
     pub(super) fn tell_misfit(&self, session: &Session<'_>, data: &DataSettings) -> Result<(), WorkflowError> {
         match self.misfit(data).filter(|_| data.names_labels()) {
             Some(reason) if data.reader().head().lines == Lines::Vocabulary => Err(self.refused(reason)),
@@ -65,7 +65,7 @@ impl<'m> FoundHead<'m> {
         }
     }
 
-    /// Refuses a head that has not as many outputs as the data has classes.
+    /// Refuses a head whose number of outputs differs from the number of classes in the data.
     pub(super) fn fits_labels(&self, objective: &Objective) -> Result<(), WorkflowError> {
         let spec = objective.head();
         let wanted = spec.width.filter(|_| matches!(spec.lines, Lines::Row | Lines::Token));
@@ -96,7 +96,7 @@ impl<'m> FoundHead<'m> {
         )))
     }
 
-    /// Numbers that the head gives for a row.
+    /// Number of outputs of the head per row.
     fn width(&self) -> Option<usize> {
         let head = self.head.as_ref().filter(|head| !head.predicts_tokens && head.outputs.len() == 1)?;
         let output = self.model.graph.outputs.iter().find(|output| output.name == head.output)?;
@@ -106,9 +106,9 @@ impl<'m> FoundHead<'m> {
         }
     }
 
-    /// Why the head, where there is one, does not fit; with the cure.
+    /// Why the head, if there is one, does not fit, with how to fix it.
     fn misfit(&self, data: &DataSettings) -> Option<String> {
-        // Where nothing says what is learnt, the rows do.
+        // Without a task or objective in the settings, the rows decide.
         let named = data.task.is_some() || data.objective.is_some();
         data.reader().head().misfit(self.head.filter(|_| named)?)
     }
@@ -118,7 +118,7 @@ impl<'m> FoundHead<'m> {
     }
 }
 
-/// Some names, and how many more there are.
+/// The first names, and the number of those left out.
 fn shortened(names: &[String]) -> String {
     const SHOWN: usize = 6;
     match names.len().checked_sub(SHOWN) {

@@ -20,7 +20,7 @@ pub struct Journal {
     format_version: u32,
     gelora_version: String,
     stages: BTreeMap<String, Stage>,
-    /// What the run ended with; absent until it has.
+    /// Results of the run; `None` until it has finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Value>,
     #[serde(skip)]
@@ -31,27 +31,27 @@ pub struct Journal {
 struct Stage {
     /// Hash of everything the result depends on.
     inputs_sha256: String,
-    /// The same, readable.
+    /// The same inputs, readable.
     inputs: Value,
     done: bool,
     seconds: f64,
-    /// Files written, with their hashes.
+    /// Files written, with their SHA-256.
     outputs: Vec<(PathBuf, String)>,
-    /// What the stage found.
+    /// Results of the stage.
     facts: Value,
 }
 
 /// Whether an unfinished earlier attempt at a stage had the same inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Earlier {
-    /// It did: go on with what it left.
+    /// It had the same inputs: its files can be resumed.
     Same,
-    /// It did not, or there was none.
+    /// It had other inputs, or there was none.
     None,
 }
 
 impl Journal {
-    /// Reads the journal of a folder, or begins one.
+    /// Opens the journal of a folder, or starts a new one.
     pub fn open(path: PathBuf) -> Result<Self, WorkflowError> {
         let new = || Self {
             format_version: FORMAT_VERSION,
@@ -82,10 +82,10 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Does a stage, unless its result is there: made from the same inputs by the same version, its files untouched.
+    /// Runs a stage unless its result exists: made from the same inputs by the same version, with its files unchanged.
     ///
-    /// `work` is told whether an unfinished attempt from the same inputs was made before, and gives what it found and
-    /// the files it wrote.
+    /// `work` receives whether there was an unfinished attempt from the same inputs, and returns its results and the files
+    /// it wrote.
     pub fn stage<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
@@ -122,14 +122,14 @@ impl Journal {
         Ok(facts)
     }
 
-    /// Whether this file of a finished stage is there and is not what the stage wrote.
+    /// Whether this file of a finished stage exists but differs from what the stage wrote.
     pub fn was_edited(&self, name: &str, file: &Path) -> bool {
         let outputs = self.stages.get(name).filter(|stage| stage.done).map(|stage| stage.outputs.as_slice());
         let written = outputs.unwrap_or_default().iter().find(|(path, _)| path == file);
         written.is_some_and(|(path, hash)| sha256_file(path).is_ok_and(|found| found != *hash))
     }
 
-    /// Hashes of the files that a finished stage wrote.
+    /// SHA-256 of the files that a finished stage wrote.
     pub fn outputs(&self, name: &str) -> Value {
         let outputs = self.stages.get(name).map(|stage| stage.outputs.as_slice()).unwrap_or_default();
         Value::from(outputs.iter().map(|(_, hash)| hash.as_str()).collect::<Vec<_>>())
@@ -141,13 +141,13 @@ impl Journal {
     }
 }
 
-/// Inputs as this version of gelora takes them.
+/// Hash of the inputs together with the version of gelora.
 fn hash_of(inputs: &Value) -> String {
     sha256(format!("{} {inputs}", env!("CARGO_PKG_VERSION")).as_bytes())
 }
 
 impl Stage {
-    /// Whether it was begun by this version with these inputs. They may have been written down in another order.
+    /// Whether it was started by this version with these inputs. They may have been recorded in another order.
     fn had(&self, inputs: &Value, inputs_sha256: &str) -> bool {
         self.inputs_sha256 == inputs_sha256 || self.inputs == *inputs && self.inputs_sha256 == hash_of(&self.inputs)
     }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::progress::{Cancelled, Silent};
 
-    /// Runs one stage that writes `result`; tells whether it was really done and what it knew of earlier attempts.
+    /// Runs one stage that writes `result`; returns what it knew of earlier attempts, or `None` if it was skipped.
     fn attempt(folder: &Path, inputs: impl Into<Value>, fail: bool) -> Option<Earlier> {
         let inputs = inputs.into();
         let mut journal = Journal::open(folder.join("run.json")).unwrap();

@@ -1,4 +1,4 @@
-//! From the rows of a plan to measured hidden states: by a store, by as many rows as an interval needs, or by mini-batches.
+//! From the rows of a plan to measured hidden states: from a store, from as many rows as an interval needs, or by mini-batches.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::WorkflowError;
 use super::extract::extract;
 use super::sampling::{Growth, Subject, widest};
 
-/// What was measured, and of which rows.
+/// The measurements, and the rows they were made from.
 pub struct Measured {
     pub measurements: Vec<Measurement>,
     pub sampling: Option<Sampling>,
@@ -36,7 +36,7 @@ impl Subject<'_> {
         Ok(Measured { measurements, sampling })
     }
 
-    /// Extracts all rows that were drawn; or with `until` more and more of them, until every interval is narrow enough.
+    /// Extracts all sampled rows; or with `until`, increasing numbers of them until every interval is narrow enough.
     pub fn extract(&self, out: &Path, overwrite: bool) -> Result<(Store, Option<Measured>), WorkflowError> {
         let Some(width) = self.plan.until else { return Ok((extract(self, out, overwrite, None)?, None)) };
         if self.plan.subsamples == 0 {
@@ -48,7 +48,7 @@ impl Subject<'_> {
         let mut overwrite = overwrite;
         loop {
             let store = extract(self, out, overwrite, Some(growth.rows().min(total)))?;
-            // What is there now is what this loop made.
+            // From now on the store is this loop's own.
             overwrite = false;
             let mut measured = self.measure(&store)?;
             let widest = widest(measured.measurements.iter(), self.plan.scale.0);
@@ -62,7 +62,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Measures mini-batches as they come out of the model, and keeps nothing.
+    /// Measures mini-batches as the model produces them, without a store.
     pub fn stream(&self, batch_rows: usize) -> Result<(Manifest, Measured), WorkflowError> {
         let observer = self.session.observer();
         let settings = self.extraction(false);
@@ -115,7 +115,7 @@ impl Subject<'_> {
         Ok((manifest, Measured { measurements, sampling }))
     }
 
-    /// Enters a mini-batch into the averages, and says whether they are certain enough.
+    /// Adds a mini-batch to the averages; returns whether they are certain enough.
     fn enter(&self, averages: &mut Vec<MiniBatches<f32>>, batch: &MiniBatch) -> Result<bool, RankError> {
         let observer = self.session.observer();
         let within = Unseen(observer);

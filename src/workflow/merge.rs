@@ -1,4 +1,4 @@
-//! An adapter and its base to a model folder that can be deployed: the work of `gelora merge`.
+//! Merges an adapter and its base into a deployable model folder: the implementation of `gelora merge`.
 
 use std::path::Path;
 
@@ -8,11 +8,12 @@ use crate::progress::Event;
 
 use super::{Session, WorkflowError};
 
-/// Merges an adapter folder into its base, a model folder or an `.onnx` file, and writes a checkpoint folder and an `.onnx` to
-/// `out`: at once when they are whole.
+/// Merges an adapter folder into its base, a model folder or an `.onnx` file, and writes a checkpoint folder and an `.onnx`
+/// to `out`, each file only once it is complete.
 ///
 /// # Errors
-/// An adapter of another base, or one that cannot be merged exactly; an output that is an input; files.
+/// Returns an error for an adapter of another base, one that cannot be merged exactly, an output that is an input, and files
+/// that cannot be read or written.
 pub fn merge_adapter(
     session: &Session<'_>,
     model: &Path,

@@ -1,8 +1,8 @@
-//! What the program does, step by step: activations, plan, training, merging, evaluation, and a whole run with its journal; and
-//! what it finds out beside: what an export offers, how a copy can show more, and what is installed.
+//! The steps of the program: activations, plan, training, merging, evaluation, and a whole run with its journal; and the
+//! tools beside them: inspecting an export, exposing hidden states in a copy, and checking the installation.
 //!
-//! Every step is a function of a [`Session`] (libraries, devices, threads, observer). Steps check what they are given before
-//! they compute, fill in the provenance of what they write, and lock their outputs.
+//! Every step is a function of a [`Session`] (libraries, devices, threads, observer). Steps check their inputs before they
+//! compute, record the provenance of what they write, and lock their outputs.
 
 mod causality;
 mod dimension;

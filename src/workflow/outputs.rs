@@ -1,4 +1,4 @@
-//! Where a command writes: checked before it works, and locked while it does.
+//! Outputs of a command: checked before it starts work, and locked while it runs.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,12 @@ use crate::adapter::{PROVENANCE_FILE, TENSOR_FILE, WHOLE_FILE};
 
 use super::{Session, WorkflowError};
 
-/// What must not be written over, by what it is.
+/// An input that must not be overwritten: its kind and its path.
 pub type Input<'a> = (&'static str, &'a Path);
 
 impl Session<'_> {
-    /// Takes a folder to write to, for as long as the program runs: no other gelora writes there, it can be written, and it is
-    /// none of the folders that the command reads (a file stands for the folder that it lies in).
+    /// Locks a folder for output until the session is dropped: no other gelora writes there, it is writable, and it is none of
+    /// the folders that the command reads (a file counts as the folder that contains it).
     pub fn take_folder(&self, out: &Path, inputs: &[Input<'_>]) -> Result<(), WorkflowError> {
         let refuse = |what: String| Err(WorkflowError::Output(format!("{} {what}", out.display())));
         if out.is_file() {
@@ -31,7 +31,7 @@ impl Session<'_> {
         self.lock(out)
     }
 
-    /// Takes a file to write to, which is none of those that the command reads.
+    /// Locks a file for output; it must be none of those that the command reads.
     pub fn take_file(&self, out: &Path, inputs: &[Input<'_>]) -> Result<(), WorkflowError> {
         let refuse = |path: &Path, what: String| Err(WorkflowError::Output(format!("{} {what}", path.display())));
         if out.is_dir() {
@@ -50,7 +50,7 @@ impl Session<'_> {
     }
 }
 
-/// A plan's adapter_config.json would take the place of that of a trained adapter.
+/// Refuses a folder with a trained adapter: a plan's adapter_config.json would overwrite the adapter's.
 pub fn refuse_adapter_folder(out: &Path) -> Result<(), WorkflowError> {
     if let Some(file) = [PROVENANCE_FILE, TENSOR_FILE, WHOLE_FILE].into_iter().find(|file| out.join(file).exists()) {
         return Err(WorkflowError::Output(format!(
@@ -65,7 +65,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether both are the same place, and it is there.
+/// Whether both paths are the same existing file or folder.
 pub(super) fn same(one: &Path, other: &Path) -> bool {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path));
     one.exists() && whole(one) == whole(other)
@@ -75,7 +75,7 @@ pub(super) fn same(one: &Path, other: &Path) -> bool {
 fn can_write(folder: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
-    // SAFETY: a string that ends with NUL, which the call only reads.
+    // SAFETY: the string ends with NUL, and the call only reads it.
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 

@@ -1,4 +1,4 @@
-//! From a model and its data to a plan with all its files: the work of `gelora plan` and of the first stage of
+//! From a model and its data to a plan with all its files: the implementation of `gelora plan` and of the first stage of
 //! `gelora run`.
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ use super::{Session, WorkflowError};
 use crate::settings::PlanSettings;
 use crate::task::{DataSettings, Lines, Purpose, Rows};
 
-/// Where a plan and its files lie.
+/// Paths of a plan and its files.
 #[derive(Debug, Clone)]
 pub struct PlanFiles {
     pub store: PathBuf,
@@ -41,7 +41,7 @@ pub struct PlanFiles {
 }
 
 impl PlanFiles {
-    /// In this folder.
+    /// The paths in the folder `out`.
     pub fn in_folder(out: &Path) -> Self {
         Self {
             store: out.join("store"),
@@ -52,16 +52,16 @@ impl PlanFiles {
         }
     }
 
-    /// What a plan writes, the plan itself last: where it is, the others are.
+    /// The files that a plan writes, the plan itself last: if it exists, so do the others.
     pub fn written(&self) -> [&Path; 4] {
         [&self.dimensions, &self.report, &self.adapter_config, &self.plan]
     }
 }
 
-/// The file of a plan that was named, itself or by the folder that holds it.
+/// The file of a plan, given as the file itself or as the folder that contains it.
 ///
 /// # Errors
-/// A folder without a plan.
+/// Returns an error for a folder without a plan.
 pub fn plan_file(plan: &Path) -> Result<PathBuf, WorkflowError> {
     if !plan.is_dir() {
         return Ok(plan.to_owned());
@@ -70,7 +70,7 @@ pub fn plan_file(plan: &Path) -> Result<PathBuf, WorkflowError> {
     if file.exists() { Ok(file) } else { Err(WorkflowError::NoPlan { folder: plan.to_owned() }) }
 }
 
-/// The rows of a plan, as `[data]` says, and the tokenizer that they go through.
+/// The rows of a plan, as set in `[data]`, and their tokenizer.
 pub(super) struct PlanData<'a> {
     pub section: &'a DataSettings,
     pub rows: &'a dyn Rows,
@@ -80,10 +80,11 @@ pub(super) struct PlanData<'a> {
 /// Runs rows through a model, measures the intrinsic dimension of every layer, chooses a rank for every block, and writes the
 /// plan, its report and a configuration for PEFT to the folder `out`.
 ///
-/// Activations stay in `out/store`: the same call goes on with them, or takes them as they are.
+/// Activations stay in `out/store`: calling this again resumes them, or reuses them if they are complete.
 ///
 /// # Errors
-/// Model, tokenizer or rows that cannot be read or do not fit together, settings that make no sense, too few distinct rows.
+/// Returns an error for a model, tokenizer or rows that cannot be read or do not fit together, invalid settings, and too few
+/// distinct rows.
 pub fn make_plan(
     session: &Session<'_>,
     model: &Path,
@@ -104,7 +105,7 @@ pub fn make_plan(
     plan(session, &model, &data, settings, &files)
 }
 
-/// Extracts, measures, ranks, and writes everything.
+/// Extracts, measures, assigns ranks, and writes everything.
 pub(super) fn plan(
     session: &Session<'_>,
     model: &Export,
@@ -143,7 +144,7 @@ pub(super) fn plan(
     let made =
         made.and_then(|measured| rank(&subject, data, &blocks, store.manifest(), measured, Some(&text), quantized));
     if let (Err(_), Some(beside), Ok(())) = (&made, &beside, session.observer().check()) {
-        // These activations give no plan, now or later.
+        // These activations cannot give a plan, now or later.
         fs::remove_dir_all(beside).map_err(FileError::new("remove", beside))?;
     }
     let plan = made?;
@@ -155,7 +156,7 @@ pub(super) fn plan(
     Ok(plan)
 }
 
-/// The plan of what was measured.
+/// Makes the plan from the measurements.
 fn rank(
     subject: &Subject<'_>,
     data: &PlanData<'_>,
@@ -185,7 +186,7 @@ fn rank(
     Ok(plan)
 }
 
-/// What each row of the store was made of.
+/// The text behind each row of the store.
 fn row_texts<'a>(
     data: &'a PlanData<'_>,
     store: &Store,
@@ -195,8 +196,8 @@ fn row_texts<'a>(
     Ok(move |row: usize| data.rows.text(*drawn.rows.get(*source.get(row)?)?))
 }
 
-/// The store of a plan, and what was measured on the way. One that was made of something else belongs to an earlier plan and
-/// stays until this one is made: then the new store grows in the folder that is named last.
+/// The store of a plan, and any measurements made on the way. A store made from other inputs belongs to an earlier plan and
+/// stays until the new plan is made: the new store then grows in the folder returned last.
 fn extract_for_plan(
     subject: &Subject<'_>,
     files: &PlanFiles,
@@ -217,7 +218,7 @@ fn extract_for_plan(
 const QUANTIZED: &str = "the weights of this export are quantized: the plan says what the data ask for, but nothing can be \
                          trained with it; plan, train and merge with the floating-point export that it was made of";
 
-/// The blocks with the names that the checkpoint gives their weights, and whether weights are quantized.
+/// The blocks with the checkpoint's names for their weights, and whether weights are quantized.
 pub(super) fn blocks_to_adapt(
     session: &Session<'_>,
     model: &Export,
@@ -239,7 +240,7 @@ pub(super) fn blocks_to_adapt(
     Ok((BlockToAdapt::all(blocks, layers), quantized))
 }
 
-/// What to say of a checkpoint that no weight of the export is found in.
+/// A warning about a checkpoint that contains no weight of the export.
 pub(super) fn of_another_model(checkpoint: &Checkpoint) -> String {
     let files: Vec<String> = checkpoint.files().iter().map(|file| file.path.display().to_string()).collect();
     format!(
@@ -258,7 +259,7 @@ fn write(model: &Export, plan: &Plan, files: &PlanFiles) -> Result<(), WorkflowE
     Ok(())
 }
 
-/// What PEFT needs to train this plan itself.
+/// The settings that PEFT needs to train this plan itself.
 pub(super) fn config_settings(model: &Export) -> Result<ConfigSettings, WorkflowError> {
     let (names, path) = (model.head_names()?, model.head_path()?);
     let predicts_tokens = model.model.head()?.is_some_and(|head| head.predicts_tokens);
@@ -278,7 +279,7 @@ pub(super) fn config_settings(model: &Export) -> Result<ConfigSettings, Workflow
     })
 }
 
-/// The files of a model beside its `.onnx`, with their hashes: external data, which is given, and the checkpoint.
+/// The files of a model beside its `.onnx`, with their hashes: external data, which is passed in, and the checkpoint.
 pub(super) fn other_files(
     model: &Export,
     external: Vec<(String, String)>,

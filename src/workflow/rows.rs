@@ -1,4 +1,4 @@
-//! The rows of a step, as its settings say.
+//! Reads the rows of a step according to its settings.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::task::{DataSettings, Objective, Purpose, Request, Rows};
 
 use super::{Session, WorkflowError};
 
-/// Rows to plan or to train with: all that `[data]` names, at most `limit`. `config` is `config.json` of a model whose classes the
-/// labels are.
+/// Rows to plan or train with: all rows of `[data]`, at most `limit`. `config` is the `config.json` of a model whose classes
+/// the labels must be.
 pub(super) fn read(
     session: &Session<'_>,
     settings: &DataSettings,
@@ -23,7 +23,7 @@ pub(super) fn read(
     Ok(settings.reader().read(&Request { purpose, model_config: config, ..request })?)
 }
 
-/// Rows to evaluate with, whole, with the classes of the training rows.
+/// Rows to evaluate with, all of them, with the classes of the training rows.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
 pub(super) fn read_held_out(
     session: &Session<'_>,
@@ -35,7 +35,7 @@ pub(super) fn read_held_out(
     Ok(settings.reader().read(&Request { like: Some(like), ..request(session, settings, path, tokenizer) })?)
 }
 
-/// Rows to evaluate.
+/// A request for rows to evaluate.
 pub(super) fn request<'a>(
     session: &Session<'a>,
     settings: &'a DataSettings,
@@ -54,13 +54,13 @@ pub(super) fn request<'a>(
     }
 }
 
-/// What is learnt from rows that must have labels.
+/// The objective of rows that must have labels.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "only training needs it"))]
 pub(super) fn objective_of(rows: &dyn Rows) -> Result<&Objective, WorkflowError> {
     rows.objective().ok_or_else(|| WorkflowError::NoLabels { path: rows.path().to_owned() })
 }
 
-/// What to measure: metrics that all fit the task, which is asked before anything is computed.
+/// The metrics to compute; checked to fit the task before anything is computed.
 pub(super) fn fitting_metrics(settings: &DataSettings, objective: &Objective) -> Result<Vec<Metric>, WorkflowError> {
     let metrics = settings.metrics(objective);
     objective.check_metrics(&metrics)?;

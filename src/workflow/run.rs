@@ -1,4 +1,4 @@
-//! The stages of `gelora run`, each told apart by everything its result depends on.
+//! The stages of `gelora run`, each identified by everything its result depends on.
 
 use std::path::{Path, PathBuf};
 
@@ -41,42 +41,41 @@ struct Pipeline<'a> {
     out: PathBuf,
 }
 
-/// What a run ends with.
+/// Results of a run.
 #[derive(Debug, Serialize)]
 pub struct Finished {
-    /// The plan; none for a method without ranks.
+    /// The plan; `None` for a method without ranks.
     pub plan: Option<Plan>,
-    /// How training went.
+    /// Results of the training.
     pub training: TrainingFacts,
-    /// Metrics before and after.
+    /// Metrics before and after training.
     pub evaluation: Evaluations,
-    /// Everything that was written.
+    /// Paths of all files written.
     pub files: Vec<String>,
 }
 
-/// Metrics of the export as it was and of the merged one.
+/// Metrics of the original export and of the merged one.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Evaluations {
-    /// On the rows that the best state was chosen with.
+    /// On the rows by which the best state was chosen.
     pub dev: Option<BeforeAfter>,
-    /// On rows that nothing was chosen with.
+    /// On rows that played no part in any choice.
     pub test: Option<BeforeAfter>,
 }
 
 /// Metrics of one set of rows.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BeforeAfter {
-    /// Of the export as it was; absent where it has no head.
+    /// Metrics of the original export; `None` where it has no head.
     pub before: Option<EvaluationFacts>,
-    /// Of the merged export.
+    /// Metrics of the merged export.
     pub after: EvaluationFacts,
 }
 
-/// Plans, trains, merges and evaluates, as a configuration says. A stage whose result is there, made from the same inputs, is
-/// not done again.
+/// Plans, trains, merges and evaluates, as configured. A stage is skipped if its result exists, made from the same inputs.
 ///
 /// # Errors
-/// Those of the stages; what is wrong with the inputs is said before the first of them.
+/// Those of the stages; faults in the inputs are reported before the first stage.
 pub fn run(session: &Session<'_>, config: &Config) -> Result<Finished, WorkflowError> {
     Pipeline::open(session, config)?.run()
 }
@@ -88,7 +87,7 @@ impl<'a> Pipeline<'a> {
         let out = &config.output.folder;
         refuse_adapter_folder(out)?;
         session.take_folder(out, &[("model", &config.model.path)])?;
-        // Whoever writes one of these by itself must wait as well.
+        // Another process that writes one of these alone must wait as well.
         for part in [PlanFiles::in_folder(out).store, out.join(ADAPTER), out.join(MERGED)] {
             session.lock(&part)?;
         }
@@ -96,7 +95,7 @@ impl<'a> Pipeline<'a> {
         model.tell_origin(session);
         refuse_ranks(&config.train, config.output.flavour, &[])?;
         if !config.train.method.takes_plan() {
-            // A plan would say it.
+            // Otherwise the plan reports it.
             model.told_structure(session, &model.weights()?)?;
         }
         let tokenizer = {
@@ -159,7 +158,8 @@ impl<'a> Pipeline<'a> {
         Ok(finished)
     }
 
-    /// The metric that decides, on the rows that the best state was chosen with, else on the others.
+    /// Warns if training brought no gain: by the decisive metric, on the rows by which the best state was chosen, or else on
+    /// the test rows.
     fn tell_no_gain(&self, evaluations: &Evaluations) {
         let sets = [(&self.dev, &evaluations.dev), (&self.test, &evaluations.test)];
         let evaluated = sets.into_iter().find_map(|(rows, found)| Some((rows.as_ref()?.path(), found.as_ref()?)));
@@ -169,7 +169,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Where no plan tells it.
+    /// Whether rows may be padded, for methods without a plan that records it.
     fn padding_is_safe(&self) -> Result<bool, WorkflowError> {
         let sample = self.train.first(64, &self.tokenizer)?;
         padding_is_safe(self.session, &self.model.model, &sample, &self.tokenizer)
@@ -183,7 +183,7 @@ impl<'a> Pipeline<'a> {
         self.out.join(MERGED)
     }
 
-    /// Model and tokenizer, as every stage depends on them.
+    /// Model and tokenizer, as inputs of every stage.
     fn model_inputs(&self) -> Result<Value, WorkflowError> {
         let mut files = Vec::new();
         for file in self.model.model.external_files() {
@@ -195,7 +195,7 @@ impl<'a> Pipeline<'a> {
         Ok(json!({ "onnx": self.model_sha256, "files": files, "tokenizer": self.tokenizer.sha256() }))
     }
 
-    /// Enters what decides, beside files and columns, how the task sees its rows.
+    /// Adds what, besides files and columns, determines how the task sees its rows.
     fn enter_task(&self, mut inputs: Value, learning: bool) -> Value {
         if let Some((key, value)) = self.config.data.reader().identity(&self.config.data, learning) {
             inputs[key] = value;
@@ -216,7 +216,7 @@ impl<'a> Pipeline<'a> {
             "limit": section.limit,
             "max_length": section.max_length(),
             "plan": self.config.plan,
-            // Tasks that have one enter it; the others have this key too, as journals of earlier versions.
+            // Tasks that have a template set it; the others keep this key too, as in journals of earlier versions.
             "template": Value::Null,
         });
         let data = PlanData { section, rows: self.train.as_ref(), tokenizer: &self.tokenizer };
@@ -280,7 +280,7 @@ impl<'a> Pipeline<'a> {
     fn merge(&self, journal: &mut Journal) -> Result<(), WorkflowError> {
         let inputs = json!({
             "model": self.model_inputs()?,
-            // It is rewritten for the merged model.
+            // The configuration is rewritten for the merged model.
             "config": self.model.folder.config,
             "adapter": journal.outputs("train"),
         });
@@ -308,7 +308,7 @@ impl<'a> Pipeline<'a> {
             "texts": Value::Null,
         });
         if self.objective.has_thresholds() {
-            // Those of the export as it was.
+            // The thresholds of the original export.
             inputs["config"] = json!(self.model.folder.config);
         }
         let path = self.out.join("evaluation.json");
@@ -349,7 +349,7 @@ impl<'a> Pipeline<'a> {
 }
 
 impl Finished {
-    /// What `run.json` keeps of it: the plan is a file of its own.
+    /// The part that `run.json` keeps: the plan is a file of its own.
     fn summary(&self) -> Value {
         let plan = self.plan.as_ref();
         let ranks: Option<Vec<usize>> = plan.map(|plan| plan.blocks.iter().map(|block| block.rank).collect());

@@ -14,17 +14,17 @@ use super::{Session, WorkflowError};
 use crate::settings::PlanSettings;
 use crate::task::Rows;
 
-/// Rows that are drawn before the first look at the intervals.
+/// Number of rows in the first step, before the intervals are first checked.
 const FIRST_ROWS: usize = 1024;
 
-/// The rows that are used, as numbers of the data.
+/// The rows used, as indices into the data.
 pub struct Drawn {
     pub rows: Vec<usize>,
     stratified: bool,
 }
 
 impl Drawn {
-    /// As the settings say: in the order of the data, or in random order where it is not known how many are needed.
+    /// Samples rows according to the settings: in data order, or in random order where their number is not yet known.
     pub fn new(rows: &dyn Rows, plan: &PlanSettings) -> Result<Self, WorkflowError> {
         let all: Vec<usize> = (0..rows.len()).collect();
         let limit = plan.rows.unwrap_or(usize::MAX);
@@ -41,12 +41,12 @@ impl Drawn {
         Ok(Self { rows: drawn, stratified: plan.stratified })
     }
 
-    /// The items of these rows.
+    /// The items at these rows.
     pub fn of<T: Clone>(&self, all: &[T]) -> Vec<T> {
         self.rows.iter().map(|&row| all[row].clone()).collect()
     }
 
-    /// What a plan says of it; nothing where it is simply all rows.
+    /// The record for the plan; `None` where simply all rows are used.
     pub fn sampling(&self, used: usize, all: usize, plan: &PlanSettings) -> Option<Sampling> {
         let plain = used == all && plan.until.is_none() && plan.mini_batch.is_none();
         (!plain).then_some(Sampling {
@@ -61,7 +61,7 @@ impl Drawn {
     }
 }
 
-/// So many rows in proportion to the strata, by largest remainders; in the order of the data.
+/// Samples `limit` rows in proportion to the strata, by largest remainders; in data order.
 fn stratified(strata: &[Vec<usize>], limit: usize, seed: u64) -> Vec<usize> {
     let total: usize = strata.iter().map(Vec::len).sum();
     let exact = |stratum: &Vec<usize>| limit as f64 * stratum.len() as f64 / total as f64;
@@ -77,7 +77,7 @@ fn stratified(strata: &[Vec<usize>], limit: usize, seed: u64) -> Vec<usize> {
     rows
 }
 
-/// A model, and the rows that go through it.
+/// A model, and the rows to run through it.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     pub session: &'a Session<'a>,
@@ -88,14 +88,14 @@ pub struct Subject<'a> {
     pub plan: &'a PlanSettings,
 }
 
-/// The widest 95 % interval of a dimension.
+/// Width of the widest 95 % interval of a dimension.
 pub fn widest<'a>(measurements: impl Iterator<Item = &'a Measurement> + Clone, wanted: Option<Scale>) -> Option<f64> {
     let (scale, _) = choose_scale(measurements.clone(), wanted);
     let readings = measurements.filter_map(|measured| measured.at(scale));
     readings.map(|reading| 2.0 * NORMAL_QUANTILE * reading.standard_error()).reduce(f64::max)
 }
 
-/// How many rows are drawn, step by step, until an interval is narrow enough.
+/// The number of rows, increased step by step until the intervals are narrow enough.
 pub struct Growth {
     width: f64,
     rows: usize,
@@ -103,31 +103,31 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// For intervals of this width, with at most so many rows.
+    /// Grows until intervals have this width, up to `limit` rows.
     pub fn new(width: f64, limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(usize::MAX);
         Self { width, rows: FIRST_ROWS.min(limit), limit }
     }
 
-    /// Rows of this step.
+    /// Number of rows of this step.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// There were more rows than wanted.
+    /// Raises the number of rows to those that a store already has.
     pub fn reached(&mut self, rows: usize) {
         self.rows = rows.max(self.rows);
     }
 
-    /// Whether the widest interval is narrow enough, or there are no more rows; else goes on to the next step.
+    /// Whether the widest interval is narrow enough, or there are no more rows; otherwise moves to the next step.
     pub fn is_enough(&mut self, widest: Option<f64>, total: usize, observer: &dyn Observer) -> bool {
         let total = total.min(self.limit);
         let rows = self.rows.min(total);
-        // Where no layer has an interval, nothing is known to be narrow.
+        // Without an interval in any layer, none is known to be narrow.
         let found = widest.unwrap_or(f64::INFINITY);
         let is_narrow = found <= self.width;
         let enough = is_narrow || rows >= total;
-        // Widths fall as the root of the number of rows.
+        // Widths shrink with the square root of the number of rows.
         let guess = rows as f64 * (found / self.width).powi(2) * 1.1;
         self.rows = (guess as usize).clamp(rows + rows / 4, 4 * rows).min(total);
         let said = match (enough, is_narrow) {
@@ -153,7 +153,7 @@ mod tests {
         use crate::progress::Silent;
         let mut growth = Growth::new(0.5, None);
         assert_eq!(growth.rows(), FIRST_ROWS);
-        // Twice as wide as wanted: four times the rows, and a little more, but not more than four times at once.
+        // Twice the requested width: four times the rows, plus a margin, but at most four times at once.
         assert!(!growth.is_enough(Some(1.0), 100_000, &Silent));
         assert_eq!(growth.rows(), 4 * FIRST_ROWS);
         assert!(!growth.is_enough(Some(0.51), 100_000, &Silent));

@@ -1,4 +1,4 @@
-//! What every step needs: the libraries, where to compute, and where progress goes.
+//! What every step needs: the libraries, the device, and the observer of its progress.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,9 +9,9 @@ use crate::progress::{Event, Observer, Silent};
 use crate::runtime::{Library, SessionSettings};
 use crate::settings::{DeviceSettings, TrainSettings};
 
-/// Libraries, devices, threads and the observer of some steps, and the outputs that they write.
+/// Libraries, devices, threads and the observer of one or more steps, and the outputs that they write.
 ///
-/// An output is locked from the first step that writes it until the session is dropped: no other process writes it meanwhile.
+/// An output is locked from the first step that writes it until the session is dropped: no other process can write it meanwhile.
 pub struct Session<'a> {
     observer: &'a dyn Observer,
     device: DeviceSettings,
@@ -27,37 +27,37 @@ impl Default for Session<'_> {
 }
 
 impl<'a> Session<'a> {
-    /// Reports to `observer` and computes where `device` says.
+    /// A session that reports to `observer` and computes on the given device.
     pub fn new(observer: &'a dyn Observer, device: DeviceSettings) -> Self {
         Self { observer, device, command: String::new(), loaded: || (), outputs: Mutex::default() }
     }
 
-    /// What another process is told that finds an output locked: the command line, for instance.
+    /// Sets what another process is told when it finds an output locked, for instance the command line.
     #[must_use]
     pub fn called(self, command: String) -> Self {
         Self { command, ..self }
     }
 
-    /// Calls this after ONNX Runtime was loaded.
+    /// Sets a function that is called after ONNX Runtime is loaded.
     #[must_use]
     pub fn after_loading(self, loaded: fn()) -> Self {
         Self { loaded, ..self }
     }
 
-    /// Where long computations report to.
+    /// The observer that long computations report to.
     pub fn observer(&self) -> &'a dyn Observer {
         self.observer
     }
 
-    /// The library that was named, if one was.
+    /// Path of the ONNX Runtime library, if one was given.
     pub(super) fn ort_lib(&self) -> Option<&Path> {
         self.device.ort_lib.as_deref()
     }
 
-    /// ONNX Runtime.
+    /// Loads ONNX Runtime.
     ///
     /// # Errors
-    /// When it is not found or cannot be loaded.
+    /// Returns an error if it is not found or cannot be loaded.
     pub fn library(&self) -> Result<&'static Library, WorkflowError> {
         let library = Library::load(self.ort_lib())?;
         (self.loaded)();
@@ -70,16 +70,16 @@ impl<'a> Session<'a> {
         SessionSettings { device: self.device.inference, threads: self.device.threads, ..SessionSettings::default() }
     }
 
-    /// The same settings on the device and with the threads of libtorch.
+    /// The training settings with the device and threads of libtorch.
     pub fn on_device(&self, settings: TrainSettings) -> TrainSettings {
         let DeviceSettings { training, threads, .. } = self.device;
         TrainSettings { device: training, threads, ..settings }
     }
 
-    /// Locks an output until the session is dropped. One that it holds already is its own.
+    /// Locks an output until the session is dropped. A session may lock the same output again.
     ///
     /// # Errors
-    /// Another process writes it, or nothing can be written there.
+    /// Returns an error if another process writes it, or if it is not writable.
     pub fn lock(&self, out: &Path) -> Result<(), WorkflowError> {
         let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
         if outputs.iter().any(|(held, _)| held == out) {

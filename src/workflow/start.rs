@@ -7,8 +7,8 @@ use crate::adapter::Provenance;
 use crate::hint::Hint;
 use crate::rank::Plan;
 
-/// Refuses an adapter to start from that belongs to another export, or whose head reads another vector: its values would be
-/// taken for something else. One that PEFT wrote says nothing of either.
+/// Refuses a starting adapter that belongs to another export, or whose head reads another vector: its values would be
+/// misinterpreted. One written by PEFT records neither, and is accepted.
 pub(super) fn check_start(folder: &Path, plan: &Plan, head: Option<&str>) -> Result<(), WorkflowError> {
     let Some(known) = Provenance::read(folder)? else { return Ok(()) };
     if known.onnx_sha256 != plan.model.onnx_sha256 {

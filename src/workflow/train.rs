@@ -1,4 +1,5 @@
-//! Training, with LoRA at the ranks of a plan to a PEFT folder: the work of `gelora train` and of a stage of `gelora run`.
+//! Training, with LoRA at the ranks of a plan to a PEFT folder: the implementation of `gelora train` and of a stage of
+//! `gelora run`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -28,24 +29,24 @@ use super::rows::{fitting_metrics, objective_of, read, read_held_out};
 use super::start::check_start;
 use super::{Export, Session, WorkflowError};
 
-/// What there is to train with.
+/// The inputs of a training.
 pub(super) struct TrainingData<'a> {
     pub train: &'a dyn Rows,
     pub validation: Option<&'a dyn Rows>,
     pub tokenizer: &'a Tokenizer,
     pub metrics: &'a [Metric],
-    /// Where the factors and the head begin; by default A random, B zero and the head as it is.
+    /// Initial factors and head; by default A is random, B zero and the head unchanged.
     pub initial: Option<&'a Adapter>,
-    /// Whether padding leaves the results as they are.
+    /// Whether padding leaves the results unchanged.
     pub padding_is_safe: bool,
 }
 
-/// How a training went.
+/// Results of a training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrainingFacts {
-    /// The folder: an adapter, or trained tensors.
+    /// Path of the output folder: an adapter, or trained tensors.
     pub adapter: String,
-    /// What was trained.
+    /// The training method.
     #[serde(default)]
     pub method: Method,
     pub steps: u64,
@@ -59,43 +60,43 @@ pub struct TrainingFacts {
     pub stopped_early: bool,
     pub resumed_from: Option<u64>,
     pub added_head: Option<String>,
-    /// The decisive metric before the first step, where it was measured.
+    /// The decisive metric before the first step, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<f64>,
 }
 
-/// What is trained, on what.
+/// What is trained, and on which data.
 #[derive(Debug, Clone)]
 pub struct Training<'a> {
     /// The model folder, or `.onnx` file, that the plan was made for.
     pub model: &'a Path,
-    /// The plan: its file, or the folder that holds it. Methods without ranks take none.
+    /// The plan: its file, or the folder that contains it. `None` for methods without ranks.
     pub plan: Option<&'a Path>,
-    /// The rows to train on, and `dev` to choose the best state with.
+    /// The rows to train on, and `dev` to choose the best state.
     pub data: DataSettings,
-    /// How training goes.
+    /// Settings of the training.
     pub settings: TrainSettings,
-    /// Ranks in the adapter folder.
+    /// How the ranks are represented in the adapter folder.
     pub flavour: Flavour,
-    /// An adapter folder of the same plan to start from; without one A is random, B zero and the head as it is.
+    /// An adapter folder of the same plan to start from; without one, A is random, B zero and the head unchanged.
     pub start: Option<&'a Path>,
-    /// The adapter folder.
+    /// Path of the output folder.
     pub out: &'a Path,
 }
 
 impl<'a> Training<'a> {
-    /// On these rows, all else as usual.
+    /// Training on these rows with default settings.
     pub fn new(model: &'a Path, plan: &'a Path, data: DataSettings, out: &'a Path) -> Self {
         let (settings, flavour) = (TrainSettings::default(), Flavour::default());
         Training { model, plan: Some(plan), data, settings, flavour, start: None, out }
     }
 }
 
-/// Trains, or goes on training, and writes a folder: with LoRA at the ranks of the plan an adapter for PEFT, else the trained
-/// tensors, for [`merge_adapter`](super::merge_adapter).
+/// Trains, or resumes training, and writes a folder: with LoRA at the ranks of the plan an adapter for PEFT, otherwise the
+/// trained tensors, for [`merge_adapter`](super::merge_adapter).
 ///
 /// # Errors
-/// A plan of another export, rows that do not fit the head, settings that make no sense, a state of another run.
+/// Returns an error for a plan of another export, rows that do not fit the head, invalid settings, and a state of another run.
 pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<TrainingFacts, WorkflowError> {
     let Training { model, plan, ref data, ref settings, flavour, start, out } = *training;
     let plan_file = plan.map(plan_file).transpose()?;
@@ -164,7 +165,7 @@ pub fn train_at_plan(session: &Session<'_>, training: &Training<'_>) -> Result<T
     Ok(facts)
 }
 
-/// Refuses what is about ranks for a method without.
+/// Refuses settings about ranks for a method without ranks.
 pub(super) fn refuse_ranks(
     settings: &TrainSettings,
     flavour: Flavour,
@@ -181,7 +182,7 @@ pub(super) fn refuse_ranks(
     }
 }
 
-/// Refuses settings of training that do not go with what is learnt, before anything is computed.
+/// Refuses training settings that do not fit the objective, before anything is computed.
 pub(super) fn check_learning(settings: &TrainSettings, objective: &Objective, rows: usize) -> Result<(), SettingError> {
     if let Some(weights) = &settings.class_weights {
         check_class_weights(weights, objective)?;
@@ -204,8 +205,7 @@ fn held_out_rows(share: f64, rows: usize) -> usize {
     (share * rows as f64).round() as usize
 }
 
-/// Says that training did not make the model better, where that is known: by the metric that decides, on rows that were not
-/// trained on.
+/// Warns that training did not improve the model, if that is known: by the decisive metric, on rows that were not trained on.
 pub(super) fn tell_no_gain(session: &Session<'_>, metric: &str, rows: &Path, before: Option<f64>, after: Option<f64>) {
     let (Some(before), Some(after)) = (before, after) else { return };
     let less_is_better = metric.parse::<Metric>().is_ok_and(Metric::less_is_better);
@@ -219,7 +219,7 @@ pub(super) fn tell_no_gain(session: &Session<'_>, metric: &str, rows: &Path, bef
     }
 }
 
-/// Trains, or goes on training, and writes the adapter folder.
+/// Trains, or resumes training, and writes the adapter folder.
 pub(super) fn train_adapter(
     session: &Session<'_>,
     model: &Export,
@@ -240,7 +240,7 @@ pub(super) fn train_adapter(
     let mut train_rows = Learnt::new(session, data.tokenizer, data.train)?;
     let deciding = settings.threshold_rows.map(|share| train_rows.hold_out(share, settings.seed));
     let validation = data.validation.map(|rows| Learnt::new(session, data.tokenizer, rows)).transpose()?;
-    // The plan was made for the file; what is added to its head in memory does not make it another one.
+    // The plan was made for the file; additions to its head in memory do not change its identity.
     let identity = ModelIdentity::of(&model.model);
     let trained = model.with_own_head()?;
     let input = TrainInput {
@@ -275,7 +275,7 @@ pub(super) fn train_adapter(
         None => TrainedHead::Own(&names, path.as_ref()),
     });
     if let Some(text) = naming.notice.as_ref().filter(|_| plan.is_some()) {
-        // A head that training adds is what was asked for; of another that PEFT will not have nobody knows yet.
+        // A head added by training was requested; any other that PEFT lacks would go unnoticed, so it gets a warning.
         let event = if settings.head.is_some() { Event::Notice(text) } else { Event::Warning(text) };
         session.observer().observe(event);
     }
@@ -315,10 +315,10 @@ pub(super) fn train_adapter(
     Ok(TrainingFacts::new(&outcome, method, out))
 }
 
-/// Fewer rows than this with a label say little of its threshold.
+/// With fewer rows than this, a label's threshold is unreliable.
 const FEW_ROWS: usize = 5;
 
-/// Rows as the trainer takes them.
+/// Rows in the form the trainer needs.
 struct Learnt<'a> {
     encodings: Cow<'a, [Encoding]>,
     targets: Targets,
@@ -335,7 +335,7 @@ impl<'a> Learnt<'a> {
         LabelledRows { encodings: &self.encodings, targets: &self.targets }
     }
 
-    /// Takes a share of the rows away, to choose thresholds with.
+    /// Removes a share of the rows and returns it, for choosing thresholds.
     fn hold_out(&mut self, share: f64, seed: u64) -> Learnt<'static> {
         let all: Vec<usize> = (0..self.encodings.len()).collect();
         let taken = sample_rows(&all, held_out_rows(share, all.len()), seed);
@@ -350,7 +350,7 @@ impl<'a> Learnt<'a> {
         Learnt { encodings: Cow::Owned(encodings), targets: self.targets.of(rows) }
     }
 
-    /// For every label the threshold that these rows show to be best.
+    /// The best threshold for every label on these rows.
     fn thresholds(
         &self,
         session: &Session<'_>,
@@ -407,7 +407,7 @@ impl TrainingFacts {
     }
 }
 
-/// Refuses a plan that was edited into something the export has not, and warns of a configuration beside it that was.
+/// Refuses a plan edited into something the export does not have, and warns of an edited configuration beside it.
 fn check_edited_plan(session: &Session<'_>, model: &Export, plan: &Plan, file: &Path) -> Result<(), WorkflowError> {
     let (blocks, _) = blocks_to_adapt(session, model)?;
     plan.check_export(&model.model.states()?.values, &blocks, model.folder.checkpoint.is_some())
@@ -465,12 +465,12 @@ mod tests {
         assert!(
             warned("accuracy", Some(0.5), Some(0.5)).is_some() && warned("accuracy", Some(0.5), Some(0.6)).is_none()
         );
-        // Of perplexities the smaller is the better one.
+        // For perplexity, smaller is better.
         assert!(
             warned("perplexity", Some(9.0), Some(9.5)).is_some()
                 && warned("perplexity", Some(9.0), Some(8.0)).is_none()
         );
-        // Where one is not known nothing is said.
+        // If either value is unknown, there is no warning.
         assert!(warned("pearson", None, Some(0.1)).is_none() && warned("pearson", Some(0.1), None).is_none());
         assert!(warned("exact_match", Some(10.0), Some(9.0)).is_some());
     }

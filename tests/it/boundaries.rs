@@ -1,4 +1,4 @@
-//! What the command does to its surroundings, and they to it: locks, signals, permissions, limits, terminals.
+//! The command and its environment: locks, signals, permissions, limits, terminals.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// An extraction that goes on until it is stopped, once it has begun to write.
+/// An extraction that runs until it is stopped, returned once it has begun to write.
 fn long_extraction(folder: &Path, out: &Path) -> Child {
     let data = folder.join("many.tsv");
     write_rows(&data, 60_000);
@@ -38,7 +38,7 @@ fn signal(child: &Child, number: i32) {
     assert_eq!(unsafe { libc::kill(child.id() as i32, number) }, 0);
 }
 
-/// Exit code and stderr of a child.
+/// Exit code and stderr of a child that has ended.
 fn ended(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
@@ -61,7 +61,7 @@ fn one_command_at_a_time_writes_a_folder() {
     {
         assert!(second.contains(word), "{second}");
     }
-    // A killed process holds nothing.
+    // A killed process holds no lock.
     signal(&child, libc::SIGKILL);
     assert_eq!(ended(child).0, None);
     let mut again = gelora();
@@ -167,7 +167,7 @@ fn files_are_as_the_umask_says() {
         let out = folder.path().join(umask).join("points.npy");
         let script = format!("umask {umask}; exec {PROGRAM} manifold ball -q -o {}", out.display());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        // What is written over is a new file.
+        // An output that is overwritten is a new file.
         for _ in 0..2 {
             assert!(Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status().unwrap().success());
             assert_eq!((mode(&out), mode(out.parent().unwrap())), (file_mode, folder_mode), "umask {umask}");
@@ -211,7 +211,7 @@ fn outputs_that_would_spoil_inputs_are_refused_first() {
     fs::copy(&plan, path("plan.json")).unwrap();
     let line = mendable(&["report", &path("plan.json"), "-o", &path("plan.json")]);
     assert!(line.contains("is the plan and would be overwritten"), "{line}");
-    // Under a file, onto a file or a folder of the other kind, over a trained adapter.
+    // Below a file, onto a file or a folder of the other kind, over a trained adapter.
     let line = mendable(&["plan", &model, "--data", &data, "--text", "sentence", "-o", &format!("{data}/out")]);
     assert!(line.contains("a part of the path is a file"), "{line}");
     let line = mendable(&["extract", &model, "--data", &data, "--text", "sentence", "-o", &data]);
@@ -264,7 +264,7 @@ fn a_memory_limit_is_one_line() {
         .arg(&points)
         .assert()
         .success();
-    // What the program and its libraries take by themselves differs from build to build: the limit is what it needs to
+    // The memory that the program and its libraries need differs between builds: the limit is what they need to
     // start, and a little more.
     let limited = |kilobytes: u64, command: &str| {
         let script = format!("ulimit -v {kilobytes}; exec {PROGRAM} {command}");
@@ -330,10 +330,10 @@ fn names_of_others_do_not_steer_the_terminal() {
         let said = clean(command.arg(folder.path().join("out")).output().unwrap());
         assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
     }
-    // An export that names its producer so.
+    // An export whose producer has such a name.
     let onnx = folder.path().join("model.onnx");
     let mut bytes = crate::tiny::encoder(crate::tiny::Kind::Good);
-    // Of two fields of one number, the later counts.
+    // Of two fields with the same number, the later one counts.
     let producer = steering.as_bytes();
     bytes.extend([0x12, producer.len() as u8]);
     bytes.extend(producer);
@@ -343,6 +343,6 @@ fn names_of_others_do_not_steer_the_terminal() {
             Command::new(PROGRAM).arg("inspect").arg(&onnx).arg("--no-self-check").args(extra).output().unwrap();
         assert!(clean(output).contains("owned"));
     }
-    // An argument that is none.
+    // An argument that is not an option.
     clean(Command::new(PROGRAM).args(["plan", &format!("--{steering}")]).output().unwrap());
 }

@@ -1,4 +1,4 @@
-//! The command as a user meets it: help, exit codes, error lines, JSON.
+//! The command as its user sees it: help, exit codes, error lines, JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub fn export(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx").join(name)
 }
 
-/// Runs a command that must fail in a way the user can mend: exit code 1, one line, nothing on stdout.
+/// Runs a command that must fail in a way the user can fix: exit code 1, one line, nothing on stdout. Returns the line.
 pub fn mendable(arguments: &[&str]) -> String {
     let output = gelora().args(arguments).assert().code(1).stdout("").get_output().clone();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -53,7 +53,7 @@ fn help_of_every_command() {
     insta::assert_snapshot!("help", String::from_utf8(output.stdout).unwrap());
 }
 
-/// The long options of a command, by its help.
+/// The long options of a command, from its help.
 fn options_of(command: &str) -> Vec<String> {
     let output = gelora().args([command, "--help"]).assert().success().get_output().clone();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -66,7 +66,7 @@ fn options_of(command: &str) -> Vec<String> {
     words.collect()
 }
 
-/// The commands, by the help of the program.
+/// The commands, from the help of the program.
 fn commands() -> Vec<String> {
     let output = gelora().arg("-h").assert().success().get_output().clone();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -115,7 +115,7 @@ fn manual_pages_are_written_for_every_command() {
         for option in options_of(command) {
             assert!(page.contains(&option.replace('-', r"\-")), "{command} {option}");
         }
-        // The lines of examples stay lines.
+        // The lines of examples must not be joined.
         let examples = page.split(".SH EXAMPLES\n.nf\n").nth(1).unwrap();
         assert!(examples.lines().any(|line| line.trim_start().starts_with("gelora ")), "{examples}");
     }
@@ -225,12 +225,12 @@ fn active_dropout_is_in_the_way_until_it_is_switched_off() {
     let out = tempfile::tempdir().unwrap();
     gelora().arg("expose").arg(&model).arg("--eval").arg("-o").arg(out.path()).assert().success();
     gelora().arg("inspect").arg(out.path()).arg("--no-self-check").assert().success();
-    // What has nothing to switch off is not copied.
+    // An export without dropout to switch off is not copied.
     let line = mendable(&["expose", out.path().to_str().unwrap(), "--eval", "-o", "elsewhere"]);
     assert!(line.contains("no dropout is active"), "{line}");
 }
 
-/// What `gelora expose` says, without the folder that it wrote to.
+/// The output of `gelora expose`, without the path of the folder that it wrote to.
 fn expose(model: &str, options: &[&str], out: &Path) -> String {
     let output = gelora().arg("expose").arg(export(model)).arg("-o").arg(out).args(options).assert().success();
     String::from_utf8(output.get_output().stdout.clone()).unwrap().replace(&out.display().to_string(), "out")
@@ -254,7 +254,7 @@ fn hidden_states_that_an_export_does_not_show_are_exposed() {
         "expose_named",
         expose("tiny_encoder_plain", &["--no-check", "--tap-list", &names.join(",")], &named)
     );
-    // Dropout to switch off is not a condition.
+    // Dropout to switch off is not a requirement.
     let eval = expose("tiny_encoder_plain", &["--eval"], &folder.path().join("d"));
     assert!(eval.contains("none was active") && eval.contains("equal to the export's to the bit"), "{eval}");
 
@@ -264,7 +264,7 @@ fn hidden_states_that_an_export_does_not_show_are_exposed() {
     assert_eq!(json["hidden_states"], serde_json::json!(names));
     assert_eq!(json["comparison"]["equal"], true);
 
-    // Three ways to the same copy; it has what the export that shows its states has.
+    // Three ways to the same copy, which equals the export that exposes its states.
     let copy = std::fs::read(found.join("model.onnx")).unwrap();
     for other in [&named, &matched] {
         assert_eq!(std::fs::read(other.join("model.onnx")).unwrap(), copy);
@@ -432,7 +432,7 @@ fn what_is_wrong_with_the_data_is_one_line_and_leaves_earlier_results() {
     assert!(attempt("text\nab c\n", &["--task", "colla"]).contains("cola"), "unknown task");
 }
 
-/// The same points in every form that is read, and what the estimators say of them.
+/// The same points in every format, with the results of the estimators.
 #[test]
 fn points_of_files_have_dimensions() {
     let folder = tempfile::tempdir().unwrap();
@@ -513,7 +513,7 @@ fn rows_without_labels_are_predicted() {
     assert_eq!(rows.len(), 2);
     assert!(["no", "yes"].contains(&rows[0]["prediction"].as_str().unwrap()) && rows[0]["label"].is_null());
 
-    // A column that was asked for by name must be there.
+    // A column named explicitly must exist.
     let model = export("tiny_encoder");
     let line = mendable(&[
         "evaluate",
@@ -632,7 +632,7 @@ fn a_head_of_another_task_is_told_before_anything_is_read() {
     let line = mendable(&["evaluate", model, "--data", "absent.jsonl", "--task", "instruct"]);
     assert!(line.contains(not_tokens), "{line}");
 
-    // A plan is one of the base model, whatever its head: what cannot be trained is said.
+    // A plan belongs to the base model, whatever its head: a plan that cannot be trained is reported.
     let squad = folder.path().join("squad.json");
     let answer = serde_json::json!({"text": "cat", "answer_start": 4});
     let question = serde_json::json!({"id": "1", "question": "who sees?", "answers": [answer]});
@@ -663,7 +663,7 @@ fn a_head_of_another_task_is_told_before_anything_is_read() {
         assert!(line.starts_with("--batches in ") && line.contains("write JSON such as [[[0, 5], [3]]]"), "{line}");
     }
 
-    // Fewer classes than the head tells apart, and more.
+    // Fewer classes than the head distinguishes, and more.
     let line = mendable(&["evaluate", model, "--data", data, "--task", "cola", "--labels", "0,1,2"]);
     assert!(line.contains("its head tells 2 classes apart, and the rows have 3 (0, 1, 2)"), "{line}");
     assert!(line.contains("--labels (the rows may lack some), or export the model with 3 labels"), "{line}");
@@ -708,13 +708,13 @@ fn a_run_goes_to_the_end_and_is_done_once() {
     let notes = String::from_utf8(second.stderr).unwrap();
     assert_eq!(notes.matches("taken from an earlier run").count(), 4, "{notes}");
 
-    // Another setting of the training: the plan stays, the rest is done anew.
+    // With another setting of the training the plan stays, and the rest is done again.
     std::fs::write(&config, text.replace("epochs = 2", "epochs = 1\nlearning_rate = 1e-12")).unwrap();
     let notes = String::from_utf8(run().stderr).unwrap();
     assert_eq!(notes.matches("taken from an earlier run").count(), 1, "{notes}");
     assert!(notes.contains("training did not improve matthews on") && notes.contains("dev.tsv: "), "{notes}");
 
-    // A plan that was edited is not written over.
+    // A plan that was edited is not overwritten.
     let plan = folder.path().join("out/plan.json");
     let edited = std::fs::read_to_string(&plan).unwrap() + " ";
     std::fs::write(&plan, &edited).unwrap();

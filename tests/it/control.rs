@@ -1,4 +1,4 @@
-//! Functions of a model's own, branches and loops, and the operators of newer opsets: against ONNX Runtime forward, and
+//! Model-local functions, branches and loops, and the operators of newer opsets: against ONNX Runtime forward, and
 //! PyTorch backward.
 
 use gelora::onnx::Model;
@@ -27,7 +27,7 @@ fn functions_branches_and_loops_compute_what_onnx_runtime_and_pytorch_compute() 
     for fuse in [false, true] {
         let mut program = Program::new(&model, Device::Cpu, options(fuse)).expect("a program");
         program.train_whole(&["weight"]).expect("the weight is there");
-        // Other shapes take other branches, and the first comes again after them.
+        // Other shapes take other branches, and the first shape follows again after them.
         for case in ["0", "1", "2", "0"] {
             let inputs = [("x", values[&format!("{case}.x")].shallow_clone())];
             let found = program.run(&inputs, &["y", "means"]).expect("it runs");
@@ -42,11 +42,11 @@ fn functions_branches_and_loops_compute_what_onnx_runtime_and_pytorch_compute() 
         }
         let operations = program.operations(&["y"]).expect("it compiles");
         assert!(operations.iter().all(|operation| !operation.contains("own")), "{operations:?}");
-        // The branch that depends on the shape and the loop are left; the one of known condition is not.
+        // The loop and the branch that depends on the shape remain; the branch with a known condition does not.
         let count = |name: &str| operations.iter().filter(|operation| *operation == name).count();
         assert_eq!((count("If"), count("Loop")), (1, 1), "{operations:?}");
     }
-    // An adapter for a weight that a loop uses as well would be forgotten there: it is refused.
+    // An adapter for a weight that a loop uses as well would be missing there: refused.
     let mut program = Program::new(&model, Device::Cpu, options(true)).expect("a program");
     let factor = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
     let (a, b) = (factor([2, 4]), factor([4, 2]));
@@ -89,7 +89,7 @@ fn an_export_with_attention_as_one_operator_computes_what_pytorch_computes() {
     }
 }
 
-/// A model whose only node calls a function, whose nodes are these (operator, domain).
+/// A model whose only node calls a function with these nodes (operator, domain).
 fn with_function(nodes: &[(&str, &str)], opset: i64) -> Model {
     let mut model = Writer::new();
     model.int(1, 8).message(7, |graph| {
@@ -131,7 +131,7 @@ fn functions_that_cannot_be_put_in_place_are_refused_in_one_line() {
     assert_eq!(y[0].double_value(&[0]), -1.5);
 }
 
-/// libtorch reads as many bytes as a shape says: a constant that is shorter must be refused before.
+/// libtorch reads as many bytes as a shape implies: a constant that is shorter must be refused first.
 #[test]
 fn a_constant_with_too_few_bytes_is_refused() {
     let mut model = Writer::new();
@@ -149,7 +149,7 @@ fn a_constant_with_too_few_bytes_is_refused() {
         graph.message(11, |input| _ = input.string(1, "x"));
         graph.message(12, |output| _ = output.string(1, "y"));
     });
-    // It is a weight like any other, so the file is refused as it is opened.
+    // It is a weight like any other, so the file is refused on opening.
     let error = Model::from_bytes("short.onnx", model.into_bytes()).expect_err("it is too short").to_string();
     assert!(error.contains("tensor `c` of shape [1000000] and type float32 has 8 bytes"), "{error}");
 }

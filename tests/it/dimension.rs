@@ -59,8 +59,8 @@ fn activations_have_the_dimensions_other_packages_find() {
     assert_eq!(checked, 4);
 }
 
-/// Real layers of one encoder: the interval of the plan fits the analytic one, rows that layers share make differences
-/// surer than dimensions, and no rank is certain with 1,500 phrases.
+/// Real layers of one encoder: the interval of the plan agrees with the analytic one, shared rows make differences between
+/// layers more certain than dimensions, and no rank is certain with 1,500 phrases.
 #[test]
 fn layers_of_an_encoder_have_joint_uncertainty() {
     let Some(folder) = shared("golden") else { return };

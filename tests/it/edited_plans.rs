@@ -1,4 +1,4 @@
-//! A plan is a file that people edit. What they write counts, or is refused with its line before anything is computed.
+//! A plan is a file that people edit. Their edits are used, or refused with the line before anything is computed.
 
 use std::fs;
 use std::path::Path;
@@ -20,17 +20,17 @@ fn planned(folder: &Path) -> Value {
     serde_json::from_slice(&fs::read(folder.join("plan.json")).unwrap()).unwrap()
 }
 
-/// Writes an edited plan and gives the number of the first line that differs.
+/// Writes an edited plan and returns the number of the first line that differs.
 fn write(plan: &Value, edited: &Value, file: &Path) -> usize {
     let [before, after] = [plan, edited].map(|plan| serde_json::to_string_pretty(plan).unwrap());
     fs::write(file, &after).unwrap();
     1 + before.lines().zip(after.lines()).position(|(a, b)| a != b).unwrap()
 }
 
-/// An edit, and what is said of it.
+/// Name of an edit, the edit, and the expected error.
 type Edit = (&'static str, fn(&mut Value), &'static str);
 
-/// What a plan says against itself.
+/// Edits that make a plan contradict itself.
 const AGAINST_ITSELF: [Edit; 20] = [
     (
         "/blocks/0/modules/0/rank",
@@ -58,7 +58,7 @@ const AGAINST_ITSELF: [Edit; 20] = [
     ("/hidden_states/1/index", |v| *v = json!(2), "2 blocks lie between 3 hidden states"),
 ];
 
-/// What it says against the export.
+/// Edits that make a plan contradict the export.
 #[cfg(feature = "train")]
 const AGAINST_THE_EXPORT: [Edit; 8] = [
     ("/blocks/0/modules/0/in_features", |v| *v = json!(17), "in_features is 17, and the weight has 16 in the export"),
@@ -91,7 +91,7 @@ fn edited(plan: &Value, (pointer, change, _): &Edit) -> Value {
     let mut edited = plan.clone();
     match edited.pointer_mut(pointer) {
         Some(value) => change(value),
-        // A field that is left out where it is empty.
+        // A field that is left out when empty.
         None => {
             let (object, field) = pointer.rsplit_once('/').unwrap();
             let mut value = Value::Null;
@@ -102,7 +102,7 @@ fn edited(plan: &Value, (pointer, change, _): &Edit) -> Value {
     edited
 }
 
-/// Ranks of 2 everywhere, consistently: what an edit of a few fields can be compared with.
+/// Rank 2 everywhere, consistently: a reference for edits of a few fields.
 fn with_rank(plan: &Value, rank: usize) -> Value {
     let mut plan = plan.clone();
     for block in plan["blocks"].as_array_mut().unwrap() {
@@ -126,7 +126,7 @@ fn a_plan_that_contradicts_itself_is_refused_with_its_line() {
         let line = write(&plan, &edited(&plan, edit), &file);
         let said = mendable(&["report", file.to_str().unwrap(), "-o", page.to_str().unwrap()]);
         assert!(said.contains(edit.2), "{}: {said}", edit.0);
-        // Which of two values that contradict each other is meant is not known: the line is that of one of them.
+        // Which of two contradicting values is meant is unknown: the line is that of either.
         let told =
             said.split("line ").nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
         let told: usize = told.unwrap_or_else(|| panic!("no line: {said}")).parse().unwrap();
@@ -136,7 +136,7 @@ fn a_plan_that_contradicts_itself_is_refused_with_its_line() {
         );
         assert!(!page.exists());
     }
-    // What an edit leaves behind is counted anew.
+    // What follows from an edited field is computed again.
     fs::write(&file, with_rank(&plan, 3).to_string()).unwrap();
     let output = gelora().arg("report").arg(&file).arg("-o").arg(&page).args(["--json"]).assert().success();
     let drawn: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
@@ -184,7 +184,7 @@ fn a_plan_that_contradicts_the_export_is_refused_and_one_that_does_not_is_traine
         assert!(edit.0.starts_with("/hidden") || (line.saturating_sub(1)..line + 2).any(near), "{line}: {said}");
         assert!(!Path::new(&out).exists());
     }
-    // A folder stands for the plan in it. What does not go together is said before the rows are read.
+    // A folder stands for the plan in it. Contradicting options are reported before the rows are read.
     fs::create_dir(path("empty")).unwrap();
     let said = refused("empty");
     let empty = path("empty");
@@ -241,7 +241,7 @@ fn ranks_stay_within_the_weights() {
             assert_eq!((&block["rank"], &block["modules"][0]["rank"]), (&json!(16), &json!(16)));
             assert!(block["reason"].as_str().unwrap().contains("to 16, as wide as its weights are"), "{block}");
         }
-        // What gelora writes, it reads.
+        // gelora reads what it writes.
         gelora()
             .args(["report", "-q"])
             .arg(folder.path().join("out"))

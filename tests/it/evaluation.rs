@@ -16,11 +16,11 @@ use serde_json::json;
 use crate::python::{check, repository, text};
 use crate::runtime::library;
 
-/// Random rows, with many equal values, and short ones, where the degenerate cases lie.
+/// Random rows with many ties, and short ones, which include the degenerate cases.
 fn metric_cases(random: &mut impl Rng) -> Vec<serde_json::Value> {
     let mut cases = Vec::new();
     for case in 0..1000 {
-        // Perplexity is made of a loss and not of predictions; sets of labels have tests of their own.
+        // Perplexity is computed from a loss, not from predictions; sets of labels have tests of their own.
         let metrics = [Metric::OF_CLASSES.as_slice(), Metric::OF_VALUES.as_slice()].concat();
         let metric = metrics[case % metrics.len()];
         let rows = random.random_range(2..if case % 2 == 0 { 6 } else { 100 });
@@ -75,7 +75,7 @@ fn rows() -> String {
     lines
 }
 
-/// The largest difference of a logit.
+/// The largest absolute difference between two sets of logits.
 fn worst(one: &Outputs, other: &Outputs) -> f32 {
     let pairs = one.rows().iter().flatten().zip_eq(other.rows().iter().flatten());
     pairs.fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
@@ -134,7 +134,7 @@ fn an_export_is_evaluated_as_transformers_does_it() {
     assert!(matches!(refused, TaskError::Width { found: 2, expected: 1, .. }), "{refused}");
 }
 
-/// The numbers of rows of the batches, as they are told.
+/// Numbers of rows of the batches, as reported to the observer.
 #[derive(Default)]
 struct Batches(Mutex<Vec<u64>>);
 

@@ -1,4 +1,4 @@
-//! Extraction: the right vectors whatever the batches, and exports and rows that are not what they should be.
+//! Extraction: the right vectors whatever the batches, and invalid exports and rows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub fn settings(pooling: Pooling) -> ExtractSettings {
     ExtractSettings { pooling, session: cpu(), ..Default::default() }
 }
 
-/// Rows of 1 to 9 tokens; every tenth repeats an earlier one.
+/// Rows of 1 to 9 tokens; every tenth row repeats an earlier one.
 pub fn rows(count: usize) -> Vec<Encoding> {
     let row = |i: usize| {
         let i = if i % 10 == 9 { i / 2 } else { i };
@@ -69,7 +69,7 @@ impl Tiny {
         extract(&self.model, rows, settings, &self.folder.path().join(name), &Silent)
     }
 
-    /// Both hidden states, pooled.
+    /// Both hidden states of all rows, pooled.
     fn extract_all(&self, rows: &[Encoding], settings: &ExtractSettings) -> Vec<Array2<f32>> {
         let store = self.extract(rows, settings, "all").unwrap();
         vec![store.layer(0).unwrap(), store.layer(1).unwrap()]
@@ -117,7 +117,7 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Keeps what it is told, and stops after so many steps.
+/// Records the events it receives, and stops after a given number of steps.
 #[derive(Default)]
 pub struct Listener {
     pub said: Mutex<Vec<String>>,

@@ -1,5 +1,5 @@
 //! Exports of many families in many forms: whether gelora finds their hidden states and weights, trains and merges them as
-//! transformers, ONNX Runtime and PEFT do. `docs/exports.md` is made from the results.
+//! transformers, ONNX Runtime and PEFT do. `docs/exports.md` is generated from the results.
 
 mod examine;
 mod table;
@@ -18,7 +18,7 @@ use examine::{Fixture, Outcome, examine};
 /// Families whose exports are examined in one process; the other half is examined beside it.
 const SIDE_BY_SIDE: usize = 2;
 
-/// What every run of the tests examines: these forms of all families, and all forms of these families.
+/// Examined in every run of the tests: these forms of all families, and all forms of these families.
 const EVERYDAY_FORMS: [&str; 3] = ["classic", "dynamo", "float16"];
 const EVERYDAY_FAMILIES: [&str; 7] = ["bert", "llama", "xlm", "nomic-bert", "lfm2", "bart", "t5"];
 
@@ -33,7 +33,7 @@ fn exports_of_all_families_in_all_forms_are_understood() {
     examine_all(|_, _| true);
 }
 
-/// Examines the exports that are wanted, and compares with the page. Both tests write the same folder, so one waits.
+/// Examines the selected exports, and compares the results with the page. Both tests write the same folder, so one waits.
 fn examine_all(wanted: fn(&str, &str) -> bool) {
     static FOLDER: Mutex<()> = Mutex::new(());
     let _alone = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ fn examine_all(wanted: fn(&str, &str) -> bool) {
         line.split_whitespace().map(str::to_owned).collect()
     };
     let (mut families, mut forms) = (names("families:"), names("forms:"));
-    // While working on some of them.
+    // Restricts the names, for work on a few of them.
     let only = |variable: &str, names: &mut Vec<String>| {
         let only = std::env::var(variable).ok();
         only.inspect(|only| names.retain(|name| only.split(',').any(|wanted| wanted == name))).is_some()
@@ -83,10 +83,10 @@ fn examine_all(wanted: fn(&str, &str) -> bool) {
     assert!(wrong.is_empty(), "computed, but not rightly:\n{}", wrong.join("\n"));
 }
 
-/// Makes the fixtures of a family (once per version of the script, and for these forms) and examines them.
+/// Makes the fixtures of a family (once per version of the script and selection of forms) and examines them.
 fn family_outcomes(library: &Library, root: &Path, family: &str, forms: &[String]) -> Vec<(String, Outcome)> {
     let script = repository("scripts/make_fixtures.py");
-    // Made of these forms only, the family is made again for others.
+    // Fixtures made of these forms only are made again for others.
     let version = format!("{} {}", sha256_file(&script).expect("the script is there"), forms.join(" "));
     let stamp = root.join(format!("{family}.made"));
     if std::fs::read_to_string(&stamp).ok().as_deref() != Some(&version) {

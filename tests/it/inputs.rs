@@ -1,4 +1,4 @@
-//! Inputs that are not what they should be: said at once, in one line.
+//! Invalid inputs: reported at once, in one line.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::cli::{export, gelora, mendable};
 use crate::python::text;
 use crate::runtime::library;
 
-/// A named pipe that nobody writes to: reading it would wait for ever.
+/// A named pipe without a writer: reading it would block for ever.
 #[cfg(unix)]
 #[test]
 fn a_named_pipe_is_no_file() {
@@ -41,7 +41,7 @@ fn a_named_pipe_is_no_file() {
             true => "it is a named pipe (FIFO), not a file",
             false => "built with the feature `parquet`",
         };
-        // A warning may go before it: that head is none for span answers.
+        // A warning may precede it: that the head is not one for span answers.
         let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
         assert!(error.contains(expected) && said.ends_with(&format!("{error}\n")), "{command:?}: {said}");
     }
@@ -84,7 +84,7 @@ fn a_plan_looks_at_the_labels_that_are_named() {
     }
 }
 
-/// What would fail at the end is refused at the beginning: the rows are not even looked at.
+/// An error that would occur at the end is reported at the beginning, before the rows are even read.
 #[test]
 fn what_cannot_be_written_or_met_is_refused_before_anything_is_computed() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use crate::python::{check, text};
 
 type Matrices = BTreeMap<String, Array2<f32>>;
 
-/// Loss, and by name the factors and their gradients.
+/// The loss, and the factors and their gradients by name.
 fn reference(folder: &Path) -> (f64, Matrices) {
     let bytes = std::fs::read(folder.join("reference.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

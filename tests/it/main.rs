@@ -1,4 +1,4 @@
-//! The tests at the edges of the rooms, in one binary.
+//! The tests at the boundaries of the rooms, in one binary.
 
 #[cfg(unix)]
 mod boundaries;

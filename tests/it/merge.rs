@@ -217,7 +217,7 @@ fn a_new_head_becomes_part_of_checkpoint_and_export() {
     assert_eq!(head.tensor("classifier.weight").unwrap().shape, [3, 16]);
     check("merge_checks.py", &["headless", text(&base), text(&out)]);
 
-    // The command says so, and where to take from what the folder lacks.
+    // The command reports it, and where to get what the folder lacks.
     let again = place.path().join("again");
     let output = gelora().arg("merge").args([&base, &adapter]).arg("-o").arg(&again).assert().success();
     let said = String::from_utf8(output.get_output().stdout.clone()).unwrap();
@@ -235,7 +235,7 @@ fn a_new_head_becomes_part_of_checkpoint_and_export() {
     assert!(evaluate().ends_with("copy it there from the folder of the model that was exported"), "{}", evaluate());
 }
 
-/// The tiny encoder as shards in bfloat16, with a tensor nobody knows.
+/// The tiny encoder as shards in bfloat16, with an unknown tensor.
 fn sharded(folder: &Path) {
     let original = Checkpoint::open(&fixture("tiny_encoder")).unwrap().unwrap();
     for name in ["model.onnx", "config.json", "tokenizer.json"] {
@@ -279,7 +279,7 @@ fn shards_keep_their_layout_and_rounding_is_reported() {
     assert_eq!(old.bytes("unknown.0").unwrap(), new.bytes("unknown.0").unwrap());
     let change = report.tensors[0].checkpoint.unwrap();
     assert!(change.lost_by_rounding > 1e-4 && change.lost_by_rounding < 0.1, "{change:?}");
-    // Rounded once: the float32 sum of what was stored and the change.
+    // Rounded once: the float32 sum of the stored value and the change.
     let factors = &adapter::read(&adapter).unwrap().factors[0];
     let name = format!("{}.weight", factors.module);
     let delta = factors.b.dot(&factors.a) * factors.scaling() as f32;
@@ -427,7 +427,7 @@ fn tied_weights_are_refused() {
     assert!(!out.exists(), "nothing was written");
 }
 
-/// Stops after so many tensors.
+/// An observer that stops after a number of tensors.
 struct Stop(CancelFlag, u64);
 
 impl Observer for Stop {
@@ -467,7 +467,7 @@ fn a_stopped_merge_leaves_the_earlier_result() {
     assert_eq!(listing(), before);
 }
 
-/// Writes files into a folder when a merge is half-way, one of them by its path as programs do that keep it open.
+/// Writes files into a folder in the middle of a merge, one of them by its path, as programs do that keep it open.
 struct Meanwhile<'a>(&'a Path);
 
 impl Observer for Meanwhile<'_> {
@@ -494,7 +494,7 @@ fn files_that_appear_during_a_merge_stay() {
     assert_eq!(fs::read_to_string(out.join("earlier.txt")).unwrap(), "written anew");
     assert_eq!(listed(place.path()).iter().filter(|file| !file.starts_with("adapter")).count(), listed(&out).len());
 
-    // Without a pause: whatever is there when the two folders change places, and after.
+    // Without a pause: files that exist when the two folders are exchanged, and later ones.
     let stop = CancelFlag::default();
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -518,14 +518,14 @@ fn files_that_appear_during_a_merge_stay() {
         assert_eq!(&fs::read_to_string(out.join(name)).unwrap(), name);
     }
 
-    // Something else than a merged model that appears there is not replaced.
+    // Something other than a merged model that appears there is not replaced.
     let other = place.path().join("other");
     let error = merge(&base, &adapter, &other, &MergeSettings::default(), &Meanwhile(&other)).unwrap_err().to_string();
     assert!(error.contains("no merged model"), "{error}");
     assert_eq!(listed(&other), ["earlier.txt", "notes/late.md"]);
 }
 
-/// How often a merge asks whether to stop, after each tensor that it begins.
+/// How often a merge checks for cancellation, for each tensor that it begins.
 #[derive(Default)]
 struct Asked(std::sync::Mutex<Vec<(String, usize)>>);
 

@@ -11,10 +11,10 @@ use tch::{Device, Kind, Tensor};
 use crate::program::{difference, folder, read};
 use crate::python::{check, text};
 
-/// Reasons in brackets, under each the cases that it holds for.
+/// Reasons in brackets, each followed by the cases that it applies to.
 const SKIPS: &str = include_str!("operator_skips.txt");
 
-/// Case to reason.
+/// The reason of every skipped case.
 fn skips() -> BTreeMap<&'static str, &'static str> {
     let mut reason = "";
     let mut skips = BTreeMap::new();
@@ -41,12 +41,12 @@ fn run_case(path: &Path) -> Result<(), String> {
         let inputs: Vec<(&str, Tensor)> = named
             .map(|(i, input)| (input.name.as_str(), tensors[&format!("in.{prefix}{i}")].shallow_clone()))
             .collect();
-        // Twice: the second run takes the values that depend on shapes alone from the cache.
+        // Twice: the second run reads the values that depend on shapes alone from the cache.
         for _ in 0..2 {
             let found = tch::no_grad(|| program.run(&inputs, &outputs)).map_err(|e| e.to_string())?;
             for (index, found) in found.iter().enumerate() {
                 let expected = &tensors[&format!("out.{prefix}{index}")];
-                // The reference rounds half precision at other places than libtorch: one unit in the last place is free.
+                // The reference rounds half precision at other points than libtorch: one unit in the last place is allowed.
                 let unit = match expected.kind() {
                     Kind::BFloat16 => 2f64.powi(-8),
                     Kind::Half => 2f64.powi(-11),
@@ -65,7 +65,7 @@ fn run_case(path: &Path) -> Result<(), String> {
 #[test]
 fn operators_pass_the_node_tests_of_onnx() {
     let folder = folder("operator_cases");
-    // What an earlier version of the package had.
+    // Removes the cases of an earlier version of the package.
     let _ = std::fs::remove_dir_all(&folder);
     let operators = supported_operators();
     let mut arguments = vec![text(&folder)];

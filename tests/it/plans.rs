@@ -1,11 +1,11 @@
-//! Dimensions and plans as a user meets them: points of known dimension, rows drawn as needed, plans side by side.
+//! Dimensions and plans as their user sees them: points of known dimension, rows drawn as needed, plans side by side.
 
 use itertools::Itertools;
 use predicates::prelude::*;
 
 use crate::cli::{export, gelora, mendable, write_rows};
 
-/// Runs a command with `--json` and gives its answer.
+/// Runs a command with `--json` and returns its result.
 fn json(arguments: &[&str]) -> serde_json::Value {
     let output = gelora().args(arguments).args(["--json", "-q"]).assert().success().get_output().clone();
     serde_json::from_slice(&output.stdout).unwrap()
@@ -75,7 +75,7 @@ fn plans_are_drawn_anew_and_side_by_side() {
 
     let page = path("compare.html");
     let compared = json(&["report", "--compare", &mean, &last, "-o", &page]);
-    // Both have the same task: the folders tell them apart.
+    // Both have the same task: the folders distinguish them.
     assert_eq!((&compared["plans"][0]["name"], &compared["plans"][1]["name"]), (&"mean".into(), &"last".into()));
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("plans side by side") && page.contains("last against mean"));

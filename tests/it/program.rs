@@ -46,7 +46,7 @@ pub(crate) fn read(path: &Path) -> (BTreeMap<String, Tensor>, BTreeMap<String, S
     (tensors.collect(), metadata)
 }
 
-/// Why two tensors are not equal within the tolerances, if they are not.
+/// The reason why two tensors are not equal within the tolerances; `None` if they are.
 pub(crate) fn difference(found: &Tensor, expected: &Tensor, relative: f64, absolute: f64) -> Option<String> {
     if found.size() != expected.size() || found.kind() != expected.kind() {
         let describe = |t: &Tensor| format!("{:?} {:?}", t.kind(), t.size());
@@ -59,7 +59,7 @@ pub(crate) fn difference(found: &Tensor, expected: &Tensor, relative: f64, absol
     Some(format!("largest difference {}", (found - expected).abs().max().double_value(&[])))
 }
 
-/// The reference values of a model folder, or nothing where there is no Python.
+/// The reference values of a model folder; `None` without Python.
 fn reference(model: &Path, rank: usize) -> Option<BTreeMap<String, Tensor>> {
     let name = model.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let out = folder(&format!("program_cases_{name}.safetensors"));
@@ -72,7 +72,7 @@ pub fn inputs_of<'a>(tensors: &'a BTreeMap<String, Tensor>, case: &str) -> Vec<(
     tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(&prefix)?, t.shallow_clone()))).collect()
 }
 
-/// Every way of computing the same thing, with a name for messages.
+/// Every way to compute the same thing, with a name for messages.
 fn ways() -> Vec<(&'static str, ProgramOptions)> {
     let plain = ProgramOptions {
         linear: LinearBackend::Torch,
@@ -99,7 +99,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
     let model = Model::open(folder.join("model.onnx")).expect("the export");
     for (way, options) in ways() {
         let program = program(&model, &options);
-        // The first shape comes again after the others: then its shape values come from the cache.
+        // The first shape follows again after the others: its shape values then come from the cache.
         for case in ["0", "1", "2", "0"] {
             let prefix = format!("{case}.out.");
             let expected: Vec<(&str, &Tensor)> =
@@ -110,7 +110,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
                 let problem = difference(found, expected, 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, {name}: {problem:?}");
             }
-            // Zeros at padding where nobody looks at them: the same at real tokens.
+            // Zeros at padding where nobody reads it; the same at real tokens.
             let packed = ProgramOptions { padding_unused: true, ..options.clone() };
             let found = tch::no_grad(|| self::program(&model, &packed).run(&inputs_of(tensors, case), &names));
             let real = tensors[&format!("{case}.in.attention_mask")].to_kind(Kind::Bool);
@@ -119,7 +119,7 @@ fn equals_onnx_runtime(folder: &Path, tensors: &BTreeMap<String, Tensor>) {
                 let problem = difference(&at_tokens(found), &at_tokens(expected), 0.0, 1e-4);
                 assert!(problem.is_none(), "case {case}, {way}, padding unused, {name}: {problem:?}");
             }
-            // Alone, the logits are computed for real tokens only.
+            // Requested alone, the logits are computed for real tokens only.
             let found = tch::no_grad(|| program.run(&inputs_of(tensors, case), &["logits"])).expect("it runs");
             let expected = &tensors[&format!("{case}.out.logits")];
             assert_eq!(difference(&found[0], expected, 0.0, 1e-4), None, "case {case}, {way}, logits alone");
@@ -221,7 +221,7 @@ fn patterns_of_both_exporters_are_recognised() {
         let counts = ["Gelu", "gelora.Attention", "LayerNormalization", "gelora.Linear", "MatMul", "gelora.RealTokens"]
             .map(|operation| count(&operations, operation));
         assert_eq!(counts, [2, 2, 5, 14, 0, 1], "{name}: {operations:?}");
-        // Two blocks; of the second the head reads one token: one row of the hidden state and of the mask is enough.
+        // Two blocks; the head reads one token of the second: one row of the hidden state and of the mask suffices.
         assert_eq!(count(&operations, "gelora.Row"), 2, "{name}: {operations:?}");
         assert_eq!(count(&operations, "gelora.Unpack"), 6, "{name}: {operations:?}");
         assert_eq!(count(&operations, "gelora.Pack"), 2, "{name}: {operations:?}");
@@ -275,7 +275,7 @@ fn fused_patterns_equal_what_they_replace() {
     assert!(relative_difference(&results[0].1, &results[1].1) < 1e-5);
 }
 
-/// The text of the error that asking for these outputs gives.
+/// The text of the error for a run with these outputs.
 fn error_of(program: &Program, inputs: &[(&str, Tensor)], outputs: &[&str]) -> String {
     program.run(inputs, outputs).expect_err("it is wrong").to_string()
 }

@@ -18,7 +18,7 @@ pub fn check(script: &str, arguments: &[&str]) -> bool {
     true
 }
 
-/// What a script of the repository prints; it fails the test by a non-zero exit. `None`, after saying so, where there is no
+/// The output of a script of the repository; a non-zero exit fails the test. `None`, after saying so, where there is no
 /// `.venv`.
 pub fn output_of(script: &str, arguments: &[&str]) -> Option<String> {
     let python = repository(".venv/bin/python");
@@ -45,7 +45,7 @@ pub fn output_of(script: &str, arguments: &[&str]) -> Option<String> {
     Some(text(&output.stdout))
 }
 
-/// As `&str`, for arguments.
+/// A path as `&str`, for arguments.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }

@@ -1,4 +1,4 @@
-//! Extractions that are stopped, killed or run out of space: the next run goes on and ends the same.
+//! Extractions that are stopped, killed or run out of space: the next run resumes and ends with the same result.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ fn a_full_disk_is_one_line_and_the_next_run_goes_on() {
 
 const CHILD_FOLDER: &str = "GELORA_TEST_CHILD_FOLDER";
 
-/// Not a test of its own: what `killed_runs_go_on` starts and kills.
+/// Not a test of its own: the process that `killed_runs_go_on` starts and kills.
 #[test]
 #[ignore = "started by killed_runs_go_on"]
 fn child() {
@@ -146,7 +146,7 @@ fn killed_runs_go_on() {
     assert!(found == expected, "{:?}\n{:?}", found.keys(), expected.keys());
 }
 
-/// Only the first rows, then more of them: the same as all at once, and less is not thrown away.
+/// First a part of the rows, then all: the result is that of all at once, and with fewer rows nothing is discarded.
 #[test]
 fn a_store_grows_with_the_rows_that_are_wanted() {
     if library().is_none() {

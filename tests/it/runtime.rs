@@ -1,4 +1,4 @@
-//! Sessions: what they say about a model, what they compute, and how they fail.
+//! Sessions: what they report about a model, what they compute, and how they fail.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ fn tiny() -> Option<tempfile::TempDir> {
 
 const CUT: [&str; 4] = ["--max-length", "48", "--stride", "12"];
 
-/// Evaluates a model, compares with transformers, and gives the figures by name.
+/// Evaluates a model, compares the result with transformers, and returns the figures by name.
 fn answered(folder: &Path, model: &Path, task: &str, data: &str) -> Value {
     let (answers, evaluation) = (folder.join("answers.json"), folder.join("evaluation.json"));
     let data = folder.join(data);
@@ -49,7 +49,7 @@ fn training_for_spans_is_that_of_peft() {
     let (_, said) = call(&["plan", text(&model), "-o", text(&out), "--subsamples", "0", "--offset", "2"]);
     assert!(said.contains("1 of 160 questions have no answer at the place") && said.contains("`train-7`"), "{said}");
 
-    // An adapter whose B is not zero, then one epoch of batches that are given.
+    // An adapter whose B is not zero, then one epoch of given batches.
     let (start, trained) = (at("start"), at("trained"));
     let train = ["train", text(&model), "--plan", text(&out), "--learning-rate", "1e-2", "--threads", "1"];
     call(&[train.as_slice(), &["-o", text(&start), "--maximum-steps", "5"]].concat());
@@ -90,7 +90,7 @@ fn a_run_for_spans_ends_with_the_scores_that_transformers_has() {
         assert_eq!(after["f1"].as_f64().unwrap(), f1("after"));
         assert_eq!(after.get("no_answer_f1").is_some(), task == "squad2", "{after}");
 
-        // Nothing is done twice; another way to choose answers makes a new evaluation.
+        // Nothing is repeated; another way to choose answers needs a new evaluation.
         let (_, said) = gelora(&["run", text(&config)]);
         for stage in ["plan", "train", "merge", "evaluate"] {
             assert!(said.contains(&format!("{stage}: taken from an earlier run")), "{said}");

@@ -14,7 +14,7 @@ use crate::python::{check, repository, text};
 use crate::testing::shared;
 use crate::tokenization::encoder;
 
-/// What normalisation treats specially, and what it does not.
+/// Characters that normalisation handles specially, and others.
 const PIECES: [&str; 24] = [
     "the",
     "The",
@@ -72,7 +72,7 @@ fn answers_are_scored_as_published() {
     check("span_checks.py", &["metric", text(&path)]);
 }
 
-/// What gelora makes of a file, for the check in Python.
+/// gelora's result for a file, for the check in Python.
 fn dump(tokenizer: &Path, data: &Path, limit: Option<usize>, (length, stride): (usize, usize)) -> Value {
     let file = SquadFile::load(data, SquadSettings { limit, null_answers: true }).unwrap();
     let opened = Tokenizer::open(tokenizer, length).unwrap();

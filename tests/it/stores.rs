@@ -1,4 +1,4 @@
-//! Stores of activations that something has happened to: noticed by everything that reads them, and made anew.
+//! Damaged stores of activations: detected by everything that reads them, and rebuilt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::extraction::{Listener, contents, rows, settings, tiny_model};
 use crate::runtime::library;
 use crate::tiny::Kind;
 
-/// What is said of a file, and what happened to it.
+/// The expected message about a file, and the damage.
 type Damage = (&'static str, fn(&Path));
 
 const DAMAGES: [Damage; 4] = [
@@ -77,7 +77,7 @@ fn every_damage_is_noticed_and_only_its_shard_is_made_anew() {
     assert!(contents(&folder) == whole);
 }
 
-/// Shards of later rows are no substitute for a damaged one, where fewer rows are wanted than there were.
+/// Shards of later rows do not replace a damaged one if fewer rows are wanted than before.
 #[test]
 fn a_damaged_shard_is_made_anew_where_fewer_rows_are_wanted() {
     if library().is_none() {
@@ -114,7 +114,7 @@ fn what_an_earlier_version_began_is_gone_on_with() {
     }
     fs::write(&file, manifest.to_string()).unwrap();
     read_all(&folder).unwrap();
-    // What is cut is noticed without checksums too, and has one from then on.
+    // A truncated file is detected without checksums too, and has a checksum from then on.
     let layer = folder.join("shard-00001/hidden_state.0.npy");
     DAMAGES[1].1(&layer);
     assert!(read_all(&folder).unwrap_err().contains("hidden_state.0.npy"));
@@ -124,7 +124,7 @@ fn what_an_earlier_version_began_is_gone_on_with() {
     assert_eq!(known, [0, 3, 0, 0]);
 }
 
-/// A store as the first version wrote it must stay readable.
+/// A store written by the first version must remain readable.
 #[test]
 fn stores_of_format_1_are_read() {
     let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/store_1");

@@ -1,4 +1,4 @@
-//! Hidden states, blocks, checkpoint and configuration that do not agree: told by `inspect`, refused by `plan`.
+//! Hidden states, blocks, checkpoint and configuration that disagree: reported by `inspect`, refused by `plan`.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ fn gelora(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8(text).expect("text"))
 }
 
-/// A copy of the tiny encoder of two layers, with an own number of layers in its configuration.
+/// A copy of the tiny encoder of two layers, with another number of layers in its configuration.
 fn encoder(folder: &Path, layers: usize) {
     let export = repository("onnx/tiny_encoder_plain");
     for file in ["model.onnx", "model.safetensors", "tokenizer.json"] {
@@ -24,7 +24,7 @@ fn encoder(folder: &Path, layers: usize) {
     std::fs::write(folder.join("config.json"), config).expect("a file");
 }
 
-/// What `inspect` and `plan` say of it; a plan computes nothing.
+/// The messages of `inspect` and `plan` about it; a plan computes nothing.
 fn refused(model: &Path) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, out) = (folder.path().join("rows.tsv"), folder.path().join("out"));
@@ -63,7 +63,7 @@ fn hidden_states_that_are_not_between_the_blocks_are_told() {
         format!("/model/bert/encoder/layer.1/output/{NORM}"),
     );
     let middle = format!("/model/bert/encoder/layer.1/attention/output/{NORM}");
-    // One block in the configuration, so that it does not tell.
+    // With one block in the configuration, which then does not show it.
     let model = folder.path().join("model");
     std::fs::create_dir(&model).unwrap();
     encoder(&model, 1);

@@ -8,26 +8,26 @@ pub const WIDTH: usize = 4;
 /// Rows of the embedding table.
 pub const VOCABULARY: usize = 11;
 
-/// What is special about an encoder.
+/// The special property of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing: it takes its mask into account and gives the same values every time.
+    /// None: it respects its attention mask and is deterministic.
     Good,
     /// It ignores its attention mask.
     IgnoresMask,
-    /// It holds a dropout that is active.
+    /// It contains an active dropout.
     Random,
     /// Token 7 makes hidden state 1 infinite.
     Infinite,
     /// Hidden state 1 is float16.
     Half,
-    /// Its embedding table lies in the file `table.bin`.
+    /// Its embedding table is in the file `table.bin`.
     External,
     /// Its hidden states are `[sequence, batch, width]`.
     SequenceFirst,
 }
 
-/// What `table.bin` holds: four bytes of something else, then the table.
+/// The content of `table.bin`: four unrelated bytes, then the table.
 pub fn external_table() -> Vec<u8> {
     let values = table(Kind::External);
     [0; 4].into_iter().chain(values.iter().flat_map(|v| v.to_le_bytes())).collect()
@@ -112,7 +112,7 @@ fn write_graph(graph: &mut Writer, kind: Kind) {
     }
 }
 
-/// Exchanges the first two of three axes.
+/// Swaps the first two of three axes.
 fn turned(graph: &mut Writer, input: &str, output: &str) {
     graph.message(1, |node| {
         node.string(1, input).string(2, output).string(3, output).string(4, "Transpose");
@@ -122,7 +122,7 @@ fn turned(graph: &mut Writer, input: &str, output: &str) {
     });
 }
 
-/// An export with other axes of all its inputs, which hold int64: a number is a size that it fixes.
+/// An export with other axes for all its inputs, which hold int64: a number is a fixed size.
 pub fn with_input_axes(export: &[u8], axes: &[&str]) -> Vec<u8> {
     let inputs = Model::from_bytes("model.onnx", export.to_vec()).expect("a model").graph.inputs;
     let fields = |range: std::ops::Range<usize>, each: &mut dyn FnMut(u32, &Value, &[u8])| {

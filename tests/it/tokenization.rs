@@ -46,7 +46,7 @@ fn line(ids: &[u32], type_ids: &[u32]) -> String {
 fn token_ids_equal_those_of_hugging_face_on_glue() {
     let (Some(data), Some(model)) = (shared("data"), encoder()) else { return };
 
-    // Every task as it is, and both texts of a pair on their own.
+    // Every task unchanged, and both texts of a pair on their own.
     let mut files: Vec<(String, PathBuf, Vec<Example>, Vec<&str>)> = Vec::new();
     for &(task, file, rows) in TASKS {
         let preset = preset(task).unwrap();
@@ -94,7 +94,7 @@ fn token_ids_equal_those_of_hugging_face_on_glue() {
     println!("{compared} rows have the same ids and type ids");
 }
 
-/// One text, and what `AutoTokenizer` makes of it.
+/// One text, and the output of `AutoTokenizer` for it.
 #[derive(serde::Deserialize)]
 struct Row {
     text: String,
@@ -105,7 +105,7 @@ struct Row {
     attention_mask: Option<Vec<u32>>,
 }
 
-/// What `AutoTokenizer` makes of a folder.
+/// The output of `AutoTokenizer` for a folder.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Expected {
@@ -113,7 +113,7 @@ enum Expected {
     Fails { fails: String },
 }
 
-/// Where a tokenizer of gelora's makes other tokens than `AutoTokenizer` does; empty where it makes the same.
+/// The differences between the tokens of gelora and those of `AutoTokenizer`; empty if there are none.
 fn differences(folder: &std::path::Path, rows: &[Row], pad: Option<u32>) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut opened: Option<Tokenizer> = None;

@@ -1,4 +1,4 @@
-//! Metrics of classes. All take the predicted and the true class of each row, and give `None` for no rows.
+//! Metrics of classes. All compare the predicted with the true class of each row, and return `None` for no rows.
 
 /// Share of rows whose class is right.
 pub fn accuracy(predictions: &[usize], truth: &[usize]) -> Option<f64> {
@@ -6,7 +6,7 @@ pub fn accuracy(predictions: &[usize], truth: &[usize]) -> Option<f64> {
     (!truth.is_empty()).then(|| right as f64 / truth.len() as f64)
 }
 
-/// F1 of class 1: `2·TP / (2·TP + FP + FN)`; 0 where class 1 is neither predicted nor true, as scikit-learn has it.
+/// F1 of class 1: `2·TP / (2·TP + FP + FN)`; 0 where class 1 is neither predicted nor true, as in scikit-learn.
 pub fn f1(predictions: &[usize], truth: &[usize]) -> Option<f64> {
     let (mut hits, mut misses) = (0_u64, 0_u64);
     for (&predicted, &actual) in predictions.iter().zip(truth) {
@@ -21,8 +21,8 @@ pub fn f1(predictions: &[usize], truth: &[usize]) -> Option<f64> {
 }
 
 /// Matthews' correlation coefficient for any number of classes (Gorodkin 2004, "Comparing two K-category assignments by a
-/// K-category correlation coefficient"): `(c·s − Σ pₖtₖ) / √((s² − Σ pₖ²)(s² − Σ tₖ²))`, where c rows of s are right, class k is
-/// predicted pₖ times and true tₖ times; 0 where the denominator is.
+/// K-category correlation coefficient"): `(c·s − Σ pₖtₖ) / √((s² − Σ pₖ²)(s² − Σ tₖ²))`, where c of s rows are right, class
+/// k is predicted pₖ times and true tₖ times; 0 where the denominator is 0.
 pub fn matthews(predictions: &[usize], truth: &[usize]) -> Option<f64> {
     let classes = predictions.iter().chain(truth).max()? + 1;
     let (mut predicted, mut actual) = (vec![0_f64; classes], vec![0_f64; classes]);

@@ -1,4 +1,5 @@
-//! Correlations of numbers. `None` where the value is undefined: fewer than two rows, a constant side, or no finite value.
+//! Correlations of numbers. `None` where the value is undefined: fewer than two rows, a constant side, or a value that is
+//! not finite.
 
 /// Pearson's correlation coefficient.
 pub fn pearson(predictions: &[f64], truth: &[f64]) -> Option<f64> {
@@ -17,11 +18,11 @@ pub fn pearson(predictions: &[f64], truth: &[f64]) -> Option<f64> {
     let (norm_p, norm_t) = (norm(predictions, mean_p), norm(truth, mean_t));
     // Divided before multiplying: the product of two small norms may vanish.
     let sum: f64 = predictions.iter().zip(truth).map(|(p, t)| (p - mean_p) / norm_p * ((t - mean_t) / norm_t)).sum();
-    // Rounding may step over the bounds.
+    // Rounding may exceed the bounds.
     sum.is_finite().then(|| sum.clamp(-1.0, 1.0))
 }
 
-/// Spearman's rank correlation coefficient: Pearson's of the ranks, equal values sharing their mean rank.
+/// Spearman's rank correlation coefficient: Pearson's of the ranks, where equal values share their mean rank.
 pub fn spearman(predictions: &[f64], truth: &[f64]) -> Option<f64> {
     if predictions.iter().chain(truth).any(|value| !value.is_finite()) {
         return None;

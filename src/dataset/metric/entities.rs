@@ -1,19 +1,19 @@
-//! Precision, recall and F1 of entities, as the Python package seqeval 1.2.2 counts them: an entity is right where kind, first and
-//! last word are.
+//! Precision, recall and F1 of entities, as the Python package seqeval 1.2.2 counts them: an entity is right if its kind,
+//! first and last word are.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::MetricError;
 use crate::dataset::tag_scheme::{Entity, TagScheme, lenient_spans, spans};
 
-/// How well entities were found. Where nothing is to be divided by, a value is 0, as seqeval has it by default.
+/// How well entities were found. A value whose denominator is 0 is 0, as is seqeval's default.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
 pub struct PrecisionRecall {
     /// Share of the predicted entities that are true.
     pub precision: f64,
     /// Share of the true entities that were predicted.
     pub recall: f64,
-    /// Harmonic mean of the two.
+    /// Harmonic mean of precision and recall.
     pub f1: f64,
     /// Number of true entities.
     pub support: usize,
@@ -26,13 +26,13 @@ pub struct EntityScores {
     pub overall: PrecisionRecall,
     /// Mean over the kinds (macro average); 0 where there is no kind.
     pub macro_average: PrecisionRecall,
-    /// Of every kind that is predicted or true, by its name.
+    /// Scores of every kind that is predicted or true, by its name.
     pub kinds: BTreeMap<String, PrecisionRecall>,
-    /// Share of words with the right tag; 0 where there is no word.
+    /// Share of words with the right tag; 0 where there are no words.
     pub accuracy: f64,
 }
 
-/// What is counted of a kind.
+/// Counts for one kind.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     right: usize,
@@ -41,11 +41,11 @@ struct Counts {
 }
 
 impl EntityScores {
-    /// Compares predicted tags with the true ones, a list for every sentence. Strict or not is told at [`spans`]; where it is not,
-    /// the scheme plays no part.
+    /// Compares predicted tags with the true ones, one list per sentence. For `strict` see [`spans`]; where it is off,
+    /// the scheme is ignored.
     ///
     /// # Errors
-    /// Different numbers of sentences or of tags in one; in strict mode a tag that the scheme does not have.
+    /// Different numbers of sentences, or of tags in a sentence; in strict mode, a tag that the scheme does not have.
     pub fn new<T: AsRef<str>, P: AsRef<str>>(
         truth: &[Vec<T>],
         predicted: &[Vec<P>],
@@ -91,14 +91,14 @@ impl EntityScores {
     }
 }
 
-/// The entities of all sentences, each with the number of its sentence.
+/// The entities of all sentences, each with the index of its sentence.
 fn entities<S: AsRef<str>>(
     sentences: &[Vec<S>],
     scheme: TagScheme,
     strict: bool,
 ) -> Result<HashSet<(usize, Entity)>, MetricError> {
     if !strict {
-        // seqeval joins the sentences with an `O` behind each.
+        // seqeval joins the sentences with an `O` after each.
         let joined = sentences.iter().flat_map(|tags| tags.iter().map(AsRef::as_ref).chain(["O"]));
         return Ok(lenient_spans(joined).into_iter().map(|entity| (0, entity)).collect());
     }

@@ -1,4 +1,4 @@
-//! Entities and their scores as seqeval has them: `tests/golden/seqeval.json`, made by the script beside it.
+//! Entities and their scores as seqeval gives them: `tests/golden/seqeval.json`, made by the script beside it.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -106,7 +106,7 @@ fn a_scheme_shows_in_its_tags() {
 }
 
 proptest! {
-    /// Entities lie behind each other within the sentence, whatever the tags are.
+    /// Entities follow one another within the sentence, whatever the tags are.
     #[test]
     fn any_tags_have_entities_in_order(tags in prop::collection::vec("[BIOELSU.é]?-?[ab-]{0,2}", 0..12), scheme in 0..4_usize) {
         for strict in [false, true] {

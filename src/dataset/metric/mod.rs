@@ -1,5 +1,5 @@
 //! Metrics: accuracy, F1, Matthews' correlation, Pearson's and Spearman's correlation, with the values of scikit-learn and
-//! SciPy, degenerate cases included; F1 and average precision of sets of labels; perplexity.
+//! SciPy, degenerate cases included; F1 and average precision of label sets; perplexity.
 
 mod classification;
 mod correlation;
@@ -18,7 +18,7 @@ pub use classification::{accuracy, f1, matthews};
 pub use correlation::{pearson, spearman};
 pub use entities::{EntityScores, PrecisionRecall};
 
-/// What is measured.
+/// The metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
@@ -32,24 +32,25 @@ pub enum Metric {
     Pearson,
     /// Spearman's rank correlation coefficient.
     Spearman,
-    /// e to the mean loss per token: among how many equally likely tokens the model chooses. Less is better.
+    /// e to the power of the mean loss per token: the number of equally likely tokens the model chooses among. Lower is
+    /// better.
     Perplexity,
     /// F1 over all labels of all rows.
     #[serde(rename = "f1_micro")]
     F1Micro,
-    /// The mean of the labels' F1.
+    /// Mean of the labels' F1.
     #[serde(rename = "f1_macro")]
     F1Macro,
-    /// The mean of the rows' F1.
+    /// Mean of the rows' F1.
     #[serde(rename = "f1_samples")]
     F1Samples,
-    /// The mean of the labels' average precisions.
+    /// Mean of the labels' average precisions.
     #[serde(rename = "average_precision")]
     AveragePrecision,
     /// Average precision over all labels of all rows.
     #[serde(rename = "average_precision_micro")]
     AveragePrecisionMicro,
-    /// Share of rows whose labels are all right, and none too many.
+    /// Share of rows whose label set is exactly right.
     #[serde(rename = "subset_accuracy")]
     SubsetAccuracy,
 }
@@ -57,11 +58,11 @@ pub enum Metric {
 /// A metric and its value.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Score {
-    /// What was measured.
+    /// The metric.
     pub metric: Metric,
-    /// The value; `None` where it is undefined.
+    /// Value of the metric; `None` where it is undefined.
     pub value: Option<f64>,
-    /// Why it is undefined, or what the value hides.
+    /// Why the value is undefined, or what it hides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<&'static str>,
 }
@@ -69,17 +70,17 @@ pub struct Score {
 /// Predictions and truth cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
-    /// Classes for a metric of numbers, or the other way round, or the wrong number of classes.
+    /// Classes for a metric of numbers, or the reverse, or the wrong number of classes.
     #[error("{metric} cannot be computed for {what}; {cure}")]
     Misfit {
-        /// The metric.
+        /// The metric that does not fit.
         metric: Metric,
-        /// What it was asked for, e.g. `3 classes`.
+        /// What the metric was to be computed for, e.g. `3 classes`.
         what: String,
-        /// What to do: metrics that fit.
+        /// What the user should do: the metrics that fit.
         cure: String,
     },
-    /// Not as many predictions as labels.
+    /// The numbers of predictions and labels differ.
     #[error("{predictions} predictions for {labels} labels; give one for each")]
     Lengths {
         /// Number of predictions.
@@ -93,7 +94,7 @@ pub enum MetricError {
 }
 
 impl Metric {
-    /// All of them.
+    /// All metrics.
     pub const ALL: [Metric; 12] = [
         Metric::Accuracy,
         Metric::F1,
@@ -109,7 +110,7 @@ impl Metric {
         Metric::SubsetAccuracy,
     ];
 
-    /// Its name in configurations and results.
+    /// Name of the metric in configurations and results.
     pub fn name(self) -> &'static str {
         match self {
             Metric::Accuracy => "accuracy",
@@ -127,16 +128,16 @@ impl Metric {
         }
     }
 
-    /// Whether of two values the smaller is the better one.
+    /// Whether a smaller value is better.
     pub fn less_is_better(self) -> bool {
         self == Metric::Perplexity
     }
 
-    /// Those that compare classes.
+    /// Metrics that compare classes.
     pub const OF_CLASSES: [Metric; 3] = [Metric::Accuracy, Metric::F1, Metric::Matthews];
-    /// Those that compare numbers.
+    /// Metrics that compare numbers.
     pub const OF_VALUES: [Metric; 2] = [Metric::Pearson, Metric::Spearman];
-    /// Those that compare sets of labels.
+    /// Metrics that compare label sets.
     pub const OF_LABEL_SETS: [Metric; 6] = [
         Metric::F1Micro,
         Metric::F1Macro,
@@ -146,10 +147,10 @@ impl Metric {
         Metric::SubsetAccuracy,
     ];
 
-    /// Whether it is among those that fit.
+    /// Checks that the metric is one of `fitting`.
     ///
     /// # Errors
-    /// It is not; `what` says what for.
+    /// If it is not; `what` says what it was to be computed for.
     pub fn check(self, fitting: &[Metric], what: &str) -> Result<(), MetricError> {
         if fitting.contains(&self) {
             return Ok(());
@@ -184,11 +185,11 @@ impl Metric {
         Ok(self.score_numbers(&wide(predictions), &wide(truth)))
     }
 
-    /// Compares predicted sets of labels with the true ones; the average precisions compare scores instead, one for every label
+    /// Compares predicted label sets with the true ones; average precision compares scores instead, one for every label
     /// of every row.
     ///
     /// # Errors
-    /// Different lengths, or a metric of something else.
+    /// Different lengths, or a metric that does not compare label sets.
     pub fn of_label_sets(
         self,
         predictions: &[Vec<bool>],
@@ -261,7 +262,7 @@ impl Metric {
     }
 }
 
-/// Perplexity of a mean loss per token, natural logarithms; `None` where it is not finite.
+/// Perplexity for a mean loss per token in natural logarithms; `None` where it is not finite.
 pub fn perplexity(loss: f64) -> Option<f64> {
     Some(loss.exp()).filter(|value| value.is_finite())
 }

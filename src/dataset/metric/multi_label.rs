@@ -1,7 +1,9 @@
-//! Metrics of sets of labels. Truth and predictions say of every row whether it has each label, scores how much it seems to.
-//! Whatever is neither predicted nor true counts as 0 (`zero_division=0` of scikit-learn). All give `None` for no rows.
+//! Metrics of label sets. Truth and predictions say for every row whether it has each label; scores say how likely that is.
+//! Labels and rows with nothing predicted and nothing true count as 0 (`zero_division=0` of scikit-learn). All return `None`
+//! for no rows.
 
-/// Labels that are right, and all that were predicted or true, right ones twice: F1 is twice the first by the second.
+/// Labels that are right, and labels predicted plus labels true (right ones count twice): F1 is twice the first over the
+/// second.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     right: u64,
@@ -60,17 +62,17 @@ pub fn f1_micro(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<
     (!truth.is_empty()).then(|| all.f1())
 }
 
-/// The mean of the labels' F1.
+/// Mean of the labels' F1.
 pub fn f1_macro(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     mean_f1(&by_label(predictions, truth))
 }
 
-/// The mean of the rows' F1.
+/// Mean of the rows' F1.
 pub fn f1_samples(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     mean_f1(&by_row(predictions, truth))
 }
 
-/// Share of rows whose labels are all right, and none too many.
+/// Share of rows whose label set is exactly right.
 pub fn subset_accuracy(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>) -> Option<f64> {
     let right = predictions.iter().zip(truth).filter(|(predicted, actual)| predicted == actual).count();
     (!truth.is_empty()).then(|| right as f64 / truth.len() as f64)
@@ -86,7 +88,7 @@ pub(super) fn has_empty_row(predictions: LabelMatrix<'_>, truth: LabelMatrix<'_>
     by_row(predictions, truth).iter().any(|counts| counts.all == 0)
 }
 
-/// Average precision of one label: over all thresholds from the highest, what the recall gains times the precision,
+/// Average precision of one label: over all thresholds from the highest, the gain in recall times the precision,
 /// `Σ (Rₙ − Rₙ₋₁) Pₙ`. Equal scores are one threshold. 0 where no row has the label; `None` where a score is not a number.
 pub fn average_precision(scores: &[f32], truth: &[bool]) -> Option<f64> {
     if truth.is_empty() || scores.iter().any(|score| score.is_nan()) {
@@ -108,7 +110,7 @@ pub fn average_precision(scores: &[f32], truth: &[bool]) -> Option<f64> {
     Some(sum)
 }
 
-/// The mean of the labels' average precisions.
+/// Mean of the labels' average precisions.
 pub fn average_precision_macro(scores: &[Vec<f32>], truth: LabelMatrix<'_>) -> Option<f64> {
     let labels = truth.first().map_or(0, Vec::len);
     let of_label = |label: usize| {
@@ -124,14 +126,14 @@ pub fn average_precision_micro(scores: &[Vec<f32>], truth: LabelMatrix<'_>) -> O
     average_precision(&scores.concat(), &truth.concat())
 }
 
-/// Whether no row has some label.
+/// Whether some label occurs in no row.
 pub(super) fn has_label_without_rows(truth: LabelMatrix<'_>) -> bool {
     let labels = truth.first().map_or(0, Vec::len);
     (0..labels).any(|label| truth.iter().all(|row| row.get(label) == Some(&false)))
 }
 
-/// The threshold at which F1 of one label is best: what has this score or more has the label. It lies halfway between two scores
-/// that were seen; of equally good ones it is the highest. `None` where no row has the label, or a score is not a number.
+/// The threshold with the best F1 for one label: a score of at least this has the label. It lies halfway between two scores
+/// that occur; of equally good ones it is the highest. `None` where no row has the label, or a score is not a number.
 pub fn best_threshold(scores: &[f64], truth: &[bool]) -> Option<f64> {
     let positives = truth.iter().filter(|&&actual| actual).count() as u64;
     if positives == 0 || scores.len() != truth.len() || scores.iter().any(|score| score.is_nan()) {
@@ -149,7 +151,7 @@ pub fn best_threshold(scores: &[f64], truth: &[bool]) -> Option<f64> {
             let score = scores[group[0]];
             let next = groups.get(at + 1).map_or(0.0, |next| scores[next[0]]);
             let middle = (score + next) / 2.0;
-            // Between neighbours among the floating-point numbers there is nothing.
+            // Between adjacent floating-point numbers there is nothing.
             best = Some((counts.f1(), if middle > next { middle } else { score }));
         }
     }

@@ -11,7 +11,7 @@ use regex::{Captures, Regex};
 /// What the scripts count as punctuation: Python's `string.punctuation`.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 
-/// Runs of what Python's `\w` matches.
+/// Runs of characters that Python's `\w` matches.
 static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[\p{L}\p{N}_]+").ok());
 
 /// Exact match and F1 of one answer, 0 to 1.
@@ -39,11 +39,12 @@ pub struct MeanScore {
 pub struct SquadScore {
     /// All questions.
     pub all: MeanScore,
-    /// Questions with an answer and questions without one, where there are both.
+    /// Questions with an answer, and questions without one, where there are both.
     pub by_answer: Option<(MeanScore, MeanScore)>,
 }
 
-/// An answer as it is compared: lower case, without punctuation, without the articles a, an, the, white space made one.
+/// An answer normalised for comparison: lower case, without punctuation, without the articles a, an, the, white space
+/// collapsed.
 pub fn normalize(answer: &str) -> String {
     let lower = answer.to_lowercase();
     let plain: String = lower.chars().filter(|&character| !PUNCTUATION.contains(character)).collect();
@@ -55,14 +56,13 @@ pub fn normalize(answer: &str) -> String {
         Some(word) => word.replace_all(&plain, without_articles).into_owned(),
         None => plain,
     };
-    // Python's `split` takes four control characters for white space too.
+    // Python's `split` treats four control characters as white space too.
     let is_space = |character: char| character.is_whitespace() || ('\x1c'..='\x1f').contains(&character);
     plain.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The best score over the right answers. `null_answers` says whether the rules are those of v2.0: there a question without
-/// an answer is answered rightly by the empty text alone, and an answer that is nothing after normalisation counts for F1 as
-/// it does for exact match.
+/// The best score over the right answers. `null_answers` selects the rules of v2.0: there only the empty text is right for a
+/// question without an answer, and an answer that is empty after normalisation counts for F1 as it does for exact match.
 pub fn score_answer(prediction: &str, right: &[&str], null_answers: bool) -> AnswerScore {
     let prediction = normalize(prediction);
     let mut right: Vec<String> = right.iter().map(|answer| normalize(answer)).collect();

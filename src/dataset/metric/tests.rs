@@ -1,4 +1,4 @@
-//! Values computed with scikit-learn 1.9.1 and SciPy 1.17.1, and what the metrics cannot help having in common.
+//! Values computed with scikit-learn 1.9.1 and SciPy 1.17.1, and properties that the metrics must share.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn close(found: Option<f64>, wanted: f64) {
     assert!((found - wanted).abs() < 1e-12, "{found} instead of {wanted}");
 }
 
-/// `rng(17)`-like lists without a generator: a linear congruence both sides can compute.
+/// Lists of pseudo-random numbers from a linear congruence that both sides can compute.
 fn congruence(count: usize, modulus: u64, seed: u64) -> Vec<u64> {
     let mut state = seed;
     let mut next = || {
@@ -86,7 +86,7 @@ fn a_metric_of_something_else_is_refused() {
 }
 
 proptest! {
-    /// Correlations stay within bounds, do not care for scale and shift, and not for the order of the rows.
+    /// Correlations stay within bounds, and depend neither on scale and shift nor on the order of the rows.
     #[test]
     fn correlations_do_not_care_for_scale(rows in prop::collection::vec((-9_i32..9, -9_i32..9), 2..60), turn in 0..60_usize) {
         let (a, b): (Vec<f64>, Vec<f64>) = rows.iter().map(|&(a, b)| (f64::from(a), f64::from(b))).unzip();
@@ -146,7 +146,7 @@ fn sets_of_labels_as_scikit_learn_compares_them() {
         assert_eq!(score.note.is_some(), metric == Metric::AveragePrecision, "{metric}");
         assert_eq!(metric.of_label_sets(&[], &[], &[]).unwrap().note, Some("no rows"));
         assert!(metric.of_label_sets(&predictions, &scores, &[]).is_err());
-        // Nothing predicted and nothing true is 0, and no division by it; of sets it is right.
+        // Nothing predicted and nothing true is 0, without a division by it; for label sets it is right.
         let none = vec![vec![false; LABELS]; 2];
         let value = metric.of_label_sets(&none, &[vec![0.0; LABELS], vec![1.0; LABELS]], &none).unwrap().value;
         assert_eq!(value, Some(if metric == Metric::SubsetAccuracy { 1.0 } else { 0.0 }), "{metric}");

@@ -1,4 +1,4 @@
-//! Several labels per row: lists in JSON and in fields of text.
+//! Several labels per row: lists in JSON and in text fields.
 
 use super::*;
 

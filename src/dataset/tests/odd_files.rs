@@ -1,4 +1,4 @@
-//! Files as editors, spreadsheets and other programs leave them: read, or refused by what they are.
+//! Files as editors, spreadsheets and other programs leave them: read, or rejected for what they are.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn lines_end_in_any_of_the_three_ways() {
         let learnt: Vec<&str> = documents.examples.iter().map(|example| example.text.as_str()).collect();
         assert_eq!(learnt, ["one\nmore", "two"], "{ending:?}");
     }
-    // In a file whose lines end otherwise, it is no line end and no part of a text.
+    // In a file whose lines end otherwise, a lone carriage return is neither a line end nor part of a text.
     let refused = "a.tsv, line 3: a carriage return inside the line; elsewhere lines end in a line feed: remove it, or end all lines in the same way";
     assert_eq!(error("a.tsv", "text\tlabel\none\t1\nt\rwo\t0\n", &plain()), refused);
     assert_eq!(texts(&load("a.csv", "text,label\r\n\"o\rne\",1\r\ntwo,0\r\n", &plain())), ["o\rne", "two"]);
@@ -37,7 +37,7 @@ fn a_byte_order_mark_and_gzip_are_passed_over() {
     let marked = format!("\u{FEFF}{TABLE}");
     assert_eq!(texts(&load("a.tsv", &marked, &plain())), ["one", "two"]);
     assert_eq!(texts(&load("a.tsv.gz", packed(TABLE.as_bytes()), &plain())), ["one", "two"]);
-    // Parts of their own behind each other are one file.
+    // Concatenated gzip members are one file.
     let (head, tail) = TABLE.split_at(14);
     let both = [packed(head.as_bytes()), packed(tail.as_bytes())].concat();
     assert_eq!(texts(&load("a.tsv.gz", both, &plain())), ["one", "two"]);
@@ -92,7 +92,7 @@ fn a_table_whose_values_all_look_quoted_is_warned_of() {
 /// Id, context and answers.
 type Asked = (String, String, Vec<(String, usize)>);
 
-/// The questions of a file of any form.
+/// The questions of a file in any form.
 fn questions(content: &[u8]) -> Result<Vec<Asked>, String> {
     let (folder, path) = file("a.json", content);
     let settings = SquadSettings { null_answers: true, limit: None };

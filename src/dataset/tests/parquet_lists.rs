@@ -12,7 +12,7 @@ use super::*;
 
 const NESTED: &str = "optional group labels (LIST) { repeated group list { optional binary element (STRING); } }";
 
-/// Items with their definition and repetition levels. A file of these columns behind a column of texts.
+/// A file with a column of texts and a column of lists: items with their (definition, repetition) levels.
 fn written(labels: &str, items: &[&str], levels: &[(i16, i16)], properties: WriterProperties) -> Vec<u8> {
     let schema =
         Arc::new(parse_message_type(&format!("message t {{ required binary text (STRING); {labels} }}")).unwrap());
@@ -65,7 +65,7 @@ fn lists_of_parquet_are_read_however_they_are_nested() {
             }
         }
     }
-    // Rows beyond what is decoded at a time.
+    // More rows than are decoded at a time.
     let levels: Vec<(i16, i16)> = (0..5000).flat_map(|row| [(3, 0), (3, 1)].into_iter().take(1 + row % 2)).collect();
     let items: Vec<&str> = levels.iter().map(|(_, repeat)| if *repeat == 0 { "a" } else { "b" }).collect();
     let sets = load(&written(NESTED, &items, &levels, WriterProperties::builder().build())).unwrap();
@@ -89,7 +89,7 @@ fn what_is_wrong_with_a_list_of_parquet() {
         said(map, &["a"], &[(1, 0)]),
     ];
     insta::assert_snapshot!(texts.join("\n"));
-    // A list is no single label.
+    // A list is not a single label.
     let (_folder, path) = file("a.parquet", written(NESTED, &["a"], &[(3, 0)], WriterProperties::builder().build()));
     let settings = LoadSettings { label: Some("labels".into()), ..plain() };
     assert!(Dataset::load(&path, &settings).unwrap_err().to_string().contains("`task = \"multi-label\"`"));

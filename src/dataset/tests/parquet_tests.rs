@@ -1,4 +1,4 @@
-//! Parquet from outside: files written here by the crate's own writer, read back as data sets, and what is said of wrong ones.
+//! Parquet from outside: files written by the crate's own writer, read back as data sets, and the messages for wrong ones.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn longs(values: &[i64]) -> Values {
     Values::Long(values.iter().copied().map(Some).collect())
 }
 
-/// A file of these row groups under a schema such as `optional binary text (STRING); required int64 label;`.
+/// A file with these row groups under a schema such as `optional binary text (STRING); required int64 label;`.
 fn written(schema: &str, groups: &[Vec<Values>], properties: WriterProperties) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(&format!("message table {{ {schema} }}")).unwrap());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
@@ -49,7 +49,7 @@ fn written(schema: &str, groups: &[Vec<Values>], properties: WriterProperties) -
     writer.into_inner().unwrap()
 }
 
-/// The values that are there, and for each value of the column whether it is.
+/// The values that are not null, and the definition level of every value.
 fn split<T: Clone, U>(values: &[Option<T>], convert: impl Fn(T) -> U) -> (Vec<U>, Vec<i16>) {
     let levels = values.iter().map(|value| i16::from(value.is_some())).collect();
     (values.iter().flatten().cloned().map(convert).collect(), levels)
@@ -59,7 +59,7 @@ fn write(writer: &mut ColumnWriter<'_>, values: &Values) {
     macro_rules! batch {
         ($writer:expr, $values:expr, $convert:expr) => {{
             let (values, levels) = split($values, $convert);
-            // Repetition is for lists alone; there every row has one element.
+            // Only lists have repetition levels; every row has one element there.
             $writer.write_batch(&values, Some(&levels), Some(&vec![0; levels.len()])).unwrap()
         }};
     }
@@ -157,7 +157,7 @@ fn labels_of_parquet_are_strings_numbers_or_booleans() {
     let labels = |kind: &str, values: Values, settings: &LoadSettings| -> Vec<f32> {
         let schema = format!("required binary text (STRING); optional {kind};");
         let bytes = written(&schema, &[vec![words(&["a", "b"]), values]], plainly());
-        // Classes as numbers too: names are looked at elsewhere.
+        // Classes as numbers too: names are tested elsewhere.
         match load("a.parquet", bytes, settings).labels.unwrap() {
             Labels::Classes { rows, .. } => rows.into_iter().map(|class| class as f32).collect(),
             Labels::Values(values) => values,
@@ -204,7 +204,7 @@ fn presets_pairs_and_limits_work_on_parquet() {
         let limited = load("a.parquet", &bytes, &LoadSettings { limit: Some(limit), ..rte.clone() });
         assert_eq!(limited.examples, dataset.examples[..limit.min(4)]);
     }
-    // Beyond the limit nothing is looked at: a null there does no harm.
+    // Rows beyond the limit are not read: a null there does no harm.
     let with_null = [vec![words(&["a", "b"]), longs(&[0, 1])], vec![Values::Text(vec![None]), longs(&[1])]];
     let bytes = written(TEXT_AND_LABEL, &with_null, plainly());
     assert_eq!(load("a.parquet", &bytes, &LoadSettings { limit: Some(2), ..plain() }).examples.len(), 2);
@@ -278,7 +278,7 @@ fn preset_on_text() -> LoadSettings {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever becomes of its bytes, a file is read or refused in one line.
+    /// However its bytes are corrupted, a file is read or rejected in one line.
     #[test]
     fn a_damaged_parquet_file_is_read_or_refused_in_one_line(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
@@ -315,7 +315,7 @@ pub(super) fn pairs_as_parquet(dataset: &Dataset, names: &[&str]) -> Vec<u8> {
     written(schema, &groups, properties)
 }
 
-/// A text that is stored once and stands in very many rows.
+/// A text that is stored once and occurs in very many rows.
 #[test]
 fn a_small_file_that_unfolds_to_everything_is_refused() {
     let long = "x".repeat(60_000);
@@ -326,13 +326,13 @@ fn a_small_file_that_unfolds_to_everything_is_refused() {
     let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 4000])]], properties.build());
     assert!(bytes.len() < 300_000, "{} bytes", bytes.len());
     let refused = error("a.parquet", bytes, &plain());
-    assert!(refused.contains("a column unfolds to far more than the whole file"), "{refused}");
+    assert!(refused.contains("a column decompresses to far more than the whole file"), "{refused}");
 
-    // Rows that take no bytes: a text that is stored once, and is short.
+    // Rows that take no bytes: a short text that is stored once.
     let texts: Vec<Option<String>> = vec![Some("x".into()); 2_000_000];
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let bytes = written(TEXT_AND_LABEL, &[vec![Values::Text(texts), longs(&[1; 2_000_000])]], properties);
     assert!(bytes.len() < 20_000, "{} bytes", bytes.len());
     let refused = error("a.parquet", bytes, &plain());
-    assert!(refused.contains("a column unfolds to far more than the whole file"), "{refused}");
+    assert!(refused.contains("a column decompresses to far more than the whole file"), "{refused}");
 }

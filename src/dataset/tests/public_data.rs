@@ -25,7 +25,7 @@ fn inference_tasks_have_their_published_classes() {
         ("anli", "ANLI/r2_test.tsv", &[334, 333, 333]),
         ("anli", "ANLI/r3_dev.tsv", &[402, 402, 396]),
         ("anli", "ANLI/r3_test.tsv", &[402, 402, 396]),
-        // A sample in which a class never occurs is still one of three classes.
+        // A sample in which a class never occurs still has three classes.
         ("anli", "ANLI/train_sample_514.tsv", &[334, 0, 180]),
         ("mnli", "MNLI/train_10k.tsv", &[3408, 3313, 3278]),
         ("mnli", "MNLI/dev_matched.tsv", &[3479, 3123, 3213]),

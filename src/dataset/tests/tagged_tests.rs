@@ -1,4 +1,4 @@
-//! Sentences with tags: files in, words and tags out, and the line a user sees when something is wrong.
+//! Tagged sentences: files in, words and tags out, and the line a user sees when something is wrong.
 
 use std::path::Path;
 
@@ -82,7 +82,7 @@ fn json_lines_have_lists() {
     let numbers = "{\"words\": [\"EU\", \".\"], \"labels\": [1, 0]}\n";
     let file = TaggedFile::from_bytes(Path::new("a.jsonl"), numbers.as_bytes(), &names).unwrap();
     assert_eq!(shown(&file), ["1: EU/B-x ./O"]);
-    // Names alone do not say what numbers count.
+    // Names alone do not say what numbers stand for.
     let named_only = TaggedSettings { numbered: false, ..names };
     let error = TaggedFile::from_bytes(Path::new("a.jsonl"), numbers.as_bytes(), &named_only).unwrap_err().to_string();
     assert!(error.contains("`1`") && error.contains("`B-x`"), "{error}");
@@ -224,7 +224,7 @@ mod lists {
         optional group tokens (LIST) { repeated group list { optional binary element (STRING); } }
         optional group ner_tags (LIST) { repeated group list { optional int64 element; } } }";
 
-    /// Words `a b | c`, tags with these definition levels.
+    /// A file with words `a b | c`, and tags with these definition levels.
     fn written(tags: &[i64], definite: &[i16], repeated: &[i16], names: Option<&str>) -> Vec<u8> {
         let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
         let about = names.map(|value| vec![KeyValue::new("huggingface".into(), value.to_owned())]);
@@ -287,7 +287,7 @@ mod lists {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Broken files are refused or read, and never more.
+        /// Broken files are rejected or read, and nothing else happens.
         #[test]
         fn broken_files_are_errors(at in 0..4000_usize, byte in any::<u8>(), cut in 0..4000_usize) {
             let mut bytes = written(&[1, 2, 0], &[3, 3, 3], &[0, 1, 0], Some(NAMES));
@@ -301,7 +301,7 @@ mod lists {
 }
 
 proptest! {
-    /// Arbitrary bytes are an error or sentences whose words and tags go together.
+    /// Arbitrary bytes give an error, or sentences whose words and tags match.
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "([#aOBI1-]{0,3}[ \t]?[OBIx-]{0,3}\r?\n?){0,8}", json in "\\{\"tokens\": ?[\\[\\]\",a0-9 ]{0,9}\\}") {
         for (name, content) in [("a.conll", &bytes[..]), ("a.jsonl", &bytes), ("a.parquet", &bytes), ("a.conll", text.as_bytes()), ("a.jsonl", json.as_bytes())] {

@@ -1,4 +1,4 @@
-//! Words as tokens, as transformers makes them of words: `tests/golden/words.json`, made by the script beside it.
+//! Tokens of words, as transformers gives them: `tests/golden/words.json`, made by the script beside it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ struct Golden {
 struct Case {
     name: String,
     ids: Vec<Vec<u32>>,
-    /// The word of every token; -1 for special ones.
+    /// Index of the word of every token; -1 for special tokens.
     words: Vec<Vec<i64>>,
     tweets: Tweets,
     #[serde(default)]
@@ -58,7 +58,7 @@ fn minilm() -> Option<PathBuf> {
     found
 }
 
-/// The word of every token of a window, -1 for special ones.
+/// Index of the word of every token of a window; -1 for special tokens.
 fn words_of_tokens(windows: &WordWindows, at: usize) -> Vec<i64> {
     let mut words = vec![-1; windows.encodings[at].len()];
     for word in &windows.windows[at].words {
@@ -125,8 +125,8 @@ fn what_has_no_token_and_what_has_too_many_is_told() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Every word is in one window, which is no longer than allowed, with the tokens that it has in the whole sentence, or the
-    /// first of them.
+    /// Every word is in one window, which is no longer than allowed, with the tokens that it has in the whole sentence, or
+    /// only the first of them.
     #[test]
     fn windows_hold_every_word_once(words in prop::collection::vec("[a-e\u{200b}.é]{1,9}", 1..20), length in 5..12_usize) {
         let file = of_sentences(std::slice::from_ref(&words));

@@ -1,9 +1,9 @@
-//! Neighbours that may count for the rows of a block, with bounds of their distances, in any order.
+//! Candidate neighbours for the rows of a block, with bounds of their distances, unordered.
 
 use crate::neighbours::search_radius::{at_least, at_most};
 use crate::neighbours::simd::int8_dot::BLOCK;
 
-/// A neighbour that may count, with bounds of its distance; in the end, one that counts, with its squared distance.
+/// A candidate neighbour, with bounds of its distance; once settled, a neighbour with its squared distance.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::neighbours) struct Candidate {
     /// Bits of the lower and the upper bound in float32, or of the squared distance in float64.
@@ -16,7 +16,7 @@ impl Candidate {
         Self { bits: [lower.to_bits(), upper.to_bits()], row }
     }
 
-    /// With bounds as narrow as float32 has them, from a distance in float64.
+    /// A candidate with the tightest float32 bounds around a distance in float64.
     pub fn measured(row: u32, distance: f64) -> Self {
         Self::new(row, (at_least(distance), at_most(distance)))
     }
@@ -29,26 +29,26 @@ impl Candidate {
         f32::from_bits(self.bits[1])
     }
 
-    /// One that counts.
+    /// A settled neighbour with its squared distance.
     pub fn neighbour(row: u32, squared: f64) -> Self {
         let bits = squared.to_bits();
         Self { bits: [(bits >> 32) as u32, bits as u32], row }
     }
 
-    /// The squared distance of one that counts.
+    /// The squared distance of a settled neighbour.
     pub fn squared(self) -> f64 {
         f64::from_bits(u64::from(self.bits[0]) << 32 | u64::from(self.bits[1]))
     }
 }
 
-/// One allocation for a block: many small ones would not give their memory back.
+/// The candidates of a block in one allocation: many small ones would not be returned to the system.
 #[derive(Default)]
 pub(in crate::neighbours) struct Candidates {
-    /// Candidates that a row has room for.
+    /// Capacity of each row, in candidates.
     room: usize,
-    /// `[BLOCK, room]`
+    /// `[BLOCK, room]`: candidates of each row.
     all: Vec<Candidate>,
-    /// `[BLOCK]`
+    /// `[BLOCK]`: number of candidates of each row.
     lengths: Vec<u32>,
 }
 
@@ -61,7 +61,7 @@ impl Candidates {
         self.room
     }
 
-    /// Gives all rows more room.
+    /// Raises the capacity of every row to `room`.
     pub fn widen(&mut self, room: usize) {
         let mut wider = Self::new(room);
         for row in 0..BLOCK {
@@ -83,7 +83,7 @@ impl Candidates {
         &mut self.all[row * self.room..][..self.lengths[row] as usize]
     }
 
-    /// Adds one for a row that has room; says whether there is no more.
+    /// Adds a candidate to a row that is not full; returns whether the row is now full.
     pub fn push(&mut self, row: usize, candidate: Candidate) -> bool {
         let length = self.lengths[row] as usize;
         self.row_with_room(row)[length] = candidate;
@@ -91,7 +91,8 @@ impl Candidates {
         length + 1 == self.room
     }
 
-    /// Drops what is surely farther than the `k`-th of a row with that many; hands back how far that is at most.
+    /// Drops candidates that are surely farther than the `k`-th of a row with at least `k`; returns an upper bound of its
+    /// distance.
     pub fn drop_farther(&mut self, row: usize, k: usize) -> f32 {
         let all = self.row_mut(row);
         let (_, kth, _) = all.select_nth_unstable_by(k - 1, |a, b| a.upper().total_cmp(&b.upper()));
@@ -108,11 +109,11 @@ impl Candidates {
     }
 }
 
-/// Gives freed memory back to the system, which the allocator of glibc keeps otherwise: what follows a search of very many
-/// points reads them from a file, whose pages need it.
+/// Returns freed memory to the system, which glibc's allocator otherwise keeps: what follows a search over very many points
+/// reads them from a file, whose pages need it.
 pub(in crate::neighbours) fn give_memory_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it may be called at any time.
+    // SAFETY: `malloc_trim` may be called at any time.
     unsafe {
         libc::malloc_trim(0);
     }

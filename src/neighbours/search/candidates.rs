@@ -1,8 +1,9 @@
 //! The exact search for many neighbours: the same pass as [`super::radius`], which is for few.
 //!
-//! Where many neighbours are wanted, most of the time goes into candidates that do not stay. So they are collected without order
-//! and with the bounds of their codes only. When there is no more room, those go that are surely farther than the k-th. What is
-//! left at the end is measured in float64, nearest first, as long as it may count: before that only rows with very many that are equally far are measured.
+//! For many neighbours, most of the time goes into candidates that do not stay. So they are collected unordered and with the
+//! bounds of their codes only. When a row is full, candidates surely farther than the k-th are dropped. The rest is measured
+//! in float64 at the end, nearest first, as long as it may count; only rows with very many equally far candidates are
+//! measured earlier.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,18 +20,18 @@ use crate::neighbours::simd::int8_dot::{BLOCK, Scratch, squared_distances};
 use crate::neighbours::{Found, NeighbourError, Scalar, Work};
 use crate::progress::Observer;
 
-/// Blocks that first radii come from.
+/// Number of blocks from which the first radii are taken.
 const NEAR_BLOCKS: usize = 6;
-/// Candidates that there is room for at first, for every two neighbours.
+/// Initial capacity of a row, in candidates per two neighbours.
 const ROOM: usize = 3;
-/// The most that there is room for where bounds are wide, the same way: measuring candidates takes longer than keeping them.
+/// Largest capacity where bounds are wide, in the same unit: measuring candidates takes longer than keeping them.
 const MOST_ROOM: usize = 12;
-/// As long as all candidates together take no more than about this many bytes.
+/// Approximate limit on the memory of all candidates together, in bytes.
 const MEMORY: usize = 1 << 30;
-/// Up to this many neighbours, lists in order are faster.
+/// Up to this many neighbours, sorted lists are faster.
 pub(in crate::neighbours) const FEW: usize = 8;
 
-/// The `k` nearest of every point, whose distances codes bound both ways.
+/// The `k` nearest neighbours of every point, by codes that bound distances both ways.
 pub(in crate::neighbours) fn nearest<T: Scalar>(
     block_index: BlockIndex<'_, T>,
     k: usize,
@@ -43,7 +44,7 @@ pub(in crate::neighbours) fn nearest<T: Scalar>(
     let work = block_index.pass(&search, observer, "searching neighbours")?;
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), "candidates");
     let blocks = search.blocks;
-    // The memory of the codes is wanted for what was found.
+    // Frees the codes: their memory is needed for the result.
     let (points, order) = block_index.into_points();
     Ok(found(Truth { points, order: &order, k }, blocks, work))
 }
@@ -57,12 +58,12 @@ struct Truth<'a, T> {
 }
 
 impl<T: Scalar> Truth<'_, T> {
-    /// The squared distance of the row at a place to another row; some value above the limit where it is beyond.
+    /// The squared distance from the row at a position to another row; some value above the limit where it exceeds it.
     fn squared(self, place: usize, row: u32, limit: f64) -> f64 {
         self.points.squared_distance(self.order[place] as usize, row as usize, limit)
     }
 
-    /// The nearest of the candidates, in order.
+    /// The nearest of the candidates, sorted.
     fn settle(self, place: usize, candidates: &mut [Candidate]) -> Best {
         candidates.sort_unstable_by(|a, b| a.lower().total_cmp(&b.lower()).then(a.row.cmp(&b.row)));
         let mut best = Best::new(self.k);
@@ -79,19 +80,19 @@ impl<T: Scalar> Truth<'_, T> {
 struct Search<'a, T> {
     block_index: &'a BlockIndex<'a, T>,
     k: usize,
-    /// Candidates that a row has room for at most.
+    /// Largest capacity of a row, in candidates.
     most_room: usize,
     truth: Truth<'a, T>,
-    /// `[blocks]`
+    /// `[blocks]`: candidates of each block.
     blocks: Vec<Mutex<Block>>,
-    /// What the distance of the k-th neighbour does not exceed.
+    /// Upper bounds of the distance to the k-th neighbour.
     radii: SearchRadii,
 }
 
 /// The neighbours of the rows of a block.
 struct Block {
     candidates: Candidates,
-    /// `[BLOCK]`: of rows with so many equally far that only float64, and the smaller number, can tell which of them stay.
+    /// `[BLOCK]`: sorted neighbours of rows with so many ties that only float64 and the smaller index can decide which stay.
     settled: Vec<Option<Best>>,
 }
 
@@ -115,7 +116,7 @@ impl<'a, T: Scalar> Search<'a, T> {
         }
     }
 
-    /// First radii: the distances of rows of the nearest blocks that look nearest by their codes.
+    /// Sets the first radii: upper bounds from the rows of the nearest blocks that look nearest by their codes.
     fn seed(&self) {
         let space = || (BlockPair::new(), Scratch::default(), vec![0.0; BLOCK * BLOCK], vec![Vec::new(); BLOCK]);
         let codes = &self.block_index.codes;
@@ -153,7 +154,7 @@ impl<'a, T: Scalar> Search<'a, T> {
         });
     }
 
-    /// Offers neighbours to rows of a block.
+    /// Offers candidates to rows of a block.
     fn offer(&self, number: usize, neighbours: impl Iterator<Item = (u8, Candidate)>) {
         let mut block = locked(&self.blocks[number]);
         let mut changed = false;
@@ -203,8 +204,8 @@ impl<'a, T: Scalar> Search<'a, T> {
     }
 }
 
-/// The neighbours. They take the places of the candidates first, and are all there before they are put in the order of the
-/// points: where memory is short, what is left of it is for reading the points.
+/// The neighbours of all rows. They first overwrite the candidates and are complete before they are put in the order of the
+/// points: where memory is short, the rest of it serves reading the points.
 fn found<T: Scalar>(truth: Truth<'_, T>, blocks: Vec<Mutex<Block>>, work: Work) -> Found {
     let (order, k) = (truth.order, truth.k);
     let rows = order.len();

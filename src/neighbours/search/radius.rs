@@ -1,6 +1,8 @@
-//! The exact search for the nearest neighbours: one pass over all pairs of blocks of the [block index](crate::neighbours::block_index).
+//! The exact search for the nearest neighbours: one pass over all pairs of blocks of the [block
+//! index](crate::neighbours::block_index).
 //!
-//! This is for few neighbours; [`super::candidates`] is for many. A row's radius, the distance of its k-th neighbour so far, shrinks while the pass goes on.
+//! This is for few neighbours; [`super::candidates`] is for many. The radius of a row, the distance of its k-th neighbour so
+//! far, shrinks during the pass.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -31,7 +33,7 @@ pub(in crate::neighbours) fn search<T: Scalar>(
     if duplicates.groups() == points.rows() {
         return search_distinct(plan, points, centring, k, observer);
     }
-    // Equal rows cannot be told apart by any bound: one of each is searched, the others have the same neighbours.
+    // No bound can separate equal rows: one of each is searched, the others have the same neighbours.
     let rows = duplicates.distinct_rows(points);
     let rows = RowView::chosen(points.rows.values(), points.columns(), &rows);
     let distinct = Points { rows, scale: points.scale };
@@ -61,7 +63,7 @@ fn search_distinct<T: Scalar>(
     Ok(found)
 }
 
-/// The `k` nearest of every point.
+/// The `k` nearest neighbours of every point.
 pub(in crate::neighbours) fn nearest<T: Scalar>(
     block_index: &BlockIndex<'_, T>,
     k: usize,
@@ -76,18 +78,18 @@ pub(in crate::neighbours) fn nearest<T: Scalar>(
 struct Search<'a, T> {
     block_index: &'a BlockIndex<'a, T>,
     k: usize,
-    /// `[blocks]`
+    /// `[blocks]`: neighbour lists of each block.
     lists: Vec<Mutex<Lists>>,
-    /// What the distance of the k-th neighbour does not exceed.
+    /// Upper bounds of the distance to the k-th neighbour.
     radii: SearchRadii,
 }
 
 /// The nearest rows so far of every row of a block.
 struct Lists {
     k: usize,
-    /// `[BLOCK, k]`, ascending.
+    /// `[BLOCK, k]`: squared distances and rows, ascending.
     nearest: Vec<(f64, u32)>,
-    /// `[BLOCK]`
+    /// `[BLOCK]`: number of neighbours of each row so far.
     lengths: Vec<u32>,
 }
 
@@ -96,7 +98,7 @@ impl Lists {
         Self { k, nearest: vec![(f64::INFINITY, u32::MAX); BLOCK * k], lengths: vec![0; BLOCK] }
     }
 
-    /// Keeps a neighbour if it is among the `k` nearest; says whether it is.
+    /// Keeps a neighbour if it is among the `k` nearest; returns whether it is.
     fn offer(&mut self, row: usize, squared: f64, neighbour: u32) -> bool {
         let list = &mut self.nearest[row * self.k..(row + 1) * self.k];
         let length = self.lengths[row] as usize;
@@ -111,7 +113,7 @@ impl Lists {
         true
     }
 
-    /// The squared distance of the k-th.
+    /// The squared distance of the k-th neighbour.
     fn limit(&self, row: usize) -> f64 {
         self.nearest[(row + 1) * self.k - 1].0
     }
@@ -127,7 +129,7 @@ impl<'a, T: Scalar> Search<'a, T> {
         }
     }
 
-    /// First radii: the distances of the rows of the same block that look nearest by their codes.
+    /// Sets the first radii: the distances to the rows of the same block that look nearest by their codes.
     fn seed(&self) {
         let space = || (BlockPair::new(), Scratch::default(), vec![0.0; BLOCK * BLOCK], Vec::new());
         let BlockIndex { points, codes, order, .. } = self.block_index;
@@ -211,7 +213,7 @@ impl<T: Scalar> Seeker for Search<'_, T> {
     }
 }
 
-/// The `k` smallest values and their places, ascending.
+/// The `k` smallest values and their indices, ascending.
 fn smallest(values: &[f32], k: usize, found: &mut Vec<(f32, u32)>) {
     found.clear();
     let mut limit = f32::INFINITY;

@@ -1,16 +1,16 @@
-//! Scalar products of two rows of 12-bit codes, by the same instructions as those of 8-bit codes in blocks.
+//! Scalar products of two rows of 12-bit codes, with the same instructions as for 8-bit codes in blocks.
 
 use crate::neighbours::simd::int8_dot::Isa;
 
-/// Fine codes of a row are filled up with zeros to a multiple of this.
+/// Rows of 12-bit codes are padded with zeros to a multiple of this.
 pub(in crate::neighbours) const INT12_GROUP: usize = 128;
 
 /// A row of whole numbers `16 byte + half`, `0 ≤ half < 16`.
 #[derive(Clone, Copy)]
 pub(in crate::neighbours) struct Int12Row<'a> {
-    /// `[width]`
+    /// `[width]`: the bytes.
     pub bytes: &'a [i8],
-    /// `[width / 2]`: of every [`INT12_GROUP`] halves, the second half of them lies in the upper bits.
+    /// `[width / 2]`: the half bytes; the second half of every [`INT12_GROUP`] is in the upper bits.
     pub halves: &'a [u8],
     /// The sum of the bytes.
     pub sum: i32,
@@ -48,7 +48,7 @@ fn int12_dot_scalar(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
         let (bytes, halves) = (group * INT12_GROUP..(group + 1) * INT12_GROUP, group * HALF..(group + 1) * HALF);
         let (bytes_a, bytes_b) = (&a.bytes[bytes.clone()], &b.bytes[bytes]);
         let (halves_a, halves_b) = (&a.halves[halves.clone()], &b.halves[halves]);
-        // Of so few products the sum fits.
+        // The sum of so few products does not overflow.
         let mut sum = 0;
         for at in 0..HALF {
             sum += number(bytes_a[at], halves_a[at] & 15) * number(bytes_b[at], halves_b[at] & 15);
@@ -65,16 +65,16 @@ mod avx512 {
 
     use super::{INT12_GROUP, Int12Row};
 
-    /// Bytes of a vector.
+    /// Bytes per vector.
     const VECTOR: usize = 64;
 
     /// # Safety
-    /// The processor has AVX-512 VNNI; both rows are as long, a multiple of `INT12_GROUP`, and at most 65,536.
+    /// The processor has AVX-512 VNNI; both rows have the same length, a multiple of `INT12_GROUP` and at most 65,536.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub unsafe fn int12_dot(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
         let (flip, low) = (_mm512_set1_epi8(i8::MIN), _mm512_set1_epi8(15));
         let zero = _mm512_setzero_si512();
-        // Of bytes, of bytes and halves, and of halves.
+        // Sums of byte × byte, byte × half and half × half products.
         let (mut whole, mut mixed, mut fine) = ([zero; 2], [zero; 2], [zero; 2]);
         for group in 0..a.bytes.len() / INT12_GROUP {
             // SAFETY: groups stay inside the rows.

@@ -1,4 +1,4 @@
-//! The inner loops of the search, by instruction set, each with the plain loop that gives the same answers beside it.
+//! The inner loops of the search, by instruction set, each beside a plain loop that gives the same results.
 
 pub(super) mod int12_dot;
 pub(super) mod int8_dot;

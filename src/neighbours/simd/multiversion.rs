@@ -1,7 +1,7 @@
 //! Loops compiled for the widest vectors that the processor has.
 
-/// Defines a function that is compiled three times, for AVX-512, for AVX2 and for every processor, and takes the widest that
-/// is there. Results do not depend on which one it is: nothing is contracted or put in another order.
+/// Defines a function that is compiled three times, for AVX-512, for AVX2 and for every processor, and runs the widest
+/// version available. Results do not depend on the version: nothing is contracted or reordered.
 macro_rules! for_widest_vectors {
     (
         $(#[$meta:meta])*
@@ -25,11 +25,11 @@ macro_rules! for_widest_vectors {
                     anywhere($($argument),*)
                 }
                 if $crate::neighbours::simd::multiversion::has_avx512() {
-                    // SAFETY: the processor was just asked.
+                    // SAFETY: the feature was just detected.
                     return unsafe { avx512($($argument),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor was just asked.
+                    // SAFETY: the feature was just detected.
                     return unsafe { avx2($($argument),*) };
                 }
             }
@@ -40,7 +40,7 @@ macro_rules! for_widest_vectors {
 
 pub(in crate::neighbours) use for_widest_vectors;
 
-/// Whether the parts of AVX-512 are there that every processor with it has had since 2017.
+/// Whether the processor has the parts of AVX-512 that every processor with AVX-512 has had since 2017.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(in crate::neighbours) fn has_avx512() -> bool {

@@ -1,11 +1,11 @@
 //! Coordinates along axes: products of a block of rows with a few directions, in single precision.
 //!
 //! Two kernels with one interface: a kernel for AVX-512, chosen when the processor has it, and matrixmultiply's `sgemm`
-//! (which looks for AVX2, FMA and NEON itself) everywhere else.
+//! (which detects AVX2, FMA and NEON itself) everywhere else.
 
 use crate::neighbours::simd::int8_dot::BLOCK;
 
-/// Number of axes: a multiple of this.
+/// The number of axes is a multiple of this.
 pub(in crate::neighbours) const AXES: usize = 48;
 
 /// How products are computed.
@@ -19,7 +19,7 @@ pub(in crate::neighbours) enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest on this processor.
+    /// The fastest kernel on this processor.
     pub fn detect() -> Kernel {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx512f") {
@@ -28,18 +28,18 @@ impl Kernel {
         Kernel::Portable
     }
 
-    /// Length of the longest chain of roundings in one scalar product: its error is at most
-    /// `γ = n·u / (1 − n·u)` times `Σ|aᵢbᵢ|` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+    /// Length of the longest chain of roundings in one scalar product: its error is at most `γ = n·u / (1 − n·u)` times
+    /// `Σ|aᵢbᵢ|` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
     pub fn roundings(self, columns: usize) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx512 => columns.min(avx512::DEPTH) + columns.div_ceil(avx512::DEPTH),
-            // With or without FMA, and in whatever order the terms are added.
+            // With or without FMA, and in any order of the terms.
             Kernel::Portable => columns + 1,
         }
     }
 
-    /// Where the value of (row, column) stands in a matrix of `columns` columns.
+    /// The offset of the value of (row, column) in a matrix of `columns` columns.
     #[inline]
     pub fn place(self, columns: usize, row: usize, column: usize) -> usize {
         match self {
@@ -80,7 +80,7 @@ mod avx512 {
 
     /// Rows stored side by side: one vector.
     pub const PANEL: usize = 16;
-    /// Columns summed in registers before the sums are added to the tile: measured best, and it bounds the rounding.
+    /// Columns summed in registers before the sums are added to the tile: measured to be best, and it bounds the rounding.
     pub const DEPTH: usize = 256;
     const ROWS: usize = 8;
     const PANELS: usize = 3;

@@ -21,7 +21,7 @@ fn rows_with_several_labels_are_read_scored_and_written() {
     let sets = vec![vec![true, true], vec![false, false], vec![false, true], vec![false, true]];
     assert_eq!(targets(rows.as_ref()), Some(Targets::LabelSets(sets)));
     assert_eq!(rows.strata().unwrap(), [vec![1], vec![2, 3], vec![0]]);
-    // Of the logits those from 0 on are labels; what is not there is an empty field.
+    // Logits of at least 0 are labels; a row without labels is an empty field.
     let logits = outputs(&[&[0.0, 1.5], &[-1.0, -2.0], &[-1.0, -2.0], &[-1.0, 2.0]]);
     let mut text = String::new();
     for name in ["p.csv", "p.jsonl"] {
@@ -39,7 +39,7 @@ fn rows_with_several_labels_are_read_scored_and_written() {
     {"line":4,"prediction":[],"label":["yes"],"logits":[-1.0,-2.0]}
     {"line":5,"prediction":["yes"],"label":["yes"],"logits":[-1.0,2.0]}
     "#);
-    // Held-out rows have the labels of the training rows; a model's are taken by name, and by number.
+    // Held-out rows have the labels of the training rows; a model's labels are matched by name, and by number.
     let like = several(&["yes", "no", "maybe"]);
     let held_out = read(&settings(None), &How { like: Some(&like), ..How::default() }).unwrap();
     assert_eq!(held_out.objective(), Some(&like));
@@ -62,17 +62,17 @@ fn rows_with_several_labels_are_read_scored_and_written() {
     assert_eq!(numbered(Some(&["2", "1", "0"]), &How::default()).1, sets(&[[0, 1, 0], [0, 0, 0], [1, 0, 1]]));
     let names = json!({"id2label": {"0": "x", "1": "y", "2": "z"}});
     assert_eq!(numbered(None, &How { config: Some(&names), ..How::default() }).1, expected);
-    // Where names came from the training rows, numbers count nothing.
+    // Where names come from the training rows, numbers are not indices.
     let like = several(&["x", "y", "z"]);
     assert!(said(None, &How { like: Some(&like), ..How::default() }).contains("line 2: label `1` is not one of"));
     assert!(said(Some(&["1", "2", "3"]), &How::default()).contains("line 4: label `0` is not one of"));
-    // A column for every label; a column that is named comes first.
+    // One column per label; a named label column takes precedence.
     std::fs::write(&path, "text\tx\ty\tz\tlabels\na\t0\t1\t0\tx\nb\t0\t0\t0\t\nc\t1\t0\t1\t\n").unwrap();
     assert_eq!(numbered(Some(&["x", "y", "z"]), &How::default()).1, expected);
     let named = DataSettings { label: Some("labels".into()), ..settings(Some(&["x", "y", "z"])) };
     let rows = read(&named, &How::default()).unwrap();
     assert_eq!(targets(rows.as_ref()), sets(&[[1, 0, 0], [0, 0, 0], [0, 0, 0]]));
-    // Without labels, where predictions are all that is wanted.
+    // Without labels, where only predictions are requested.
     std::fs::write(&path, "text\na\n").unwrap();
     let how = How { predictions: true, config: Some(&config), ..How::default() };
     assert!(read(&settings(None), &how).unwrap().lacks().is_some());
@@ -101,7 +101,7 @@ fn thresholds_are_those_of_the_best_f1_and_come_with_the_model() {
     let targets = Targets::LabelSets(truth.clone());
     let found = task.thresholds(&targets, &logits).unwrap();
     assert_eq!(task.predictions(&logits, &found).unwrap()[..2], [[true, true, true], [true, false, true]]);
-    // Halfway between two probabilities; a label without rows keeps the usual one.
+    // Halfway between two probabilities; a label without rows keeps the default.
     let probability = |logit: f64| 1.0 / (1.0 + (-logit).exp());
     let middle = |one, other| (probability(one) + probability(other)) / 2.0;
     assert_eq!(found, [middle(-2.0, -3.0), middle(3.0, 2.0), 0.5]);

@@ -1,4 +1,4 @@
-//! Cross entropy over the classes of a row; where classes have weights, the mean is over what the rows' classes count.
+//! Cross entropy over the classes of a row; with class weights, the mean is weighted by the weights of the rows' classes.
 
 use tch::{Reduction, Tensor};
 
@@ -13,7 +13,7 @@ pub(super) struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// `width` is the number of classes, where it is known.
+    /// Checks the classes against `width`, the number of classes, where known.
     pub fn new(
         what: &'static str,
         classes: &[usize],

@@ -1,12 +1,12 @@
-//! Binary cross entropy over the labels of a row: the mean over the labels, as transformers has it for
-//! `multi_label_classification`; where labels have weights, rows with a label count so much more in it (`pos_weight`).
+//! Binary cross entropy over the labels of a row: the mean over the labels, as transformers computes it for
+//! `multi_label_classification`; with label weights, rows with a label are weighted by its weight (`pos_weight`).
 
 use tch::{Reduction, Tensor};
 
 use super::super::error::TrainError;
 use super::{Loss, tensor_of};
 
-/// Which labels every row has.
+/// For every row, which labels it has.
 #[derive(Debug)]
 pub(super) struct BinaryCrossEntropy {
     rows: Vec<Vec<f32>>,
@@ -14,7 +14,7 @@ pub(super) struct BinaryCrossEntropy {
 }
 
 impl BinaryCrossEntropy {
-    /// `width` is the number of labels, where it is known.
+    /// Checks the label sets against `width`, the number of labels, where known.
     pub fn new(
         what: &'static str,
         rows: &[Vec<bool>],

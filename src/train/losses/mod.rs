@@ -1,4 +1,4 @@
-//! What is made small, one file per kind of target; each as Hugging Face's models have it.
+//! The losses, one file per kind of target; each computed as in Hugging Face's models.
 
 mod classes;
 mod label_sets;
@@ -18,14 +18,15 @@ use crate::task::{Objective, Targets};
 
 pub use weights::{check_class_weights, class_weights};
 
-/// The loss over rows, with what is to be predicted for each.
+/// The loss over a set of rows, with the targets of each row.
 pub trait Loss: fmt::Debug {
-    /// What the mean loss of some rows is taken over: the rows, what their classes count, or the tokens that count in them.
+    /// Denominator of the mean loss of some rows: their number, the sum of the weights of their classes, or the number of their
+    /// tokens that count.
     fn weight(&self, rows: &[usize]) -> f64 {
         rows.len() as f64
     }
 
-    /// The same for all rows.
+    /// The same denominator over all rows.
     fn total_weight(&self) -> f64;
 
     /// Loss of a batch, **summed** over its rows (a scalar tensor). `logits` are those of these rows, in this order, float32:
@@ -33,14 +34,14 @@ pub trait Loss: fmt::Debug {
     /// classes `[rows, tokens, classes]`.
     ///
     /// # Errors
-    /// Logits of another shape; libtorch.
+    /// If the logits have another shape, or libtorch fails.
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError>;
 }
 
-/// The loss of rows. `what` names the data in errors ("training", "validation"); `weights` are those of the classes or labels.
+/// The loss of rows. `what` names the data in errors (`training`, `validation`); `weights` are those of the classes or labels.
 ///
 /// # Errors
-/// Targets that are not those of the task.
+/// If the targets are not those of the task.
 pub fn loss_of(
     what: &'static str,
     objective: &Objective,
@@ -77,7 +78,7 @@ fn select<T: tch::kind::Element + Copy>(all: &[T], rows: &[usize], device: Devic
     Ok(Tensor::f_from_slice(&chosen)?.f_to_device(device)?)
 }
 
-/// Weights beside logits, where there are some.
+/// Weights as a tensor of the type and device of the logits, if there are any.
 fn tensor_of(weights: Option<&[f64]>, logits: &Tensor) -> Result<Option<Tensor>, TrainError> {
     let tensor = |weights: &[f64]| -> Result<Tensor, TrainError> {
         Ok(Tensor::f_from_slice(weights)?.f_to_kind(logits.kind())?.f_to_device(logits.device())?)

@@ -1,14 +1,14 @@
-//! The ends of a span: the mean of the cross entropies of start and end, each over all places of the batch, padding included.
+//! The ends of a span: the mean of the cross entropies of start and end, each over all positions of the batch, padding included.
 
 use tch::{Reduction, Tensor};
 
 use super::super::error::TrainError;
 use super::{Loss, select};
 
-/// Cross entropy leaves out rows with this target.
+/// Target that cross entropy ignores (its `ignore_index`).
 const UNKNOWN: i64 = -100;
 
-/// First and last token of every row's answer, as cross entropy takes them.
+/// Positions of the first and the last token of every row's answer, as targets of cross entropy.
 #[derive(Debug)]
 pub(super) struct Ends {
     starts: Vec<i64>,
@@ -25,7 +25,7 @@ impl Ends {
 }
 
 impl Loss for Ends {
-    /// Rows whose place is known: the sum leaves the others out.
+    /// Number of rows whose answer has known positions: the sum leaves the others out.
     fn weight(&self, rows: &[usize]) -> f64 {
         rows.iter().filter(|&&row| self.starts[row] != UNKNOWN).count() as f64
     }

@@ -1,15 +1,15 @@
-//! Cross entropy over the classes of the tokens that count: its mean is over these, as transformers' models for token
-//! classification have it; where classes have weights, over what these count.
+//! Cross entropy over the classes of the tokens that count, averaged over these as in transformers' models for token
+//! classification; with class weights, a weighted mean.
 
 use tch::{Reduction, Tensor};
 
 use super::super::error::TrainError;
 use super::{Loss, tensor_of};
 
-/// What libtorch leaves out of a cross entropy.
+/// Target that libtorch's cross entropy ignores (its `ignore_index`).
 const LEFT_OUT: i64 = -100;
 
-/// For every row and token its class, or [`LEFT_OUT`].
+/// For every row and token the index of its class, or [`LEFT_OUT`].
 #[derive(Debug)]
 pub(super) struct TokenClasses {
     classes: Vec<Vec<i64>>,
@@ -17,7 +17,7 @@ pub(super) struct TokenClasses {
 }
 
 impl TokenClasses {
-    /// `width` is the number of classes, where it is known.
+    /// Checks the classes against `width`, the number of classes, where known.
     pub fn new(
         what: &'static str,
         rows: &[Vec<Option<usize>>],
@@ -40,7 +40,7 @@ impl TokenClasses {
         Ok(TokenClasses { classes, weights: weights.map(<[f64]>::to_vec) })
     }
 
-    /// What the tokens of a row count together.
+    /// Sum of the class weights of a row's tokens; without weights, the number of tokens that count.
     fn weight_of(&self, row: &[i64]) -> f64 {
         let counted = row.iter().filter_map(|&class| usize::try_from(class).ok());
         match &self.weights {

@@ -7,12 +7,12 @@ use super::super::error::TrainError;
 use super::Loss;
 use crate::dataset::Encoding;
 
-/// What libtorch leaves out of a cross entropy.
+/// Target that libtorch's cross entropy ignores (its `ignore_index`).
 const LEFT_OUT: i64 = -100;
-/// Tokens whose logits are normalised at a time where no gradient is needed: the copy that this takes stays small.
+/// Tokens whose logits are normalised at a time where no gradient is needed: the temporary copy stays small.
 const CHUNK: i64 = 512;
 
-/// For every row and token the id of the token after it, or [`LEFT_OUT`].
+/// For every row and token the id of the following token, or [`LEFT_OUT`].
 #[derive(Debug)]
 pub(super) struct NextToken {
     next: Vec<Vec<i64>>,
@@ -20,7 +20,7 @@ pub(super) struct NextToken {
 }
 
 impl NextToken {
-    /// Of rows that say of each of their tokens whether it counts.
+    /// From rows with, for each of their tokens, whether it counts.
     pub fn new(encodings: &[Encoding], counted: &[Vec<bool>]) -> Self {
         let next = encodings.iter().zip(counted).map(|(encoding, counted)| {
             let behind = encoding.ids.iter().zip(counted).skip(1);
@@ -42,7 +42,7 @@ impl Loss for NextToken {
         self.weights.iter().sum::<u64>() as f64
     }
 
-    /// Without gradients the logits are normalised piece by piece, so that they are held once and not twice.
+    /// Without gradients the logits are normalised chunk by chunk, so that they are held once and not twice.
     fn sum(&self, logits: &Tensor, rows: &[usize]) -> Result<Tensor, TrainError> {
         let (_, length, vocabulary) = logits.size3()?;
         let mut targets = Vec::with_capacity(rows.len() * length as usize);

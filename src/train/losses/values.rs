@@ -5,7 +5,7 @@ use tch::{Reduction, Tensor};
 use super::super::error::TrainError;
 use super::{Loss, select};
 
-/// The number of every row.
+/// The target value of every row.
 #[derive(Debug)]
 pub(super) struct SquaredError {
     values: Vec<f32>,

@@ -1,16 +1,17 @@
-//! What every class, or every label, counts in the loss.
+//! The weight of every class, or every label, in the loss.
 
 use super::super::error::TrainError;
 use crate::settings::{ClassWeights, SettingError};
 use crate::task::{Objective, Targets};
 
-/// Of classes the weights of cross entropy; of labels what rows with a label count more than those without (`pos_weight`).
+/// For classes the weights in cross entropy; for labels the factor on rows with the label (`pos_weight`).
 ///
-/// `balanced` is scikit-learn's: `rows / (classes · rows of the class)`, over the classes that have rows (of entities, tokens); of labels the rows
-/// without by the rows with it. What no row has counts 1, and a label that all rows have.
+/// `balanced` is scikit-learn's: `rows / (classes · rows of the class)`, over the classes that have rows (for entities, tokens);
+/// for labels, the number of rows without the label over the number with it. The weight is 1 for a class or label that no row
+/// has, and for a label that all rows have.
 ///
 /// # Errors
-/// A task without classes; not as many weights as classes.
+/// If the task has no classes, or the number of weights is not that of the classes.
 pub fn class_weights(
     wanted: Option<&ClassWeights>,
     objective: &Objective,
@@ -24,10 +25,10 @@ pub fn class_weights(
     }))
 }
 
-/// How many classes weights are for.
+/// Checks class weights and returns the number of classes.
 ///
 /// # Errors
-/// A task without classes; not as many weights as classes.
+/// If the task has no classes, or the number of weights is not that of the classes.
 pub fn check_class_weights(wanted: &ClassWeights, objective: &Objective) -> Result<usize, SettingError> {
     let Some(count) = objective.classes().map(<[String]>::len) else {
         let found = format!("has no use for {}", objective.in_words());
@@ -59,7 +60,7 @@ fn balanced(count: usize, targets: &Targets) -> Vec<f64> {
     }
 }
 
-/// The weights of classes that exclude each other.
+/// Balanced weights of mutually exclusive classes.
 fn by_class(mut counts: Vec<f64>, classes: &mut dyn Iterator<Item = usize>) -> Vec<f64> {
     for class in classes {
         if let Some(count) = counts.get_mut(class) {

@@ -1,4 +1,4 @@
-//! What is trained, one file per method: what is inserted beside weights, which tensors of the base are trained as they are, and
+//! What is trained, one file per method: what is inserted beside weights, which tensors of the base are trained as a whole, and
 //! what happens after every step.
 
 mod bitfit;
@@ -15,11 +15,11 @@ use super::lora::AdapterSpec;
 use super::parameters::Parameters;
 use crate::settings::{Method as Kind, TrainSettings};
 
-/// Tensors of the base that are trained as they are.
+/// Tensors of the base that are trained as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     pub tensors: Vec<SavedName>,
-    /// Tensors of the checkpoint that would be trained and that the export does not hold.
+    /// Names of checkpoint tensors that the method would train and the export does not hold.
     pub missing: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub(super) trait Method: fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// Tensors of the base that are trained as they are, beside those of the head, which are given by name.
+    /// Tensors of the base that are trained as a whole, beside those of the head, which are given by name.
     fn whole(&self, _input: &TrainInput<'_>, _head: &HashSet<String>) -> Result<Whole, TrainError> {
         Ok(Whole::default())
     }
@@ -41,7 +41,7 @@ pub(super) trait Method: fmt::Debug {
     }
 }
 
-/// The methods.
+/// The implementation of a method.
 pub(super) fn method(kind: Kind) -> Box<dyn Method> {
     match kind {
         Kind::Lora => Box::new(lora::Lora),

@@ -1,4 +1,4 @@
-//! Tensors of the base that are trained as they are, with their places in the export.
+//! Tensors of the base that are trained as a whole, and where the export holds them.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use super::Whole;
 use crate::checkpoint::{ElementType, NotAlone, StoredTensor, TensorInfo, equal_tensors, is_called, stored};
 use crate::hint::Hint;
 
-/// What checkpoints hold beside parameters, by the end of the name.
+/// Endings of the names of tensors that checkpoints hold beside parameters.
 const BUFFERS: [&str; 4] = ["inv_freq", "masked_bias", "running_mean", "running_var"];
 
-/// The tensors of the base with a name that is wanted, each with all constants that hold it. What the export does not use is
-/// left out: a pooler that its head does not read, say. Those of the head are trained anyhow.
+/// The tensors of the base whose names are wanted, each with all constants that hold it. Tensors that the export does not use
+/// are left out: a pooler that its head does not read, say. Those of the head are trained in any case.
 pub(super) fn tensors(
     input: &TrainInput<'_>,
     head: &HashSet<String>,
@@ -32,7 +32,7 @@ pub(super) fn tensors(
         if is_tied(input, &name)? {
             return Err(refuse(tied()));
         }
-        // A single number has the value of many a constant.
+        // A tensor of one element often has the same value as unrelated constants.
         let single = input.checkpoint.and_then(|checkpoint| checkpoint.tensor(&name));
         let single = single.is_some_and(|tensor| tensor.shape.iter().product::<usize>() == 1);
         let places: Vec<_> =
@@ -70,7 +70,7 @@ fn tied() -> String {
     )
 }
 
-/// Whether transformers makes one tensor of this one and another of the same values: embeddings and output layer.
+/// Whether transformers ties this tensor to another one of the same values: embeddings and output layer.
 fn is_tied(input: &TrainInput<'_>, name: &str) -> Result<bool, TrainError> {
     let Some(checkpoint) = input.checkpoint else { return Ok(false) };
     let untied = input.config.and_then(|config| config.get("tie_word_embeddings")?.as_bool()) == Some(false);
@@ -79,7 +79,7 @@ fn is_tied(input: &TrainInput<'_>, name: &str) -> Result<bool, TrainError> {
     Ok(!untied && is_table && !equal_tensors(checkpoint, name)?.is_empty())
 }
 
-/// Refuses to call something full, or all biases, that leaves weights or biases of the blocks as they are: where nothing says
+/// Refuses to call training full, or of all biases, if it leaves weights or biases of the blocks untrained because nothing shows
 /// which tensors they are.
 fn refuse_left_out(
     input: &TrainInput<'_>,
@@ -95,7 +95,7 @@ fn refuse_left_out(
             return Err(TrainError::Weight {
                 weight: linear.module.clone().unwrap_or_else(|| left.to_owned()),
                 reason: format!(
-                    "nothing tells which tensor its `{left}` is, so it would stay as it is; put the model.safetensors of the export \
+                    "it is unknown which tensor its `{left}` is, so it would not be trained; put the model.safetensors of the export \
                      beside it, export a float model, or train with {}",
                     Hint::Method.with("lora")
                 ),
@@ -105,7 +105,7 @@ fn refuse_left_out(
     Ok(())
 }
 
-/// The tensors of the checkpoint; without one, the constants that are named as parameters are.
+/// Names of the tensors of the checkpoint; without one, of the constants that are named like parameters.
 fn names(input: &TrainInput<'_>) -> Vec<String> {
     match input.checkpoint {
         Some(checkpoint) => {

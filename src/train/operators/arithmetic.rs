@@ -1,4 +1,4 @@
-//! Element by element: functions of one value, and sums, products and extremes of several.
+//! Element by element: functions of one value, and sums, products, minima and maxima of several.
 
 use tch::{Kind, Tensor};
 
@@ -48,7 +48,7 @@ pub(super) fn cosh(_: &Building<'_>) -> Built {
     unary(Tensor::f_cosh)
 }
 
-/// `x` where it is positive, else `scale · alpha · (exp(x / width) − 1)`; both times `scale`. libtorch's own functions take
+/// `x` where it is positive, else `alpha · (exp(x / width) − 1)`; both times `scale`. libtorch's own functions accept
 /// no parameters through this binding.
 fn exponential_unit(alpha: f64, width: f64, scale: f64) -> Built {
     unary(move |x| {
@@ -132,12 +132,12 @@ pub(super) fn relu(_: &Building<'_>) -> Built {
     unary(Tensor::f_relu)
 }
 
-/// Halves go to the even neighbour, in ONNX and in libtorch.
+/// Ties go to the even neighbour, in ONNX and in libtorch.
 pub(super) fn round(_: &Building<'_>) -> Built {
     unary(Tensor::f_round)
 }
 
-/// Towards zero by `bias`, and zero within `lambd` of it.
+/// Moves values towards zero by `bias`; values within `lambd` of zero become zero.
 pub(super) fn shrink(building: &Building<'_>) -> Built {
     let bias = f64::from(building.node.float("bias", 0.0));
     let threshold = f64::from(building.node.float("lambd", 0.5));
@@ -197,7 +197,7 @@ pub(super) fn thresholded_relu(building: &Building<'_>) -> Built {
     unary(move |x| x.f_where_self(&x.f_gt(alpha)?, &x.f_zeros_like()?))
 }
 
-/// Dropout of the inference form. With `training_mode` the export would be random: refused.
+/// Dropout in its inference form. With `training_mode` the export would be random: refused.
 pub(super) fn dropout(building: &Building<'_>) -> Built {
     let outputs = building.outputs();
     let old_training = building.opset < 7 && building.node.int("is_test", 0) == 0;
@@ -233,7 +233,7 @@ pub(super) fn mul(_: &Building<'_>) -> Built {
     binary(Tensor::f_mul)
 }
 
-/// Integers are divided towards zero.
+/// Integer division truncates towards zero.
 pub(super) fn div(_: &Building<'_>) -> Built {
     binary(|a, b| if is_float(a) { a.f_div(b) } else { a.f_div_tensor_mode(b, "trunc") })
 }
@@ -248,7 +248,7 @@ pub(super) fn pow(_: &Building<'_>) -> Built {
     kernel(|call| {
         let (base, exponent) = (call.tensor(0)?, call.tensor(1)?);
         let kind = base.kind();
-        // A single exponent that asks for no gradient: the scalar form has the cheaper derivative.
+        // A single exponent that requires no gradient: the scalar form has the cheaper derivative.
         if exponent.numel() == 1 && exponent.dim() <= base.dim() && is_float(base) && !exponent.requires_grad() {
             return Ok(base.f_pow_tensor_scalar(scalar(exponent)?)?);
         }
@@ -289,7 +289,7 @@ pub(super) fn mean(building: &Building<'_>) -> Built {
     Ok(Box::new(move |call| total(call)?.into_iter().map(|t| Ok(t.f_div_scalar(count)?)).collect()))
 }
 
-/// Bounds are attributes before opset 11 and inputs since.
+/// The bounds are attributes before opset 11 and inputs since.
 pub(super) fn clip(building: &Building<'_>) -> Built {
     if building.opset < 11 {
         let low = f64::from(building.node.float("min", f32::MIN));

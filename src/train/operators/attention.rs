@@ -1,4 +1,4 @@
-//! Attention and rotary position embeddings as one operator each, as opsets 23 and later have them.
+//! Attention and rotary position embeddings as single operators, as in opsets 23 and later.
 
 use tch::{Kind, Tensor};
 
@@ -11,7 +11,7 @@ struct Attention {
     scale: Option<f64>,
     softcap: f64,
     is_causal: bool,
-    /// Tokens that a query sees before and after itself; −1 is no limit.
+    /// Tokens that a query sees before and after itself; −1 means no limit.
     window: (i64, i64),
     /// Heads of queries and of keys, for inputs of rank 3.
     heads: (Option<i64>, Option<i64>),
@@ -60,7 +60,7 @@ impl Attention {
         let scale = self.scale.unwrap_or_else(|| 1.0 / (q.size()[3] as f64).sqrt());
         if self.outputs == 1 && self.softcap == 0.0 && self.precision.is_none() {
             let key = repeat_heads(&k, groups)?.f_transpose(-2, -1)?;
-            // Rank 4 is what libtorch's fused attention takes.
+            // libtorch's fused attention needs rank 4.
             let bias = match bias {
                 Some(bias) => Some((bias.dim()..4).try_fold(bias, |bias, _| bias.f_unsqueeze(0))?),
                 None => None,
@@ -106,8 +106,8 @@ impl Attention {
         Ok(result)
     }
 
-    /// What is added to the scores, and the rows of it that let nothing through: these become zero in the output, and
-    /// carry no −∞ here, so that neither value nor gradient is undefined.
+    /// The bias that is added to the scores, and a mask of its fully masked rows: these become zero in the output, and
+    /// hold no −∞ in the bias, so that neither value nor gradient is undefined.
     fn bias(
         &self,
         call: &Call<'_>,
@@ -141,8 +141,8 @@ impl Attention {
         Ok((Some(bias.f_masked_fill(&masked, 0.0)?), Some(masked)))
     }
 
-    /// `[queries, keys]` or `[batch, 1, queries, keys]`: who sees whom, by position alone. Positions count from the end of
-    /// what was there before the queries.
+    /// `[queries, keys]` or `[batch, 1, queries, keys]`: which keys each query sees, by position alone. Positions count from the
+    /// end of the past keys.
     fn allowed(&self, call: &Call<'_>, q: &Tensor, keys: i64, past: i64) -> Result<Option<Tensor>, OpError> {
         let queries = q.size()[2];
         let options = (Kind::Int64, q.device());
@@ -176,7 +176,7 @@ impl Attention {
     }
 }
 
-/// `[batch, length, heads · width]` to `[batch, heads, length, width]`; rank 4 is that already.
+/// `[batch, length, heads · width]` to `[batch, heads, length, width]`; rank 4 has that form already.
 fn split_heads(x: &Tensor, heads: Option<i64>) -> Result<Tensor, OpError> {
     match (x.size().as_slice(), heads) {
         ([_, _, _, _], _) => Ok(x.shallow_clone()),
@@ -188,7 +188,7 @@ fn split_heads(x: &Tensor, heads: Option<i64>) -> Result<Tensor, OpError> {
     }
 }
 
-/// Every key head serves `groups` neighbouring query heads.
+/// Repeats the key heads: each serves `groups` neighbouring query heads.
 fn repeat_heads(x: &Tensor, groups: i64) -> Result<Tensor, OpError> {
     let [batch, heads, length, width] = x.size()[..] else { return because("keys and values need four dimensions") };
     if groups <= 1 {

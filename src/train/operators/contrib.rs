@@ -1,16 +1,16 @@
-//! Operations of ONNX Runtime's own (`com.microsoft`), which its optimizer puts in the place of several standard ones.
+//! ONNX Runtime's own operations (`com.microsoft`), with which its optimizer replaces several standard ones.
 
 use tch::Tensor;
 
 use super::normalize::root_mean_square;
 use super::{Building, Built, Call, OpError, because, kernel};
 
-/// The erf form, with a bias before it where there is one.
+/// The erf form, after adding the bias if there is one.
 pub(super) fn gelu(_: &Building<'_>) -> Built {
     kernel(|call| Ok(with_bias(call)?.f_gelu("none")?))
 }
 
-/// The tanh form, with a bias before it where there is one.
+/// The tanh form, after adding the bias if there is one.
 pub(super) fn fast_gelu(_: &Building<'_>) -> Built {
     kernel(|call| Ok(with_bias(call)?.f_gelu("tanh")?))
 }
@@ -35,16 +35,16 @@ pub(super) fn quick_gelu(building: &Building<'_>) -> Built {
     })
 }
 
-/// Which outputs of a fused addition and normalisation are asked for: the normalised sum, and the sum as fourth output.
+/// Whether a fused addition and normalisation must also give the sum, its fourth output.
 fn wants_sum(building: &Building<'_>) -> Result<bool, OpError> {
     let asked = |place: usize| building.node.outputs.get(place).is_some_and(|name| !name.is_empty());
     if asked(1) || asked(2) {
-        return because("its mean or inverse deviation is asked for, which is not computed here");
+        return because("its mean or inverse deviation is requested, which is not supported");
     }
     Ok(asked(3))
 }
 
-/// The normalised sum, then the unused places, then the sum where it is asked for.
+/// The normalised sum, two unused outputs, then the sum if it is wanted.
 fn outputs(normalised: Tensor, sum: Tensor, wants_sum: bool) -> Vec<Tensor> {
     if !wants_sum {
         return vec![normalised];
@@ -61,7 +61,7 @@ fn sum_of(call: &Call<'_>, bias: usize) -> Result<Tensor, OpError> {
     })
 }
 
-/// Inputs: x, skip, scale, offset, bias of the sum.
+/// The inputs are x, skip, scale, offset, and the bias of the sum.
 pub(super) fn skip_layer_normalization(building: &Building<'_>) -> Built {
     let epsilon = f64::from(building.node.float("epsilon", 1e-12));
     let wants_sum = wants_sum(building)?;
@@ -73,7 +73,7 @@ pub(super) fn skip_layer_normalization(building: &Building<'_>) -> Built {
     }))
 }
 
-/// Inputs: x, skip, scale, bias of the sum.
+/// The inputs are x, skip, scale, and the bias of the sum.
 pub(super) fn skip_rms_normalization(building: &Building<'_>) -> Built {
     let epsilon = f64::from(building.node.float("epsilon", 1e-12));
     let wants_sum = wants_sum(building)?;
@@ -84,7 +84,7 @@ pub(super) fn skip_rms_normalization(building: &Building<'_>) -> Built {
     }))
 }
 
-/// `alpha · A′·B′`, each turned over its last two axes where asked for.
+/// `alpha · A′·B′`, each transposed in its last two axes where requested.
 pub(super) fn fused_matmul(building: &Building<'_>) -> Built {
     let node = building.node;
     if node.int("transBatchA", 0) != 0 || node.int("transBatchB", 0) != 0 {

@@ -1,7 +1,7 @@
-//! Graphs inside of a node: `If` and `Loop`.
+//! Graphs inside a node: `If` and `Loop`.
 //!
-//! What such a graph takes from outside are inputs of its node, behind the node's own (see [`lift`]). So the rest of the
-//! program needs no notion of scopes, and gradients pass through like through any other operator.
+//! What such a graph captures from outside becomes inputs of its node, after the node's own (see [`lift`]). So the rest of the
+//! program needs no notion of scopes, and gradients pass through as through any other operator.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,20 +13,20 @@ use super::{
 };
 use crate::onnx::{Attribute, Graph, Node, ValueInfo, node_inputs};
 
-/// Attribute with the names under which the graphs of a node know its last inputs.
+/// Attribute with the names that the graphs of a node use for its last inputs.
 const CAPTURED: &str = "gelora: captured";
 
-/// A loop without a trip count that runs longer than this is taken for one that never ends.
+/// Turns after which a loop without a trip count is considered endless.
 const MOST_TURNS: i64 = 1 << 20;
 
-/// Makes inputs of what the graphs of a node take from outside, here and in the nodes inside.
+/// Makes inputs of what the graphs of a node capture from outside, here and in the nodes inside.
 pub(crate) fn lift(node: &mut Node) {
     for (_, attribute) in &mut node.attributes {
         if let Attribute::Graph(graph) = attribute {
             graph.nodes.iter_mut().for_each(lift);
         }
     }
-    // Only what the graphs take is asked for.
+    // Without the node's own inputs, only what its graphs capture remains.
     let own = std::mem::take(&mut node.inputs);
     let mut seen = HashSet::new();
     let all = node_inputs(node).into_iter().map(str::to_owned);
@@ -39,7 +39,7 @@ pub(crate) fn lift(node: &mut Node) {
     }
 }
 
-/// The names under which the graphs of a lifted node know its last inputs.
+/// The names that the graphs of a lifted node use for its last inputs.
 pub(crate) fn captured_names(node: &Node) -> Vec<String> {
     match node.attribute(CAPTURED) {
         Some(Attribute::Strings(names)) => {
@@ -49,7 +49,7 @@ pub(crate) fn captured_names(node: &Node) -> Vec<String> {
     }
 }
 
-/// A graph attribute.
+/// An attribute of a node that is a graph.
 pub(crate) fn graph<'n>(node: &'n Node, name: &str) -> Result<&'n Graph, OpError> {
     match node.attribute(name) {
         Some(Attribute::Graph(graph)) => Ok(graph),
@@ -70,7 +70,7 @@ struct Step {
     host: &'static [usize],
     inputs: Vec<String>,
     outputs: Vec<String>,
-    /// For messages.
+    /// Name of the graph, for error messages.
     label: String,
 }
 
@@ -94,9 +94,9 @@ impl Body {
         Ok(Body { inputs: graph.inputs.clone(), outputs: graph.outputs.clone(), constants, steps })
     }
 
-    /// The outputs, given everything from outside by name.
+    /// The outputs, given all values from outside by name.
     fn run(&self, mut values: HashMap<String, Tensor>, training: bool) -> Outputs {
-        // Shapes are made on the host, weights lie there: what meets data is brought to their device.
+        // Shapes are computed on the host, and the graph's weights are there: operands that meet data are moved to its device.
         let device = values.values().map(Tensor::device).find(|device| *device != Device::Cpu);
         for step in &self.steps {
             let mut inputs = Vec::with_capacity(step.inputs.len());
@@ -122,18 +122,18 @@ impl Body {
 
     fn value<'v>(&'v self, name: &str, values: &'v HashMap<String, Tensor>) -> Result<&'v Tensor, OpError> {
         let found = values.get(name).or_else(|| self.constants.get(name));
-        found.ok_or_else(|| OpError::Because(format!("`{name}` inside of it is made nowhere")))
+        found.ok_or_else(|| OpError::Because(format!("`{name}` inside it is never defined")))
     }
 }
 
-/// The values that a call hands to the graphs of its node, by the names these have for them.
+/// The values that a call hands to the graphs of its node, under the names used there.
 fn captured(call: &Call<'_>, names: &[String]) -> Result<HashMap<String, Tensor>, OpError> {
     let first = call.inputs.len().saturating_sub(names.len());
     let value = |(index, name): (usize, &String)| Ok((name.clone(), call.tensor(first + index)?.shallow_clone()));
     names.iter().enumerate().map(value).collect()
 }
 
-/// A branch that cannot be built is only an error where it is taken.
+/// A branch that cannot be built is an error only when it is taken.
 fn branch(building: &Building<'_>, name: &str) -> Result<Result<Body, String>, OpError> {
     Ok(Body::new(graph(building.node, name)?, building.opset).map_err(|error| error.to_string()))
 }
@@ -150,8 +150,8 @@ pub(super) fn conditional(building: &Building<'_>) -> Built {
     }))
 }
 
-/// Inputs are the trip count, the condition and the carried values; outputs the carried values and, joined along a new first
-/// axis, what every turn makes beside them.
+/// The inputs are the trip count, the condition and the carried values; the outputs are the carried values and, concatenated
+/// along a new first axis, the further values that every turn gives.
 pub(super) fn repeated(building: &Building<'_>) -> Built {
     let body = Body::new(graph(building.node, "body")?, building.opset)?;
     let names = captured_names(building.node);
@@ -191,7 +191,7 @@ pub(super) fn repeated(building: &Building<'_>) -> Built {
     }))
 }
 
-/// What no turn made: a first axis of 0, the others as far as they are known.
+/// A scan output of a loop without turns: a first axis of 0, the others as far as known.
 fn nothing(output: &ValueInfo) -> Result<Tensor, OpError> {
     use crate::onnx::{DataType, Dimension};
     let size = |dimension: &Dimension| if let Dimension::Fixed(size) = dimension { *size as i64 } else { 0 };

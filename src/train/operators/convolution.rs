@@ -4,18 +4,18 @@ use tch::Tensor;
 
 use super::{Building, Built, OpError, because, kernel};
 
-/// How the borders are filled.
+/// How the borders are padded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Padding {
-    /// As the attribute `pads` says.
+    /// By the amounts in the attribute `pads`.
     Given,
-    /// So that the output is as long as the input divided by the stride, the odd element at the end.
+    /// So that the output is as long as the input divided by the stride, with an odd element at the end.
     SameUpper,
-    /// The same, the odd element at the beginning.
+    /// As [`Padding::SameUpper`], with an odd element at the beginning.
     SameLower,
 }
 
-/// `[batch, channels, …]` with weights `[out, channels / groups, …]` and an optional bias `[out]`.
+/// Input `[batch, channels, …]`, weights `[out, channels / groups, …]`, and an optional bias `[out]`.
 pub(super) fn conv(building: &Building<'_>) -> Built {
     let node = building.node;
     let list = |name| node.ints(name).map(<[i64]>::to_vec);
@@ -62,13 +62,13 @@ fn same_pads(x: &Tensor, weight: &Tensor, strides: &[i64], dilations: &[i64], up
     if upper { less.chain(more).collect() } else { more.chain(less).collect() }
 }
 
-/// libtorch pads both ends alike: where they differ, the input is padded before.
+/// libtorch pads both ends equally: where the amounts differ, the input is padded first.
 fn symmetric(x: &Tensor, pads: &[i64]) -> Result<(Tensor, Vec<i64>), OpError> {
     let (begins, ends) = pads.split_at(pads.len() / 2);
     if begins == ends {
         return Ok((x.shallow_clone(), begins.to_vec()));
     }
-    // Pairs from the last axis on.
+    // Pairs (begin, end), from the last axis to the first.
     let pairs: Vec<i64> = begins.iter().zip(ends).rev().flat_map(|(begin, end)| [*begin, *end]).collect();
     Ok((x.f_constant_pad_nd(pairs)?, vec![0; begins.len()]))
 }

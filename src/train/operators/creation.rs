@@ -1,4 +1,4 @@
-//! Values that come from attributes and shapes, and changes of the element type.
+//! Values made from attributes and shapes, and conversions of the element type.
 
 use tch::{Device, Kind, Tensor};
 
@@ -24,7 +24,7 @@ fn constant_value(building: &Building<'_>) -> Result<Tensor, OpError> {
     })
 }
 
-/// A tensor of one value; float32 zero where the attribute is absent.
+/// A tensor filled with one value; float32 zero where the attribute is absent.
 pub(super) fn constant_of_shape(building: &Building<'_>) -> Built {
     let value = match building.node.tensor("value") {
         Some(tensor) => load_attribute(tensor)?.f_reshape([0i64; 0])?,
@@ -37,7 +37,7 @@ pub(super) fn constant_of_shape(building: &Building<'_>) -> Built {
     })
 }
 
-/// `start, start + delta, …`, `max(ceil((limit − start) / delta), 0)` numbers.
+/// `start, start + delta, …`: `max(ceil((limit − start) / delta), 0)` numbers.
 pub(super) fn range(_: &Building<'_>) -> Built {
     kernel(|call| {
         let (start, limit, delta) = (call.tensor(0)?, call.tensor(1)?, call.tensor(2)?);
@@ -75,7 +75,7 @@ pub(super) fn eye_like(building: &Building<'_>) -> Built {
     })
 }
 
-/// The shape, or the part `start..end` of it.
+/// The shape of the input, or its part `start..end`.
 pub(super) fn shape(building: &Building<'_>) -> Built {
     let start = building.node.int("start", 0);
     let end = building.node.int("end", i64::MAX);
@@ -101,12 +101,12 @@ pub(super) fn cast_like(_: &Building<'_>) -> Built {
     kernel(|call| Ok(call.tensor(0)?.f_to_kind(call.tensor(1)?.f_kind()?)?))
 }
 
-/// Attribute or input form of a list of axes (the input form came with opsets 11, 13 and 18).
+/// The attribute form of a list of axes; `None` for the input form (which came with opsets 11, 13 and 18).
 pub(super) fn axes(building: &Building<'_>) -> Option<Vec<i64>> {
     building.node.ints("axes").map(<[i64]>::to_vec)
 }
 
-/// Axes of one call: from the attribute, else from the input at `index`.
+/// The axes of one call: from the attribute, else from the input at `index`.
 pub(super) fn axes_of(fixed: &Option<Vec<i64>>, input: Option<&Tensor>) -> Result<Option<Vec<i64>>, OpError> {
     match (fixed, input) {
         (Some(axes), _) => Ok(Some(axes.clone())),

@@ -1,4 +1,4 @@
-//! Choosing elements: slices, gathers, scatters and masks by position.
+//! Selection of elements: slices, gathers, scatters and masks by position.
 
 use tch::{Device, Kind, Tensor};
 
@@ -33,7 +33,7 @@ fn old_slice(node: &Node) -> OldSlice {
     (list("starts").unwrap_or_default(), list("ends").unwrap_or_default(), list("axes"))
 }
 
-/// Bounds beyond the ends are moved to the ends; a negative step goes backwards.
+/// Bounds beyond the ends are clamped; a negative step goes backwards.
 fn slice_axis(x: &Tensor, axis: i64, start: i64, end: i64, step: i64) -> Result<Tensor, OpError> {
     let n = x.size()[axis as usize];
     let from_front = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
@@ -54,7 +54,7 @@ fn slice_axis(x: &Tensor, axis: i64, start: i64, end: i64, step: i64) -> Result<
     }
 }
 
-/// Negative indices count from the end. libtorch's own kernels refuse them, so they are moved first.
+/// Negative indices count from the end. libtorch's own kernels reject them, so they are converted first.
 fn from_front(indices: &Tensor, n: i64) -> Result<Tensor, OpError> {
     let indices = indices.f_to_kind(Kind::Int64)?;
     if indices.numel() == 0 || (indices.device() == Device::Cpu && indices.f_min()?.f_int64_value(&[])? >= 0) {
@@ -168,7 +168,7 @@ pub(super) fn scatter_nd(building: &Building<'_>) -> Built {
     })
 }
 
-/// The leading dimensions that the coordinates cover become one, so that every update is a row.
+/// Flattens the leading dimensions that the coordinates cover, so that every update is a row.
 fn scatter_rows(
     data: &Tensor,
     coordinates: &[Option<Tensor>],
@@ -190,7 +190,7 @@ fn scatter_rows(
     Ok(result.f_reshape(&size)?)
 }
 
-/// `values` is `[off, on]`; indices outside `−depth..depth` give a row of `off`.
+/// The input `values` is `[off, on]`; an index outside `−depth..depth` gives a row of `off`.
 pub(super) fn one_hot(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     kernel(move |call| {
@@ -216,12 +216,12 @@ pub(super) fn trilu(building: &Building<'_>) -> Built {
     })
 }
 
-/// `[rank, count]`, where libtorch gives `[count, rank]`.
+/// The result is `[rank, count]`, where libtorch gives `[count, rank]`.
 pub(super) fn non_zero(_: &Building<'_>) -> Built {
     kernel(|call| Ok(call.tensor(0)?.f_nonzero()?.f_transpose(0, 1)?))
 }
 
-/// The elements (along an axis, or of all in row-major order) whose condition is true; a short condition ends early.
+/// The elements (along an axis, or of all in row-major order) whose condition is true; a short condition drops the rest.
 pub(super) fn compress(building: &Building<'_>) -> Built {
     let axis = building.node.attribute("axis").map(|_| building.node.int("axis", 0));
     kernel(move |call| {
@@ -234,7 +234,7 @@ pub(super) fn compress(building: &Building<'_>) -> Built {
     })
 }
 
-/// A cache with new rows written into it: from `write_indices[row of the batch]` on along the axis.
+/// A cache with new rows written into it along the axis, starting at `write_indices[row of the batch]`.
 pub(super) fn tensor_scatter(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -2);
     let circular = match building.node.string("mode").unwrap_or("linear") {
@@ -265,7 +265,7 @@ pub(super) fn tensor_scatter(building: &Building<'_>) -> Built {
     })
 }
 
-/// The first of several values read on the host.
+/// The first element of an integer tensor, read on the host.
 pub(super) fn first(tensor: &Tensor) -> Result<i64, OpError> {
     ints(tensor)?.first().copied().ok_or_else(|| OpError::Because("expected a number, found none".into()))
 }

@@ -1,11 +1,11 @@
-//! The same elements in another shape: reshapes, permutations, joins and splits.
+//! The same elements in another shape: reshapes, permutations, concatenations and splits.
 
 use tch::{Kind, Tensor};
 
 use super::creation::{axes, axes_of};
 use super::{Building, Built, OpError, axis_of, because, kernel, scalar};
 
-/// 0 copies the input's dimension (unless `allowzero`), −1 is what remains.
+/// A 0 copies the input's dimension (unless `allowzero`); −1 is inferred.
 pub(super) fn reshape(building: &Building<'_>) -> Built {
     let allow_zero = building.node.int("allowzero", 0) != 0;
     let fixed = building.node.ints("shape").map(<[i64]>::to_vec);
@@ -45,7 +45,7 @@ pub(super) fn flatten(building: &Building<'_>) -> Built {
     })
 }
 
-/// Reverses the axes where `perm` is absent.
+/// Reverses the axes if `perm` is absent.
 pub(super) fn transpose(building: &Building<'_>) -> Built {
     let fixed = building.node.ints("perm").map(<[i64]>::to_vec);
     kernel(move |call| {
@@ -57,7 +57,7 @@ pub(super) fn transpose(building: &Building<'_>) -> Built {
     })
 }
 
-/// Without axes, every dimension of 1 goes.
+/// Without axes, removes every dimension of 1.
 pub(super) fn squeeze(building: &Building<'_>) -> Built {
     let fixed = axes(building);
     kernel(move |call| {
@@ -81,7 +81,7 @@ pub(super) fn squeeze(building: &Building<'_>) -> Built {
     })
 }
 
-/// Axes count in the output.
+/// Axes refer to the output.
 pub(super) fn unsqueeze(building: &Building<'_>) -> Built {
     let fixed = axes(building);
     kernel(move |call| {
@@ -97,7 +97,7 @@ pub(super) fn unsqueeze(building: &Building<'_>) -> Built {
     })
 }
 
-/// Broadcasts both ways: a 1 in the wanted shape keeps the input's dimension.
+/// Broadcasts in both directions: a 1 in the requested shape keeps the input's dimension.
 pub(super) fn expand(_: &Building<'_>) -> Built {
     kernel(|call| {
         let x = call.tensor(0)?;
@@ -106,7 +106,7 @@ pub(super) fn expand(_: &Building<'_>) -> Built {
     })
 }
 
-/// The shape that two shapes have in common.
+/// The shape that two shapes broadcast to.
 pub(super) fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>, OpError> {
     let rank = a.len().max(b.len());
     let at = |shape: &[i64], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
@@ -135,7 +135,7 @@ pub(super) fn concat(building: &Building<'_>) -> Built {
     })
 }
 
-/// Sizes from the attribute, the input, or equal parts (the last may be smaller).
+/// Sizes come from the attribute or the input; otherwise equal parts (the last may be smaller).
 pub(super) fn split(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", 0);
     let fixed = building.node.ints("split").map(<[i64]>::to_vec);
@@ -156,7 +156,7 @@ pub(super) fn split(building: &Building<'_>) -> Built {
     }))
 }
 
-/// Constant, reflecting, edge-repeating or periodic padding; negative amounts crop (constant mode).
+/// Constant, reflecting, edge-repeating or wrapping padding; negative amounts crop (constant mode).
 pub(super) fn pad(building: &Building<'_>) -> Built {
     let mode = match building.node.string("mode").unwrap_or("constant") {
         "constant" => "constant",
@@ -197,7 +197,7 @@ pub(super) fn pad(building: &Building<'_>) -> Built {
     })
 }
 
-/// Every axis goes on periodically; the amounts are pairs from the last axis on.
+/// Pads every axis periodically; the amounts are pairs from the last axis on.
 fn wrapped(x: &Tensor, pads: &[i64]) -> Result<Tensor, OpError> {
     let mut result = x.shallow_clone();
     for (axis, pair) in (0..x.dim() as i64).rev().zip(pads.chunks(2)) {

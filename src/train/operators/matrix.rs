@@ -42,7 +42,7 @@ pub(super) fn einsum(building: &Building<'_>) -> Built {
 /// Below this length the plain products are faster than libtorch's fused attention. [measured on a CPU, heads of 32]
 const SHORT: i64 = 24;
 
-/// Made by fusion: `softmax(scale · Q·Kᵀ + mask)·V`; Q and V are `[batch, heads, length, width]`, K arrives as
+/// The fused `softmax(scale · Q·Kᵀ + mask)·V`; Q and V are `[batch, heads, length, width]`, K arrives as
 /// `[batch, heads, width, length]`.
 pub(super) fn attention(building: &Building<'_>) -> Built {
     let scale = f64::from(building.node.float("scale", 1.0));
@@ -68,7 +68,7 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, 
     }
     let mut scores = q.f_matmul(k)?;
     if scale != 1.0 {
-        // In place: a product's own values are not needed for its gradient.
+        // In place: the product itself is not needed for its gradient.
         scores = scores.f_mul_scalar_(scale)?;
     }
     if let Some(mask) = mask {
@@ -77,19 +77,19 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, 
     Ok(scores.f_softmax(-1, None)?.f_matmul(v)?)
 }
 
-/// In how many groups the rows of a batch are attended to.
+/// Number of groups that the rows of a batch are split into for attention.
 const GROUPS: usize = 4;
 
-/// Smallest group: below, more calls cost more than they save.
+/// Rows in the smallest group: below, more calls cost more than they save.
 const SMALLEST_GROUP: usize = 4;
 
-/// Shortest batch that is grouped, in tokens. [measured: 15 % of a step at 80 tokens, nothing below 30]
+/// Shortest batch that is grouped, in tokens. [measured: saves 15 % of a step at 80 tokens, nothing below 30]
 const LONG: i64 = 40;
 
-/// Grouped attention must cost at most this share of the whole.
+/// Largest share of the cost of ungrouped attention at which grouping is used.
 const WORTH_GROUPING: f64 = 0.85;
 
-/// On the CPU, where the work is what counts, and where keys and queries have a place for every token of the mask.
+/// On the CPU, where the amount of work decides, and where keys and queries have a position for every token of the mask.
 fn can_group(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, tokens: &Tensor) -> bool {
     let (Ok((rows, _, _, _)), Ok((key_rows, _, _, keys)), Ok((value_rows, _, values, _)), Ok((batch, length))) =
         (q.size4(), k.size4(), v.size4(), tokens.size2())
@@ -103,7 +103,7 @@ fn can_group(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, tokens: 
         && mask.is_none_or(|mask| mask.dim() == 4)
 }
 
-/// Neighbouring rows with the place behind their last real token: `(rows, length)`. One group where it would not pay.
+/// Groups of neighbouring rows, as (number of rows, length up to the last real token). One group where it would not pay.
 fn length_groups(tokens: &Tensor) -> Result<Vec<(i64, i64)>, OpError> {
     let (batch, length) = tokens.size2()?;
     let places = Tensor::f_arange_start(1, length + 1, (Kind::Int64, Device::Cpu))?;
@@ -117,7 +117,7 @@ fn length_groups(tokens: &Tensor) -> Result<Vec<(i64, i64)>, OpError> {
     Ok(if pays { groups } else { vec![(batch, length)] })
 }
 
-/// Attention over groups of rows, each as long as its longest row; what lies behind is padding and becomes zero.
+/// Attention over groups of rows, each as long as its longest row; what lies beyond is padding and becomes zero.
 fn attend_by_length(
     q: &Tensor,
     k: &Tensor,
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::train::tests::support::{reseed, uniform};
 
-    /// Outputs at real tokens, and gradients of their sum of squares.
+    /// Outputs at real tokens, and the gradients of the sum of their squares.
     fn results(inputs: &[Tensor; 3], mask: &Tensor, tokens: &Tensor, groups: &[(i64, i64)]) -> Vec<Tensor> {
         let leaves = inputs.each_ref().map(|x| x.copy().set_requires_grad(true));
         let [q, k, v] = &leaves;
@@ -200,7 +200,7 @@ mod tests {
         let q = &inputs[0];
         assert!(can_group(q, &q.transpose(-2, -1), q, Some(&padding), &tokens));
         assert!(!can_group(q, &q.transpose(-2, -1).narrow(3, 0, 20), q, None, &tokens), "keys of something else");
-        // Nothing to gain.
+        // With equal lengths there is nothing to gain.
         assert_eq!(length_groups(&tokens.ones_like()).unwrap(), [(batch, length)]);
     }
 }

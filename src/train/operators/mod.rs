@@ -1,4 +1,4 @@
-//! The operators that the program knows: one small function per operator, grouped in files by subject.
+//! The operators that the program supports: one small function per operator, grouped in files by subject.
 //!
 //! An operator is built once per node (attributes are read and checked then) into a [`Kernel`], a closure over libtorch
 //! calls that autograd can follow. Semantics are those of the ONNX operator specification at the node's opset.
@@ -29,9 +29,9 @@ use crate::onnx::{DataType, Node, TensorData};
 /// Why an operator could not be built or executed.
 #[derive(Debug)]
 pub(crate) enum OpError {
-    /// libtorch refused.
+    /// A call of libtorch failed.
     Torch(TchError),
-    /// Something about the node or its inputs.
+    /// The node or its inputs are invalid or not supported; the reason.
     Because(String),
 }
 
@@ -55,18 +55,18 @@ pub(crate) fn because<T>(reason: impl Into<String>) -> Result<T, OpError> {
     Err(OpError::Because(reason.into()))
 }
 
-/// What one execution of an operator makes.
+/// The outputs of one execution of an operator.
 pub(crate) type Outputs = Result<Vec<Tensor>, OpError>;
 
 /// An operator with its attributes fixed.
 pub(crate) type Kernel = Box<dyn Fn(&Call<'_>) -> Outputs + Send>;
 
-/// What building a kernel gives.
+/// The result of building a kernel.
 pub(crate) type Built = Result<Kernel, OpError>;
 
 /// The inputs of one execution.
 pub(crate) struct Call<'a> {
-    /// By position; `None` is an omitted optional input.
+    /// Inputs by position; `None` is an omitted optional input.
     pub inputs: &'a [Option<&'a Tensor>],
     /// Whether adapter dropout is active.
     pub training: bool,
@@ -123,7 +123,7 @@ pub(crate) fn scalar_int(tensor: &Tensor) -> Result<i64, OpError> {
     }
 }
 
-/// Axis counted from the front.
+/// An axis counted from the front, from 0.
 pub(crate) fn axis_of(axis: i64, rank: usize) -> Result<i64, OpError> {
     let rank = rank as i64;
     if axis < -rank || axis >= rank.max(1) {
@@ -134,28 +134,28 @@ pub(crate) fn axis_of(axis: i64, rank: usize) -> Result<i64, OpError> {
 
 /// A node while its kernel is built.
 pub(crate) struct Building<'a> {
-    /// The node.
+    /// The node in the graph.
     pub node: &'a Node,
     /// Version of the default operator set.
     pub opset: i64,
 }
 
 impl Building<'_> {
-    /// Number of outputs that the node names.
+    /// Number of outputs that the node has in the graph.
     pub fn outputs(&self) -> usize {
         self.node.outputs.len()
     }
 }
 
-/// An operator of the table.
+/// An entry in the table of operators.
 pub(crate) struct Operator {
     domain: &'static str,
     name: &'static str,
-    /// Makes the kernel of a node for inputs of the types that the specification asks for; see [`build`].
+    /// Builds the kernel of a node for inputs of the types that the specification requires; see [`build`].
     make: fn(&Building<'_>) -> Built,
-    /// Inputs that are read as numbers on the host: shapes, axes, bounds. The shape of the output depends on their values.
+    /// Indices of inputs that are read as numbers on the host: shapes, axes, bounds. The output shape depends on their values.
     pub host: &'static [usize],
-    /// What decides the output.
+    /// What the output depends on.
     pub nature: Nature,
 }
 
@@ -166,9 +166,9 @@ pub(crate) enum Nature {
     Values,
     /// On the shapes of the inputs alone.
     Shapes,
-    /// Its shape depends on the values of the inputs.
+    /// On the values of the inputs, and its shape too.
     UnknownShape,
-    /// On all inputs in ways that only the graph inside the node knows: where one depends on data, so does the shape.
+    /// On all inputs in ways that only the graph inside the node shows: if one depends on data, so does the shape.
     Body,
     /// Its shape depends on the shapes of the graph's inputs alone, even where that of an input does not.
     KnownShape,
@@ -190,7 +190,7 @@ const fn natured(name: &'static str, build: fn(&Building<'_>) -> Built, nature: 
     Operator { domain: "", name, make: build, host: &[], nature }
 }
 
-/// Domain of the operations that fusion makes.
+/// Domain of the operations that fusion creates.
 pub(crate) const FUSED: &str = "gelora";
 
 /// Domain of ONNX Runtime's own operations.
@@ -269,7 +269,7 @@ static TABLE: &[Operator] = &[
     op("BitwiseOr", compare::bitwise_or),
     op("BitwiseXor", compare::bitwise_xor),
     op("BitwiseNot", compare::bitwise_not),
-    // Values from nothing, types and shapes.
+    // Values without inputs, types and shapes.
     op("Constant", creation::constant),
     hosted("ConstantOfShape", creation::constant_of_shape, &[0]),
     hosted("Range", creation::range, &[0, 1, 2]),
@@ -289,7 +289,7 @@ static TABLE: &[Operator] = &[
     op("Concat", layout::concat),
     hosted("Split", layout::split, &[1]),
     hosted("Pad", layout::pad, &[1, 3]),
-    // Choosing elements.
+    // Selection of elements.
     hosted("Slice", index::slice, &[1, 2, 3, 4]),
     op("Gather", index::gather),
     op("GatherElements", index::gather_elements),
@@ -343,10 +343,10 @@ static TABLE: &[Operator] = &[
     values(CONTRIB, "SkipLayerNormalization", contrib::skip_layer_normalization),
     values(CONTRIB, "SkipSimplifiedLayerNormalization", contrib::skip_rms_normalization),
     values(CONTRIB, "FusedMatMul", contrib::fused_matmul),
-    // Graphs inside of a node.
+    // Graphs inside a node.
     Operator { nature: Nature::Body, ..hosted("If", control::conditional, &[0]) },
     Operator { nature: Nature::Body, ..hosted("Loop", control::repeated, &[0, 1]) },
-    // Made by the program's own passes.
+    // Created by the program's own passes.
     Operator { nature: Nature::UnknownShape, ..values(FUSED, "RealTokens", tokens::real_tokens) },
     values(FUSED, "Pack", tokens::pack),
     Operator { nature: Nature::KnownShape, ..values(FUSED, "Unpack", tokens::unpack) },
@@ -358,13 +358,13 @@ pub(crate) fn find(domain: &str, name: &str) -> Option<&'static Operator> {
     TABLE.iter().find(|operator| operator.domain == domain && operator.name == name)
 }
 
-/// Names of the operators that a graph may use, `domain.Name` outside of the default domain.
+/// Names of the operators that a graph may use, `domain.Name` outside the default domain.
 pub fn supported_operators() -> Vec<String> {
     let public = TABLE.iter().filter(|operator| operator.domain != FUSED);
     public.map(|o| if o.domain.is_empty() { o.name.to_owned() } else { format!("{}.{}", o.domain, o.name) }).collect()
 }
 
-/// Domain and name as a user knows them.
+/// Name of a node's operator as shown to users, with its domain.
 pub(crate) fn full_name(node: &Node) -> String {
     if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) }
 }
@@ -393,7 +393,7 @@ pub(crate) fn load(tensor: &crate::onnx::Tensor, bytes: &[u8]) -> Result<Tensor,
     if tensor.is_empty() {
         return Ok(Tensor::f_zeros(&dims, (kind, Device::Cpu))?);
     }
-    // libtorch reads as much as the shape says, whatever there is.
+    // libtorch reads as many bytes as the shape implies, however few there are.
     if tensor.len().checked_mul(kind.elt_size_in_bytes()) != Some(bytes.len()) {
         return because(format!(
             "a tensor of shape {dims:?} and type {} has {} bytes",
@@ -404,7 +404,7 @@ pub(crate) fn load(tensor: &crate::onnx::Tensor, bytes: &[u8]) -> Result<Tensor,
     Ok(Tensor::f_from_data_size(bytes, &dims, kind)?)
 }
 
-/// A tensor attribute. The program keeps the bytes of attributes beside the node (see `program::graph`).
+/// An attribute that is a tensor. The program keeps the bytes of attributes beside the node (see `program::graph`).
 pub(crate) fn load_attribute(tensor: &crate::onnx::Tensor) -> Result<Tensor, OpError> {
     match &tensor.data {
         TensorData::Decoded(bytes) => load(tensor, bytes),
@@ -417,12 +417,12 @@ pub(crate) fn kernel(compute: impl Fn(&Call<'_>) -> Result<Tensor, OpError> + Se
     Ok(Box::new(move |call| Ok(vec![compute(call)?])))
 }
 
-/// A kernel of one tensor.
+/// A kernel with one input tensor.
 pub(crate) fn unary(compute: impl Fn(&Tensor) -> Result<Tensor, TchError> + Send + 'static) -> Built {
     kernel(move |call| Ok(compute(call.tensor(0)?)?))
 }
 
-/// A kernel of two tensors.
+/// A kernel with two input tensors.
 pub(crate) fn binary(compute: impl Fn(&Tensor, &Tensor) -> Result<Tensor, TchError> + Send + 'static) -> Built {
     kernel(move |call| Ok(compute(call.tensor(0)?, call.tensor(1)?)?))
 }

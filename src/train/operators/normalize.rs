@@ -1,10 +1,10 @@
-//! Softmax and the normalisations: over the last axes, over channels, groups of channels, and given axes.
+//! Softmax and the normalisations: over the last axes, over channels, groups of channels, or given axes.
 
 use tch::{Kind, Tensor};
 
 use super::{Building, Built, OpError, axis_of, because, kernel};
 
-/// Since opset 13 along one axis; before, over all axes from `axis` on (flattened to two dimensions).
+/// Since opset 13 along one axis; before, over all axes from `axis` on (the input flattened to two dimensions).
 fn along(building: &Building<'_>, compute: fn(&Tensor, i64) -> Result<Tensor, tch::TchError>) -> Built {
     let old = building.opset < 13;
     let axis = building.node.int("axis", if old { 1 } else { -1 });
@@ -29,7 +29,7 @@ pub(super) fn log_softmax(building: &Building<'_>) -> Built {
     along(building, |x, axis| x.f_log_softmax(axis, None))
 }
 
-/// Second and third output: mean and inverse standard deviation.
+/// The second and third output are the mean and the inverse standard deviation.
 pub(super) fn layer_normalization(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     let epsilon = f64::from(building.node.float("epsilon", 1e-5));
@@ -64,7 +64,7 @@ pub(super) fn layer_normalization(building: &Building<'_>) -> Built {
     }))
 }
 
-/// `(x − mean) / √(variance + ε)`, the mean, and the factor. libtorch's fused form hands out the last two without a gradient.
+/// `(x − mean) / √(variance + ε)`, the mean, and the factor. libtorch's fused form returns the last two without a gradient.
 fn standardised(x: &Tensor, axes: &[i64], epsilon: f64) -> Result<[Tensor; 3], OpError> {
     let kind = x.f_kind()?;
     let wide = if matches!(kind, Kind::Half | Kind::BFloat16) { x.f_to_kind(Kind::Float)? } else { x.shallow_clone() };
@@ -79,12 +79,12 @@ pub(super) fn rms_normalization(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     let epsilon = f64::from(building.node.float("epsilon", 1e-5));
     if building.outputs() > 1 {
-        return because("its inverse standard deviation is asked for, which is not computed here");
+        return because("its inverse standard deviation is requested, which is not supported");
     }
     kernel(move |call| root_mean_square(call.tensor(0)?, call.tensor(1)?, axis, epsilon))
 }
 
-/// Computed in float32 where the values are of half precision.
+/// Computed in float32 where the values are in half precision.
 pub(super) fn root_mean_square(x: &Tensor, scale: &Tensor, axis: i64, epsilon: f64) -> Result<Tensor, OpError> {
     let kind = x.f_kind()?;
     let first = axis_of(axis, x.dim())?;
@@ -94,7 +94,7 @@ pub(super) fn root_mean_square(x: &Tensor, scale: &Tensor, axis: i64, epsilon: f
     Ok(wide.f_mul(&inverse)?.f_to_kind(kind)?.f_mul(scale)?)
 }
 
-/// One at the first largest element along the axis (before opset 13: of everything from the axis on), else zero.
+/// One at the first largest element along the axis (before opset 13, over all axes from it on), else zero.
 pub(super) fn hardmax(building: &Building<'_>) -> Built {
     along(building, |x, axis| {
         let largest = x.f_argmax(axis, true)?;
@@ -102,7 +102,7 @@ pub(super) fn hardmax(building: &Building<'_>) -> Built {
     })
 }
 
-/// Divided by the L1 or L2 norm along the axis; zero where that is zero.
+/// Divides by the L1 or L2 norm along the axis; zero where the norm is zero.
 pub(super) fn lp_normalization(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", -1);
     let p = building.node.int("p", 2);
@@ -117,7 +117,7 @@ pub(super) fn lp_normalization(building: &Building<'_>) -> Built {
     })
 }
 
-/// `(x − mean) / (standard deviation + 10⁻⁹)` over the axes.
+/// `(x − mean) / (standard deviation + 10⁻⁹)` over the given axes.
 pub(super) fn mean_variance_normalization(building: &Building<'_>) -> Built {
     let axes = building.node.ints("axes").map_or_else(|| vec![0, 2, 3], <[i64]>::to_vec);
     kernel(move |call| {
@@ -129,7 +129,7 @@ pub(super) fn mean_variance_normalization(building: &Building<'_>) -> Built {
     })
 }
 
-/// Over groups of channels of `[batch, channels, …]`. Scale and bias are per channel since opset 21, per group before.
+/// Normalises groups of channels of `[batch, channels, …]`. Scale and bias are per channel since opset 21, per group before.
 pub(super) fn group_normalization(building: &Building<'_>) -> Built {
     let groups = building.node.int("num_groups", 1);
     let epsilon = f64::from(building.node.float("epsilon", 1e-5));
@@ -150,7 +150,7 @@ pub(super) fn group_normalization(building: &Building<'_>) -> Built {
     })
 }
 
-/// Every channel of `[batch, channels, …]` by itself.
+/// Normalises every channel of `[batch, channels, …]` by itself.
 pub(super) fn instance_normalization(building: &Building<'_>) -> Built {
     let epsilon = f64::from(building.node.float("epsilon", 1e-5));
     kernel(move |call| {
@@ -160,7 +160,7 @@ pub(super) fn instance_normalization(building: &Building<'_>) -> Built {
     })
 }
 
-/// With the mean and variance that the export holds; an export in training mode would compute its own: refused.
+/// Uses the mean and variance that the export holds; an export in training mode would compute its own: refused.
 pub(super) fn batch_normalization(building: &Building<'_>) -> Built {
     let epsilon = f64::from(building.node.float("epsilon", 1e-5));
     if building.node.int("training_mode", 0) != 0 || building.outputs() > 1 {

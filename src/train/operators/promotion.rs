@@ -1,14 +1,14 @@
-//! Floats of different types that meet in one operation.
+//! Type promotion where floats of different types meet in one operation.
 //!
-//! Where an export is of half precision, what is trained in it (a head, the factors of adapters) stays in float32: steps of an
-//! optimizer are smaller than half precision can hold. So a float32 weight meets activations of half precision. As PyTorch's
+//! Where an export is in half precision, what is trained in it (a head, the factors of adapters) stays in float32: steps of an
+//! optimizer are smaller than half precision can hold. So a float32 weight meets activations in half precision. As PyTorch's
 //! autocast does for sums, and PEFT for its factors, the narrower values are widened, and so is the result.
 
 use tch::{Kind, Tensor};
 
 use super::{Building, Built, Call, OpError, Operator};
 
-/// Operators whose float inputs may differ in type by their specification: they know themselves what to do.
+/// Operators whose float inputs may differ in type by their specification: they handle it themselves.
 const OF_MANY_TYPES: [&str; 11] = [
     "Attention",
     "BatchNormalization",
@@ -23,7 +23,7 @@ const OF_MANY_TYPES: [&str; 11] = [
     "SimplifiedLayerNormalization",
 ];
 
-/// The kernel of a node. Float inputs of different types are brought to the widest of them.
+/// The kernel of a node. Float inputs of different types are converted to the widest of them.
 pub(crate) fn build(operator: &Operator, building: &Building<'_>) -> Built {
     let kernel = (operator.make)(building)?;
     if building.node.inputs.len() < 2 || OF_MANY_TYPES.contains(&operator.name) {
@@ -40,7 +40,7 @@ pub(crate) fn build(operator: &Operator, building: &Building<'_>) -> Built {
     }))
 }
 
-/// The widest float type among inputs of several; `None` where they are all of one.
+/// The widest float type among inputs of several types; `None` where they all have the same.
 fn widest(inputs: &[Option<&Tensor>]) -> Option<Kind> {
     let mut kinds = inputs.iter().flatten().map(|input| input.kind()).filter(|kind| width(*kind).is_some());
     let first = kinds.next()?;
@@ -49,7 +49,7 @@ fn widest(inputs: &[Option<&Tensor>]) -> Option<Kind> {
     for kind in kinds.filter(|kind| *kind != first) {
         differ = true;
         widest = match (widest, kind) {
-            // Neither holds the other.
+            // Neither type contains the other.
             (Kind::Half, Kind::BFloat16) | (Kind::BFloat16, Kind::Half) => Kind::Float,
             (wide, kind) if width(kind) > width(wide) => kind,
             (wide, _) => wide,

@@ -1,4 +1,4 @@
-//! Sums, means, extremes and orders along axes.
+//! Sums, means, minima and maxima, and sorting along axes.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -8,7 +8,7 @@ use super::{Building, Built, OpError, axis_of, because, kernel, scalar_int};
 
 type Reduction = fn(&Tensor, &[i64], bool) -> Result<Tensor, TchError>;
 
-/// Axes come from the attribute or from input 1; none means all, or nothing with `noop_with_empty_axes`.
+/// Axes come from the attribute or from input 1; no axes means all, or none with `noop_with_empty_axes`.
 fn reduce(building: &Building<'_>, compute: Reduction) -> Built {
     let fixed = axes(building);
     let keep = building.node.int("keepdims", 1) != 0;
@@ -49,7 +49,7 @@ pub(super) fn min(building: &Building<'_>) -> Built {
     })
 }
 
-/// Shape and kind of the result where there is nothing to compare along the axes.
+/// Shape and kind of the result if the axes hold no elements; `None` otherwise.
 fn of_nothing(x: &Tensor, axes: &[i64], keep: bool) -> Option<(Vec<i64>, Kind)> {
     let size = x.size();
     if axes.iter().all(|axis| size[*axis as usize] != 0) {
@@ -67,7 +67,7 @@ pub(super) fn mean(building: &Building<'_>) -> Built {
 }
 
 pub(super) fn sum(building: &Building<'_>) -> Built {
-    // Without the kind, libtorch would widen small integers.
+    // Without an explicit kind, libtorch would widen small integers.
     reduce(building, |x, axes, keep| x.f_sum_dim_intlist(axes, keep, x.f_kind()?))
 }
 
@@ -154,7 +154,7 @@ pub(super) fn top_k(building: &Building<'_>) -> Built {
             return because("truth values have no order");
         }
         let axis = axis_of(axis, x.dim())?;
-        // Of equal values the one with the lower index comes first, which libtorch's `topk` does not promise.
+        // Among equal values the one with the lower index comes first, which libtorch's `topk` does not guarantee.
         let (values, indices) = x.f_sort_stable(true, axis, largest)?;
         Ok(vec![values.f_narrow(axis, 0, k)?, indices.f_narrow(axis, 0, k)?])
     }))

@@ -1,10 +1,10 @@
-//! Made by the program's own passes: real tokens as rows, and one position of an axis.
+//! Operations that the program's own passes create: real tokens as rows, and one position of an axis.
 
 use tch::Tensor;
 
 use super::{Building, Built, OpError, because, kernel};
 
-/// Places of the ones in a mask of `[batch, length]`, counted through all rows.
+/// Flat indices of the ones in a mask `[batch, length]`.
 pub(super) fn real_tokens(_: &Building<'_>) -> Built {
     kernel(|call| {
         let mask = call.tensor(0)?;
@@ -33,12 +33,12 @@ pub(super) fn unpack(_: &Building<'_>) -> Built {
             return Ok(rows.f_reshape([*batch, *length, *width])?);
         }
         let mut empty = Tensor::f_zeros([batch * length, *width], (rows.f_kind()?, rows.device()))?;
-        // Every place is written once, so the sum is the row itself, and its gradient is a plain selection.
+        // Every position is written once, so the sum is the row itself, and its gradient is a plain selection.
         Ok(empty.f_index_add_(0, tokens, rows)?.f_reshape([*batch, *length, *width])?)
     })
 }
 
-/// One position of an axis, which stays with length 1.
+/// One position of an axis, which is kept with length 1.
 pub(super) fn row(building: &Building<'_>) -> Built {
     let axis = building.node.int("axis", 0);
     let index = building.node.int("index", 0);

@@ -1,4 +1,4 @@
-//! Runs a plan, and keeps what depends on input shapes alone.
+//! Runs a plan, and caches what depends on input shapes alone.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::super::operators::{Call, Outputs};
 use super::execution_plan::{ExecutionPlan, Operand, Step, Turn};
 use super::graph::{error_of, on_device};
 
-/// Shape values of one set of input shapes: on the host and on the device.
+/// The shape values for one set of input shapes, on the host and on the device.
 #[derive(Debug, Default)]
 pub(super) struct ShapeValues {
     host: Vec<Option<Tensor>>,
@@ -18,7 +18,7 @@ pub(super) struct ShapeValues {
     bytes: usize,
 }
 
-/// Shape values by input shapes, the least recently used dropped first.
+/// Shape values by input shapes; the least recently used are dropped first.
 #[derive(Debug)]
 pub(super) struct ShapeCache {
     entries: HashMap<Vec<i64>, (u64, Rc<ShapeValues>)>,
@@ -27,7 +27,7 @@ pub(super) struct ShapeCache {
     limit: usize,
 }
 
-/// However few shapes are kept: no more memory than this.
+/// Upper limit of the cache in bytes, however few shapes it holds.
 const CACHE_BYTES: usize = 256 << 20;
 
 impl ShapeCache {
@@ -35,8 +35,7 @@ impl ShapeCache {
         ShapeCache { entries: HashMap::new(), clock: 0, bytes: 0, limit: limit.max(1) }
     }
 
-    /// Number of shapes that are kept.
-    #[cfg(test)]
+    /// Number of sets of shapes in the cache.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -64,7 +63,7 @@ impl ShapeCache {
     }
 }
 
-/// What a run needs beside the plan.
+/// The state of one run beside the plan.
 pub(super) struct Run<'r> {
     pub plan: &'r ExecutionPlan,
     pub device: Device,
@@ -72,7 +71,7 @@ pub(super) struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Executes the plan on these inputs, in the order of `plan.inputs`.
+    /// Executes the plan on these inputs, which are in the order of `plan.inputs`.
     pub fn execute(&self, inputs: Vec<Tensor>, cache: &mut ShapeCache) -> Result<Vec<Tensor>, TrainError> {
         let plan = self.plan;
         let mut key = Vec::with_capacity(4 * inputs.len());
@@ -143,7 +142,7 @@ impl Run<'_> {
         }
     }
 
-    /// Drops what only shape steps read.
+    /// Drops the values that only shape steps read.
     fn only_kept(&self, mut fresh: ShapeValues) -> ShapeValues {
         let mut kept = ShapeValues::default();
         kept.host.resize_with(fresh.host.len(), || None);
@@ -161,7 +160,7 @@ impl Run<'_> {
     }
 }
 
-/// Shape values while steps run: read, or made.
+/// Shape values while steps run: read from the cache, or new.
 enum Shapes<'s> {
     Known(&'s ShapeValues),
     Fresh(&'s mut ShapeValues),

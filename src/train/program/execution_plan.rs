@@ -1,5 +1,5 @@
-//! A graph compiled for one set of outputs: steps over numbered values, sorted into what depends on the data and what
-//! depends on shapes alone.
+//! A graph compiled for one set of outputs: steps over numbered values, separated into those that depend on the data and those
+//! that depend on shapes alone.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,16 +12,16 @@ use super::linear::{Adapter, Linears};
 use super::operation::Operation;
 use crate::onnx::{Node, Trait};
 
-/// Where a step finds an input.
+/// The source of a step's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operand {
-    /// Made by this run.
+    /// Computed in this run; index of the slot.
     Slot(usize),
-    /// Known since compilation.
+    /// Known since compilation; index of the value.
     Fixed(usize),
-    /// Depends on the input shapes; on the host.
+    /// Depends on the input shapes; index of the value on the host.
     Shape(usize),
-    /// The same on the device.
+    /// As [`Operand::Shape`], on the device.
     ShapeOnDevice(usize),
 }
 
@@ -29,14 +29,14 @@ pub(super) enum Operand {
 pub(super) struct Step {
     pub kernel: Kernel,
     pub inputs: Vec<Option<Operand>>,
-    /// `Slot` or `Shape`.
+    /// Slots or shape values that it writes; `None` for an unused output.
     pub outputs: Vec<Option<Operand>>,
-    /// For messages.
+    /// Name of the node, for messages.
     pub node: String,
     pub operator: String,
 }
 
-/// A step in the order of execution, and the slots that are free after it.
+/// A step in execution order, and the slots that are free after it.
 pub(super) struct Turn {
     pub step: usize,
     pub frees: Vec<usize>,
@@ -45,16 +45,16 @@ pub(super) struct Turn {
 /// A compiled graph.
 pub(super) struct ExecutionPlan {
     pub steps: Vec<Step>,
-    /// All steps: for shapes seen for the first time.
+    /// All steps, for shapes that are seen for the first time.
     pub full: Vec<Turn>,
-    /// Those that depend on the data.
+    /// The steps that depend on the data.
     pub lean: Vec<Turn>,
     pub slots: usize,
     pub shapes: usize,
     /// Shape values that the data steps or outputs read: (index, needed on the device).
     pub kept: Vec<(usize, bool)>,
     pub fixed: Vec<Tensor>,
-    /// Graph inputs: name and slot.
+    /// Graph inputs, by name and slot.
     pub inputs: Vec<(String, usize)>,
     pub outputs: Vec<Operand>,
 }
@@ -78,7 +78,7 @@ enum Class {
     Parameter,
 }
 
-/// What a program gives to compilation.
+/// The parts of a program that compilation needs.
 pub(super) struct Context<'p> {
     pub device: Device,
     pub linears: &'p Linears,
@@ -101,7 +101,7 @@ struct Compiler<'c> {
     data_steps: Vec<bool>,
 }
 
-/// Turns a rewritten graph into a plan.
+/// Compiles a rewritten graph.
 pub(super) fn compile(graph: &Graph<'_>, wanted: &[&str], context: &Context<'_>) -> Result<ExecutionPlan, TrainError> {
     let mut compiler = Compiler {
         context,
@@ -126,7 +126,7 @@ impl Compiler<'_> {
     fn operation(&mut self, operation: &Operation) -> Result<(), TrainError> {
         let (kernel, host, nature) = self.kernel(operation)?;
         let names = || operation.inputs().iter().enumerate().filter(|(_, name)| !name.is_empty());
-        // An adapter varies, whatever it is applied to.
+        // A layer with an adapter varies, whatever its input.
         let mut data = self.adapter(operation).is_some();
         let mut unknown = nature == Nature::UnknownShape;
         for (position, name) in names() {
@@ -274,7 +274,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Data steps that the outputs need once all shape values are known.
+    /// The data steps that the outputs need once all shape values are known.
     fn needed(&self, outputs: &[Operand]) -> Vec<usize> {
         let mut wanted: HashSet<usize> = outputs.iter().filter_map(slot).collect();
         let mut chosen = Vec::new();
@@ -296,7 +296,7 @@ fn slot(place: &Operand) -> Option<usize> {
     }
 }
 
-/// Steps in this order, each with the slots that no later one reads.
+/// The steps in this order, each with the slots that no later step reads.
 fn turns(steps: &[Step], order: &[usize], outputs: &[Operand]) -> Vec<Turn> {
     let mut later: HashSet<usize> = outputs.iter().filter_map(slot).collect();
     let mut turns: Vec<Turn> = Vec::with_capacity(order.len());

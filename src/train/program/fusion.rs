@@ -1,7 +1,7 @@
-//! Patterns of nodes replaced by one operation that libtorch computes at once, forward and backward.
+//! Patterns of nodes, each replaced by one operation that libtorch computes in one call, forward and backward.
 //!
-//! A pass rewrites the last node of a pattern; what only the pattern used is then unused and removed. A pattern whose inner
-//! values are needed elsewhere stays correct: they are computed beside it.
+//! A pass rewrites the last node of a pattern; nodes that only the pattern used are then unused and removed. A pattern whose
+//! inner values are needed elsewhere stays correct: they are computed as well.
 
 use super::super::operators::FUSED;
 use super::graph::Graph;
@@ -11,14 +11,14 @@ use crate::onnx::{Attribute, Node};
 /// Constants of exports are rounded to float32.
 const CLOSE: f64 = 1e-5;
 
-/// Replaces every pattern that is known.
+/// Replaces every known pattern.
 pub(super) fn fuse(graph: &mut Graph<'_>) {
     for find in [erf_gelu, tanh_gelu, silu, layer_normalization, attention] {
         rewrite(graph, find);
     }
 }
 
-/// What stands in the place of a node.
+/// A pattern that was found, and its replacement.
 struct Found {
     /// Index of the last node of the pattern.
     last: usize,
@@ -34,7 +34,7 @@ fn rewrite(graph: &mut Graph<'_>, find: fn(&Graph<'_>, usize) -> Option<Found>) 
     graph.remove_unused();
 }
 
-/// A node in the place of `last`, with its name and output.
+/// A node that replaces `last` and keeps its name and output.
 fn replacing(
     last: &Node,
     domain: &str,
@@ -58,7 +58,7 @@ impl Graph<'_> {
         self.number(name).is_some_and(|n| (n - value).abs() <= CLOSE * value.abs())
     }
 
-    /// For a node of two inputs, one of them a number: the other input and the number.
+    /// For a node with two inputs of which one is a constant number: the other input and the number.
     fn with_number<'n>(&self, node: &'n Node) -> Option<(&'n str, f64)> {
         let [a, b] = node.inputs.as_slice() else { return None };
         match (self.number(a), self.number(b)) {
@@ -68,7 +68,7 @@ impl Graph<'_> {
         }
     }
 
-    /// The only node that uses the node's only output, if the output may disappear.
+    /// The only node that uses the node's only output, if that output may disappear.
     fn only_user(&self, node: &Node) -> Option<usize> {
         let output = node.outputs.first()?;
         if self.is_private(output) { self.users(output).first().copied() } else { None }
@@ -227,7 +227,7 @@ fn mean_of(graph: &Graph<'_>, name: &str) -> Option<String> {
     (axes == [-1] && node.int("keepdims", 1) == 1).then(|| node.inputs[0].clone())
 }
 
-/// `softmax(scale · Q·Kᵀ + mask) · V`; K arrives transposed, as the export has it.
+/// `softmax(scale · Q·Kᵀ + mask) · V`; K arrives transposed, as in the export.
 fn attention(graph: &Graph<'_>, index: usize) -> Option<Found> {
     let softmax = graph.node(index)?;
     let old = graph.opset() < 13;
@@ -261,7 +261,7 @@ fn attention(graph: &Graph<'_>, index: usize) -> Option<Found> {
     Some(Found { last, node: replacing(product, FUSED, "Attention", inputs, attributes) })
 }
 
-/// A product of two computed matrices behind a scaling by a number: its name and the number.
+/// For the product of two computed matrices, possibly scaled by a number: its name and the number.
 fn unscaled(graph: &Graph<'_>, name: &str) -> Option<(String, f64)> {
     if !graph.is_private(name) {
         return None;

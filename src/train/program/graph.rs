@@ -1,4 +1,4 @@
-//! The graph while it is compiled: nodes that can be rewritten, and the values that are already known.
+//! The graph during compilation: nodes that can be rewritten, and the values that are already known.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,14 +12,14 @@ use super::inline::{branch, without_functions};
 use super::operation::Operation;
 use crate::onnx::{Attribute, Model, Node, TensorData, ValueInfo, node_inputs};
 
-/// What a program keeps of a model: nodes with their tensor attributes beside them, and the initializers as tensors.
+/// The part of a model that a program keeps: nodes with their tensor attributes, and the initializers as tensors.
 #[derive(Debug)]
 pub(super) struct Source {
     pub nodes: Vec<Node>,
     pub opset: i64,
-    /// Inputs that are not initializers.
+    /// Names of the inputs that are not initializers.
     pub inputs: Vec<String>,
-    /// Their types and shapes.
+    /// Types and shapes of these inputs.
     pub input_types: Vec<ValueInfo>,
     pub outputs: Vec<String>,
     /// Initializers on the CPU, without gradients.
@@ -27,12 +27,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads what nodes use. Initializers of types that libtorch lacks are left out: only their use is an error.
+    /// Reads what nodes use. Initializers of types that libtorch lacks are left out: only using one is an error.
     pub fn read(model: &Model) -> Result<Self, TrainError> {
         let graph = &model.graph;
         let mut nodes = without_functions(model)?;
         let listed: HashSet<&str> = graph.initializers.iter().map(|tensor| tensor.name.as_str()).collect();
-        // What the model gives as it stands is computed like any other output.
+        // A `Constant` that is an output of the model is kept, and computed like any other node.
         let given = |output: &String| graph.outputs.iter().any(|info| info.name == *output);
         let is_listed = |output: &String| listed.contains(output.as_str()) && !given(output);
         nodes.retain(|node| !node.is("Constant") || !node.outputs.iter().all(is_listed));
@@ -47,7 +47,7 @@ impl Source {
                 let mut loaded =
                     load(tensor, model.bytes(tensor)?).map_err(|error| weight_error(&tensor.name, &error))?;
                 if tensor.dims.len() == 2 && multiplied.contains(tensor.name.as_str()) {
-                    // Linear layers want `[out, in]` in memory: kept so from the start, there is one copy of a weight.
+                    // Linear layers want `[out, in]` in memory: stored so from the start, there is a single copy of a weight.
                     loaded = loaded.f_transpose(0, 1)?.f_contiguous()?.f_transpose(0, 1)?;
                 }
                 constants.insert(tensor.name.clone(), loaded);
@@ -67,7 +67,7 @@ impl Source {
 }
 
 impl Source {
-    /// How far two ways to compute the same output may be from each other where its largest value is this: what rounding in the
+    /// Largest difference between two ways to compute an output whose largest value is `largest`: what rounding in the
     /// coarsest type of the weights explains.
     pub fn rounding(&self, largest: f64) -> f64 {
         let has = |kind: Kind| self.constants.values().any(|tensor| tensor.kind() == kind);
@@ -84,7 +84,7 @@ fn weight_error(name: &str, error: &OpError) -> TrainError {
     TrainError::Weight { weight: name.to_owned(), reason: format!("{error}; export the model again") }
 }
 
-/// The node with the bytes of its tensor attributes copied out of the file, so that it outlives the model.
+/// The node with a copy of its tensor attributes' bytes, so that it outlives the model.
 fn with_own_bytes(node: &Node, model: &Model) -> Result<Node, TrainError> {
     let own = |tensor: &mut crate::onnx::Tensor| -> Result<(), TrainError> {
         if !matches!(tensor.data, TensorData::Strings(_)) {
@@ -108,14 +108,14 @@ fn with_own_bytes(node: &Node, model: &Model) -> Result<Node, TrainError> {
     Ok(node)
 }
 
-/// The graph of one set of outputs while it is rewritten.
+/// The graph of one set of outputs while it is being rewritten.
 pub(super) struct Graph<'s> {
     source: &'s Source,
-    /// In topological order.
+    /// Operations in topological order.
     pub operations: Vec<Operation>,
-    /// Values that must exist under their names.
+    /// Names of values that must exist.
     pub wanted: HashSet<String>,
-    /// Initializers that must not be folded away: adapted, or trained as a whole.
+    /// Names of initializers that must not be folded: adapted ones, or ones trained as a whole.
     pub pinned: &'s HashSet<String>,
     folded: HashMap<String, Tensor>,
     users: HashMap<String, Vec<usize>>,
@@ -123,7 +123,7 @@ pub(super) struct Graph<'s> {
 }
 
 impl<'s> Graph<'s> {
-    /// The nodes that `wanted` needs, with everything that is constant computed.
+    /// The nodes that `wanted` needs, with all constant subexpressions computed.
     pub fn new(source: &'s Source, wanted: &[&str], pinned: &'s HashSet<String>) -> Result<Self, TrainError> {
         let mut graph = Graph {
             source,
@@ -147,7 +147,7 @@ impl<'s> Graph<'s> {
         self.source.opset
     }
 
-    /// A value known while compiling, on the CPU. Pinned initializers are not.
+    /// A value known at compile time, on the CPU. Pinned initializers are not known.
     pub fn constant(&self, name: &str) -> Option<&Tensor> {
         if self.pinned.contains(name) {
             return None;
@@ -160,22 +160,22 @@ impl<'s> Graph<'s> {
         self.source.constants.get(name)
     }
 
-    /// A constant of one element.
+    /// The value of a constant of one element.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.constant(name).and_then(|tensor| scalar(tensor).ok())
     }
 
-    /// The operation at this place, where it is a node.
+    /// The operation at this index, if it is a node.
     pub fn node(&self, index: usize) -> Option<&Node> {
         self.operations[index].node()
     }
 
-    /// Index of the operation that makes a value.
+    /// Index of the operation that computes a value.
     pub fn maker(&self, name: &str) -> Option<usize> {
         self.makers.get(name).copied()
     }
 
-    /// The node that makes a value, if it is this operator of the default domain.
+    /// The node that computes a value, if it is this operator of the default domain.
     pub fn made_by(&self, name: &str, op_type: &str) -> Option<&Node> {
         self.maker(name).and_then(|index| self.node(index)).filter(|node| node.is(op_type))
     }
@@ -185,12 +185,12 @@ impl<'s> Graph<'s> {
         self.users.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a value is used once and not asked for, so that it may disappear in a fusion.
+    /// Whether a value is used once and not wanted as an output, so that it may disappear in a fusion.
     pub fn is_private(&self, name: &str) -> bool {
         self.users(name).len() == 1 && !self.wanted.contains(name)
     }
 
-    /// Drops the operations that nothing needs and indexes the rest.
+    /// Removes the operations that nothing needs and indexes the rest.
     pub fn remove_unused(&mut self) {
         let mut needed: HashSet<&str> = self.wanted.iter().map(String::as_str).collect();
         let mut keep = vec![false; self.operations.len()];
@@ -218,7 +218,7 @@ impl<'s> Graph<'s> {
         }
     }
 
-    /// Puts the taken branch in the place of every `If` whose condition is constant. Returns whether there was one.
+    /// Replaces every `If` with a constant condition by the branch it takes. Returns whether there was one.
     fn take_known_branches(&mut self) -> Result<bool, TrainError> {
         let mut operations = Vec::with_capacity(self.operations.len());
         let mut any = false;
@@ -236,7 +236,7 @@ impl<'s> Graph<'s> {
         Ok(any)
     }
 
-    /// The nodes of the branch that an `If` with a constant condition takes; its constants are known from here on.
+    /// The nodes of the branch that an `If` with a constant condition takes; the branch's constants are known from here on.
     fn taken_branch(&mut self, operation: &Operation) -> Result<Option<Vec<Node>>, TrainError> {
         let Some(node) = operation.node().filter(|node| node.is("If")) else { return Ok(None) };
         let condition = node.inputs.first().and_then(|name| self.number(name));
@@ -250,7 +250,7 @@ impl<'s> Graph<'s> {
         Ok(Some(taken))
     }
 
-    /// Computes, on the CPU, every node whose inputs are all constants.
+    /// Computes, on the CPU, every node whose inputs are all constant.
     fn fold(&mut self) -> Result<(), TrainError> {
         for index in 0..self.operations.len() {
             let Some(node) = self.node(index) else { continue };
@@ -274,12 +274,12 @@ impl<'s> Graph<'s> {
     }
 }
 
-/// A node that could not be built or executed.
+/// The error of a node that could not be built or executed.
 pub(super) fn node_error(node: &Node, error: &OpError) -> TrainError {
     error_of(&full_name(node), node.label(), error)
 }
 
-/// The same, of a compiled step.
+/// The error of a compiled step.
 pub(super) fn error_of(operator: &str, node: &str, error: &OpError) -> TrainError {
     if let Some(reason) = out_of_memory(&error.to_string()) {
         return TrainError::OutOfMemory { reason };
@@ -290,12 +290,12 @@ pub(super) fn error_of(operator: &str, node: &str, error: &OpError) -> TrainErro
 const CURE: &str = "check that the batch fits the export (token ids below its vocabulary, lengths within its maximum), \
                     else export the model again in evaluation mode";
 
-/// The value on another device and of no other kind.
+/// A copy of the value on another device, with its type unchanged.
 pub(super) fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TrainError> {
     Ok(if tensor.device() == device { tensor.shallow_clone() } else { tensor.f_to_device(device)? })
 }
 
-/// Whether it holds floats.
+/// Whether the tensor holds floats.
 pub(super) fn is_float(tensor: &Tensor) -> bool {
     matches!(tensor.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }

@@ -1,4 +1,4 @@
-//! Functions of the model and branches that are known to be taken, put in the place of the nodes that stand for them.
+//! Inlines functions of the model, and branches that are known to be taken.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,13 +6,13 @@ use super::super::error::TrainError;
 use super::super::operators::{captured_names, full_name, subgraph};
 use crate::onnx::{Attribute, Function, Graph, Model, Node, Tensor};
 
-/// Functions that use functions deeper than this are taken for ones that use themselves.
+/// Depth of nested functions beyond which they are considered recursive.
 const MAXIMUM_DEPTH: usize = 32;
 
-/// More nodes than this come out of no honest model: functions that use each other several times multiply.
+/// No real model reaches this number of nodes: functions that call each other several times multiply.
 const MOST_NODES: usize = 1 << 20;
 
-/// The nodes of the main graph without calls of the model's functions, in it and in the graphs inside of its nodes.
+/// The nodes of the main graph with all calls of the model's functions inlined, also in the graphs inside its nodes.
 pub(super) fn without_functions(model: &Model) -> Result<Vec<Node>, TrainError> {
     let mut inliner = Inliner { functions: HashMap::new(), overloaded: HashSet::new(), opset: model.opset(), made: 0 };
     for function in &model.functions {
@@ -26,7 +26,7 @@ pub(super) fn without_functions(model: &Model) -> Result<Vec<Node>, TrainError> 
 
 struct Inliner<'m> {
     functions: HashMap<(&'m str, &'m str), &'m Function>,
-    /// Names that several functions have.
+    /// Names shared by several functions.
     overloaded: HashSet<(&'m str, &'m str)>,
     opset: i64,
     made: usize,
@@ -52,7 +52,7 @@ impl Inliner<'_> {
         Ok(result)
     }
 
-    /// The nodes of a function with the names and attributes of the node that uses it.
+    /// The nodes of a function, with the names and attributes of the node that calls it.
     fn call(&mut self, function: &Function, node: &Node, depth: usize) -> Result<Vec<Node>, TrainError> {
         if self.overloaded.contains(&(node.domain.as_str(), node.op_type.as_str())) {
             return Err(refused(node, "its functions differ by their overload alone"));
@@ -82,7 +82,7 @@ impl Inliner<'_> {
         let mut prefix = node.label().to_owned();
         prefix.push('/');
         nodes.iter_mut().for_each(|inner| rename(inner, &names, &prefix));
-        // An output that is an input as it came has no node of its own.
+        // An output that is an unchanged input has no node of its own.
         for (index, output) in function.outputs.iter().enumerate() {
             if let (Some(input), Some(name)) =
                 (function.inputs.iter().position(|i| i == output), node.outputs.get(index))
@@ -112,7 +112,7 @@ fn identity(from: &str, to: &str) -> Node {
     Node { op_type: "Identity".into(), inputs: vec![from.into()], outputs: vec![to.into()], ..Node::default() }
 }
 
-/// Attributes that refer to those of the caller become these, or their defaults, or disappear.
+/// Attributes that refer to those of the caller take the caller's values, or their defaults, or disappear.
 fn settle_references(node: &mut Node, function: &Function, caller: &Node) {
     let value = |name: &str| {
         let default = || function.defaults.iter().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -134,8 +134,8 @@ fn settle_references(node: &mut Node, function: &Function, caller: &Node) {
         .collect();
 }
 
-/// Names that `names` lists become what it says; all others get the prefix. Graphs inside are renamed as well, with
-/// everything that they make: a name that two calls of a function share must stay two.
+/// Names in `names` are replaced by their entries; all others get the prefix. Graphs inside are renamed as well, with
+/// everything that they define: a name that two calls of a function share must become two.
 fn rename(node: &mut Node, names: &HashMap<&str, String>, prefix: &str) {
     let renamed = |name: &str| match names.get(name) {
         _ if name.is_empty() => String::new(),
@@ -156,8 +156,8 @@ fn rename(node: &mut Node, names: &HashMap<&str, String>, prefix: &str) {
     }
 }
 
-/// What stands in the place of an `If` whose condition is known: the nodes of the branch, under names of their own, and its
-/// initializers. The node is lifted: what the branch takes from outside are its last inputs.
+/// The replacement of an `If` with a known condition: the nodes of the branch, under names of their own, and its
+/// initializers. The node is lifted: what the branch captures from outside are its last inputs.
 pub(super) fn branch(node: &Node, condition: bool) -> Option<(Vec<Node>, Vec<Tensor>)> {
     let graph: &Graph = subgraph(node, if condition { "then_branch" } else { "else_branch" }).ok()?;
     let captured = captured_names(node);
@@ -174,12 +174,12 @@ pub(super) fn branch(node: &Node, condition: bool) -> Option<(Vec<Node>, Vec<Ten
         if made.contains(output.name.as_str()) && !names.contains_key(output.name.as_str()) {
             names.insert(&output.name, name.clone());
         } else {
-            // Given from outside, a constant, or a second output of the same value.
+            // A captured value, a constant, or a second output of the same value.
             let from = names.get(output.name.as_str()).cloned().unwrap_or_else(|| format!("{prefix}{}", output.name));
             copies.push(identity(&from, name));
         }
     }
-    // Graphs further inside were lifted too: they know what they take by names that stay.
+    // Graphs further inside were lifted too: the names they use for captured values stay the same.
     for inner in &mut nodes {
         rename_outside(inner, &names, &prefix);
     }

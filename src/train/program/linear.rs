@@ -13,7 +13,7 @@ use super::operation::{LinearStep, Operation};
 use super::{LinearBackend, LinearChoice, Precision};
 use crate::onnx::Node;
 
-/// Which library multiplies.
+/// The library that computes the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backend {
     Torch,
@@ -29,11 +29,11 @@ impl Backend {
     }
 }
 
-/// The factors of an adapter, on the device, as leaves that ask for gradients.
+/// The factors of an adapter, on the device, as leaves that require gradients.
 #[derive(Debug)]
 pub(super) struct Adapter {
     pub weight: String,
-    /// Further names of the same weight.
+    /// Names of further initializers that hold the same weight.
     pub copies: Vec<String>,
     pub a: Tensor,
     pub b: Tensor,
@@ -42,13 +42,13 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// Whether it belongs to this initializer.
+    /// Whether the adapter belongs to this initializer.
     pub fn adapts(&self, initializer: &str) -> bool {
         self.weight == initializer || self.copies.iter().any(|copy| copy == initializer)
     }
 }
 
-/// Replaces products with a constant matrix, their bias included, by linear layers where `wanted` says so of the weight.
+/// Replaces products with a constant matrix, bias included, by linear layers where `wanted` is true for the weight.
 pub(super) fn fuse_linear(graph: &mut Graph<'_>, wanted: &dyn Fn(&str) -> bool) {
     for index in 0..graph.operations.len() {
         let Some(mut found) = graph.node(index).and_then(|node| recognise(graph, node)) else { continue };
@@ -91,7 +91,7 @@ fn recognise(graph: &Graph<'_>, node: &Node) -> Option<LinearStep> {
         }
         _ => return None,
     }
-    // Newer exporters leave the transposition of the weight in the graph.
+    // Newer exporters keep the transposition of the weight in the graph.
     while let Some(index) = graph.maker(&found.weight) {
         let maker = graph.node(index)?;
         let turned = maker.is("Transpose") && maker.ints("perm").is_none_or(|perm| perm == [1, 0]);
@@ -107,12 +107,12 @@ fn recognise(graph: &Graph<'_>, node: &Node) -> Option<LinearStep> {
         Some(bias) => graph.constant(bias).is_some_and(|b| b.size() == [width]),
         None => true,
     };
-    // A table of relative positions is a constant that an adapted weight may multiply: only the weight then varies.
+    // A table of relative positions is a constant that an adapted weight may multiply: then only the weight varies.
     let varies = graph.constant(input).is_none() || graph.constant(&found.weight).is_none();
     (tensor.dim() == 2 && is_float(tensor) && varies && bias_fits).then_some(found)
 }
 
-/// The `Add` of a constant vector that alone uses the product.
+/// The `Add` of a constant vector that is the only user of the product.
 fn separate_bias(graph: &Graph<'_>, found: &LinearStep) -> Option<(usize, String)> {
     let product = &found.output;
     let width = *graph
@@ -130,13 +130,13 @@ fn separate_bias(graph: &Graph<'_>, found: &LinearStep) -> Option<(usize, String
     (node.is("Add") && fits).then(|| (add, bias.clone()))
 }
 
-/// Weights as the backends want them, and which backend serves which shape. Shared by all schedules of a program.
+/// Weights in the layout of the backends, and the backend of each shape. Shared by all schedules of a program.
 #[derive(Debug)]
 pub(super) struct Linears {
     device: Device,
     setting: LinearBackend,
     precision: Precision,
-    /// `[out, in]`, contiguous, on the device.
+    /// Weights `[out, in]`, contiguous, on the device.
     weights: RefCell<HashMap<String, Tensor>>,
     chosen: RefCell<HashMap<(i64, i64), Backend>>,
 }
@@ -146,7 +146,7 @@ impl Linears {
         Linears { device, setting, precision, weights: RefCell::default(), chosen: RefCell::default() }
     }
 
-    /// What is in use, in a fixed order.
+    /// The backends in use, in a fixed order.
     pub fn choices(&self) -> Vec<LinearChoice> {
         let mut choices: Vec<LinearChoice> = self
             .chosen
@@ -221,7 +221,7 @@ impl Linears {
     }
 }
 
-/// What the kernel needs of an adapter.
+/// The part of an adapter that the kernel needs.
 struct Branch {
     a: Tensor,
     b: Tensor,
@@ -264,9 +264,9 @@ fn linear(
         let inside = wide.f_matmul(&branch.a.f_transpose(0, 1)?)?.f_mul_scalar(branch.scaling)?;
         let outer = branch.b.f_transpose(0, 1)?;
         y = match kind == own {
-            // In place: the product is not needed for any gradient.
+            // In place: no gradient needs the product.
             true => y.f_addmm_(&inside, &outer)?,
-            // Beside half precision the factors stay in float32, as PEFT keeps them.
+            // Beside half precision the factors stay in float32, as in PEFT.
             false => y.f_add(&inside.f_matmul(&outer)?.f_to_kind(kind)?)?,
         };
     }
@@ -289,17 +289,17 @@ fn product(rows: &Tensor, weight: &Tensor, bias: Option<&Tensor>, backend: Backe
     }
 }
 
-/// Rows of the trial: the tokens of 32 short texts.
+/// Number of rows in the trial: the tokens of 32 short texts.
 const TRIAL_ROWS: i64 = 384;
 
-/// How often each backend is timed. The best time counts: other work on the machine can only add to it.
+/// How often each backend is timed. The shortest time counts: other work on the machine can only add to it.
 const TRIALS: usize = 12;
 
-/// oneDNN must need less than this share of libtorch's time. Where it pays, it takes half; where both are about equal,
-/// the choice, and with it the last bits of every result, must not hang on noise.
+/// Largest share of libtorch's time at which oneDNN is chosen. Where it pays, it needs half; where both are about equal,
+/// the choice, and with it the last bits of every result, must not depend on noise.
 const CLEARLY_FASTER: f64 = 0.75;
 
-/// Times forward and backward of both backends in turn and takes the faster one.
+/// Times forward and backward of both backends in turn and chooses the faster one.
 fn trial(weight: &Tensor) -> Result<Backend, TrainError> {
     let (_, inner) = weight.size2()?;
     let x = Tensor::f_ones([TRIAL_ROWS, inner], (Kind::Float, Device::Cpu))?.f_set_requires_grad(true)?;

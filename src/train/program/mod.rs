@@ -39,15 +39,15 @@ pub enum LinearBackend {
     Torch,
     /// oneDNN (CPU only).
     OneDnn,
-    /// As an earlier run chose (see [`Program::linear_choices`]): a resumed run must compute with the same kernels to
+    /// As an earlier run chose (see [`Program::linear_choices`]): a resumed run must use the same kernels to
     /// give the same bits. Shapes that are not listed use [`LinearBackend::Torch`].
     Chosen(Vec<LinearChoice>),
 }
 
-/// The type in which frozen linear layers are multiplied. Everything else, adapters included, stays as the export has it.
+/// The type in which frozen linear layers are multiplied. Everything else, adapters included, keeps the type in the export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// As the export has it.
+    /// The type in the export.
     #[default]
     Float32,
     /// Inputs and weights of frozen linear layers are rounded to bfloat16: faster where the processor has instructions for
@@ -75,15 +75,15 @@ pub struct ProgramOptions {
     pub fuse: bool,
     /// Whether a head that reads one token gets only that token of the last block computed.
     pub narrow: bool,
-    /// Whether what happens token by token is computed for real tokens only, not for padding. Used where the export is
+    /// Whether token-wise operations run on real tokens only, not on padding. Applied where the export is
     /// found to respect its `attention_mask`.
     pub pack: bool,
-    /// Whether what an output holds at padding is never looked at. Then [`ProgramOptions::pack`] also serves outputs that
-    /// have a place for every token, and they are zero at padding.
+    /// Whether the values of an output at padding are never read. Then [`ProgramOptions::pack`] also serves outputs that
+    /// have a position for every token; they are zero at padding.
     pub padding_unused: bool,
-    /// How linear layers are rounded.
+    /// The type in which frozen linear layers are multiplied.
     pub precision: Precision,
-    /// How many input shapes the values that depend on shapes alone are kept for.
+    /// Number of sets of input shapes for which shape-dependent values are kept.
     pub shapes_kept: usize,
 }
 
@@ -101,12 +101,12 @@ impl Default for ProgramOptions {
     }
 }
 
-/// What a trainable tensor is.
+/// The kind of a trainable tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainableKind {
-    /// A of an adapter, `[rank, in]`; the name is that of the weight.
+    /// Factor A of an adapter, `[rank, in]`; the name is that of the weight.
     LoraA,
-    /// B of an adapter, `[out, rank]`; the name is that of the weight.
+    /// Factor B of an adapter, `[out, rank]`; the name is that of the weight.
     LoraB,
     /// An initializer that is trained as a whole, in the graph's orientation; the name is that of the initializer.
     Whole,
@@ -117,13 +117,13 @@ pub enum TrainableKind {
 pub struct Trainable {
     /// Name of the initializer.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: TrainableKind,
     /// The values; updating them in place under `no_grad` changes the program.
     pub tensor: Tensor,
 }
 
-/// The graph as a program. Not tied to an input shape; used for one batch after another.
+/// The graph as a program. Not bound to an input shape; used for one batch after another.
 #[derive(Debug)]
 pub struct Program {
     source: Source,
@@ -132,12 +132,12 @@ pub struct Program {
     linears: Linears,
     adapters: Vec<Adapter>,
     whole: Vec<(String, Tensor)>,
-    /// Names in `whole` that hold the tensor of another.
+    /// Names in `whole` whose tensor is that of another name.
     copies: HashSet<String>,
     training: bool,
-    /// Set when the export was found to let padding influence its outputs.
+    /// Set when padding was found to influence the outputs of the export.
     padding_matters: Cell<bool>,
-    /// One per set of outputs that was asked for.
+    /// One entry per set of requested outputs.
     compiled: RefCell<Vec<Compiled>>,
 }
 
@@ -146,12 +146,12 @@ struct Compiled {
     outputs: Vec<String>,
     plan: ExecutionPlan,
     cache: ShapeCache,
-    /// The same without unpadding, until a padded batch has shown that both agree.
+    /// The same outputs without unpadding, until a padded batch has shown that both agree.
     plain: Option<Box<Compiled>>,
 }
 
 impl Program {
-    /// Reads the graph and its weights. Nodes are resolved when outputs are first asked for.
+    /// Reads the graph and its weights. Nodes are resolved when outputs are first requested.
     pub fn new(model: &Model, device: Device, options: ProgramOptions) -> Result<Self, TrainError> {
         Ok(Program {
             source: Source::read(model)?,
@@ -167,8 +167,8 @@ impl Program {
         })
     }
 
-    /// Inserts adapters. The factors are copied to the device and become leaf tensors. An adapter for a weight that has
-    /// one replaces it.
+    /// Inserts adapters. The factors are copied to the device and become leaf tensors. A new adapter for an adapted weight
+    /// replaces the old one.
     pub fn attach(&mut self, adapters: Vec<AdapterSpec>) -> Result<(), TrainError> {
         self.compiled.get_mut().clear();
         for spec in adapters {
@@ -220,13 +220,13 @@ impl Program {
         Ok(())
     }
 
-    /// A copy on the device that asks for gradients.
+    /// A copy on the device that requires gradients.
     fn leaf(&self, tensor: &Tensor) -> Result<Tensor, TrainError> {
         let copy = tensor.f_detach_copy()?.f_to_device(self.device)?.f_to_kind(Kind::Float)?.f_contiguous()?;
         Ok(copy.f_set_requires_grad(true)?)
     }
 
-    /// Makes initializers trainable as a whole: a head, or what the method trains.
+    /// Makes initializers trainable as a whole: those of a head, or those that the method trains.
     pub fn train_whole(&mut self, initializers: &[&str]) -> Result<(), TrainError> {
         self.compiled.get_mut().clear();
         for name in initializers {
@@ -246,7 +246,7 @@ impl Program {
         Ok(())
     }
 
-    /// Lets further initializers be the same tensor as one that is trained as a whole.
+    /// Makes further initializers the same tensor as one that is trained as a whole.
     pub fn train_copies(&mut self, initializer: &str, copies: &[String]) -> Result<(), TrainError> {
         self.compiled.get_mut().clear();
         let Some((_, leaf)) = self.whole.iter().find(|(name, _)| name == initializer) else {
@@ -272,13 +272,13 @@ impl Program {
         adapters.chain(whole).map(|(name, kind, tensor)| Trainable { name, kind, tensor }).collect()
     }
 
-    /// Training mode (adapter dropout active) or evaluation mode, the state of a new program. Gradients are recorded in
+    /// Training mode (adapter dropout active) or evaluation mode, the initial one. Gradients are recorded in
     /// both modes; use `tch::no_grad` around [`Program::run`] where they are not wanted.
     pub fn set_training(&mut self, training: bool) {
         self.training = training;
     }
 
-    /// Names of the graph's inputs that must be given (initializers left out).
+    /// Names of the graph's inputs that must be given (all but initializers).
     pub fn inputs(&self) -> &[String] {
         &self.source.inputs
     }
@@ -288,7 +288,7 @@ impl Program {
         &self.source.outputs
     }
 
-    /// The device it runs on.
+    /// The device that the program runs on.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -309,7 +309,7 @@ impl Program {
         self.execute(compiled, inputs, self.training)
     }
 
-    /// The inputs in the order of the plan.
+    /// The given inputs in the order of the plan.
     fn given(&self, plan: &ExecutionPlan, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>, TrainError> {
         let find = |name: &String| match inputs.iter().find(|(given, _)| given == name) {
             Some((_, tensor)) => Ok(self.as_declared(name, on_device(tensor, self.device)?)?),
@@ -321,7 +321,7 @@ impl Program {
         plan.inputs.iter().map(|(name, _)| find(name)).collect()
     }
 
-    /// Integers of the width that the graph declares: exports take int64 or int32.
+    /// Converts integers to the width that the graph declares: exports use int64 or int32.
     fn as_declared(&self, name: &str, tensor: Tensor) -> Result<Tensor, TrainError> {
         let declared = self.source.input_types.iter().find(|input| input.name == name).and_then(|i| i.data_type);
         let kind = match declared {
@@ -343,7 +343,7 @@ impl Program {
         Run { plan, device: self.device, training }.execute(given, cache)
     }
 
-    /// On the first batch with padding: the outputs with and without unpadding must agree, else unpadding is given up.
+    /// On the first batch with padding: the outputs with and without unpadding must agree, else unpadding is switched off.
     fn verify_packing(&self, compiled: &mut Compiled, inputs: &[(&str, Tensor)]) -> Result<(), TrainError> {
         let Some(mut plain) = compiled.plain.take() else { return Ok(()) };
         let mask = mask_input(&self.source.input_types);
@@ -377,14 +377,14 @@ impl Program {
         Ok(())
     }
 
-    /// The operations that run for every batch to make these outputs, in order, `gelora.` before those that the program
-    /// made itself. What depends on input shapes alone is not among them.
+    /// The operations that run for every batch to compute these outputs, in order; `gelora.` precedes those that the program
+    /// created itself. What depends on input shapes alone is not included.
     pub fn operations(&self, outputs: &[&str]) -> Result<Vec<String>, TrainError> {
         let plan = self.compile(outputs)?.plan;
         Ok(plan.lean.iter().map(|turn| plan.steps[turn.step].operator.clone()).collect())
     }
 
-    /// Whether padding was found to influence the outputs, so that it is computed like text. Known after the first padded
+    /// Whether padding was found to influence the outputs, so that it is processed like text. Known after the first padded
     /// batch.
     pub fn padding_matters(&self) -> bool {
         self.padding_matters.get()
@@ -397,7 +397,7 @@ impl Program {
         Ok(Compiled { plain, ..packed })
     }
 
-    /// The plan, and whether it computes real tokens only.
+    /// The compiled outputs, and whether they are computed for real tokens only.
     fn compile_with(&self, outputs: &[&str], pack: bool) -> Result<(Compiled, bool), TrainError> {
         self.check_outputs(outputs)?;
         let adapted = self.adapters.iter().flat_map(|adapter| std::iter::once(&adapter.weight).chain(&adapter.copies));
@@ -421,7 +421,7 @@ impl Program {
         Ok((compiled, is_packed))
     }
 
-    /// All passes that the settings allow; whether the last of them, unpadding, changed anything.
+    /// Runs all passes that the settings allow. Returns whether the last one, unpadding, changed anything.
     fn rewrite(&self, graph: &mut Graph<'_>, pack: bool) -> bool {
         let is_adapted = |weight: &str| self.adapters.iter().any(|adapter| adapter.adapts(weight));
         let is_whole = |weight: &str| self.whole.iter().any(|(name, _)| name == weight);
@@ -454,13 +454,13 @@ impl Program {
         }
     }
 
-    /// The backends that are in use, for the record and for a run that resumes.
+    /// The backends in use, to be recorded and given to a resumed run.
     pub fn linear_choices(&self) -> Vec<LinearChoice> {
         self.linears.choices()
     }
 }
 
-/// Whether two outputs are equal up to the rounding of what computed them.
+/// Whether two outputs are equal up to rounding.
 fn agree(found: &Tensor, expected: &Tensor, source: &Source) -> Result<bool, TrainError> {
     if found.size() != expected.size() {
         return Ok(false);

@@ -1,36 +1,36 @@
-//! One operation of a program: a node of the export, or a linear layer that a pass made of several.
+//! One operation of a program: a node of the export, or a linear layer that a pass made from several.
 
 use super::super::operators::{FUSED, full_name};
 use crate::onnx::{Node, node_inputs};
 
-/// What a program computes at one place of the graph.
+/// One operation in the graph of a program.
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
-    /// A node, of the export or of a pass.
+    /// A node of the export, or one created by a pass.
     Node(Node),
     /// A product with a constant weight.
     Linear(LinearStep),
 }
 
-/// `y = x · W + b`, where `W` and `b` are constants and an adapter may lie beside `W`.
+/// `y = x · W + b`, where `W` and `b` are constants and `W` may have an adapter.
 #[derive(Debug, Clone)]
 pub(super) struct LinearStep {
-    /// What to call it in a message: the name of the product.
+    /// Name for messages: that of the product's node.
     pub label: String,
-    /// `x`.
+    /// Name of the value `x`.
     pub input: String,
-    /// `y`.
+    /// Name of the value `y`.
     pub output: String,
-    /// The constant that is `W`.
+    /// Name of the constant `W`.
     pub weight: String,
-    /// Whether `W` is `[out, in]`.
+    /// Whether `W` is stored as `[out, in]`.
     pub out_in: bool,
-    /// The constant that is `b`.
+    /// Name of the constant `b`, if there is one.
     pub bias: Option<String>,
 }
 
 impl Operation {
-    /// The node, where it is one.
+    /// The node, if the operation is one.
     pub fn node(&self) -> Option<&Node> {
         match self {
             Operation::Node(node) => Some(node),
@@ -38,7 +38,7 @@ impl Operation {
         }
     }
 
-    /// Values that it takes, by position; constants of a linear layer are not among them.
+    /// Names of its input values, by position; constants of a linear layer are not included.
     pub fn inputs(&self) -> &[String] {
         match self {
             Operation::Node(node) => &node.inputs,
@@ -53,7 +53,7 @@ impl Operation {
         }
     }
 
-    /// Values that it makes, by position.
+    /// Names of its output values, by position.
     pub fn outputs(&self) -> &[String] {
         match self {
             Operation::Node(node) => &node.outputs,
@@ -68,7 +68,7 @@ impl Operation {
         }
     }
 
-    /// All values that must be made before it, those that graphs inside of a node take from outside included.
+    /// Names of all values that it needs, including those that graphs inside a node capture from outside.
     pub fn needs(&self) -> Vec<&str> {
         match self {
             Operation::Node(node) => node_inputs(node),
@@ -76,7 +76,7 @@ impl Operation {
         }
     }
 
-    /// What to call it in a message.
+    /// Name of the operation for messages.
     pub fn label(&self) -> &str {
         match self {
             Operation::Node(node) => node.label(),
@@ -84,7 +84,7 @@ impl Operation {
         }
     }
 
-    /// The operator as a user knows it.
+    /// Name of the operator as shown to users.
     pub fn operator(&self) -> String {
         match self {
             Operation::Node(node) => full_name(node),

@@ -1,4 +1,4 @@
-//! Symbolic shapes of all values, found by running the graph on two tiny batches of different sizes.
+//! Symbolic shapes of all values, inferred by running the graph on two tiny batches of different sizes.
 
 use std::collections::HashMap;
 
@@ -16,19 +16,19 @@ pub(super) enum Dim {
     Batch,
     /// The padded length.
     Length,
-    /// The same for every batch.
+    /// A size that is the same for every batch.
     Fixed(i64),
-    /// Something made of the others.
+    /// A size derived from the others.
     Other,
 }
 
-/// Dimensions of every value that the graph makes.
+/// Dimensions of every value in the graph.
 pub(super) type Shapes = HashMap<String, Vec<Dim>>;
 
-/// Batch and length of the two probes: numbers that no dimension of a model is likely to follow by accident.
+/// Batch size and length of the two probes: numbers that a dimension of a model is unlikely to match by accident.
 const PROBES: [(i64, i64); 2] = [(2, 5), (3, 7)];
 
-/// The shapes, or nothing where the inputs are not of the form `[batch, length]` or the graph does not run on them.
+/// The shapes, or `None` where the inputs are not of the form `[batch, length]` or the graph does not run on them.
 pub(super) fn infer_shapes(graph: &Graph<'_>, inputs: &[ValueInfo]) -> Option<Shapes> {
     let names = batch_and_length(inputs)?;
     let [first, second] = PROBES.map(|sizes| tch::no_grad(|| run(graph, inputs, &names, sizes)).ok());
@@ -50,7 +50,7 @@ pub(super) fn infer_shapes(graph: &Graph<'_>, inputs: &[ValueInfo]) -> Option<Sh
     Some(shapes)
 }
 
-/// What the model calls the two dimensions of its first `[batch, length]` input.
+/// The model's names for the two dimensions of its first `[batch, length]` input.
 fn batch_and_length(inputs: &[ValueInfo]) -> Option<(String, String)> {
     inputs.iter().find_map(|input| match input.shape.as_deref() {
         Some([Dimension::Named(batch), Dimension::Named(length)]) => Some((batch.clone(), length.clone())),
@@ -77,7 +77,7 @@ fn run(
         }
         let kind = kind_of(input.data_type.unwrap_or(DataType::Int64))?;
         let options = (kind, Device::Cpu);
-        // Zeros are valid token ids, types and positions; the mask must let tokens through.
+        // Zeros are valid token ids, types and positions; the mask must be one to let tokens through.
         let is_mask = token_input(&input.name) == Some(TokenInput::Mask);
         let tensor = if is_mask { Tensor::f_ones(&shape, options)? } else { Tensor::f_zeros(&shape, options)? };
         values.insert(&input.name, tensor);

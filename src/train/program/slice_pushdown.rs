@@ -1,7 +1,7 @@
-//! A head that looks at one token needs only that token of the last block.
+//! Computes only the token of the last block that a head reads.
 //!
 //! `Gather` of one position at the end of the graph is moved towards the beginning, through everything that treats tokens
-//! by themselves and through the query side of the last attention. What is left out is never looked at; what is computed is
+//! separately and through the query side of the last attention. What is left out is never read; everything else is
 //! computed as before.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use super::operation::Operation;
 use super::shape_inference::{Dim, Shapes};
 use crate::onnx::{Attribute, Node, Trait};
 
-/// How much of a value is looked at.
+/// How much of a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
     Whole,
@@ -44,7 +44,7 @@ pub(super) fn narrow(graph: &mut Graph<'_>, shapes: &Shapes) {
     graph.remove_unused();
 }
 
-/// The position that an operation takes from `[batch, length, width]`, if it takes one.
+/// The position that an operation selects from `[batch, length, width]`, if it selects one.
 fn root(graph: &Graph<'_>, operation: &Operation, shapes: &Shapes) -> Option<i64> {
     let node = operation.node()?;
     if !node.is("Gather") || !matches!(node.int("axis", 0), 1 | -2) {
@@ -81,7 +81,7 @@ fn demands(graph: &Graph<'_>, shapes: &Shapes, index: i64) -> HashMap<String, De
     demands
 }
 
-/// The axis along which only one position of the operation's only output is looked at.
+/// The axis along which only one position of the operation's only output is read.
 fn row_demand(operation: &Operation, demands: &HashMap<String, Demand>) -> Option<usize> {
     let outputs = operation.outputs();
     match (outputs, outputs.first().and_then(|output| demands.get(output))) {
@@ -90,7 +90,7 @@ fn row_demand(operation: &Operation, demands: &HashMap<String, Demand>) -> Optio
     }
 }
 
-/// What a narrowed operation reads: per input the axis to narrow (or the input as it is), and a new shape for `Reshape`.
+/// The inputs of a narrowed operation: for each the axis to narrow (or the whole input), and a new shape for `Reshape`.
 struct Moved {
     axes: Vec<Option<usize>>,
     shape: Option<Vec<i64>>,
@@ -137,7 +137,7 @@ fn through(graph: &Graph<'_>, operation: &Operation, axis: usize, shapes: &Shape
     }
 }
 
-/// The axis of a broadcast input that lies under `axis` of the output: `Some(None)` where the input has one position for all.
+/// The axis of a broadcast input that corresponds to `axis` of the output: `Some(None)` where it has one position for all.
 fn broadcast_axis(
     graph: &Graph<'_>,
     name: &str,
@@ -159,7 +159,7 @@ fn broadcast_axis(
     }
 }
 
-/// A reshape that leaves everything up to the axis alone and makes fixed dimensions of the rest.
+/// A reshape that leaves the dimensions up to the axis unchanged and makes fixed dimensions of the rest.
 fn through_reshape(node: &Node, axis: usize, shapes: &Shapes) -> Option<Moved> {
     let (input, output) = (shapes.get(&node.inputs[0])?, shapes.get(&node.outputs[0])?);
     if input.get(..=axis)? != output.get(..=axis)? {
@@ -178,13 +178,13 @@ fn through_reshape(node: &Node, axis: usize, shapes: &Shapes) -> Option<Moved> {
 
 struct Narrower {
     operations: Vec<Operation>,
-    /// Narrowed forms that exist: (value, axis) to name.
+    /// Names of the existing narrowed forms, by value and axis.
     rows: HashMap<(String, usize), String>,
     index: i64,
 }
 
 impl Narrower {
-    /// The narrowed form of a value, made from the whole one where it does not exist yet.
+    /// The narrowed form of a value, created from the whole value if it does not exist yet.
     fn row(&mut self, name: &str, axis: usize) -> String {
         let key = (name.to_owned(), axis);
         if let Some(row) = self.rows.get(&key) {

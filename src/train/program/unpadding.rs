@@ -1,8 +1,8 @@
-//! Padding costs as much as text: here, what happens token by token is computed for real tokens only.
+//! Padding costs as much as text: here, token-wise operations run on real tokens only.
 //!
-//! Between the embeddings and the head most work is done on each token by itself (linear layers, normalisations,
+//! Between the embeddings and the head most work is done on each token separately (linear layers, normalisations,
 //! activations). These operations get the real tokens as rows, `[tokens, width]`; before an operation that mixes tokens
-//! (attention) the rows are put back to `[batch, length, width]`, with zeros for padding. Nothing changes for the real
+//! (attention) the rows are restored to `[batch, length, width]`, with zeros for padding. Nothing changes for the real
 //! tokens as long as the export respects its attention mask, which [`super::Program::run`] verifies before it relies on it.
 
 use std::collections::HashMap;
@@ -13,20 +13,20 @@ use super::operation::Operation;
 use super::shape_inference::{Dim, Shapes};
 use crate::onnx::{Node, Trait, ValueInfo, mask_input};
 
-/// The fused attention, and how many inputs it has: Q, K, V and the mask that is added to the scores.
+/// The fused attention, and the number of its inputs: Q, K, V and the mask that is added to the scores.
 const ATTENTION: &str = "Attention";
 const ATTENTION_INPUTS: usize = 4;
 
 const TOKENS: &str = "tokens of the batch";
 
-/// Rewrites the graph. Returns whether anything is packed. With `padding_unused`, outputs may be zero at padding; without,
-/// a graph with outputs that have a place for every token is left alone.
+/// Rewrites the graph. Returns whether anything was packed. With `padding_unused`, outputs may be zero at padding; without,
+/// a graph with outputs that have a position for every token is left unchanged.
 pub(super) fn unpad(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes, padding_unused: bool) -> bool {
     let is_token_wise =
         |name: &str| shapes.get(name).is_some_and(|s| matches!(s.as_slice(), [Dim::Batch, Dim::Length, Dim::Fixed(_)]));
     let shows_padding =
         |name: &String| shapes.get(name).is_none_or(|dims| matches!(dims.as_slice(), [Dim::Batch, Dim::Length, ..]));
-    // An output with a place for every token would show zeros where the export computes something.
+    // An output with a position for every token would have zeros where the export computes something.
     let is_matrix =
         |name: &&str| inputs.iter().any(|i| i.name == **name && i.shape.as_ref().is_some_and(|shape| shape.len() == 2));
     let Some(mask) = mask_input(inputs).filter(is_matrix) else { return false };
@@ -49,12 +49,12 @@ pub(super) fn unpad(graph: &mut Graph<'_>, inputs: &[ValueInfo], shapes: &Shapes
 }
 
 struct Packer {
-    /// The input that tells tokens from padding.
+    /// Name of the input that distinguishes tokens from padding.
     mask: String,
     operations: Vec<Operation>,
-    /// Name of the packed form of a value.
+    /// Names of the packed forms of values.
     packed: HashMap<String, String>,
-    /// Values that also exist unpacked, under their own names, though they were made packed.
+    /// Values that also exist unpacked, under their own names, though they were computed packed.
     unpacked: HashMap<String, bool>,
 }
 
@@ -85,7 +85,7 @@ impl Packer {
             if let Operation::Node(node) = &mut operation
                 && (node.domain.as_str(), node.op_type.as_str()) == (FUSED, ATTENTION)
             {
-                // With the mask it can leave out what is padding.
+                // With the mask, attention can skip padding.
                 node.inputs.resize(ATTENTION_INPUTS, String::new());
                 node.inputs.push(self.mask.clone());
             }
@@ -116,7 +116,7 @@ fn packed_name(name: &str) -> String {
     format!("{name} (packed)")
 }
 
-/// Whether the operation treats every token by itself.
+/// Whether the operation treats every token separately.
 fn is_row_wise(graph: &Graph<'_>, operation: &Operation, is_token_wise: &dyn Fn(&str) -> bool) -> bool {
     let [output] = operation.outputs() else { return false };
     let is_vector = |name: &str| graph.constant(name).or_else(|| graph.initializer(name)).is_some_and(|t| t.dim() <= 1);
@@ -140,7 +140,7 @@ fn row_wise_operator(operation: &Operation) -> Option<RowWise> {
     match () {
         () if node.domain == FUSED => None,
         () if node.has(Trait::LayerNorm) => matches!(node.int("axis", -1), -1 | 2).then_some(RowWise::First),
-        // A norm fused with an addition treats every token by itself too.
+        // A norm fused with an addition treats every token separately too.
         () if node.has_any(&[Trait::ElementWise, Trait::SkipNorm]) => Some(RowWise::Elements),
         () => None,
     }

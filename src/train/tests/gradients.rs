@@ -12,10 +12,10 @@ use crate::train::supported_operators;
 
 const STEP: f64 = 1e-6;
 
-/// Allowed difference: absolute, and relative to the numeric gradient.
+/// Allowed differences, absolute and relative to the numeric gradient.
 const TOLERANCE: (f64, f64) = (1e-7, 1e-5);
 
-/// Compares the gradients of `compute` at the leaves with differences of its values. What it makes is weighted at random, so
+/// Compares the gradients of `compute` at the leaves with differences of its values. Its outputs are weighted at random, so
 /// that no symmetry hides an error.
 pub fn check(name: &str, leaves: &[Tensor], compute: &dyn Fn(&[Tensor]) -> Vec<Tensor>) {
     let is_double = |t: &&Tensor| t.kind() == Kind::Double;
@@ -43,7 +43,7 @@ pub fn check(name: &str, leaves: &[Tensor], compute: &dyn Fn(&[Tensor]) -> Vec<T
             let numeric = (at(STEP) - at(-STEP)) / (2.0 * STEP);
             let found = gradient.reshape([-1]).double_value(&[element]);
             let allowed = TOLERANCE.0 + TOLERANCE.1 * numeric.abs();
-            // What a difference of two sums of this size cannot resolve.
+            // The resolution of a difference of two sums of this size.
             let noise = 1e-9 * sum.double_value(&[]).abs().max(1.0);
             assert!(
                 (found - numeric).abs() <= allowed.max(noise),
@@ -55,9 +55,9 @@ pub fn check(name: &str, leaves: &[Tensor], compute: &dyn Fn(&[Tensor]) -> Vec<T
 
 /// An input of an operator.
 enum Input {
-    /// Derived by.
+    /// Compared with differences.
     Leaf(Tensor),
-    /// Not derived by: a shape, indices, a condition.
+    /// Without a gradient: a shape, indices, a condition.
     Fixed(Tensor),
     Absent,
 }
@@ -114,7 +114,7 @@ fn list(name: &'static str, values: &[i64]) -> (&'static str, Attribute) {
     (name, Attribute::Ints(values.to_vec()))
 }
 
-/// Operators whose gradient was compared.
+/// Names of the operators whose gradients were compared.
 #[derive(Default)]
 struct Checked(BTreeSet<String>);
 
@@ -387,13 +387,13 @@ fn body(inputs: &[&str], nodes: &[(&str, &[&str], &str)], outputs: &[&str]) -> A
     }))
 }
 
-/// What a branch or a body takes from outside comes behind the node's own inputs; here it is also called so.
+/// What a branch or a body captures from outside follows the node's own inputs; here it has the same name inside.
 fn graphs_inside(checked: &mut Checked) {
     for condition in [true, false] {
         let then = body(&[], &[("Tanh", &["x1"], "t"), ("Mul", &["t", "x2"], "a")], &["a"]);
         let other = body(&[], &[("Exp", &["x2"], "b")], &["b"]);
         let branches = vec![("then_branch", then), ("else_branch", other)];
-        // Behind the condition: x1 and x2, in the order in which the branches name them.
+        // After the condition: x1 and x2, in the order in which the branches name them.
         checked.op("If", branches, vec![truths(&[condition]), any(&[3]), any(&[3])]);
     }
     let turn = body(

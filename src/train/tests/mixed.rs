@@ -1,4 +1,4 @@
-//! Float32 parameters beside values of half precision: results and gradients are those of float32 on the same values.
+//! Float32 parameters beside values in half precision: results and gradients are those of float32 on the same values.
 
 use itertools::Itertools;
 use tch::{Kind, Tensor};
@@ -10,7 +10,7 @@ use crate::train::operators::{Building, Call, build, find};
 /// Operator, domain, attributes and inputs.
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, Attribute)], Vec<&'a Tensor>);
 
-/// What an operator makes of its inputs, and the gradients of its sum of squares.
+/// The outputs of an operator, and the gradients of the sum of their squares.
 fn results(op_type: &str, domain: &str, attributes: &[(&str, Attribute)], inputs: &[Tensor]) -> Vec<Tensor> {
     let leaves: Vec<Tensor> = inputs.iter().map(|input| input.detach_copy().set_requires_grad(true)).collect();
     let node = Node {
@@ -55,7 +55,7 @@ fn float32_parameters_get_the_gradients_of_float32_beside_halves() {
     ];
     for kind in [Kind::Half, Kind::BFloat16] {
         for (op_type, domain, attributes, inputs) in &cases {
-            // The first is of half precision, the parameters are not; then the other way round.
+            // The first input is in half precision, the parameters are not; then the other way round.
             for narrow in 0..2 {
                 let given = |exact: bool| -> Vec<Tensor> {
                     let as_given = |(place, input): (usize, &&Tensor)| match (place == 0) == (narrow == 0) {
@@ -68,7 +68,7 @@ fn float32_parameters_get_the_gradients_of_float32_beside_halves() {
                 let expected = results(op_type, domain, attributes, &given(true));
                 let found = results(op_type, domain, attributes, &given(false));
                 for (place, (found, expected)) in found.iter().zip_eq(&expected).enumerate() {
-                    // The gradient of what is of half precision is rounded to it.
+                    // The gradient of a half-precision input is rounded to half precision.
                     let is_narrow = place < inputs.len() && (place == 0) == (narrow == 0);
                     let tolerance = if is_narrow { 1e-2 } else { 1e-6 };
                     let far = (found - expected).abs().max().double_value(&[]);

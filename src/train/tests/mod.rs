@@ -1,4 +1,4 @@
-//! Tests of training at its edge. Expected numbers come from PyTorch 2.11 and transformers 5.23, computed once.
+//! Tests of training from outside. Expected numbers come from PyTorch 2.11 and transformers 5.23, computed once.
 
 pub(crate) mod gradients;
 mod mixed;

@@ -158,7 +158,7 @@ fn weights_of_classes_are_those_of_pytorch_and_scikit_learn() {
     let logits = Tensor::from_slice2(&[[0.5f32, -1.0, 2.0], [1.5, 0.2, -0.7]]);
     let (three, rows) = (classes(&["a", "b", "c"]), Targets::Classes(vec![0, 2, 2, 2]));
     let (loss, weights) = weighted(&three, &rows, ClassWeights::Balanced);
-    // Nobody is in class 1.
+    // No row is in class 1.
     assert_eq!(weights, [2.0, 1.0, 4.0 / 6.0]);
     assert!(close(loss.weight(&[0, 1]), 2.0 + 4.0 / 6.0, 1e-12) && close(loss.total_weight(), 4.0, 1e-12));
     let mean = loss.sum(&logits, &[0, 1]).unwrap().double_value(&[]) / loss.weight(&[0, 1]);

@@ -1,4 +1,4 @@
-//! The operators that training computes, and those whose structure is known.
+//! The operators that training supports, and those whose structure is known.
 
 use crate::onnx::is_listed;
 use crate::train::supported_operators;

@@ -33,7 +33,7 @@ fn the_order_depends_on_seed_and_epoch_alone() {
     assert_eq!(order(1, 2), order(1, 2));
     assert_ne!(order(1, 2), order(1, 1));
     assert_ne!(order(1, 2), order(2, 2));
-    // The order must not change with a version: a run that was begun with an earlier one goes on.
+    // The order must not change between versions: a run started with an earlier one is resumed.
     assert_eq!(order(1, 2)[0], [27, 4, 17, 68, 1, 81, 66, 99]);
 }
 

@@ -9,7 +9,7 @@ use super::support::{Bench, settings};
 use crate::progress::{Event, Observer, Silent};
 use crate::train::{TrainError, TrainInput, TrainOutcome, TrainSettings, train};
 
-/// Asks to stop at the n-th question.
+/// Asks to stop at the n-th check.
 struct StopAfter(AtomicU64);
 
 impl Observer for StopAfter {
@@ -20,7 +20,7 @@ impl Observer for StopAfter {
     }
 }
 
-/// Everything of the journal but the speed, which no two runs share.
+/// All lines of the journal without the speed, which differs between runs.
 fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
@@ -85,9 +85,9 @@ fn a_state_of_another_run_is_refused() {
         text.replace(bench.out.path().to_str().unwrap(), "OUT")
     };
     let other = TrainSettings { learning_rate: 0.5, ..short.clone() };
-    insta::assert_snapshot!(refuse(bench.input(), &other), @"OUT/state/training.safetensors was saved with another learning rate (0.01; now 0.5); take the earlier one to go on, or start anew with `restart`");
+    insta::assert_snapshot!(refuse(bench.input(), &other), @"OUT/state/training.safetensors was saved with another learning rate (0.01; now 0.5); use the earlier one to resume, or start over with `restart`");
     let mut plan = bench.plan.clone();
-    // A module less than in the plan that was begun with.
+    // One module fewer than in the original plan.
     plan.blocks[0].modules.remove(0);
     let mut input = bench.input();
     input.plan = Some(&plan);

@@ -13,7 +13,7 @@ fn losses(bench: &Bench) -> Vec<f64> {
     bench.journal().iter().filter_map(|line| line["loss"].as_f64()).collect()
 }
 
-/// What is trained decides, not what else the export stores.
+/// What counts is the type of the trained weights, not what else the export stores.
 #[test]
 fn an_export_in_float16_is_known_by_its_planned_weights() {
     let mut bench = Bench::new("tiny_encoder");

@@ -17,7 +17,7 @@ use crate::runtime::Device;
 use crate::task::{Classification, Objective, Targets};
 use crate::train::{Kernels, LabelledRows, TrainInput, TrainSettings};
 
-/// An opened export with everything that training needs beside it.
+/// An open export with everything that training needs beside it.
 pub struct Bench {
     pub model: Transformer,
     pub folder: ModelFolder,
@@ -32,7 +32,7 @@ pub struct Bench {
     pub out: tempfile::TempDir,
 }
 
-/// Classes of these names.
+/// An objective of classes with these names.
 pub fn classes(names: &[&str]) -> Objective {
     Objective::Classification(Classification { labels: names.iter().map(|&name| name.into()).collect() })
 }
@@ -110,7 +110,7 @@ pub fn with_head(pooling: HeadPooling) -> TrainSettings {
     TrainSettings { head: Some(pooling), ..settings() }
 }
 
-/// `[CLS]`, some tokens, `[SEP]`; a fixed sequence of numbers decides.
+/// Rows of `[CLS]`, some tokens, `[SEP]`, generated from a fixed sequence of numbers.
 fn rows(count: usize, seed: u64) -> (Vec<Encoding>, Targets) {
     let mut state = seed;
     let mut next = |bound: u64| {
@@ -205,13 +205,13 @@ thread_local! {
     static RANDOM: std::cell::RefCell<ChaCha8Rng> = std::cell::RefCell::new(ChaCha8Rng::seed_from_u64(0));
 }
 
-/// Begins the random numbers of this thread anew. libtorch's own generator belongs to all tests of the process at once, and
+/// Reseeds the random numbers of this thread. libtorch's own generator is shared by all tests of the process, and
 /// adapter dropout is tested to the bit.
 pub fn reseed(seed: u64) {
     RANDOM.with_borrow_mut(|random| *random = ChaCha8Rng::seed_from_u64(seed));
 }
 
-/// Random numbers in double precision between two bounds.
+/// Uniform random numbers in double precision between two bounds.
 pub fn uniform(low: f64, high: f64, shape: &[i64]) -> Tensor {
     let count = shape.iter().product::<i64>() as usize;
     let values =

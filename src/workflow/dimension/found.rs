@@ -1,4 +1,4 @@
-//! What was found of some layers, and at which neighbours their dimensions are read.
+//! The results for some layers, and the neighbours at which their dimensions are read.
 
 use serde::Serialize;
 
@@ -13,100 +13,100 @@ use crate::workflow::WorkflowError;
 /// The dimensions of all layers.
 #[derive(Debug, Serialize)]
 pub struct Dimensions {
-    /// From what they come.
+    /// The source of the points and the sampling settings.
     #[serde(flatten)]
     pub origin: Origin,
-    /// What was done to the vectors first.
+    /// Preprocessing of the vectors.
     pub representation: Preprocessing,
-    /// Between which distances were measured.
+    /// Distance metric.
     pub metric: DistanceMetric,
-    /// How TwoNN was fitted.
+    /// The TwoNN fitting method.
     pub method: String,
-    /// Share of the largest ratios that the methods `linear` and `censored-mle` leave out.
+    /// Share of the largest ratios left out by the methods `linear` and `censored-mle`.
     pub discard: f64,
-    /// At which neighbours all layers are read.
+    /// The neighbours at which all layers are read.
     pub scale: PlanScale,
     /// The layers, in the order of the file.
     pub layers: Vec<Layer>,
 }
 
-/// From what the dimensions come.
+/// The source of the dimensions and the sampling settings.
 #[derive(Debug, Serialize)]
 pub struct Origin {
-    /// The version that measured.
+    /// The version of gelora that measured.
     pub gelora_version: &'static str,
-    /// The store or file.
+    /// Path of the store or file.
     pub source: String,
-    /// Of the file, or of the manifest of a store.
+    /// SHA-256 of the file, or of the manifest of a store, in hex.
     pub source_sha256: String,
-    /// Of everything random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// Random halves behind every interval.
+    /// Number of random halves behind every interval.
     pub subsamples: usize,
-    /// At most so many points were drawn.
+    /// Maximum number of points drawn; `None` if not limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<usize>,
-    /// The widest interval asked for.
+    /// The widest interval allowed; `None` if not requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<f64>,
-    /// Points in a mini-batch.
+    /// Points per mini-batch; `None` without mini-batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mini_batch: Option<usize>,
 }
 
-/// One layer.
+/// The results for one layer.
 #[derive(Debug, Serialize)]
 pub struct Layer {
-    /// Number of the hidden state, name of the tensor, or name of the file.
+    /// Index of the hidden state, name of the tensor, or name of the file.
     pub layer: String,
-    /// Columns of its points.
+    /// Number of columns of its points.
     pub width: usize,
-    /// Its intrinsic dimension; `None` where it has none.
+    /// Intrinsic dimension; `None` where the layer has none.
     pub dimension: Option<f64>,
-    /// Where it lies with 95 %.
+    /// 95 % interval of the dimension.
     pub interval: Option<(f64, f64)>,
-    /// Its standard error.
+    /// Standard error of the dimension.
     pub standard_error: Option<f64>,
-    /// Rows that were read.
+    /// Number of rows read.
     pub rows: usize,
-    /// Points that were measured: distinct, finite rows.
+    /// Number of points measured: distinct, finite rows.
     pub points: usize,
-    /// Rows that repeat another.
+    /// Rows left out because they equal an earlier row.
     pub duplicates: usize,
-    /// Rows left out because they are as good as another.
+    /// Rows left out because they equal an earlier row up to float noise.
     pub near_duplicates: usize,
-    /// Rows with NaN or infinity.
+    /// Rows left out because they hold NaN or infinity.
     pub non_finite: usize,
-    /// What found the neighbours.
+    /// The neighbour engine used.
     pub engine: Option<String>,
-    /// Why it has no dimension.
+    /// Why the layer has no dimension.
     pub degenerate: Option<String>,
-    /// TwoNN, at the nearest neighbours.
+    /// The TwoNN estimate, at the nearest neighbours.
     pub two_nn: Option<f64>,
-    /// TwoNN at 1:2, GRIDE at 2:4, 4:8 …
+    /// TwoNN at 1:2, then GRIDE at 2:4, 4:8 …
     pub dimension_by_scale: Vec<ScaleEstimate>,
     /// TwoNN with fewer points: (points, dimension, standard deviation over disjoint parts).
     pub decimation: Vec<(usize, f64, Option<f64>)>,
-    /// Points whose nearest neighbour is nearer than chance explains once in a thousand.
+    /// Number of points whose nearest neighbour is nearer than happens by chance once in a thousand.
     pub near_neighbours: Option<usize>,
     /// GRIDE at growing scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gride: Option<Vec<ScaleEstimate>>,
-    /// By the likelihood of Levina and Bickel.
+    /// The maximum likelihood estimate of Levina and Bickel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub levina_bickel: Option<LocalLikelihood>,
-    /// By the growth of spanning trees.
+    /// The estimate from the growth of spanning trees.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent_homology: Option<TreeEstimate>,
 }
 
-/// What was found of one layer, before the scale is chosen.
+/// The results for one layer, before the scale is chosen.
 pub struct Found {
-    /// Points that there are.
+    /// Total number of points available.
     pub all: usize,
-    /// What is known of it.
+    /// The results so far.
     pub layer: Layer,
-    /// All readings.
+    /// Readings at all scales.
     pub measurement: Measurement,
 }
 
@@ -114,7 +114,7 @@ impl Dimensions {
     /// Chooses the scale, one for all layers, and reads the dimensions there.
     ///
     /// # Errors
-    /// A layer without a dimension at that scale.
+    /// Returns an error if a layer has no dimension at that scale.
     pub fn new(origin: Origin, settings: &PlanSettings, found: Vec<Found>) -> Result<Self, WorkflowError> {
         let (scale, chosen) = choose_scale(found.iter().map(|found| &found.measurement), settings.scale.0);
         let layers = found.into_iter().map(|Found { mut layer, measurement, .. }| {
@@ -124,7 +124,7 @@ impl Dimensions {
                 layer.dimension = Some(dimension);
                 layer.standard_error = Some(error);
                 layer.interval = match &measurement.dimension {
-                    // Without subsamples TwoNN has an interval of its own, which is not symmetric.
+                    // Without subsamples TwoNN has its own interval, which is not symmetric.
                     LayerDimension::Estimate(two_nn) if reading.deviations.is_empty() && scale == Scale::NEAREST => {
                         Some(two_nn.interval)
                     }

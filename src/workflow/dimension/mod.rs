@@ -1,4 +1,4 @@
-//! The intrinsic dimension of every layer of a store, or of the points of a file: the work of `gelora dimension`.
+//! The intrinsic dimension of every layer of a store, or of the points of a file: the implementation of `gelora dimension`.
 
 mod found;
 mod points;
@@ -25,36 +25,36 @@ use points::{Points, Source};
 
 pub use found::{Dimensions, Found, Layer, Origin};
 
-/// Whose dimensions are measured, and how.
+/// Which points are measured, and how.
 #[derive(Debug, Clone)]
 pub struct DimensionRequest<'a> {
     /// A store of activations; or one point per row, float32 or float64, in a `.npy` file or in the matrices of a
     /// `.safetensors` file.
     pub points: &'a Path,
-    /// Which matrix of a `.safetensors` file; all of them without it.
+    /// Name of one matrix of a `.safetensors` file; all of them where `None`.
     pub tensor: Option<&'a str>,
-    /// At most so many points, drawn at random.
+    /// Maximum number of points, drawn at random; all where `None`.
     pub sample: Option<usize>,
-    /// Draws points until no 95 % interval is wider than this.
+    /// Draws points until no 95 % interval is wider than this, where given.
     pub until: Option<f64>,
-    /// Averages over mini-batches of so many points.
+    /// Averages over mini-batches of this many points, where given.
     pub mini_batch: Option<usize>,
-    /// Representation, metric, method, scale and engine; what stands in the fields beside is read from there.
+    /// Representation, metric, method, scale and engine; the other fields of this struct override their counterparts here.
     pub settings: PlanSettings,
-    /// Random halves of the points that tell how certain a dimension is.
+    /// Number of random halves of the points, from which the uncertainty is estimated.
     pub subsamples: usize,
-    /// Of everything random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// GRIDE at growing scale too.
+    /// Whether to run GRIDE at growing scale too.
     pub gride: bool,
-    /// Levina and Bickel's likelihood over so many neighbours too.
+    /// Number of neighbours for Levina and Bickel's likelihood; `None` to skip it.
     pub mle: Option<usize>,
-    /// The growth of spanning trees too.
+    /// Settings of the estimate from spanning trees; `None` to skip it.
     pub persistent_homology: Option<PersistentHomology>,
 }
 
 impl<'a> DimensionRequest<'a> {
-    /// TwoNN and its scales for these points, all else as usual.
+    /// TwoNN and its scales for these points, with default settings.
     pub fn of(points: &'a Path) -> Self {
         DimensionRequest {
             points,
@@ -72,10 +72,10 @@ impl<'a> DimensionRequest<'a> {
     }
 }
 
-/// Measures the intrinsic dimension of every layer, and chooses the neighbours at which it is read: the same for all.
+/// Measures the intrinsic dimension of every layer, and chooses one pair of neighbours at which all are read.
 ///
 /// # Errors
-/// Points that cannot be read; fewer than 50 distinct finite ones; a cancelled search.
+/// Returns an error if the points cannot be read, if fewer than 50 are distinct and finite, or if the search is cancelled.
 pub fn measure_dimensions(session: &Session<'_>, request: &DimensionRequest<'_>) -> Result<Dimensions, WorkflowError> {
     at_least("mini_batch", request.mini_batch.map(|rows| rows as u64), 100)?;
     let estimators = Estimators {
@@ -109,7 +109,7 @@ pub fn measure_dimensions(session: &Session<'_>, request: &DimensionRequest<'_>)
     Dimensions::new(origin, &request.settings, found)
 }
 
-/// What is computed for every layer.
+/// The estimates to compute for every layer.
 struct Estimators {
     mini_batch: Option<usize>,
     representation: Representation,
@@ -120,14 +120,14 @@ struct Estimators {
 }
 
 impl Estimators {
-    /// The numbers of so many points in random order: the same for layers of the same points.
+    /// The indices of `points` points in random order: the same for all layers with that many points.
     fn order(&self, points: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..points).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.measuring.seed));
         order
     }
 
-    /// The average over mini-batches of so many points, drawn at random.
+    /// The average over mini-batches of `rows` points, drawn at random.
     fn averaged<T: Scalar>(
         &self,
         layer: &str,
@@ -152,14 +152,14 @@ impl Estimators {
         Ok(average.finish())
     }
 
-    /// Neighbours that all of them need.
+    /// Number of neighbours that all estimators together need.
     fn neighbours(&self) -> usize {
         let gride = if self.gride { GRIDE_NEIGHBOURS } else { 2 };
         self.measuring.neighbours().max(gride).max(self.mle.unwrap_or(2))
     }
 }
 
-/// Measures all layers, on the first so many points of a random order, or on all of them.
+/// Measures all layers, on a random sample of the points or on all of them.
 fn measure_layers(
     session: &Session<'_>,
     source: &Source,
@@ -192,7 +192,7 @@ fn measure_layers(
     Ok(found)
 }
 
-/// Draws points until no interval is wider than wanted.
+/// Draws points until no interval is wider than requested.
 fn measure_until(
     session: &Session<'_>,
     source: &Source,
@@ -219,7 +219,7 @@ fn measure_until(
     }
 }
 
-/// Stops when its observer does, and keeps what happens within a layer to itself: the layers are counted outside.
+/// Forwards cancellation to an observer but hides progress within a layer: the layers are counted outside.
 struct Watched<'a>(&'a dyn Observer);
 
 impl Observer for Watched<'_> {
@@ -253,7 +253,7 @@ fn estimate<T: Scalar>(
     }
 }
 
-/// Estimates from all of these points.
+/// Runs all estimators on these points.
 fn estimate_all<T: Scalar>(
     observer: &dyn Observer,
     name: String,

@@ -1,5 +1,5 @@
-//! Points: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are
-//! memory-mapped: points are read where they lie.
+//! Points: the layers of a store, a `.npy` file, or the matrices of a safetensors file. Files are memory-mapped: points are
+//! read in place.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use crate::hint::Hint;
 use crate::progress::{Event, Observer};
 use crate::workflow::WorkflowError;
 
-/// Reading so many bytes takes long enough to be told about.
+/// Number of bytes from which reading takes long enough to report progress.
 const LONG: usize = 1 << 29;
 
-/// Where points come from.
+/// The source of the points.
 pub enum Source {
     Store(Box<Store>),
     Npy { path: PathBuf, file: Mmap },
@@ -31,7 +31,7 @@ pub enum Points<'a> {
 }
 
 impl Source {
-    /// Opens a folder or a file; `tensor` names one of a safetensors file.
+    /// Opens a folder or a file; `tensor` names one matrix of a safetensors file.
     pub fn open(path: &Path, tensor: Option<&str>) -> Result<Self, WorkflowError> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if tensor.is_some() && extension != "safetensors" {
@@ -61,7 +61,7 @@ impl Source {
                 path.display()
             )));
         }
-        // SAFETY: as for every mapped file, nobody may shorten it while it is read.
+        // SAFETY: as with every mapped file, it must not be truncated while it is read.
         let file = unsafe { Mmap::map(&file) }.map_err(FileError::new("map", path))?;
         Ok(Self::Npy { path: path.into(), file })
     }
@@ -92,8 +92,8 @@ impl Source {
         Ok(Self::Tensors { path: path.into(), checkpoint: Box::new(checkpoint), names })
     }
 
-    /// SHA-256 of the file, or of the manifest of a store. To compute it the file is read from front to back; after that, here
-    /// and there.
+    /// SHA-256 of the file, or of the manifest of a store, in hex. This reads the file sequentially; later reads are random
+    /// accesses.
     pub fn sha256(&self, observer: &dyn Observer) -> Result<String, WorkflowError> {
         match self {
             Self::Store(store) => Ok(sha256_file(&store.path().join("manifest.json"))?),
@@ -111,7 +111,7 @@ impl Source {
         }
     }
 
-    /// What the sets of points are called, one after the other.
+    /// Names of the sets of points, in order.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Store(store) => (0..store.hidden_states()).map(|index| index.to_string()).collect(),
@@ -123,7 +123,7 @@ impl Source {
         }
     }
 
-    /// Hands one set of points on.
+    /// Passes one set of points to a function.
     pub fn with<R>(
         &self,
         index: usize,
@@ -146,7 +146,7 @@ impl Source {
                 let tensor = checkpoint.tensor(&names[index]).expect("it was listed");
                 let shape = Ix2(tensor.shape[0], tensor.shape[1]);
                 let bytes = checkpoint.bytes(&tensor.name)?;
-                // Other types, and values that do not lie where they could be read, are copied.
+                // Other types and misaligned values are copied.
                 match (&tensor.element_type, bytemuck::try_cast_slice::<u8, f32>(bytes)) {
                     (ElementType::F32, Ok(values)) => use_points(Points::Single(matrix(path, shape, values)?)),
                     (ElementType::F64, _) => {
@@ -171,7 +171,7 @@ impl Source {
     }
 }
 
-/// The hash of bytes, with progress where it takes seconds.
+/// SHA-256 of bytes, with progress where it takes seconds.
 fn hashed(bytes: &[u8], observer: &dyn Observer) -> Result<String, WorkflowError> {
     let megabytes = |bytes: u64| bytes / 1_000_000;
     let long = bytes.len() > LONG;
@@ -192,9 +192,9 @@ fn hashed(bytes: &[u8], observer: &dyn Observer) -> Result<String, WorkflowError
     Ok(hash)
 }
 
-/// The points of a `.npy` file of float16 as float32, which holds them exactly; `None` of any other file.
+/// The points of a float16 `.npy` file as float32, which represents them exactly; `None` for any other file.
 fn half_precision(file: &[u8]) -> Option<Array2<f32>> {
-    // The reader of the format knows no float16, but integers of the same size: the header is made to say that.
+    // The reader of the format does not support float16, but integers of the same size: the header is changed to these.
     let (found, other) = (b"'descr': '<f2'", b"'descr': '<u2'");
     let header = file.get(..file.len().min(1 << 16))?;
     let at = header.windows(found.len()).position(|bytes| bytes == found)?;

@@ -1,88 +1,88 @@
-//! What an inspection finds, in its parts.
+//! The parts of an inspection's results.
 
 use serde::{Serialize, Serializer};
 
 use crate::checkpoint::{Checkpoint, MatchedBy, WeightMatch};
 use crate::onnx::{Dimension, LinearLayer, Role, Transformer, ValueInfo};
 
-/// The checkpoint beside an export, and how many adaptable weights are found in it.
+/// The checkpoint beside an export, and how many adaptable weights it contains.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckpointFacts {
-    /// Its files.
+    /// Paths of the checkpoint files.
     pub files: Vec<String>,
-    /// Tensors in them.
+    /// Number of tensors in them.
     pub tensors: usize,
-    /// Adaptable weights whose tensor was found by their values.
+    /// Adaptable weights whose tensor was found by its values.
     pub matched_by_content: usize,
-    /// … by their names only.
+    /// Adaptable weights whose tensor was found by its name only.
     pub matched_by_name: usize,
-    /// … by their names, because the export holds integers.
+    /// Adaptable weights whose tensor was found by its name, because the export holds integers.
     pub quantized: usize,
     /// Adaptable weights without a tensor.
     pub unmatched: usize,
 }
 
-/// An input or output.
+/// An input or output of the graph.
 #[derive(Debug, Clone, Serialize)]
 pub struct ValueFacts {
-    /// Its name.
+    /// Name of the value.
     pub name: String,
-    /// The type of its elements, such as `float` or `int64`, where the export says.
+    /// Element type, such as `float` or `int64`, if the export gives it.
     pub data_type: Option<String>,
-    /// Its axes: sizes, or names of those that are free.
+    /// The axes: sizes, or names of free axes.
     pub shape: Option<String>,
 }
 
-/// A hidden state.
+/// A hidden state of the graph.
 #[derive(Debug, Clone, Serialize)]
 pub struct StateFacts {
-    /// Counted from 0, the embeddings.
+    /// Index from 0, the embeddings.
     pub index: usize,
-    /// The value of the graph that it is.
+    /// Name of the value in the graph.
     pub tensor: String,
-    /// Elements per token, where the graph says.
+    /// Elements per token, if the graph gives them.
     pub width: Option<usize>,
 }
 
-/// A block.
+/// A block and its weights.
 #[derive(Debug, Clone, Serialize)]
 pub struct BlockFacts {
-    /// Counted from 1. Block i lies between hidden states i − 1 and i.
+    /// Index from 1. Block i is between hidden states i − 1 and i.
     pub block: usize,
-    /// How many nodes it has.
+    /// Number of nodes in the block.
     pub nodes: usize,
-    /// Its adaptable weights.
+    /// Adaptable weights of the block.
     pub weights: Vec<WeightFacts>,
 }
 
 /// An adaptable weight.
 #[derive(Debug, Clone, Serialize)]
 pub struct WeightFacts {
-    /// The module that it belongs to, where checkpoint or export name it.
+    /// Path of the module that it belongs to, if checkpoint or export name it.
     pub module: Option<String>,
-    /// Its tensor in the checkpoint, and which rows of it.
+    /// Name of its tensor in the checkpoint, and which rows of it.
     pub checkpoint_tensor: Option<String>,
-    /// What the linear layer is for.
+    /// Role of the linear layer.
     #[serde(serialize_with = "role_name")]
     pub role: Role,
-    /// Its input width.
+    /// Input width of the layer.
     pub in_features: usize,
-    /// Its output width.
+    /// Output width of the layer.
     pub out_features: usize,
-    /// The node that multiplies with it.
+    /// The node of the matrix product.
     pub node: String,
-    /// The constant of the export.
+    /// Name of the initializer in the export.
     pub weight: String,
-    /// How many products elsewhere use the same constant.
+    /// Number of other matrix products that use the same initializer.
     pub shared: usize,
 }
 
-/// The head that an export has.
+/// The head of an export.
 #[derive(Debug, Clone, Serialize)]
 pub struct HeadFacts {
-    /// Its outputs.
+    /// Names of its outputs.
     pub outputs: Vec<String>,
-    /// Tensors of its own that can be trained.
+    /// Names of its own trainable tensors.
     pub tensors: Vec<String>,
 }
 

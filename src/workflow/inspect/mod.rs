@@ -1,4 +1,4 @@
-//! What can be done with an export, and what is in the way: the work of `gelora inspect`.
+//! What can be done with an export, and what prevents it: the implementation of `gelora inspect`.
 
 mod facts;
 mod trial;
@@ -19,7 +19,7 @@ use super::{Session, Weights, WorkflowError, in_one_line};
 pub use facts::{BlockFacts, CheckpointFacts, HeadFacts, StateFacts, ValueFacts, WeightFacts};
 use trial::{Trial, try_model};
 
-/// How an export is inspected.
+/// Settings of an inspection.
 #[derive(Debug, Clone, Copy)]
 pub struct InspectSettings {
     /// Run the model, to check determinism, padding and batches.
@@ -32,24 +32,24 @@ impl Default for InspectSettings {
     }
 }
 
-/// What an export is, what can be done with it, and what is in the way.
+/// What an export is, what can be done with it, and what prevents it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
-    /// The export.
+    /// Path of the `.onnx` file.
     pub onnx: String,
-    /// The program that wrote it, as it says.
+    /// The program that wrote the export, as recorded in it.
     pub producer: String,
-    /// The version of its operators.
+    /// Version of its operator set.
     pub opset: i64,
-    /// How many nodes its graph has.
+    /// Number of nodes in its graph.
     pub nodes: usize,
-    /// How large it is with its external files, in 10⁶ bytes, to a tenth.
+    /// Size with its external files, in 10⁶ bytes, to one decimal.
     pub megabytes: f64,
-    /// Files beside it that weights are in.
+    /// Files beside the export that contain weights.
     pub external_files: Vec<String>,
-    /// The checkpoint beside it; absent where there is none, or the graph has no blocks to compare it with.
+    /// The checkpoint beside it; `None` where there is none, or the graph has no blocks to compare it with.
     pub checkpoint: Option<CheckpointFacts>,
-    /// The tokenizer beside it.
+    /// Path of the tokenizer beside it.
     pub tokenizer: Option<String>,
     /// Inputs of the graph.
     pub inputs: Vec<ValueFacts>,
@@ -61,25 +61,25 @@ pub struct Inspection {
     pub found: String,
     /// The blocks between the hidden states, with their adaptable weights.
     pub blocks: Vec<BlockFacts>,
-    /// The head.
+    /// The head, if there is one.
     pub head: Option<HeadFacts>,
-    /// What running the model said; absent where it was not run.
+    /// Results of running the model; `None` where it was not run.
     pub self_check: Option<SelfCheck>,
-    /// Of a model that predicts tokens: whether a token sees only those before it.
+    /// For a model that predicts tokens: whether each token depends only on earlier ones.
     pub is_causal: Option<bool>,
-    /// What keeps gelora from making a plan, each with its cure.
+    /// What prevents gelora from making a plan, each with how to fix it.
     pub obstacles: Vec<String>,
-    /// What works, but should be known.
+    /// What works, but is worth knowing.
     pub notes: Vec<String>,
 }
 
-/// Looks at a model folder or an `.onnx` file: its inputs, hidden states, blocks and weights, and where nothing is in the way, runs
-/// a few sentences through it.
+/// Inspects a model folder or an `.onnx` file: its inputs, hidden states, blocks and weights; if nothing prevents it, runs a
+/// few sentences through the model.
 ///
-/// What keeps gelora from making a plan is no error: it stands in [`Inspection::obstacles`].
+/// What prevents gelora from making a plan is not an error: it is listed in [`Inspection::obstacles`].
 ///
 /// # Errors
-/// Files that cannot be read, or that are not what they should be; a stop by the observer.
+/// Returns an error for files that cannot be read or are invalid, and if the observer cancels.
 ///
 /// ```
 /// use gelora::workflow::{InspectSettings, Session, inspect};
@@ -103,7 +103,7 @@ pub fn inspect(session: &Session<'_>, model: &Path, settings: &InspectSettings) 
 }
 
 impl Inspection {
-    /// What the files say, without running the model.
+    /// The results from the files alone, without running the model.
     fn of_files(folder: &ModelFolder, model: &Transformer) -> Result<Self, WorkflowError> {
         let mut inspection = Self {
             onnx: model.path().display().to_string(),
@@ -128,9 +128,8 @@ impl Inspection {
         let dropout = onnx::active_dropout(model).len();
         if dropout > 0 {
             inspection.obstacles.push(format!(
-                "{dropout} Dropout nodes are active, so every run gives other values; write a copy without them: \
-                 gelora expose {} --eval -o FOLDER",
-                folder.folder.display()
+                "{dropout} Dropout nodes are active, so every run gives other values; write a copy without them: {}",
+                Hint::CopyWithoutDropout.with(folder.folder.display())
             ));
         }
         match model.states() {
@@ -169,7 +168,7 @@ impl Inspection {
         self.enter_head(folder, model)
     }
 
-    /// The blocks with their weights, and how many of these the checkpoint has.
+    /// Adds the blocks with their weights, and the number of weights found in the checkpoint.
     fn enter_weights(&mut self, folder: &ModelFolder, weights: &Weights<'_>) {
         let Weights { blocks, linears, matches } = weights;
         let by_node: HashMap<usize, Option<&WeightMatch>> =
@@ -188,7 +187,7 @@ impl Inspection {
         }
     }
 
-    /// Weights that are no floating-point numbers, and blocks without any.
+    /// Notes weights that are not floating-point numbers, and blocks without any.
     fn note_quantized(&mut self, model: &Model, weights: &Weights<'_>) {
         let in_blocks = weights.blocks.iter().flat_map(|block| &block.linears);
         let quantized = in_blocks.filter(|linear| linear.quantized).count();
@@ -235,7 +234,7 @@ impl Inspection {
         }
     }
 
-    /// What running the model said.
+    /// Adds the results of running the model.
     fn enter_trial(&mut self, model: &Model, trial: Trial) {
         let (check, causality) = match trial {
             Trial::Done(check, causality) => (check, causality),

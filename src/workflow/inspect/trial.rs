@@ -1,4 +1,4 @@
-//! A few sentences through an export, to see whether it does what gelora needs.
+//! Runs a few sentences through an export, to check that it does what gelora needs.
 
 use crate::checkpoint::ModelFolder;
 use crate::dataset::Example;
@@ -10,21 +10,21 @@ use super::super::causality::causality_of;
 use super::super::export::{tokenizer as tokenizer_of, too_large_to_run};
 use super::{Session, WorkflowError};
 
-/// What came of the attempt to run a model.
+/// Result of trying to run a model.
 pub(super) enum Trial {
-    /// What it gave, and whether tokens see those after them, of a model that predicts tokens.
+    /// Results of the self-check, and for a model that predicts tokens whether tokens depend on later ones.
     Done(SelfCheck, Option<Causality>),
-    /// Why it was left out.
+    /// Why the model was not run.
     Skipped(String),
 }
 
-/// Runs a few sentences of different lengths through the model, cut to the length that it takes where that is fixed.
+/// Runs a few sentences of different lengths through the model, truncated to its fixed length where it has one.
 pub(super) fn try_model(
     session: &Session<'_>,
     folder: &ModelFolder,
     model: &Transformer,
 ) -> Result<Trial, WorkflowError> {
-    /// No sentence is longer.
+    /// Maximum length of a sentence, in tokens.
     const LENGTH: usize = 32;
     const SENTENCES: [&str; 6] = [
         "The keys to the old cabinet were on the table.",

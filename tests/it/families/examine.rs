@@ -17,10 +17,10 @@ use tch::{Kind, Tensor};
 
 use crate::program::{inputs_of, read, relative_difference};
 
-/// Differences relative to the largest value that rounding explains.
+/// Largest relative difference that rounding explains in float32.
 const FLOAT32: f64 = 1e-4;
 const HALF: f64 = 2e-2;
-/// Integers of 8 bits stand for the weights; how far the states may be is not for gelora to say.
+/// The same where 8-bit integers encode the weights: how far the states are off is not gelora's doing.
 const INTEGER: f64 = 0.2;
 
 pub struct Fixture {
@@ -60,14 +60,14 @@ impl Fixture {
     }
 }
 
-/// What came of a step.
+/// The outcome of one step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// As it should be; how far from the reference.
+    /// Correct; the difference from the reference.
     Right(f64),
-    /// Refused in words that say why.
+    /// Refused, with the reason.
     Refused(String),
-    /// Done, and not as it should be.
+    /// Not refused, and incorrect; the reason.
     Wrong(String),
 }
 
@@ -95,7 +95,7 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// What came of a fixture.
+/// The outcome for one fixture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     pub plans: Verdict,
@@ -109,7 +109,7 @@ impl Outcome {
         Outcome { plans: verdict.clone(), trains: verdict.clone(), merges: verdict, tolerance: 0.0 }
     }
 
-    /// Enters what transformers and ONNX Runtime say of the merged model.
+    /// Adds the results of transformers and ONNX Runtime for the merged model.
     pub fn merged(&mut self, differences: Option<&[f64]>) {
         let largest = differences.map(|differences| differences.iter().copied().fold(0.0, f64::max));
         self.merges = match largest {
@@ -118,7 +118,7 @@ impl Outcome {
         };
     }
 
-    /// What is wrong, if anything is.
+    /// What is wrong, if anything.
     pub fn wrong(&self) -> Option<String> {
         let steps = [("plan", &self.plans), ("training", &self.trains), ("merge", &self.merges)];
         steps.into_iter().find_map(|(step, verdict)| match verdict {
@@ -197,7 +197,7 @@ fn structure(fixture: &Fixture, model: &Transformer, reference: &Reference) -> R
     Ok(blocks)
 }
 
-/// The blocks of an export that a plan takes: where graph, checkpoint and configuration agree on them.
+/// The blocks of an export that a plan uses: where graph, checkpoint and configuration agree on them.
 fn agreed(fixture: &Fixture, model: &Transformer) -> Result<Vec<BlockToAdapt>, Verdict> {
     let blocks = model.blocks().map_err(|error| refused(&error))?;
     let folder = ModelFolder::open(&fixture.folder).map_err(|error| refused(&error))?;
@@ -308,7 +308,7 @@ fn trains(
     let answers = answers.to_kind(Kind::Float);
     let expected = at_tokens(&reference.tensors["peft.logits"], reference, "0");
     let difference = relative_difference(&at_tokens(&answers, reference, "0"), &expected);
-    // They pass through the export as the outputs without an adapter did, and through PEFT's.
+    // They pass through the export like the outputs without an adapter, and through PEFT's model.
     largest = largest.max(within(difference, lost("peft.logits_rounding").max(lost("output.rounding"))));
     let chosen = if answers.dim() == 3 {
         let last = reference.tensors["0.in.attention_mask"].sum_dim_intlist(1i64, false, Kind::Int64) - 1;
@@ -317,7 +317,7 @@ fn trains(
     } else {
         answers
     };
-    // In half precision gradients may be as far from those in float32 as PEFT's own are, twice at most.
+    // In half precision, gradients may differ from those in float32 by at most twice as much as PEFT's own.
     let gradient_tolerance = tolerance.max(2.0 * lost("peft.rounding"));
     chosen.cross_entropy_for_logits(&reference.tensors["labels"]).backward();
     for trainable in program.trainables() {
@@ -346,8 +346,8 @@ fn trains(
     Ok(largest)
 }
 
-/// Of outputs with a place for every token those at real tokens: what stands at padding is nobody's, and in half precision it
-/// may overflow.
+/// Of outputs with a position for every token, those at real tokens: values at padding are never used, and may overflow
+/// in half precision.
 fn at_tokens(output: &Tensor, reference: &Reference, case: &str) -> Tensor {
     let real = &reference.tensors[&format!("{case}.in.attention_mask")];
     match output.dim() == 3 && output.size()[..2] == real.size()[..] {
@@ -377,7 +377,7 @@ fn trained_head(fixture: &Fixture) -> Result<(Transformer, Vec<HeadTensor>), Ver
     Ok((model, tensors))
 }
 
-/// The inputs of a case, and keys and values of no earlier tokens where the export asks for them.
+/// The inputs of a case, and empty past keys and values where the export needs them.
 fn given<'a>(model: &'a Model, reference: &'a Reference, case: &str) -> Vec<(&'a str, Tensor)> {
     let mut inputs = inputs_of(&reference.tensors, case);
     let rows = reference.tensors[&format!("{case}.in.input_ids")].size()[0] as usize;

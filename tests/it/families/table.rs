@@ -1,4 +1,4 @@
-//! `docs/exports.md`: families × forms, made from the outcomes.
+//! `docs/exports.md`: families × forms, generated from the outcomes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -70,7 +70,7 @@ pub fn compare_cells(outcomes: &BTreeMap<String, Outcome>) {
     );
 }
 
-/// Letters and reasons by `family/form`, as a page states them.
+/// Letters and reasons by `family/form`, as given in a page.
 fn stated(page: &str) -> BTreeMap<String, Vec<String>> {
     let notes: Vec<&str> = page
         .lines()
@@ -151,7 +151,7 @@ fn cell(outcome: &Outcome, notes: &mut Vec<String>) -> String {
     [letters, numbers.join(", ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// The letters of what works, and the reasons for what does not, each once.
+/// The letters of what works, and the reasons for what does not, without duplicates.
 fn verdicts(outcome: &Outcome) -> (String, Vec<String>) {
     let (mut letters, mut reasons) = (String::new(), Vec::new());
     for (letter, verdict) in [("P", &outcome.plans), ("T", &outcome.trains), ("M", &outcome.merges)] {

@@ -8,7 +8,7 @@ use super::{BLOCK, BlockCodes, GROUP, Pair, Scratch, Terms};
 pub const PANEL: usize = 16;
 const ROWS: usize = 8;
 const PANELS: usize = 3;
-/// Bytes of a vector.
+/// Bytes per vector.
 const VECTOR: usize = PANEL * GROUP;
 
 /// # Safety
@@ -26,7 +26,7 @@ pub unsafe fn pairs_within(
         // SAFETY: 16 rows from the first one of a panel are in the block.
         unsafe { _mm512_loadu_ps(terms.second_radius.as_ptr().add(at)) }
     };
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         tiles(a, b, width, terms, scratch, |row, column, squared| {
             let limit = _mm512_max_ps(_mm512_set1_ps(terms.first_radius[row]), limits(column));
@@ -49,7 +49,7 @@ pub unsafe fn squared_distances(
     scratch: &mut Scratch,
     tile: &mut [f32],
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         tiles(a, b, width, terms, scratch, |row, column, squared| {
             _mm512_storeu_ps(tile.as_mut_ptr().add(row * BLOCK + column), squared);
@@ -57,11 +57,11 @@ pub unsafe fn squared_distances(
     }
 }
 
-/// Calls `finish(row, column, w)` for all rows of the first block and every sixteenth of the second, with `w` of
-/// [`Terms`] for sixteen rows of the second block from `column` on.
+/// Calls `finish(row, column, w)` for all rows of the first block and every sixteenth of the second, with the `w` of
+/// [`Terms`] for the sixteen rows of the second block from `column` on.
 ///
-/// The instruction multiplies bytes without a sign by bytes with one. So the codes of the first block are stored plus
-/// 128, and the sums begin at −128 times the sum of the codes of the second block's row.
+/// The instruction multiplies unsigned bytes by signed ones. So the codes of the first block are stored with 128 added, and
+/// the sums start at −128 times the sum of the codes of the second block's row.
 ///
 /// # Safety
 /// The processor has AVX-512 VNNI; blocks hold `BLOCK · width` codes in panels and `BLOCK` sums and steps; `width` is a
@@ -122,7 +122,7 @@ fn push(mut within: u16, squared: __m512, row: usize, column: usize, found: &mut
     }
 }
 
-/// `starts[p] + Σ a[8] · b[p][16]`; `a` advances by one vector per group of columns, `b` too, its panels lie `panel`
+/// `starts[p] + Σ a[8] · b[p][16]`; `a` and `b` advance by one vector per group of columns; the panels of `b` are `panel`
 /// bytes apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]

@@ -1,7 +1,7 @@
 //! Scalar products of 8-bit codes between two blocks of rows: the inner loop of the exact search.
 //!
-//! With AVX-512 VNNI one instruction multiplies and adds 64 pairs of bytes, four times as many as float32 has; elsewhere
-//! the compiler makes the best of a plain loop, with AVX2 where there is one.
+//! With AVX-512 VNNI one instruction multiplies and adds 64 pairs of bytes, four times as many as with float32; elsewhere
+//! the compiler vectorises a plain loop, with AVX2 where available.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -14,7 +14,7 @@ mod tests;
 /// Rows of a block. A multiple of 48 (columns of the kernel's small tile), 16 (panel) and 8 (its rows); below 256, so that
 /// a row in its block is a byte.
 pub(in crate::neighbours) const BLOCK: usize = 240;
-/// Codes of a row are filled up with zeros to a multiple of this.
+/// The codes of a row are padded with zeros to a multiple of this.
 pub(in crate::neighbours) const GROUP: usize = 4;
 
 /// The instruction set that products are computed with.
@@ -26,7 +26,7 @@ pub(in crate::neighbours) enum Isa {
     /// Row-major blocks; a loop for the vectors of AVX2.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// Row-major blocks; a loop for whatever vectors every processor of this kind has.
+    /// Row-major blocks; a loop for the vectors that every processor of this architecture has.
     Scalar,
 }
 
@@ -36,7 +36,7 @@ impl Isa {
         *Isa::all().first().expect("the plain loops are always there")
     }
 
-    /// All that this processor has, the fastest first.
+    /// All instruction sets that this processor supports, the fastest first.
     pub fn all() -> Vec<Isa> {
         let mut found = vec![Isa::Scalar];
         #[cfg(target_arch = "x86_64")]
@@ -51,7 +51,7 @@ impl Isa {
         found
     }
 
-    /// Where the code of (row in its block, column) stands in a block of `width` columns.
+    /// The offset of the code of (row in its block, column) in a block of `width` columns.
     #[inline]
     pub fn place(self, width: usize, row: usize, column: usize) -> usize {
         match self {
@@ -65,20 +65,20 @@ impl Isa {
     }
 }
 
-/// The codes of a block as the kernel wants them.
+/// The codes of a block in the layout of the kernel.
 #[derive(Clone, Copy)]
 pub(in crate::neighbours) struct BlockCodes<'a> {
     /// `[BLOCK · width]`, laid out by [`Isa::place`].
     pub codes: &'a [i8],
-    /// `[BLOCK]`: the sum of the codes of a row.
+    /// `[BLOCK]`: sum of the codes of each row.
     pub sums: &'a [i32],
-    /// `[BLOCK]`: what one step of the codes of a row is worth.
+    /// `[BLOCK]`: step size of each row.
     pub steps: &'a [f32],
-    /// Rows that are points; the others only fill up the block.
+    /// Number of rows that hold points; the others are padding.
     pub rows: usize,
 }
 
-/// What a pair of blocks is tested with. For row `i` of the first and row `j` of the second block
+/// Terms that test a pair of blocks. For row `i` of the first and row `j` of the second block
 /// `w = first[i] + second[j] − 2 stepᵢ stepⱼ codesᵢ·codesⱼ` is compared with the larger of `first_radius[i]` and
 /// `second_radius[j]`.
 #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ pub(in crate::neighbours) struct Terms<'a> {
     pub second_radius: &'a [f32; BLOCK],
 }
 
-/// A pair that was not excluded.
+/// A pair that the codes do not exclude.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::neighbours) struct Pair {
     /// Row in the first block.
@@ -100,15 +100,14 @@ pub(in crate::neighbours) struct Pair {
     pub squared: f32,
 }
 
-/// Memory that a thread works in.
+/// Working memory of a thread.
 #[derive(Default)]
 pub(in crate::neighbours) struct Scratch {
     /// Codes of the first block plus 128.
     biased: Vec<u8>,
 }
 
-/// Adds to `found` all pairs of rows whose `w` does not exceed their radius; some of them may be of rows that only fill up a
-/// block.
+/// Adds to `found` all pairs of rows whose `w` does not exceed their radius; some of them may involve padding rows.
 pub(in crate::neighbours) fn pairs_within(
     isa: Isa,
     (a, b): (BlockCodes<'_>, BlockCodes<'_>),
@@ -129,7 +128,7 @@ pub(in crate::neighbours) fn pairs_within(
     }
 }
 
-/// Writes the `w` of all pairs of rows into `tile` `[BLOCK, BLOCK]`; those of rows that only fill up a block mean nothing.
+/// Writes the `w` of all pairs of rows into `tile` `[BLOCK, BLOCK]`; values of padding rows are meaningless.
 pub(in crate::neighbours) fn squared_distances(
     isa: Isa,
     (a, b): (BlockCodes<'_>, BlockCodes<'_>),
