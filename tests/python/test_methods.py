@@ -134,7 +134,7 @@ def test_what_would_stay_untrained_is_refused(tmp_path):
     shutil.copytree(model, alone)
     (alone / "model.safetensors").unlink()
     done = run("train", alone, "--method", "full", *columns, "-o", tmp_path / "no", expect=1)
-    assert "would stay as it is" in done.stderr and "model.safetensors" in done.stderr
+    assert "would not be trained" in done.stderr and "model.safetensors" in done.stderr
     for more in (["--dropout", "0.1"], ["--flavour", "uniform"]):
         done = run("train", model, "--method", "full", *columns, *more, "-o", tmp_path / "no", expect=1)
         assert "has no use for full, which has no ranks" in done.stderr
