@@ -117,3 +117,27 @@ fn batching(batching: &Batching) -> String {
 fn short(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::ClassWeights;
+
+    #[test]
+    fn settings_with_an_entry_of_their_own_are_those_that_there_are() {
+        // What is as usual is not always written.
+        let settings = TrainSettings {
+            method: Method::Bitfit,
+            betas: (0.5, 0.5),
+            epsilon: 1e-6,
+            class_weights: Some(ClassWeights::Balanced),
+            threshold_rows: Some(0.1),
+            ..TrainSettings::default()
+        };
+        let keys = serde_json::to_value(&settings).unwrap();
+        for key in TOLD_OR_IDLE {
+            assert!(keys.get(key).is_some(), "{key}");
+        }
+        assert!(later(&settings).is_empty(), "each is told once");
+    }
+}
