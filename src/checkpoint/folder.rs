@@ -55,13 +55,6 @@ impl ModelFolder {
         let tokenizer = holding(&["tokenizer.json"]).map(|place| place.join("tokenizer.json"));
         Ok(ModelFolder { checkpoint: Checkpoint::open(&folder)?, onnx, config, tokenizer, folder })
     }
-
-    /// Files that identify the base model: the export, its external data and the checkpoint, in this order, each once.
-    pub fn weight_files(&self) -> Vec<PathBuf> {
-        let mut files = vec![self.onnx.clone()];
-        files.extend(self.checkpoint.iter().flat_map(|checkpoint| checkpoint.files()).map(|file| file.path.clone()));
-        files
-    }
 }
 
 /// Files that mark a folder as that of a checkpoint.

@@ -434,7 +434,10 @@ pub enum DatasetError {
 
 fn is_conll(path: &std::path::Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    matches!(ending.to_ascii_lowercase().as_str(), "conll" | "conllu" | "conll03" | "bio" | "iob" | "iob2")
+    matches!(
+        ending.to_ascii_lowercase().as_str(),
+        "conll" | "conllu" | "conll02" | "conll03" | "conll2003" | "bio" | "iob" | "iob2" | "bilou" | "iobes"
+    )
 }
 
 /// A piece of a user's file for an error message: one line, quoted, of limited length.

@@ -1,6 +1,6 @@
 //! The names a model gives its classes, and whether the data numbers them in the same order.
 
-use super::{Lines, Objective, TaskError};
+use super::{Lines, MultiLabel, Objective, TaskError};
 use crate::hint::Hint;
 
 /// The names of the classes in a model's `config.json` (`id2label`), in order; `None` where there are only the
@@ -27,9 +27,8 @@ pub fn class_count(config: &serde_json::Value) -> Option<usize> {
 /// A warning where a model's `config.json` says that it assigns several labels to a text (`problem_type`) but it is scored
 /// on one class or number, or the reverse.
 pub fn other_problem(config: &serde_json::Value, objective: &Objective) -> Option<String> {
-    const SEVERAL: &str = "multi_label_classification";
     let found = config.get("problem_type")?.as_str()?;
-    match (found == SEVERAL, objective.problem_type() == Some(SEVERAL)) {
+    match (found == MultiLabel::PROBLEM_TYPE, objective.problem_type() == Some(MultiLabel::PROBLEM_TYPE)) {
         (true, false) if objective.head().lines == Lines::Row => Some(format!(
             "config.json says that the model gives a text several labels (`problem_type`), and it is judged by {} here: if the \
              rows have several labels, say so ({})",

@@ -53,6 +53,9 @@ const PRESETS: [Preset; 1] = [Preset {
 }];
 
 impl MultiLabel {
+    /// What transformers calls the task in `config.json` (`problem_type`).
+    pub const PROBLEM_TYPE: &str = "multi_label_classification";
+
     /// The thresholds in a model's `config.json`; the default ones where it has none.
     ///
     /// # Errors
@@ -116,7 +119,7 @@ impl Task for MultiLabel {
     }
 
     fn problem_type(&self) -> Option<&'static str> {
-        Some("multi_label_classification")
+        Some(MultiLabel::PROBLEM_TYPE)
     }
 
     fn fitting_metrics(&self) -> Vec<Metric> {
