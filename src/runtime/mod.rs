@@ -28,4 +28,4 @@ pub use saturation::saturating_products;
 pub use self_check::{Difference, SelfCheck, self_check};
 pub(crate) use self_check::{RowStates, check_rows, padded};
 pub use session::{InferenceSession, InputTensor, SessionSettings};
-pub use sizes::{FixedSizes, filled_batch, part_of};
+pub use sizes::{FixedSizes, filled_batch, part_of, widened};

@@ -89,8 +89,8 @@ impl FixedSizes {
     }
 }
 
-/// A batch with more padding.
-pub(super) fn widened(batch: Batch, length: usize, padding: Padding) -> Batch {
+/// The batch with more padding where its rows have fewer than `length` tokens.
+pub fn widened(batch: Batch, length: usize, padding: Padding) -> Batch {
     if length <= batch.length {
         return batch;
     }

@@ -280,7 +280,7 @@ pub struct TrainSettings {
     #[arg(skip)]
     pub device: Device,
 
-    /// CPU threads; `None` for libtorch's own choice. The bits of a result hold for one number of threads.
+    /// CPU threads; `None` for one per core. The result is the same with any number.
     #[serde(skip)]
     #[arg(skip)]
     pub threads: Option<usize>,

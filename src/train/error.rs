@@ -313,6 +313,12 @@ pub enum TrainError {
     /// The model file cannot be read.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// A thread cannot be started.
+    #[error("a thread to train with cannot be started: {error}")]
+    Thread {
+        /// The error of the system.
+        error: std::io::Error,
+    },
     /// An operation of libtorch failed.
     #[error("libtorch: {reason}")]
     Torch {

@@ -1,5 +1,7 @@
 //! Runs the validation data through the program: loss and metrics.
 
+use std::sync::Arc;
+
 use tch::Kind;
 
 use super::error::TrainError;
@@ -24,7 +26,7 @@ pub(super) fn evaluate(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
     rows: LabelledRows<'_>,
-    loss: &dyn Loss,
+    loss: &Arc<dyn Loss>,
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<Measured, TrainError> {
@@ -43,11 +45,10 @@ pub(super) fn outputs_and_loss(
     learner: &mut Learner<'_>,
     input: &TrainInput<'_>,
     rows: LabelledRows<'_>,
-    loss: Option<&dyn Loss>,
+    loss: Option<&Arc<dyn Loss>>,
     budget_tokens: usize,
     observer: &dyn Observer,
 ) -> Result<(Outputs, f64), TrainError> {
-    learner.set_training(false);
     let _guard = tch::no_grad_guard();
     let mut program = Evaluated { learner, rows, loss, budget_tokens, sum: 0.0 };
     let outputs = predict(&mut program, rows.encodings.len(), &input.objective.head(), "rows", &Unseen(observer))?;
@@ -56,9 +57,9 @@ pub(super) fn outputs_and_loss(
 
 /// The program as the executor of an evaluation.
 struct Evaluated<'a, 'l> {
-    learner: &'a Learner<'l>,
+    learner: &'a mut Learner<'l>,
     rows: LabelledRows<'a>,
-    loss: Option<&'a dyn Loss>,
+    loss: Option<&'a Arc<dyn Loss>>,
     budget_tokens: usize,
     /// Sum of the losses so far.
     sum: f64,
@@ -106,7 +107,7 @@ impl Executor for Evaluated<'_, '_> {
             let expected = "a loss: that of tokens is all that is kept of their logits";
             return Err(TrainError::Shape { value: "logits".into(), found: Vec::new(), expected });
         };
-        let sum = self.learner.loss(self.rows.encodings, rows, loss)?.f_to_kind(Kind::Double)?.f_double_value(&[])?;
+        let sum = self.learner.loss(self.rows.encodings, rows, loss)?;
         self.sum += sum;
         Ok(TokenLoss { sum, tokens: loss.weight(rows) as u64 })
     }

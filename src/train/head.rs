@@ -42,6 +42,12 @@ impl NewHead {
         Ok(NewHead { pooling, weight: weight.f_set_requires_grad(true)?, bias: bias.f_set_requires_grad(true)? })
     }
 
+    /// The same head with leaves of its own, which share the values.
+    pub fn twin(&self) -> Result<Self, TrainError> {
+        let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
+        Ok(NewHead { pooling: self.pooling, weight: leaf(&self.weight)?, bias: leaf(&self.bias)? })
+    }
+
     /// Names and leaf tensors of the parameters.
     pub fn trainables(&self) -> Vec<(String, Tensor)> {
         vec![(HEAD_WEIGHT.into(), self.weight.shallow_clone()), (HEAD_BIAS.into(), self.bias.shallow_clone())]

@@ -1,39 +1,33 @@
-//! The graph with its adapters and its head: from a batch to logits, from trained parameters to an [`Adapter`].
+//! The program with trainable parameters: gradients and logits of batches, computed piece by piece, and from trained parameters to
+//! an [`Adapter`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, IxDyn};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
+use super::body::{AdapterPart, Body, Part, Piece, Replica};
 use super::error::TrainError;
-use super::head::NewHead;
 use super::input::{SavedName, TrainInput};
 use super::losses::Loss;
 use super::methods::{Method, Whole, method};
 use super::parameters::Parameters;
-use super::program::{LinearBackend, LinearChoice, Program, ProgramOptions, Trainable, TrainableKind};
+use super::pieces::pieces;
+use super::program::{LinearBackend, LinearChoice};
+use super::workers::Workers;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
-use crate::dataset::{Batch, Encoding, Padding};
+use crate::dataset::Encoding;
 use crate::rank::PlannedModule;
-use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of};
 use crate::settings::TrainSettings;
 use crate::task::Lines;
-
-/// The part of the adapter that a parameter belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AdapterPart {
-    /// Factor A of `modules[i]`.
-    A(usize),
-    /// Factor B of `modules[i]`.
-    B(usize),
-    /// The saved tensor `saved[i]`.
-    Saved(usize),
-}
 
 /// A program with trainable parameters.
 #[derive(Debug)]
 pub(super) struct Learner<'a> {
-    body: Body,
+    replica: Replica,
+    /// Other threads with the same program; without them, pieces are computed one after the other.
+    workers: Option<Workers>,
     parameters: Parameters,
     places: Vec<AdapterPart>,
     modules: Vec<&'a PlannedModule>,
@@ -41,20 +35,6 @@ pub(super) struct Learner<'a> {
     method: Box<dyn Method>,
     /// Names of checkpoint tensors that the method would train and the export does not hold.
     missing: Vec<String>,
-}
-
-/// The part that computes logits.
-#[derive(Debug)]
-struct Body {
-    program: Program,
-    feeder: Feeder,
-    head: Option<NewHead>,
-    lines: Lines,
-    /// Names of the values to compute: the logits, those of start and end for a span, or the last hidden state for a
-    /// new head.
-    outputs: Vec<String>,
-    padding: Padding,
-    device: Device,
     equal_lengths: bool,
 }
 
@@ -73,35 +53,51 @@ impl<'a> Learner<'a> {
         let of_head: HashSet<String> = names.tensors.iter().map(|tensor| tensor.name.clone()).collect();
         let Whole { tensors, missing } = method.whole(input, &of_head)?;
         names.tensors.extend(tensors);
-        // A head of our own reads real tokens only; the loss of a span covers padding too.
-        let head = input.objective.head();
-        let padding_unused = !head.counts_padding;
-        let options = ProgramOptions { linear, padding_unused, ..ProgramOptions::default() };
-        let mut program = Program::new(input.model, device, options)?;
-        program.attach(adapters)?;
-        let mut body = Body {
-            program,
-            feeder: Feeder::new(&free_inputs(input), &[])?,
-            head: None,
-            lines: head.lines,
-            outputs: names.outputs,
-            padding: input.padding,
-            device,
+        let mut body = Body::new(input, names.outputs, device, linear)?;
+        body.program_mut().attach(adapters)?;
+        body.make_head(input, settings, &names.tensors)?;
+        let (places, leaves): (_, Vec<_>) = body.leaves(&modules, &names.tensors).into_iter().unzip();
+        let own = leaves.iter().map(|(_, leaf)| leaf.shallow_clone()).collect();
+        let mut learner = Learner {
+            replica: Replica::new(body, own),
+            workers: None,
+            parameters: Parameters::gather(leaves)?,
+            places,
+            modules,
+            saved: names.tensors,
+            method,
+            missing,
             equal_lengths: !input.padding_is_safe,
         };
-        body.make_head(input, settings, &names.tensors)?;
-        let (places, leaves) = body.trainables(&modules, &names.tensors).into_iter().unzip();
-        let parameters = Parameters::gather(leaves)?;
-        let mut learner = Learner { body, parameters, places, modules, saved: names.tensors, method, missing };
         if let Some(initial) = input.initial {
             learner.load(initial)?;
         }
         Ok(learner)
     }
 
-    /// Switches dropout on or off.
-    pub fn set_training(&mut self, training: bool) {
-        self.body.program.set_training(training);
+    /// Decides by a trial what is decided by one, and starts `threads` threads where that is more than one and the device is the
+    /// CPU. The result does not depend on their number.
+    pub fn start(&mut self, encodings: &[Encoding], threads: usize) -> Result<(), TrainError> {
+        if self.body().device() == Device::Cpu {
+            // Before the trial: what is faster with one thread is what counts.
+            tch::set_num_threads(1);
+        }
+        self.body().settle(encodings)?;
+        if self.body().device() != Device::Cpu || threads < 2 {
+            return Ok(());
+        }
+        let replica = |_| {
+            let body = self.body().twin()?;
+            let leaves = body.leaves(&self.modules, &self.saved).into_iter().map(|(_, (_, leaf))| leaf).collect();
+            Ok(Replica::new(body, leaves))
+        };
+        let replicas = (0..threads).map(replica).collect::<Result<Vec<_>, TrainError>>()?;
+        self.workers = Some(Workers::start(replicas)?);
+        Ok(())
+    }
+
+    fn body(&self) -> &Body {
+        self.replica.body()
     }
 
     pub fn parameters(&self) -> &Parameters {
@@ -123,48 +119,123 @@ impl<'a> Learner<'a> {
     }
 
     pub fn linear_choices(&self) -> Vec<LinearChoice> {
-        self.body.program.linear_choices()
+        self.body().program().linear_choices()
     }
 
     /// Splits rows into groups that may share a padded batch: all in one, or by length where the export ignores its mask.
-    pub fn groups(&self, encodings: &[Encoding], rows: &[usize]) -> Vec<Vec<usize>> {
-        if !self.body.equal_lengths {
-            return vec![rows.to_vec()];
-        }
-        let length = |row: usize| self.body.feeder.sizes().padded_length(encodings[row].len());
+    fn groups(&self, encodings: &[Encoding], rows: &[usize]) -> Vec<Vec<usize>> {
+        let length = |row: usize| self.body().feeder().sizes().padded_length(encodings[row].len());
         let mut sorted = rows.to_vec();
-        sorted.sort_by_key(|&row| length(row));
+        // Side by side with rows of similar length, attention has less padding to process.
+        sorted.sort_by_key(|&row| encodings[row].len());
+        if !self.equal_lengths {
+            return vec![sorted];
+        }
         sorted.chunk_by(|&a, &b| length(a) == length(b)).map(<[usize]>::to_vec).collect()
+    }
+
+    /// The rows of a batch in pieces, sorted by length. With `same_length`, all are padded to the longest row.
+    fn pieces(&self, encodings: &[Encoding], rows: &[usize], same_length: bool) -> Result<Vec<Piece>, TrainError> {
+        let body = self.body();
+        let mut made = Vec::new();
+        for group in self.groups(encodings, rows) {
+            let lengths: Vec<usize> = group.iter().map(|&row| encodings[row].len()).collect();
+            let longest = lengths.last().copied().unwrap_or(0);
+            let length = if same_length || body.sees_padding() { longest } else { 0 };
+            let stretches = match body.feeder().sizes().rows {
+                _ if body.device() != Device::Cpu => std::iter::once(0..group.len()).collect(),
+                Some(most) => (0..group.len()).step_by(most.max(1)).map(|at| at..group.len().min(at + most)).collect(),
+                None => pieces(&lengths),
+            };
+            for stretch in stretches {
+                made.push(body.piece(encodings, group[stretch].to_vec(), length)?);
+            }
+        }
+        Ok(made)
     }
 
     /// All rows in batches of at most `budget_tokens` tokens, padding included, for a pass without gradients.
     pub fn batches(&self, encodings: &[Encoding], budget_tokens: usize) -> Vec<Vec<usize>> {
         let lengths: Vec<usize> = encodings.iter().map(Encoding::len).collect();
         let all: Vec<usize> = (0..lengths.len()).collect();
-        self.body.feeder.sizes().batches(&lengths, &all, budget_tokens, self.body.equal_lengths)
+        self.body().feeder().sizes().batches(&lengths, &all, budget_tokens, self.equal_lengths)
     }
 
-    /// Whether the logits of a row were found to change with the padding of its batch. Known after the first padded batch.
+    /// Whether the logits of a row were found to change with the padding of its batch. Known after [`Learner::start`].
     pub fn padding_matters(&self) -> bool {
-        self.body.program.padding_matters()
+        self.body().program().padding_matters()
     }
 
-    /// Loss of some rows, **summed** over them (over their tokens for a language model), with gradients unless they are
-    /// switched off.
-    pub fn loss(&self, encodings: &[Encoding], rows: &[usize], loss: &dyn Loss) -> Result<Tensor, TrainError> {
-        let float = |logits: Tensor| logits.f_to_kind(Kind::Float);
-        if self.body.lines != Lines::Vocabulary {
-            return loss.sum(&float(self.logits(encodings, rows)?)?, rows);
+    /// Mean loss over the rows of some batches, a scalar, and its gradient, as a flat vector. `weight` is the denominator of the
+    /// mean; `seed` gives the seed of dropout for the number of a piece.
+    pub fn gradient(
+        &mut self,
+        encodings: &[Encoding],
+        batches: &[Vec<usize>],
+        (loss, weight): (&Arc<dyn Loss>, f64),
+        seed: impl Fn(u64) -> i64,
+    ) -> Result<Option<Part>, TrainError> {
+        let mut all = Vec::new();
+        for batch in batches {
+            all.extend(self.pieces(encodings, batch, false)?);
         }
-        // The logits of a large vocabulary are not restored to the order of the rows: the sum does not need it.
-        let sorted = by_length(encodings, rows).into_iter().map(|place| rows[place]).collect::<Vec<_>>();
-        loss.sum(&self.body.token_logits(encodings, &sorted)?, &sorted)
+        let items = all.into_iter().enumerate().map(|(number, piece)| (piece, seed(number as u64))).collect();
+        let loss = Arc::clone(loss);
+        let part = move |replica: &mut Replica, (piece, seed)| replica.part(&piece, &loss, weight, seed);
+        let mut sum: Option<Part> = None;
+        self.compute(items, part, |part| {
+            match &mut sum {
+                None => sum = Some(part),
+                Some(sum) => sum.add(&part)?,
+            }
+            Ok(())
+        })?;
+        Ok(sum)
     }
 
-    /// Logits of some rows, `[rows, outputs]`; for labels of tokens `[rows, length, labels]`; for spans `[rows, 2 × length]` with
-    /// the starts first, with gradients unless they are switched off.
-    pub fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        self.body.logits(encodings, rows)
+    /// Loss of some rows, **summed** over them (over their tokens for a language model), without gradients.
+    pub fn loss(&mut self, encodings: &[Encoding], rows: &[usize], loss: &Arc<dyn Loss>) -> Result<f64, TrainError> {
+        let pieces = self.pieces(encodings, rows, false)?;
+        let loss = Arc::clone(loss);
+        let mut sum = 0.0;
+        let one = move |replica: &mut Replica, piece: Piece| replica.loss(&piece, loss.as_ref());
+        self.compute(pieces, one, |part| {
+            sum += part.f_to_kind(tch::Kind::Double)?.f_double_value(&[])?;
+            Ok(())
+        })?;
+        Ok(sum)
+    }
+
+    /// Logits of some rows without gradients, `[rows, outputs]`; for labels of tokens `[rows, length, labels]`; for spans
+    /// `[rows, 2 × length]` with the starts first.
+    pub fn logits(&mut self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
+        let pieces = self.pieces(encodings, rows, self.body().lines() != Lines::Row)?;
+        let order: Vec<usize> = pieces.iter().flat_map(|piece| piece.rows.iter().copied()).collect();
+        let mut parts = Vec::with_capacity(pieces.len());
+        self.compute(
+            pieces,
+            |replica, piece| replica.logits(&piece),
+            |part| {
+                parts.push(part);
+                Ok(())
+            },
+        )?;
+        let place = |row: &usize| order.iter().position(|other| other == row).map_or(-1, |place| place as i64);
+        let places = Tensor::f_from_slice(&rows.iter().map(place).collect::<Vec<_>>())?;
+        Ok(Tensor::f_cat(&parts, 0)?.f_index_select(0, &places.f_to_device(self.body().device())?)?)
+    }
+
+    /// Computes all items, on the threads where there are any, and gives the results to `take` in their order.
+    fn compute<I: Send + 'static, T: Send + 'static>(
+        &mut self,
+        items: Vec<I>,
+        compute: impl Fn(&mut Replica, I) -> Result<T, TrainError> + Clone + Send + 'static,
+        mut take: impl FnMut(T) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        match &self.workers {
+            Some(workers) => workers.run(items, compute, take),
+            None => items.into_iter().try_for_each(|item| take(compute(&mut self.replica, item)?)),
+        }
     }
 
     /// The adapter with these parameter values (flat).
@@ -231,170 +302,4 @@ impl<'a> Learner<'a> {
             AdapterPart::Saved(index) => self.saved[index].name.clone(),
         }
     }
-}
-
-impl Body {
-    /// Makes the head of the export trainable, or adds a new one; likewise the tensors that the method trains as a whole.
-    fn make_head(
-        &mut self,
-        input: &TrainInput<'_>,
-        settings: &TrainSettings,
-        saved: &[SavedName],
-    ) -> Result<(), TrainError> {
-        // The tensors of a new head are not in the graph.
-        let in_graph = || saved.iter().filter(|saved| !saved.initializer.is_empty());
-        let initializers: Vec<&str> = in_graph().map(|saved| saved.initializer.as_str()).collect();
-        self.program.train_whole(&initializers)?;
-        in_graph().try_for_each(|saved| self.program.train_copies(&saved.initializer, &saved.copies))?;
-        let Some(pooling) = settings.head else { return Ok(()) };
-        let hidden = tch::no_grad(|| self.hidden_width(input.train.encodings))?;
-        self.head =
-            Some(NewHead::new(pooling, hidden, input.objective.head().width.unwrap_or(1), settings.seed, self.device)?);
-        Ok(())
-    }
-
-    fn hidden_width(&self, encodings: &[Encoding]) -> Result<usize, TrainError> {
-        let batch = self.batch(encodings, &[0])?;
-        let size = self.run(&batch)?.size();
-        match size.as_slice() {
-            &[1, length, width] if length == batch.length as i64 => Ok(width as usize),
-            _ => Err(TrainError::Shape {
-                value: self.outputs.join(", "),
-                found: size,
-                expected: "[rows, tokens, width]",
-            }),
-        }
-    }
-
-    /// All leaf tensors with their names, and the part of the adapter that each belongs to.
-    fn trainables(&self, modules: &[&PlannedModule], saved: &[SavedName]) -> Vec<(AdapterPart, (String, Tensor))> {
-        let mut leaves = Vec::new();
-        for Trainable { name, kind, tensor } in self.program.trainables() {
-            let module = modules.iter().position(|module| module.weight == name);
-            let (place, suffix) = match kind {
-                TrainableKind::LoraA => (module.map(AdapterPart::A), ".lora_A"),
-                TrainableKind::LoraB => (module.map(AdapterPart::B), ".lora_B"),
-                TrainableKind::Whole => {
-                    (saved.iter().position(|saved| saved.initializer == name).map(AdapterPart::Saved), "")
-                }
-            };
-            leaves.extend(place.map(|place| (place, (name + suffix, tensor))));
-        }
-        for (name, tensor) in self.head.iter().flat_map(NewHead::trainables) {
-            let place = saved.iter().position(|saved| saved.name == name).map(AdapterPart::Saved);
-            leaves.extend(place.map(|place| (place, (name, tensor))));
-        }
-        leaves
-    }
-
-    fn logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let order = by_length(encodings, rows);
-        let sorted: Vec<usize> = order.iter().map(|&place| rows[place]).collect();
-        let logits = self.logits_in_order(encodings, &sorted)?;
-        let mut places = vec![0i64; order.len()];
-        for (now, &before) in order.iter().enumerate() {
-            places[before] = now as i64;
-        }
-        Ok(logits.f_index_select(0, &Tensor::f_from_slice(&places)?.f_to_device(self.device)?)?)
-    }
-
-    fn logits_in_order(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = self.batch(encodings, rows)?;
-        let value = self.run(&batch)?;
-        let logits = match &self.head {
-            None => value,
-            Some(head) => {
-                let shape = [batch.rows.len() as i64, batch.length as i64];
-                let mask = Tensor::f_from_slice(&batch.mask)?.f_reshape(shape)?.f_to_device(self.device)?;
-                head.logits(&value, &mask)?
-            }
-        };
-        let (count, length) = (rows.len() as i64, batch.length as i64);
-        match (self.lines, logits.size().as_slice()) {
-            (Lines::Token, &[found, tokens, _]) if (found, tokens) == (count, length) => Ok(logits),
-            (Lines::Row | Lines::Ends, &[found, _]) if found == count => Ok(logits),
-            (lines, size) => Err(TrainError::Shape {
-                value: self.outputs.join(", "),
-                found: size.to_vec(),
-                expected: match lines {
-                    Lines::Token => "[rows, tokens, labels], one line of logits for every token",
-                    _ => "[rows, outputs], one line of logits for every row",
-                },
-            }),
-        }
-    }
-
-    /// Logits of a language model, `[rows, tokens, vocabulary]`, in the order of the rows.
-    fn token_logits(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Tensor, TrainError> {
-        let batch = self.batch(encodings, rows)?;
-        let logits = self.run(&batch)?;
-        match *logits.size().as_slice() {
-            [count, length, _] if (count, length) == (rows.len() as i64, batch.length as i64) => Ok(logits),
-            ref size => Err(TrainError::Shape {
-                value: self.outputs.join(", "),
-                found: size.to_vec(),
-                expected: "[rows, tokens, vocabulary], one line of logits for every token",
-            }),
-        }
-    }
-
-    /// The rows as one batch, padded to the length that the export needs.
-    fn batch(&self, encodings: &[Encoding], rows: &[usize]) -> Result<Batch, TrainError> {
-        Ok(self.feeder.sizes().batch(encodings, rows, self.padding)?)
-    }
-
-    /// The output for every row, in as many batches as the export needs.
-    fn run(&self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let Some(most) = self.feeder.sizes().rows else { return self.run_once(batch) };
-        let mut parts = Vec::new();
-        for start in (0..batch.rows.len()).step_by(most.max(1)) {
-            let part = part_of(batch, start..batch.rows.len().min(start + most));
-            let output = self.run_once(&filled_batch(&part, most))?;
-            parts.push(output.f_narrow(0, 0, part.rows.len() as i64)?);
-        }
-        Ok(Tensor::f_cat(&parts, 0)?)
-    }
-
-    fn run_once(&self, batch: &Batch) -> Result<Tensor, TrainError> {
-        let feed = self.feeder.feed(&Tokens::from(batch));
-        let mut inputs = Vec::new();
-        for (name, tensor) in feed.tensors() {
-            inputs.push((name, to_torch(&tensor)?.f_to_device(self.device)?));
-        }
-        let wanted: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
-        let mut outputs = self.program.run(&inputs, &wanted)?;
-        if outputs.len() > 1 {
-            return Ok(Tensor::f_cat(&outputs, 1)?);
-        }
-        outputs.pop().ok_or_else(|| TrainError::UnknownValue { name: self.outputs.join(", "), known: String::new() })
-    }
-}
-
-/// Indices of the rows, sorted by length. With rows of similar length side by side, attention has less padding to process.
-fn by_length(encodings: &[Encoding], rows: &[usize]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|&place| encodings[rows[place]].len());
-    order
-}
-
-/// The inputs of the graph that are not initializers (old exports list those too).
-fn free_inputs(input: &TrainInput<'_>) -> Vec<crate::onnx::ValueInfo> {
-    let graph = &input.model.graph;
-    let constant = |name: &str| graph.initializers.iter().any(|tensor| tensor.name == name);
-    graph.inputs.iter().filter(|value| !constant(&value.name)).cloned().collect()
-}
-
-fn to_torch(tensor: &InputTensor<'_>) -> Result<Tensor, TrainError> {
-    let shape: Vec<i64> = tensor.shape().iter().map(|&size| size as i64).collect();
-    let bytes = |data: &[u8], kind: Kind| Tensor::f_from_data_size(data, &shape, kind);
-    Ok(match tensor {
-        InputTensor::I64 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Int64)?,
-        InputTensor::I32 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Int)?,
-        InputTensor::F32 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Float)?,
-        InputTensor::F16 { data, .. } => bytes(bytemuck::cast_slice(data), Kind::Half)?,
-        InputTensor::Bool { data, .. } => {
-            let data: Vec<u8> = data.iter().map(|&value| u8::from(value)).collect();
-            bytes(&data, Kind::Bool)?
-        }
-    })
 }

@@ -1,6 +1,8 @@
 //! The ONNX graph as a libtorch program, adapters, losses, optimizer, the loop and its state. The only room that names `tch`.
 
+mod body;
 mod device;
+mod dropout;
 mod error;
 mod evaluation;
 mod fingerprint;
@@ -17,6 +19,7 @@ mod optimizer;
 mod order;
 mod outcome;
 mod parameters;
+mod pieces;
 mod program;
 mod rows;
 mod run;
@@ -24,6 +27,7 @@ mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use crate::settings::{Batching, Kernels, Schedule, TrainSettings};
 pub use device::{cuda_devices, libtorch_folder, open as open_device};

@@ -54,6 +54,7 @@ pub fn logits(
     input.check()?;
     let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
     learner.load(adapter)?;
+    learner.start(rows.encodings, threads(settings))?;
     let head = input.objective.head();
     if head.lines != Lines::Row {
         return Err(TrainError::Shape {
@@ -89,9 +90,17 @@ pub fn loss_and_gradient(
     let weights = class_weights(settings.class_weights.as_ref(), input.objective, input.train.targets)?;
     let targets = loss_of("given", input.objective, &rows, weights.as_deref())?;
     let all: Vec<usize> = (0..rows.encodings.len()).collect();
-    let loss = learner.loss(rows.encodings, &all, targets.as_ref())?.f_div_scalar(targets.total_weight())?;
-    let gradient = super::parameters::read(&learner.parameters().gradient(&loss)?)?;
-    Ok((loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
+    let weight = targets.total_weight();
+    learner.start(input.train.encodings, threads(settings))?;
+    let part = learner.gradient(rows.encodings, &[all], (&targets, weight), |piece| piece as i64)?;
+    let Some(part) = part else { return Err(TrainError::NothingToTrain) };
+    let gradient = super::parameters::read(&part.gradient)?;
+    Ok((part.loss.f_to_kind(Kind::Double)?.f_double_value(&[])?, learner.adapter(&gradient)))
+}
+
+/// The number of threads to compute with: as many as the settings say, or as the process may use.
+pub(super) fn threads(settings: &TrainSettings) -> usize {
+    settings.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// The chosen kernels as a setting of the program.

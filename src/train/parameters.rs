@@ -78,21 +78,6 @@ impl Parameters {
         self.values.numel()
     }
 
-    /// Gradient of a scalar with respect to all parameters, as a flat vector. It is zero for parameters that the scalar does not
-    /// depend on.
-    pub fn gradient(&self, loss: &Tensor) -> Result<Tensor, TrainError> {
-        let gradients = Tensor::f_run_backward(&[loss], &self.leaves, false, false)?;
-        let mut flat = Vec::with_capacity(gradients.len());
-        for (gradient, leaf) in gradients.iter().zip(&self.leaves) {
-            flat.push(if gradient.defined() {
-                gradient.f_reshape([-1])?
-            } else {
-                leaf.f_zeros_like()?.f_reshape([-1])?
-            });
-        }
-        Ok(tch::no_grad(|| Tensor::f_cat(&flat, 0))?)
-    }
-
     /// Copies the flat vector to the CPU.
     pub fn read(&self) -> Result<Vec<f32>, TrainError> {
         read(&self.values)
@@ -114,6 +99,19 @@ impl Parameters {
         }
         parts
     }
+}
+
+/// Gradient of a scalar with respect to leaf tensors, as a flat vector. It is zero for those that the scalar does not depend on.
+pub(super) fn flat_gradient(loss: &Tensor, leaves: &[Tensor]) -> Result<Tensor, TrainError> {
+    let gradients = Tensor::f_run_backward(&[loss], leaves, false, false)?;
+    let mut flat = Vec::with_capacity(gradients.len());
+    for (gradient, leaf) in gradients.iter().zip(leaves) {
+        flat.push(match gradient.defined() {
+            true => gradient.f_reshape([-1])?,
+            false => leaf.f_zeros_like()?.f_reshape([-1])?,
+        });
+    }
+    Ok(tch::no_grad(|| Tensor::f_cat(&flat, 0))?)
 }
 
 /// Copies a float tensor to the CPU.

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tch::{Kind, Tensor};
 
+use super::body::Part;
 use super::error::TrainError;
 use super::evaluation::{self, Measured};
 use super::fingerprint::fingerprint;
@@ -13,7 +15,7 @@ use super::input::TrainInput;
 use super::journal::{EvaluationLine, Journal, StepLine, SummaryLine};
 use super::learner::Learner;
 use super::losses::{Loss, class_weights, loss_of};
-use super::once::{backend, take_turn};
+use super::once::{backend, take_turn, threads};
 use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
@@ -29,7 +31,7 @@ use crate::settings::TrainSettings;
 /// Trains adapters at the ranks of a plan, and the head.
 ///
 /// `metrics.jsonl` and `state/` in [`TrainInput::folder`] are written during the run; called again with the same input
-/// and settings, a run resumes from the saved state and gives, on the CPU with the same number of threads, the same bits.
+/// and settings, a run resumes from the saved state and gives, on the CPU with any number of threads, the same bits.
 /// A finished run is not repeated. Runs of one process take turns.
 ///
 /// # Errors
@@ -76,8 +78,8 @@ struct Run<'a> {
     rate: LearningRate,
     total_steps: u64,
     lengths: Vec<usize>,
-    loss: Box<dyn Loss>,
-    validation: Option<(LabelledRows<'a>, Box<dyn Loss>)>,
+    loss: Arc<dyn Loss>,
+    validation: Option<(LabelledRows<'a>, Arc<dyn Loss>)>,
     journal: Journal,
     pending: Vec<Pending>,
     last_loss: f64,
@@ -113,22 +115,24 @@ impl<'a> Run<'a> {
         if device == tch::Device::Cpu && !finished && in_float16(input) {
             observer.observe(Event::Warning(SLOW_FLOAT16));
         }
-        let threads =
-            settings.threads.map(|threads| threads as i32).or(saved.as_ref().map(|saved| saved.header.threads));
-        if let Some(threads) = threads {
-            tch::set_num_threads(threads);
-        }
-        let mut header = Header::new(fingerprint, device_name(device), tch::get_num_threads());
+        let threads = threads(settings);
+        let mut header = Header::new(fingerprint, device_name(device), threads as i32);
         let linear = match &saved {
             Some(saved) if !saved.header.linear.is_empty() => LinearBackend::Chosen(saved.header.linear.clone()),
             _ => backend(settings.linear),
         };
-        let learner = Learner::new(input, settings, device, linear)?;
+        let mut learner = Learner::new(input, settings, device, linear)?;
         if let (false, Some(first)) = (finished, learner.missing().first()) {
             observer.observe(Event::Notice(&format!(
                 "{} tensors of the checkpoint are not in the export under values of their own, and stay as they are: `{first}` …",
                 learner.missing().len()
             )));
+        }
+        if !finished {
+            learner.start(input.train.encodings, threads)?;
+            if learner.padding_matters() {
+                observer.observe(Event::Warning(PADDING_MATTERS));
+            }
         }
         header.parameters = learner.parameters().entries().to_vec();
         let optimizer = AdamW::new(settings, learner.parameters().values())?;
@@ -171,12 +175,10 @@ impl<'a> Run<'a> {
                 reason: "its parameters are not those of this model and plan".into(),
             });
         }
-        let before = (saved.header.device.as_str(), saved.header.threads);
-        let now = (self.header.device.as_str(), self.header.threads);
+        let (before, now) = (saved.header.device.as_str(), self.header.device.as_str());
         if before != now && !saved.header.position.finished {
             self.observer.observe(Event::Warning(&format!(
-                "going on with {} and {} threads after {} and {} threads: the last bits of the result may differ",
-                now.0, now.1, before.0, before.1
+                "going on with {now} after {before}: the last bits of the result may differ"
             )));
         }
         self.learner.parameters_mut().write(&saved.values)?;
@@ -245,23 +247,9 @@ impl<'a> Run<'a> {
         let rows: usize = batches.iter().map(Vec::len).sum();
         let weight: f64 = batches.iter().map(|batch| self.loss.weight(batch)).sum();
         let encodings = self.input.train.encodings;
-        self.learner.set_training(true);
-        let padding_mattered = self.learner.padding_matters();
-        let mut gradient: Option<Tensor> = None;
-        let mut loss: Option<Tensor> = None;
-        let groups: Vec<Vec<usize>> = batches.iter().flat_map(|batch| self.learner.groups(encodings, batch)).collect();
-        for (number, group) in groups.iter().enumerate() {
-            if self.settings.dropout > 0.0 {
-                tch::manual_seed(dropout_seed(self.settings.seed, step, number as u64));
-            }
-            let part = self.learner.loss(encodings, group, self.loss.as_ref())?.f_div_scalar(weight)?;
-            add(&mut gradient, self.learner.parameters().gradient(&part)?)?;
-            add(&mut loss, part.f_detach()?)?;
-        }
-        if self.learner.padding_matters() && !padding_mattered {
-            self.observer.observe(Event::Warning(PADDING_MATTERS));
-        }
-        let (Some(mut gradient), Some(loss)) = (gradient, loss) else { return Ok(()) };
+        let seed = |piece| dropout_seed(self.settings.seed, step, piece);
+        let part = self.learner.gradient(encodings, batches, (&self.loss, weight), seed)?;
+        let Some(Part { mut gradient, loss }) = part else { return Ok(()) };
         let norm = clip_norm(&mut gradient, self.settings.largest_norm())?;
         let learning_rate = self.rate.at(step);
         self.optimizer.step(self.learner.parameters().values(), &gradient, learning_rate)?;
@@ -344,7 +332,7 @@ impl<'a> Run<'a> {
         let Some((rows, loss_of_rows)) = &self.validation else { return Ok(()) };
         let budget = self.settings.evaluation_tokens;
         let Measured { loss, metrics } =
-            evaluation::evaluate(&mut self.learner, self.input, *rows, loss_of_rows.as_ref(), budget, self.observer)?;
+            evaluation::evaluate(&mut self.learner, self.input, *rows, loss_of_rows, budget, self.observer)?;
         let batches = epoch_batches(self.settings, &self.lengths, self.header.position.epoch).len();
         let evaluation = Evaluation {
             step: self.header.position.step,
@@ -464,14 +452,6 @@ fn device_name(device: tch::Device) -> String {
         tch::Device::Cuda(number) => format!("cuda:{number}"),
         _ => "cpu".into(),
     }
-}
-
-fn add(sum: &mut Option<Tensor>, part: Tensor) -> Result<(), TrainError> {
-    *sum = Some(match sum.take() {
-        None => part,
-        Some(mut sum) => sum.f_add_(&part)?,
-    });
-    Ok(())
 }
 
 /// A different seed for every pass, derived from its position in the run alone: a resumed run needs it for the same dropout.

@@ -9,6 +9,7 @@ mod values;
 mod weights;
 
 use std::fmt;
+use std::sync::Arc;
 
 use tch::{Device, Tensor};
 
@@ -19,7 +20,7 @@ use crate::task::{Objective, Targets};
 pub use weights::{check_class_weights, class_weights};
 
 /// The loss over a set of rows, with the targets of each row.
-pub trait Loss: fmt::Debug {
+pub trait Loss: fmt::Debug + Send + Sync {
     /// Denominator of the mean loss of some rows: their number, the sum of the weights of their classes, or the number of their
     /// tokens that count.
     fn weight(&self, rows: &[usize]) -> f64 {
@@ -47,7 +48,7 @@ pub fn loss_of(
     objective: &Objective,
     rows: &LabelledRows<'_>,
     weights: Option<&[f64]>,
-) -> Result<Box<dyn Loss>, TrainError> {
+) -> Result<Arc<dyn Loss>, TrainError> {
     if !objective.fits(rows.targets) {
         return Err(TrainError::LabelDoesNotFit {
             what,
@@ -58,17 +59,17 @@ pub fn loss_of(
     }
     Ok(match rows.targets {
         Targets::Classes(classes) => {
-            Box::new(classes::CrossEntropy::new(what, classes, objective.head().width, weights)?)
+            Arc::new(classes::CrossEntropy::new(what, classes, objective.head().width, weights)?)
         }
-        Targets::Values(values) => Box::new(values::SquaredError::new(values)),
+        Targets::Values(values) => Arc::new(values::SquaredError::new(values)),
         Targets::LabelSets(sets) => {
-            Box::new(label_sets::BinaryCrossEntropy::new(what, sets, objective.head().width, weights)?)
+            Arc::new(label_sets::BinaryCrossEntropy::new(what, sets, objective.head().width, weights)?)
         }
-        Targets::Tokens(counted) => Box::new(tokens::NextToken::new(rows.encodings, counted)),
+        Targets::Tokens(counted) => Arc::new(tokens::NextToken::new(rows.encodings, counted)),
         Targets::TokenClasses(rows) => {
-            Box::new(token_classes::TokenClasses::new(what, rows, objective.head().width, weights)?)
+            Arc::new(token_classes::TokenClasses::new(what, rows, objective.head().width, weights)?)
         }
-        Targets::Spans(places) => Box::new(spans::Ends::new(places)),
+        Targets::Spans(places) => Arc::new(spans::Ends::new(places)),
     })
 }
 

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use tch::{Device, Kind, Tensor};
 
+use super::super::dropout::Dropout;
 use super::{
     Building, Built, Call, Kernel, OpError, Outputs, because, build, find, full_name, load_attribute, scalar,
     scalar_int,
@@ -95,7 +96,7 @@ impl Body {
     }
 
     /// The outputs, given all values from outside by name.
-    fn run(&self, mut values: HashMap<String, Tensor>, training: bool) -> Outputs {
+    fn run(&self, mut values: HashMap<String, Tensor>, dropout: Option<&Dropout>) -> Outputs {
         // Shapes are computed on the host, and the graph's weights are there: operands that meet data are moved to its device.
         let device = values.values().map(Tensor::device).find(|device| *device != Device::Cpu);
         for step in &self.steps {
@@ -112,7 +113,7 @@ impl Body {
                 }));
             }
             let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-            let made = (step.kernel)(&Call { inputs: &inputs, training })
+            let made = (step.kernel)(&Call { inputs: &inputs, dropout })
                 .map_err(|error| OpError::Because(format!("{} inside of it: {error}", step.label)))?;
             let named = step.outputs.iter().cloned().zip(made).filter(|(name, _)| !name.is_empty());
             values.extend(named);
@@ -144,7 +145,7 @@ pub(super) fn conditional(building: &Building<'_>) -> Built {
     Ok(Box::new(move |call| {
         let taken = if scalar(call.tensor(0)?)? != 0.0 { &then } else { &otherwise };
         match taken {
-            Ok(body) => body.run(captured(call, &names)?, call.training),
+            Ok(body) => body.run(captured(call, &names)?, call.dropout),
             Err(reason) => because(reason.clone()),
         }
     }))
@@ -178,7 +179,7 @@ pub(super) fn repeated(building: &Building<'_>) -> Built {
             let condition = Tensor::f_ones([0i64; 0], (Kind::Bool, Device::Cpu))?;
             let given = [number, condition].into_iter().chain(carried);
             values.extend(body.inputs.iter().map(|input| input.name.clone()).zip(given));
-            let mut made = body.run(values, call.training)?.into_iter();
+            let mut made = body.run(values, call.dropout)?.into_iter();
             goes_on = made.next().map_or(Ok(0.0), |condition| scalar(&condition))? != 0.0;
             carried = made.by_ref().take(carried_count).collect();
             collected.iter_mut().zip(made).for_each(|(list, value)| list.push(value));

@@ -23,6 +23,7 @@ use tch::{Device, Kind, TchError, Tensor};
 pub(crate) use control::{captured_names, graph as subgraph, lift};
 pub(crate) use promotion::build;
 
+use super::dropout::Dropout;
 use super::error::first_line;
 use crate::onnx::{DataType, Node, TensorData};
 
@@ -68,8 +69,8 @@ pub(crate) type Built = Result<Kernel, OpError>;
 pub(crate) struct Call<'a> {
     /// Inputs by position; `None` is an omitted optional input.
     pub inputs: &'a [Option<&'a Tensor>],
-    /// Whether adapter dropout is active.
-    pub training: bool,
+    /// Dropout of the adapters, where it is active.
+    pub dropout: Option<&'a Dropout>,
 }
 
 impl<'a> Call<'a> {

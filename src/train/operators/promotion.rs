@@ -35,7 +35,7 @@ pub(crate) fn build(operator: &Operator, building: &Building<'_>) -> Built {
             let widened = call.inputs.iter().map(|input| input.map(|input| widen(input, kind)).transpose());
             let widened = widened.collect::<Result<Vec<_>, OpError>>()?;
             let inputs: Vec<Option<&Tensor>> = widened.iter().map(Option::as_ref).collect();
-            kernel(&Call { inputs: &inputs, training: call.training })
+            kernel(&Call { inputs: &inputs, dropout: call.dropout })
         }
     }))
 }

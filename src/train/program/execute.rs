@@ -1,10 +1,10 @@
 //! Runs a plan, and caches what depends on input shapes alone.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
+use super::super::dropout::Dropout;
 use super::super::error::TrainError;
 use super::super::operators::{Call, Outputs};
 use super::execution_plan::{ExecutionPlan, Operand, Step, Turn};
@@ -21,7 +21,7 @@ pub(super) struct ShapeValues {
 /// Shape values by input shapes; the least recently used are dropped first.
 #[derive(Debug)]
 pub(super) struct ShapeCache {
-    entries: HashMap<Vec<i64>, (u64, Rc<ShapeValues>)>,
+    entries: HashMap<Vec<i64>, (u64, ShapeValues)>,
     clock: u64,
     bytes: usize,
     limit: usize,
@@ -41,14 +41,15 @@ impl ShapeCache {
         self.entries.len()
     }
 
-    pub fn get(&mut self, key: &[i64]) -> Option<Rc<ShapeValues>> {
-        self.clock += 1;
-        let (used, values) = self.entries.get_mut(key)?;
-        *used = self.clock;
-        Some(Rc::clone(values))
+    /// Takes the values out, to be put back by [`ShapeCache::insert`].
+    pub fn take(&mut self, key: &[i64]) -> Option<ShapeValues> {
+        let (_, values) = self.entries.remove(key)?;
+        self.bytes -= values.bytes;
+        Some(values)
     }
 
-    pub fn insert(&mut self, key: Vec<i64>, values: Rc<ShapeValues>) {
+    pub fn insert(&mut self, key: Vec<i64>, values: ShapeValues) {
+        self.clock += 1;
         self.bytes += values.bytes;
         self.entries.insert(key, (self.clock, values));
         while self.entries.len() > 1 && (self.entries.len() > self.limit || self.bytes > CACHE_BYTES) {
@@ -56,9 +57,7 @@ impl ShapeCache {
             else {
                 return;
             };
-            if let Some((_, gone)) = self.entries.remove(&oldest) {
-                self.bytes -= gone.bytes;
-            }
+            self.take(&oldest);
         }
     }
 }
@@ -67,7 +66,7 @@ impl ShapeCache {
 pub(super) struct Run<'r> {
     pub plan: &'r ExecutionPlan,
     pub device: Device,
-    pub training: bool,
+    pub dropout: Option<Dropout>,
 }
 
 impl Run<'_> {
@@ -84,7 +83,7 @@ impl Run<'_> {
         for (tensor, (_, slot)) in inputs.into_iter().zip(&plan.inputs) {
             slots[*slot] = Some(tensor);
         }
-        let values = match cache.get(&key) {
+        let values = match cache.take(&key) {
             Some(values) => {
                 self.turns(&plan.lean, &mut slots, &mut Shapes::Known(&values))?;
                 values
@@ -94,9 +93,7 @@ impl Run<'_> {
                 fresh.host.resize_with(plan.shapes, || None);
                 fresh.device.resize_with(plan.shapes, || None);
                 self.turns(&plan.full, &mut slots, &mut Shapes::Fresh(&mut fresh))?;
-                let values = Rc::new(self.only_kept(fresh));
-                cache.insert(key, Rc::clone(&values));
-                values
+                self.only_kept(fresh)
             }
         };
         let outputs = plan.outputs.iter().map(|place| {
@@ -104,7 +101,9 @@ impl Run<'_> {
                 .map(Tensor::shallow_clone)
                 .ok_or_else(|| TrainError::UnknownValue { name: "(an output)".into(), known: "never computed".into() })
         });
-        outputs.collect()
+        let outputs = outputs.collect();
+        cache.insert(key, values);
+        outputs
     }
 
     fn turns(&self, turns: &[Turn], slots: &mut [Option<Tensor>], shapes: &mut Shapes<'_>) -> Result<(), TrainError> {
@@ -130,7 +129,7 @@ impl Run<'_> {
     fn step(&self, step: &Step, slots: &[Option<Tensor>], shapes: &ShapeValues) -> Outputs {
         let inputs: Vec<Option<&Tensor>> =
             step.inputs.iter().map(|place| place.and_then(|place| self.find(place, slots, shapes))).collect();
-        (step.kernel)(&Call { inputs: &inputs, training: self.training })
+        (step.kernel)(&Call { inputs: &inputs, dropout: self.dropout.as_ref() })
     }
 
     fn find<'a>(&'a self, place: Operand, slots: &'a [Option<Tensor>], shapes: &'a ShapeValues) -> Option<&'a Tensor> {

@@ -67,6 +67,19 @@ impl Source {
 }
 
 impl Source {
+    /// The same with the same tensors, for another thread.
+    pub fn twin(&self) -> Self {
+        let constants = self.constants.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        Source {
+            nodes: self.nodes.clone(),
+            opset: self.opset,
+            inputs: self.inputs.clone(),
+            input_types: self.input_types.clone(),
+            outputs: self.outputs.clone(),
+            constants,
+        }
+    }
+
     /// Largest difference between two ways to compute an output whose largest value is `largest`: what rounding in the
     /// coarsest type of the weights explains.
     pub fn rounding(&self, largest: f64) -> f64 {
@@ -262,7 +275,7 @@ impl<'s> Graph<'s> {
             let (Some(inputs), Some(operator)) = (inputs, find(&node.domain, &node.op_type)) else { continue };
             let building = Building { node, opset: self.opset() };
             let outputs = build(operator, &building)
-                .and_then(|kernel| tch::no_grad(|| kernel(&Call { inputs: &inputs, training: false })))
+                .and_then(|kernel| tch::no_grad(|| kernel(&Call { inputs: &inputs, dropout: None })))
                 .map_err(|error| node_error(node, &error))?;
             let names: Vec<String> = node.outputs.clone();
             self.folded.extend(names.into_iter().zip(outputs).filter(|(name, _)| !name.is_empty()));

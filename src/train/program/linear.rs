@@ -146,6 +146,19 @@ impl Linears {
         Linears { device, setting, precision, weights: RefCell::default(), chosen: RefCell::default() }
     }
 
+    /// The same weights and backends, for another thread.
+    pub fn twin(&self) -> Self {
+        let weights = self.weights.borrow();
+        let weights = weights.iter().map(|(name, weight)| (name.clone(), weight.shallow_clone())).collect();
+        Linears {
+            device: self.device,
+            setting: self.setting.clone(),
+            precision: self.precision,
+            weights: RefCell::new(weights),
+            chosen: self.chosen.clone(),
+        }
+    }
+
     /// The backends in use, in a fixed order.
     pub fn choices(&self) -> Vec<LinearChoice> {
         let mut choices: Vec<LinearChoice> = self
@@ -257,8 +270,10 @@ fn linear(
     let rows = x.f_reshape([-1, inner])?;
     let mut y = product(&rows, weight, bias, backend)?;
     if let Some(branch) = adapter {
-        let dropped = branch.dropout > 0.0 && call.training;
-        let source = if dropped { rows.f_dropout(branch.dropout, true)? } else { rows };
+        let source = match call.dropout {
+            Some(dropout) if branch.dropout > 0.0 => dropout.apply(&rows, branch.dropout)?,
+            _ => rows,
+        };
         let (kind, own) = (y.f_kind()?, branch.a.f_kind()?);
         let wide = if kind == own { source } else { source.f_to_kind(own)? };
         let inside = wide.f_matmul(&branch.a.f_transpose(0, 1)?)?.f_mul_scalar(branch.scaling)?;
@@ -338,7 +353,7 @@ mod tests {
         check("an adapted layer", &leaves, &|leaves| {
             let [x, a, b] = leaves else { panic!("three leaves") };
             let branch = Branch { a: a.shallow_clone(), b: b.shallow_clone(), scaling: 1.7, dropout: 0.0 };
-            let call = Call { inputs: &[Some(x)], training: true };
+            let call = Call { inputs: &[Some(x)], dropout: None };
             vec![linear(&call, &weight, Some(&bias), Backend::Torch, Some(&branch)).unwrap()]
         });
     }

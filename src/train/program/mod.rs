@@ -25,6 +25,7 @@ use self::graph::{Graph, Source, is_float, on_device};
 use self::linear::{Adapter, Linears, fuse_linear};
 use self::shape_inference::infer_shapes;
 use self::slice_pushdown::narrow;
+use super::dropout::Dropout;
 use super::error::TrainError;
 use super::lora::AdapterSpec;
 use crate::onnx::{DataType, Model, mask_input};
@@ -134,9 +135,12 @@ pub struct Program {
     whole: Vec<(String, Tensor)>,
     /// Names in `whole` whose tensor is that of another name.
     copies: HashSet<String>,
-    training: bool,
+    /// Seed of dropout; none while evaluating.
+    dropout: Option<i64>,
     /// Set when padding was found to influence the outputs of the export.
     padding_matters: Cell<bool>,
+    /// Whether padding is known to be left out rightly.
+    verified: bool,
     /// One entry per set of requested outputs.
     compiled: RefCell<Vec<Compiled>>,
 }
@@ -161,8 +165,9 @@ impl Program {
             adapters: Vec::new(),
             whole: Vec::new(),
             copies: HashSet::new(),
-            training: false,
+            dropout: None,
             padding_matters: Cell::new(false),
+            verified: false,
             compiled: RefCell::default(),
         })
     }
@@ -272,10 +277,48 @@ impl Program {
         adapters.chain(whole).map(|(name, kind, tensor)| Trainable { name, kind, tensor }).collect()
     }
 
-    /// Training mode (adapter dropout active) or evaluation mode, the initial one. Gradients are recorded in
-    /// both modes; use `tch::no_grad` around [`Program::run`] where they are not wanted.
-    pub fn set_training(&mut self, training: bool) {
-        self.training = training;
+    /// Training mode (adapter dropout active, with the masks of this seed in every run) or evaluation mode, the initial one.
+    /// Gradients are recorded in both modes; use `tch::no_grad` around [`Program::run`] where they are not wanted.
+    pub fn set_dropout(&mut self, seed: Option<i64>) {
+        self.dropout = seed;
+    }
+
+    /// The same program for another thread: weights and values of the trainable tensors are shared, the leaves are others.
+    /// What was decided by a trial is kept.
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    pub fn twin(&self) -> Result<Self, TrainError> {
+        let leaf = |tensor: &Tensor| tensor.f_detach()?.f_set_requires_grad(true);
+        let adapters = self.adapters.iter().map(|adapter| {
+            let (a, b) = (leaf(&adapter.a)?, leaf(&adapter.b)?);
+            let Adapter { weight, copies, scaling, dropout, .. } = adapter;
+            Ok(Adapter { weight: weight.clone(), copies: copies.clone(), a, b, scaling: *scaling, dropout: *dropout })
+        });
+        let mut whole: Vec<(String, Tensor)> = Vec::with_capacity(self.whole.len());
+        for (name, tensor) in &self.whole {
+            let same = |(_, other): &&(String, Tensor)| other.data_ptr() == tensor.data_ptr();
+            // A copy is the leaf of another name.
+            let twin = match whole.iter().find(same) {
+                Some((_, other)) if self.copies.contains(name) => other.shallow_clone(),
+                _ => leaf(tensor)?,
+            };
+            whole.push((name.clone(), twin));
+        }
+        let verified = self.compiled.borrow().iter().any(|compiled| compiled.plain.is_none());
+        Ok(Program {
+            source: self.source.twin(),
+            device: self.device,
+            options: self.options.clone(),
+            linears: self.linears.twin(),
+            adapters: adapters.collect::<Result<_, TrainError>>()?,
+            whole,
+            copies: self.copies.clone(),
+            dropout: self.dropout,
+            padding_matters: self.padding_matters.clone(),
+            verified: self.verified || verified,
+            compiled: RefCell::default(),
+        })
     }
 
     /// Names of the graph's inputs that must be given (all but initializers).
@@ -306,7 +349,7 @@ impl Program {
         };
         let compiled = &mut compiled[index];
         self.verify_packing(compiled, inputs)?;
-        self.execute(compiled, inputs, self.training)
+        self.execute(compiled, inputs, self.dropout)
     }
 
     /// The given inputs in the order of the plan.
@@ -336,11 +379,12 @@ impl Program {
         &self,
         compiled: &mut Compiled,
         inputs: &[(&str, Tensor)],
-        training: bool,
+        dropout: Option<i64>,
     ) -> Result<Vec<Tensor>, TrainError> {
         let given = self.given(&compiled.plan, inputs)?;
         let Compiled { plan, cache, .. } = compiled;
-        Run { plan, device: self.device, training }.execute(given, cache)
+        let dropout = dropout.map(|seed| Dropout::new(seed, self.device));
+        Run { plan, device: self.device, dropout }.execute(given, cache)
     }
 
     /// On the first batch with padding: the outputs with and without unpadding must agree, else unpadding is switched off.
@@ -357,8 +401,8 @@ impl Program {
             return Ok(());
         }
         let _guard = tch::no_grad_guard();
-        let expected = self.execute(&mut plain, inputs, false)?;
-        let found = self.execute(compiled, inputs, false)?;
+        let expected = self.execute(&mut plain, inputs, None)?;
+        let found = self.execute(compiled, inputs, None)?;
         let mut same = true;
         let mask = mask.filter(|_| self.options.padding_unused);
         for (found, expected) in found.iter().zip(&expected) {
@@ -393,7 +437,8 @@ impl Program {
     fn compile(&self, outputs: &[&str]) -> Result<Compiled, TrainError> {
         let pack = self.options.pack && !self.padding_matters.get();
         let (packed, is_packed) = self.compile_with(outputs, pack)?;
-        let plain = if is_packed { Some(Box::new(self.compile_with(outputs, false)?.0)) } else { None };
+        let plain =
+            if is_packed && !self.verified { Some(Box::new(self.compile_with(outputs, false)?.0)) } else { None };
         Ok(Compiled { plain, ..packed })
     }
 

@@ -114,5 +114,5 @@ fn execute(graph: &Graph<'_>, operation: &Operation, values: &HashMap<&str, Tens
     let inputs = node.inputs.iter().map(|name| if name.is_empty() { Ok(None) } else { value(name).map(Some) });
     let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
     let kernel = build(operator, &Building { node, opset: graph.opset() })?;
-    kernel(&Call { inputs: &inputs, training: false })
+    kernel(&Call { inputs: &inputs, dropout: None })
 }

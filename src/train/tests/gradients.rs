@@ -150,7 +150,7 @@ impl Checked {
                     Absent => None,
                 })
                 .collect();
-            kernel(&Call { inputs: &given, training: false }).unwrap_or_else(|e| panic!("{name}: {e}"))
+            kernel(&Call { inputs: &given, dropout: None }).unwrap_or_else(|e| panic!("{name}: {e}"))
         });
         self.0.insert(if domain == "com.microsoft" { format!("{domain}.{op_type}") } else { op_type.to_owned() });
     }

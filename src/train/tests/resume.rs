@@ -63,6 +63,26 @@ fn a_stopped_run_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn a_result_does_not_depend_on_the_number_of_threads() {
+    // Large batches: each is computed in several pieces.
+    let settings = TrainSettings { batch_size: 64, threads: Some(1), dropout: 0.1, ..settings() };
+    let one = Bench::new("tiny_encoder");
+    let expected = train(&one.input(), &settings, &Silent).unwrap();
+    assert_eq!(expected.threads, 1);
+    let bench = Bench::new("tiny_encoder");
+    // With two threads up to a stop in the third epoch, then with three.
+    let two = TrainSettings { threads: Some(2), ..settings.clone() };
+    let stopped = train(&bench.input(), &two, &StopAfter(AtomicU64::new(8)));
+    assert!(matches!(stopped, Err(TrainError::Cancelled(_))));
+    let three = TrainSettings { threads: Some(3), ..settings };
+    let outcome = train(&bench.input(), &three, &Silent).unwrap();
+    assert!(outcome.resumed_from.is_some_and(|step| step > 0 && step < outcome.steps), "{:?}", outcome.resumed_from);
+    assert_eq!(outcome.threads, 3);
+    same(&expected, &outcome);
+    assert_eq!(lines(one.out.path()), lines(bench.out.path()));
+}
+
+#[test]
 fn a_finished_run_is_not_repeated() {
     let bench = Bench::new("tiny_encoder");
     let first = train(&bench.input(), &settings(), &Silent).unwrap();

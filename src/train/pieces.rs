@@ -1,0 +1,70 @@
+//! How a batch is divided into pieces that are computed side by side, each with one thread.
+//!
+//! Which rows form a piece depends on their lengths alone, and gradients are added in the order of the pieces. So a result is
+//! the same to the bit for every number of threads, and however busy the machine is.
+
+/// Tokens that a piece has at least, where the batch has more than one: below it, calling operations costs more than a second
+/// thread gains.
+const TOKENS: usize = 128;
+/// The most pieces of a batch: as many threads can work on it.
+const MOST: usize = 32;
+/// Beyond it, the number of pieces is a multiple of this one, so that two and four threads have the same to do.
+const EVEN: usize = 4;
+
+/// Divides rows into stretches of about equally many tokens. `lengths` are those of the rows, in their order.
+pub(super) fn pieces(lengths: &[usize]) -> Vec<std::ops::Range<usize>> {
+    let total: usize = lengths.iter().sum();
+    let count = (total / TOKENS).clamp(1, MOST.min(lengths.len().max(1)));
+    let count = if count > EVEN { count / EVEN * EVEN } else { count };
+    let mut pieces = Vec::with_capacity(count);
+    let (mut start, mut tokens) = (0, 0);
+    for (row, length) in lengths.iter().enumerate() {
+        tokens += length;
+        // Rows must be left for the pieces that are still to come.
+        let (done, left) = (pieces.len() + 1, lengths.len() - row - 1);
+        let is_full = tokens * count >= done * total || left < count - done + 1;
+        if done < count && is_full {
+            pieces.push(start..row + 1);
+            start = row + 1;
+        }
+    }
+    if start < lengths.len() {
+        pieces.push(start..lengths.len());
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_row_is_in_one_piece(lengths in prop::collection::vec(1usize..600, 1..80)) {
+            let pieces = pieces(&lengths);
+            let rows: Vec<usize> = pieces.iter().cloned().flatten().collect();
+            prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+            prop_assert!(pieces.len() <= MOST && pieces.iter().all(|piece| !piece.is_empty()));
+        }
+
+        #[test]
+        fn pieces_are_about_equal(lengths in prop::collection::vec(1usize..40, 64..128)) {
+            let tokens = |piece: &std::ops::Range<usize>| lengths[piece.clone()].iter().sum::<usize>();
+            let pieces = pieces(&lengths);
+            let mean = lengths.iter().sum::<usize>() as f64 / pieces.len() as f64;
+            // A cut is at most a row away from where it should be.
+            prop_assert!(pieces.iter().all(|piece| (tokens(piece) as f64 - mean).abs() <= 40.0));
+        }
+    }
+
+    #[test]
+    fn few_tokens_stay_together() {
+        assert_eq!(pieces(&[20; 5]), [0..5]);
+        assert_eq!(pieces(&[]), Vec::<std::ops::Range<usize>>::new());
+        assert_eq!(pieces(&[11; 32]), [0..16, 16..32]);
+        assert_eq!(pieces(&[30; 32]).len(), 4);
+        assert_eq!(pieces(&[100; 32]).len(), 24);
+    }
+}
