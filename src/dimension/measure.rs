@@ -13,7 +13,8 @@
 //!
 //! **Cost.** One search for 64 neighbours serves all scales and all splits: the nearest rows of the same half are nearly
 //! always among them. A row with fewer than needed, once in 60,000 times at 16 neighbours, is left out of that split. That
-//! depends on how the rows were split and not on where they are, so it favours no dimension.
+//! depends on how the rows were split and not on where they are, so it favours no dimension. Of the decimation, halves, quarters
+//! and eighths are read from it too, and only smaller parts are searched.
 
 use std::time::Instant;
 
@@ -28,7 +29,7 @@ use super::{
     Cloud, DimensionError, GRIDE_NEIGHBOURS, LayerDimension, MINIMUM_POINTS, NearDuplicates, Prepared, Scale,
     ScaleEstimate, TwoNn, dimension_of, gride_scan, near_duplicates, plateau, prepare,
 };
-use crate::neighbours::{Neighbours, Scalar, nearest_in_rows};
+use crate::neighbours::{Neighbours, Scalar, nearest_in_rows, nearest_of_some};
 use crate::progress::{Observer, Silent};
 
 /// The farthest neighbour sought in a half: among 64 neighbours, fewer than 16 are in it once in 60,000 times.
@@ -37,6 +38,8 @@ const FARTHEST_IN_A_HALF: usize = 16;
 const PARTS: usize = 8;
 /// Smallest number of rows in the decimation.
 const FEWEST: usize = 2 * MINIMUM_POINTS;
+/// One point in so many, or fewer, is compared with a whole part; with more of them, the part is searched anew.
+const FEW: usize = 64;
 /// Number of points of the straight-line fit that are kept for plotting.
 const FIT_POINTS: usize = 96;
 
@@ -309,10 +312,9 @@ fn decimation<T: Scalar>(
         let mut found = Vec::with_capacity(parts);
         for part in order.chunks_exact(size).take(parts) {
             observer.check()?;
-            let mut rows: Vec<u32> = part.iter().map(|&point| cloud.rows[point as usize]).collect();
-            rows.sort_unstable();
-            let neighbours = nearest_in_rows(cloud.points, &rows, 2, settings.estimator.engine, &Silent)?;
-            found.push(settings.estimator.method.dimension(&mut ratios(&neighbours))?);
+            let mut part = part.to_vec();
+            part.sort_unstable();
+            found.push(settings.estimator.method.dimension(&mut ratios_in(cloud, &part, settings)?)?);
         }
         let mean = found.iter().sum::<f64>() / found.len() as f64;
         if !mean.is_finite() {
@@ -321,6 +323,40 @@ fn decimation<T: Scalar>(
         decimation.push(Decimated { points: size, dimension: mean, spread: spread(&found) });
     }
     Ok(decimation)
+}
+
+/// The ratios of the distances to the second and the first neighbour within a part of the points, whose indices ascend.
+///
+/// The first two of a point's known neighbours that are in the part are its nearest ones there. Points with fewer known ones
+/// are compared with the whole part; where that are many, the part is searched anew. The ratios are the same to the last bit.
+fn ratios_in<T: Scalar>(
+    cloud: &Cloud<'_, T>,
+    part: &[u32],
+    settings: &MeasureSettings,
+) -> Result<Vec<f64>, DimensionError> {
+    let rows: Vec<u32> = part.iter().map(|&point| cloud.rows[point as usize]).collect();
+    let mut is_in = vec![false; cloud.rows.len()];
+    part.iter().for_each(|&point| is_in[point as usize] = true);
+    let known = |&point: &u32| {
+        let neighbours = cloud.neighbours.indices.row(point as usize);
+        let mut near = neighbours.iter().zip(cloud.neighbours.distances.row(point as usize));
+        let mut next = || near.find(|(other, _)| is_in[**other as usize]).map(|(_, &distance)| distance);
+        let (first, second) = (next()?, next()?);
+        Some(second / first)
+    };
+    let mut ratios_of: Vec<Option<f64>> = part.par_iter().map(known).collect();
+    let unknown: Vec<usize> = (0..part.len()).filter(|&place| ratios_of[place].is_none()).collect();
+    if unknown.len() * FEW > part.len() {
+        let neighbours = nearest_in_rows(cloud.points, &rows, 2, settings.estimator.engine, &Silent)?;
+        return Ok(ratios(&neighbours));
+    }
+    if !unknown.is_empty() {
+        let distances = nearest_of_some(cloud.points, &rows, &unknown, 2)?;
+        for (place, distances) in unknown.into_iter().zip(distances) {
+            ratios_of[place] = distances.get(1).zip(distances.first()).map(|(second, first)| second / first);
+        }
+    }
+    Ok(ratios_of.into_iter().flatten().collect())
 }
 
 /// Standard deviation; `None` with fewer than two values.
@@ -342,4 +378,51 @@ fn fit(neighbours: &Neighbours) -> Vec<(f64, f64)> {
         .collect();
     places.dedup();
     places.into_iter().map(|place| (logarithms[place - 1], -(-(place as f64) / points).ln_1p())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// Points near a curved sheet in ten columns, from a fixed sequence.
+    fn sheet(points: usize) -> Array2<f32> {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        let rows: Vec<[f32; 3]> = (0..points).map(|_| [next(), next(), 0.05 * next()]).collect();
+        Array2::from_shape_fn((points, 10), |(row, column)| {
+            let [x, y, z] = rows[row];
+            (x * (column + 1) as f32).sin() + y * column as f32 + z
+        })
+    }
+
+    #[test]
+    fn parts_are_read_from_known_neighbours_to_the_last_bit() {
+        let points = sheet(1600);
+        let settings = MeasureSettings::default();
+        let prepared = prepare(points.view(), settings.neighbours(), &settings.estimator, &Silent).unwrap();
+        let Prepared::Cloud(cloud) = prepared else { panic!("the points are not degenerate") };
+        let order = shuffled(cloud.rows.len(), settings.seed, 0);
+        for size in [800, 400, 200, 100] {
+            for part in order.chunks_exact(size) {
+                let mut part = part.to_vec();
+                part.sort_unstable();
+                let rows: Vec<u32> = part.iter().map(|&point| cloud.rows[point as usize]).collect();
+                let searched = nearest_in_rows(cloud.points, &rows, 2, settings.estimator.engine, &Silent).unwrap();
+                assert_eq!(ratios_in(&cloud, &part, &settings).unwrap(), ratios(&searched), "parts of {size}");
+            }
+        }
+        // Some points of an eighth have too few known neighbours in it.
+        let mut first: Vec<u32> = order[..200].to_vec();
+        first.sort_unstable();
+        let rows: Vec<u32> = first.iter().map(|&point| cloud.rows[point as usize]).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let compared = nearest_of_some(cloud.points, &rows, &all, 2).unwrap();
+        let searched = nearest_in_rows(cloud.points, &rows, 2, settings.estimator.engine, &Silent).unwrap();
+        assert_eq!(compared.concat(), searched.distances.iter().copied().collect::<Vec<_>>());
+    }
 }

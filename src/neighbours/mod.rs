@@ -8,6 +8,7 @@ mod auto_engine;
 mod block_index;
 mod duplicates;
 mod exact_distance;
+mod few;
 mod int12_codes;
 mod normalization;
 mod partition;
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use crate::hint::Hint;
 use crate::progress::{Cancelled, Observer};
 
+pub use few::nearest_of_some;
 pub use row_hash::first_equal_row;
 pub use scalar::Scalar;
 pub use spanning_tree::{Edge, spanning_tree, spanning_tree_in_rows};
