@@ -1,9 +1,12 @@
 //! `gelora doctor`: which libraries, providers and devices are actually available.
 
 use crate::report;
-use crate::workflow::{DeviceTrial, Diagnosis, LibtorchFacts, OnnxRuntimeFacts, ProcessorFacts, examine};
+use crate::workflow::{
+    DeviceTrial, Diagnosis, LibtorchFacts, OnnxRuntimeFacts, ProcessorFacts, examine_without_libtorch,
+};
 
 use super::context::Context;
+use super::training::NoTraining;
 
 const EXAMPLE: &str = "\
 Examples:
@@ -17,9 +20,24 @@ Exit code 1 when something is missing that gelora needs, with the cure.";
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {}
 
+#[cfg(feature = "train")]
 pub(crate) fn run(context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    let diagnosis = examine(&context.session());
-    context.print(&diagnosis, || describe(&diagnosis))?;
+    tell(context, &crate::workflow::examine(&context.session()))
+}
+
+/// Without the program that trains: that it is not there is a note, as everything else works; that it cannot be started is
+/// something missing.
+pub(crate) fn run_without_training(context: &Context, _arguments: Arguments, why: &NoTraining) -> anyhow::Result<()> {
+    let mut diagnosis = examine_without_libtorch(&context.session());
+    match why {
+        NoTraining::NotThere { .. } => diagnosis.notes.push(why.to_string()),
+        _ => diagnosis.missing.push(why.to_string()),
+    }
+    tell(context, &diagnosis)
+}
+
+fn tell(context: &Context, diagnosis: &Diagnosis) -> anyhow::Result<()> {
+    context.print(diagnosis, || describe(diagnosis))?;
     match diagnosis.missing.as_slice() {
         [] => Ok(()),
         [one] => anyhow::bail!("{one}"),
@@ -75,7 +93,7 @@ fn trial(trial: &DeviceTrial) -> String {
 
 fn libtorch(facts: &LibtorchFacts) -> String {
     if !facts.built_in {
-        return "not built in".to_owned();
+        return "not linked".to_owned();
     }
     let version = facts.version.as_deref().unwrap_or("of unknown version");
     let path = facts.path.as_deref().unwrap_or("an unknown folder");

@@ -45,6 +45,7 @@ fn option(hint: Hint) -> (&'static str, Home) {
         Hint::Projections => ("projections", Section("plan")),
         Hint::Method => ("method", Section("train")),
         Hint::BatchSize => ("batch-size", Section("train")),
+        Hint::Precision => ("precision", Section("train")),
         Hint::Head | Hint::HeadInBackticks => ("head", Section("train")),
         Hint::Restart => ("restart", Command("train")),
         Hint::Start => ("start", Command("train")),
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn every_key_of_a_hint_is_one() {
         // Defaults are not always written.
-        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t.tsv\"\n[train]\nmethod = \"bitfit\"\n[output]\nfolder = \"out\"\n";
+        let text = "[model]\npath = \"m\"\n[data]\ntrain = \"t.tsv\"\n[train]\nmethod = \"bitfit\"\nprecision = \"bfloat16\"\n[output]\nfolder = \"out\"\n";
         let config: Config = toml::from_str(text).unwrap();
         let sections = serde_json::to_value(config).unwrap();
         for hint in Hint::ALL {

@@ -26,6 +26,7 @@ mod report;
 mod run;
 mod style;
 mod train;
+mod training;
 mod working_folder;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use arguments::GlobalArguments;
 use context::Context;
+pub use training::Training;
 
 const NAME: &str = "gelora";
 
@@ -83,8 +85,12 @@ enum Command {
     Man(man::Arguments),
 }
 
-/// The whole program: parses the arguments of the process, runs the command, and reports how it ended.
-pub fn main() -> ExitCode {
+/// The whole program: parses the arguments of the process, runs the command, and reports how it ended. Without `training`, the
+/// commands that need libtorch are handed over to the program beside this one that is linked against it.
+pub fn main(training: Option<Training>) -> ExitCode {
+    if let Some(code) = training::answer() {
+        return code;
+    }
     // SAFETY: the process still has a single thread.
     unsafe { crate::runtime::disable_telemetry() };
     context::let_writes_fail();
@@ -98,7 +104,7 @@ pub fn main() -> ExitCode {
     };
     exit::remember_panics();
     let context = Context::new(cli.global);
-    exit::guard(&context, || dispatch(&context, cli.command))
+    exit::guard(&context, || dispatch(&context, cli.command, training))
 }
 
 /// All commands with their options.
@@ -122,23 +128,28 @@ fn called(command: &clap::Command) -> String {
     name.map_or(command.get_name().to_owned(), |name| format!("{} {name}", command.get_name()))
 }
 
-fn dispatch(context: &Context, command: Command) -> anyhow::Result<()> {
+fn dispatch(context: &Context, command: Command, training: Option<Training>) -> anyhow::Result<()> {
     working_folder::check_working_folder()?;
-    match command {
-        Command::Run(arguments) => run::run(context, arguments),
-        Command::Inspect(arguments) => inspect::run(context, arguments),
-        Command::Expose(arguments) => expose::run(context, arguments),
-        Command::Extract(arguments) => extract::run(context, arguments),
-        Command::Dimension(arguments) => dimension::run(context, arguments),
-        Command::Manifold(arguments) => manifold::run(context, arguments),
-        Command::Plan(arguments) => plan::run(context, arguments),
-        Command::Report(arguments) => report::run(context, arguments),
-        Command::Train(arguments) => train::run(context, arguments),
-        Command::Merge(arguments) => merge::run(context, arguments),
-        Command::Evaluate(arguments) => evaluate::run(context, arguments),
-        Command::Doctor(arguments) => doctor::run(context, arguments),
-        Command::Completions(arguments) => completions::run(context, arguments),
-        Command::Man(arguments) => man::run(context, arguments),
+    match (command, training) {
+        (Command::Run(arguments), Some(training)) => (training.run)(context, arguments),
+        (Command::Train(arguments), Some(training)) => (training.train)(context, arguments),
+        (Command::Doctor(arguments), Some(training)) => (training.doctor)(context, arguments),
+        (Command::Run(_) | Command::Train(_), None) => training::hand_over(),
+        (Command::Doctor(arguments), None) => match training::program() {
+            Ok(_) => training::hand_over(),
+            Err(why) => doctor::run_without_training(context, arguments, &why),
+        },
+        (Command::Inspect(arguments), _) => inspect::run(context, arguments),
+        (Command::Expose(arguments), _) => expose::run(context, arguments),
+        (Command::Extract(arguments), _) => extract::run(context, arguments),
+        (Command::Dimension(arguments), _) => dimension::run(context, arguments),
+        (Command::Manifold(arguments), _) => manifold::run(context, arguments),
+        (Command::Plan(arguments), _) => plan::run(context, arguments),
+        (Command::Report(arguments), _) => report::run(context, arguments),
+        (Command::Merge(arguments), _) => merge::run(context, arguments),
+        (Command::Evaluate(arguments), _) => evaluate::run(context, arguments),
+        (Command::Completions(arguments), _) => completions::run(context, arguments),
+        (Command::Man(arguments), _) => man::run(context, arguments),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::progress::{CancelFlag, Event, Observer};
 
@@ -172,7 +172,7 @@ impl Stage {
         };
         let speed = self.speed();
         if speed > 0.0 {
-            line += &format!(", {} {unit}/s", short(speed));
+            line += &format!(", {}", rate(speed, unit));
             if let Some(left) = self.total.and_then(|total| total.checked_sub(*done)).filter(|left| *left > 0) {
                 line += &format!(", {} left", HumanDuration(Duration::from_secs_f64(left as f64 / speed)));
             }
@@ -186,16 +186,19 @@ impl Stage {
         let fresh = done.saturating_sub(*at_start);
         let mut line = format!("{name}: {done} {unit} in {seconds:.1} s");
         if fresh > 0 && seconds >= 0.1 {
-            line += &format!(" ({} {unit}/s)", short(self.speed()));
+            line += &format!(" ({})", rate(self.speed(), unit));
         }
         line
     }
 }
 
-/// A speed, rounded to three digits.
-fn short(value: f64) -> String {
-    let digits = if value >= 100.0 { 0 } else { 1 };
-    format!("{value:.digits$}")
+/// A speed in units per second; where a unit takes longer than that, in seconds per unit.
+fn rate(speed: f64, unit: &str) -> String {
+    let short = |value: f64| format!("{value:.*}", if value >= 100.0 { 0 } else { 1 });
+    match speed {
+        speed if speed > 0.0 && speed < 1.0 => format!("{} s per {}", short(1.0 / speed), unit.trim_end_matches('s')),
+        speed => format!("{} {unit}/s", short(speed)),
+    }
 }
 
 fn bar(name: &str, total: Option<u64>, done: u64, unit: &str) -> ProgressBar {
@@ -203,11 +206,16 @@ fn bar(name: &str, total: Option<u64>, done: u64, unit: &str) -> ProgressBar {
         .with_position(done)
         .with_elapsed(Duration::ZERO);
     let template = match total {
-        Some(_) => "{prefix} {bar:24} {human_pos}/{human_len} {unit}, {per_sec}, {eta} left  {msg}",
+        Some(_) => "{prefix} {bar:24} {human_pos}/{human_len} {unit}, {rate}, {eta} left  {msg}",
         None => "{prefix} {spinner} {human_pos} {unit}, {elapsed}  {msg}",
     };
     let template = template.replace("{unit}", unit);
     if let Ok(style) = ProgressStyle::with_template(&template) {
+        let unit = unit.to_owned();
+        let style = style.with_key("rate", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // What cannot be written is not shown.
+            let _ = out.write_str(&rate(state.per_sec(), &unit));
+        });
         bar.set_style(style.progress_chars("━╸ "));
     }
     bar.set_prefix(name.to_owned());
@@ -242,6 +250,13 @@ mod tests {
     #[test]
     fn without_a_total_there_is_no_time_left() {
         assert_eq!(stage(None, 0, 5000).line("loss 0.4"), "reading: 5000 rows, 500 rows/s, loss 0.4");
+    }
+
+    #[test]
+    fn slow_units_are_counted_in_seconds() {
+        let line = stage(Some(10), 0, 2).line("");
+        assert_eq!(line, "reading: 2 of 10 rows (20 %), 5.0 s per row, 40 seconds left");
+        assert_eq!((rate(0.0, "steps"), rate(0.001, "steps")), ("0.0 steps/s".into(), "1000 s per step".into()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "train")]
 use super::context::Context;
 #[cfg(feature = "train")]
 use super::hints;
@@ -29,13 +30,6 @@ pub(crate) struct Arguments {
     /// Folder for everything that is written, instead of the configuration's
     #[arg(short, long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-}
-
-#[cfg(not(feature = "train"))]
-pub(crate) fn run(_context: &Context, arguments: Arguments) -> anyhow::Result<()> {
-    // A build without training also reports errors in the configuration.
-    crate::settings::Config::read(&arguments.config)?;
-    Err(crate::workflow::WorkflowError::WithoutTraining.into())
 }
 
 #[cfg(feature = "train")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::adapter::Flavour;
 use crate::dataset::Metric;
 
+#[cfg(feature = "train")]
 use super::context::Context;
 use crate::settings::{DataSettings, TrainSettings};
 
@@ -66,11 +67,6 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     training: TrainSettings,
-}
-
-#[cfg(not(feature = "train"))]
-pub(crate) fn run(_context: &Context, _arguments: Arguments) -> anyhow::Result<()> {
-    Err(crate::workflow::WorkflowError::WithoutTraining.into())
 }
 
 #[cfg(feature = "train")]

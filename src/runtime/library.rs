@@ -33,7 +33,7 @@ pub enum Found {
     Named,
     /// Named by the environment variable `ORT_DYLIB_PATH`.
     Environment,
-    /// Beside the running binary.
+    /// Beside the running binary, or in `lib/` there.
     BesideBinary,
     /// In `.venv/onnxruntime` of the working folder or of a folder above the binary.
     VirtualEnvironment,
@@ -181,6 +181,7 @@ fn unnamed_places() -> Vec<(PathBuf, Found)> {
     let binary = binary.as_deref().map(canonical);
     if let Some(folder) = binary.as_deref().and_then(Path::parent) {
         places.push((folder.to_path_buf(), Found::BesideBinary));
+        places.push((folder.join("lib"), Found::BesideBinary));
     }
     let above = binary.iter().flat_map(|binary| binary.ancestors().skip(1).map(Path::to_path_buf));
     for folder in std::env::current_dir().ok().into_iter().chain(above) {

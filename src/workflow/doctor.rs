@@ -9,8 +9,6 @@ use crate::hint::Hint;
 use crate::runtime::{Device, InferenceSession, InputTensor, Library, RECOMMENDED, RuntimeError, SessionSettings};
 
 use super::Session;
-#[cfg(not(feature = "train"))]
-use super::WorkflowError;
 
 /// What an installation has, and what is missing.
 #[derive(Debug, Clone, Serialize)]
@@ -23,11 +21,11 @@ pub struct Diagnosis {
     pub system: String,
     /// The processor and its memory.
     pub processor: ProcessorFacts,
-    /// libtorch, which does the training.
+    /// ONNX Runtime, which computes activations and evaluates.
     pub onnxruntime: OnnxRuntimeFacts,
-    /// What is missing, each with how to fix it; empty when all is well.
+    /// libtorch, which does the training.
     pub libtorch: LibtorchFacts,
-    /// What works but could be improved.
+    /// What is missing, each with how to fix it; empty when all is well.
     pub missing: Vec<String>,
     /// What works, but could be better.
     pub notes: Vec<String>,
@@ -95,13 +93,27 @@ pub struct LibtorchFacts {
 ///
 /// Something missing is not an error: it is listed in [`Diagnosis::missing`].
 pub fn examine(session: &Session<'_>) -> Diagnosis {
+    let features = if cfg!(feature = "train") { vec!["train"] } else { vec![] };
+    diagnosis(session, features, libtorch)
+}
+
+/// As [`examine`], in a program that is not linked against libtorch.
+pub(crate) fn examine_without_libtorch(session: &Session<'_>) -> Diagnosis {
+    diagnosis(session, Vec::new(), |_| LibtorchFacts::default())
+}
+
+fn diagnosis(
+    session: &Session<'_>,
+    features: Vec<&'static str>,
+    libtorch: impl FnOnce(&mut Vec<String>) -> LibtorchFacts,
+) -> Diagnosis {
     let mut missing = Vec::new();
     let mut notes = Vec::new();
     let onnxruntime = onnxruntime(session, &mut missing, &mut notes);
     let libtorch = libtorch(&mut notes);
     Diagnosis {
         gelora: env!("CARGO_PKG_VERSION"),
-        features: if cfg!(feature = "train") { vec!["train"] } else { vec![] },
+        features,
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         processor: processor(),
         onnxruntime,
@@ -201,8 +213,7 @@ fn libtorch(notes: &mut Vec<String>) -> LibtorchFacts {
 }
 
 #[cfg(not(feature = "train"))]
-fn libtorch(notes: &mut Vec<String>) -> LibtorchFacts {
-    notes.push(WorkflowError::WithoutTraining.to_string());
+fn libtorch(_: &mut Vec<String>) -> LibtorchFacts {
     LibtorchFacts::default()
 }
 

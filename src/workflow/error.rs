@@ -259,12 +259,6 @@ pub enum WorkflowError {
     /// The copy of an export could not be written.
     #[error(transparent)]
     Expose(#[from] ExposeError),
-    /// Training was requested from a gelora built without it.
-    #[cfg(not(feature = "train"))]
-    #[error(
-        "this gelora only plans: it was built without libtorch; build one that trains with `cargo build --release` (the feature `train` is on by default)"
-    )]
-    WithoutTraining,
     /// The user asked to stop.
     #[error("{0}")]
     Cancelled(#[from] Cancelled),

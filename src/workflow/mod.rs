@@ -31,6 +31,7 @@ mod start;
 mod train;
 
 pub use dimension::{DimensionRequest, Dimensions, Found, Layer, Origin, measure_dimensions};
+pub(crate) use doctor::examine_without_libtorch;
 pub use doctor::{DeviceTrial, Diagnosis, LibtorchFacts, OnnxRuntimeFacts, ProcessorFacts, examine};
 pub use error::{WorkflowError, in_one_line};
 pub use evaluate::{EvaluationFacts, EvaluationSettings, evaluate_model};

@@ -346,11 +346,68 @@ fn doctor_names_the_cure_of_a_library_that_is_none() {
     assert!(stderr.starts_with("error: ") && stderr.contains(&fake.display().to_string()), "{stderr}");
 }
 
-#[cfg(not(feature = "train"))]
+/// `gelora` alone in a folder, as in a package that only plans.
+#[cfg(all(unix, not(feature = "train")))]
+fn alone(folder: &Path) -> Command {
+    let program = folder.join("gelora");
+    std::fs::copy(assert_cmd::cargo::cargo_bin("gelora"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.env("NO_COLOR", "1");
+    command
+}
+
+#[cfg(all(unix, not(feature = "train")))]
 #[test]
-fn train_says_how_to_get_it() {
-    let line = mendable(&["train", "model", "--plan", "plan.json", "--data", "train.tsv", "-o", "out"]);
-    assert!(line.contains("cargo build --release"), "{line}");
+fn without_the_program_that_trains_all_else_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = ["train", "model", "--plan", "plan.json", "--data", "train.tsv", "-o", "out"];
+    let line = |command: &mut Command| {
+        let output = command.assert().code(1).get_output().clone();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        stderr
+    };
+    let not_there = line(alone(folder.path()).args(train));
+    assert!(not_there.contains("gelora-train is not beside") && not_there.contains("package"), "{not_there}");
+    alone(folder.path()).arg("--help").assert().success();
+    alone(folder.path()).args(["train", "--help"]).assert().success();
+    let Some(library) = crate::runtime::library().map(|library| library.path()) else { return };
+    let doctor = |arguments: &[&str]| {
+        let mut command = alone(folder.path());
+        command.arg("doctor").args(arguments).arg("--ort-lib").arg(library).assert()
+    };
+    let told = doctor(&["--json"]).success().get_output().clone();
+    let json: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&json["libtorch"]["built_in"], &json["missing"]), (&false.into(), &serde_json::json!([])));
+    let notes = json["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|note| note.as_str().unwrap().contains("gelora-train is not beside")), "{notes:?}");
+    // One that the loader refuses, and one of another version.
+    let other = folder.path().join("gelora-train");
+    let script = |body: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(&other, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    script(
+        "echo \"$0: error while loading shared libraries: libtorch_cpu.so: cannot open shared object file\" >&2; exit 127",
+    );
+    let refused = line(alone(folder.path()).args(train));
+    assert!(refused.contains("cannot be started: libtorch_cpu.so: cannot open shared object file;"), "{refused}");
+    let told = doctor(&[]).code(1).get_output().clone();
+    assert!(String::from_utf8(told.stderr).unwrap().contains("libtorch_cpu.so: cannot open"));
+    script("echo 0.0.9");
+    let older = line(alone(folder.path()).args(train));
+    assert!(older.contains("is version 0.0.9 and this gelora is version"), "{older}");
+}
+
+/// The program that plans and merges must not need libtorch to start.
+#[cfg(all(target_os = "linux", not(feature = "train")))]
+#[test]
+fn only_the_program_that_trains_is_linked_against_libtorch() {
+    let bytes = std::fs::read(assert_cmd::cargo::cargo_bin("gelora")).unwrap();
+    let needs = |library: &[u8]| bytes.windows(library.len()).any(|window| window == library);
+    assert!(needs(b"libc.so.6\0"), "the table of needed libraries is in the file");
+    assert!(!needs(b"libtorch_cpu.so\0") && !needs(b"libc10.so\0"));
 }
 
 /// Rows for the tiny encoders: words of one to four letters; the label says whether the first one begins with a vowel.
