@@ -103,6 +103,8 @@ hints! {
     Method: Field("method"),
     /// Rows in a training batch.
     BatchSize: Field("batch_size"),
+    /// Type of the products with frozen weights.
+    Precision: Field("precision"),
     /// The head to add.
     Head: Field("head"),
     /// As [`Hint::Head`], between backticks.

@@ -22,7 +22,7 @@ pub use plan::{
     DimensionOptions, ExtractionOptions, MiniBatchOptions, PlanSettings, Projection, RankOptions, ScaleSetting,
     above_zero, subsamples,
 };
-pub use train::{Batching, Kernels, Method, Schedule, TrainSettings};
+pub use train::{Batching, Kernels, Method, Precision, Schedule, TrainSettings};
 
 pub use crate::settings_value::SettingError;
 pub use crate::task::DataSettings;

@@ -72,6 +72,42 @@ impl fmt::Display for Kernels {
     }
 }
 
+/// The type in which frozen linear layers are multiplied while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bfloat16 where a short trial at the start finds it clearly faster, else as the export.
+    Auto,
+    /// As the export.
+    #[default]
+    Float32,
+    /// Inputs and weights are rounded to bfloat16 and the products are summed in float32. Everything else keeps its type: adapters,
+    /// head, optimizer.
+    Bfloat16,
+}
+
+impl Precision {
+    /// Name in a configuration: `auto`, `float32` or `bfloat16`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Precision::Auto => "auto",
+            Precision::Float32 => "float32",
+            Precision::Bfloat16 => "bfloat16",
+        }
+    }
+
+    /// Whether this is the default, which is left out when settings are written.
+    fn is_usual(&self) -> bool {
+        *self == Precision::Float32
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 /// How rows are put into batches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -244,6 +280,11 @@ pub struct TrainSettings {
     #[arg(long, value_name = "LIBRARY", default_value_t, value_parser = word::<Kernels>)]
     pub linear: Kernels,
 
+    /// Type of the products with frozen weights: float32, bfloat16, or auto (bfloat16 where it is faster)
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = word::<Precision>)]
+    #[serde(skip_serializing_if = "Precision::is_usual")]
+    pub precision: Precision,
+
     /// Tokens per batch of the evaluation, padding included
     #[arg(skip = TrainSettings::default().evaluation_tokens)]
     pub evaluation_tokens: usize,
@@ -312,6 +353,7 @@ impl Default for TrainSettings {
             class_weights: None,
             threshold_rows: None,
             linear: Kernels::Auto,
+            precision: Precision::Float32,
             evaluation_tokens: 4096,
             evaluate_before: false,
             patience: None,

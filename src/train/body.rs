@@ -10,7 +10,7 @@ use super::head::NewHead;
 use super::input::{SavedName, TrainInput};
 use super::losses::Loss;
 use super::parameters::flat_gradient;
-use super::program::{LinearBackend, Program, ProgramOptions, Trainable, TrainableKind};
+use super::program::{LinearBackend, Precision, Program, ProgramOptions, Trainable, TrainableKind};
 use crate::dataset::{Batch, Encoding, Padding};
 use crate::rank::PlannedModule;
 use crate::runtime::{Feeder, InputTensor, Tokens, filled_batch, part_of, widened};
@@ -63,11 +63,12 @@ impl Body {
         input: &TrainInput<'_>,
         outputs: Vec<String>,
         device: Device,
-        linear: LinearBackend,
+        (linear, precision): (LinearBackend, Precision),
     ) -> Result<Self, TrainError> {
         // A head of our own reads real tokens only; the loss of a span covers padding too.
         let head = input.objective.head();
-        let options = ProgramOptions { linear, padding_unused: !head.counts_padding, ..ProgramOptions::default() };
+        let options =
+            ProgramOptions { linear, precision, padding_unused: !head.counts_padding, ..ProgramOptions::default() };
         Ok(Body {
             program: Program::new(input.model, device, options)?,
             feeder: Feeder::new(&free_inputs(input), &[])?,

@@ -36,6 +36,20 @@ impl Dropout {
     }
 }
 
+/// A different seed for every piece of every step, derived from its position in the run alone: a resumed run needs it for the same
+/// dropout.
+/// Mixed as in SplitMix64 (Steele, Lea and Flood 2014).
+pub(super) fn seed(seed: u64, step: u64, part: u64) -> i64 {
+    let mut mixed = 0u64;
+    for value in [seed, step, part] {
+        mixed = (mixed ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+    }
+    (mixed >> 1) as i64
+}
+
 #[cfg(test)]
 mod tests {
     use tch::Kind;

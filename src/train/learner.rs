@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ndarray::{Array2, ArrayD, IxDyn};
 use tch::{Device, Tensor};
@@ -14,13 +15,16 @@ use super::losses::Loss;
 use super::methods::{Method, Whole, method};
 use super::parameters::Parameters;
 use super::pieces::pieces;
-use super::program::{LinearBackend, LinearChoice};
+use super::program::{LinearBackend, LinearChoice, Precision};
 use super::workers::Workers;
 use crate::adapter::{Adapter, LoraFactors, SavedTensor};
 use crate::dataset::Encoding;
 use crate::rank::PlannedModule;
 use crate::settings::TrainSettings;
 use crate::task::Lines;
+
+/// Working time after which the share of the cores says something.
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
 
 /// A program with trainable parameters.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ impl<'a> Learner<'a> {
         input: &TrainInput<'a>,
         settings: &TrainSettings,
         device: Device,
-        linear: LinearBackend,
+        kernels: (LinearBackend, Precision),
     ) -> Result<Self, TrainError> {
         let mut names = input.saved_names(settings.head)?;
         let method = method(settings.method);
@@ -53,7 +57,7 @@ impl<'a> Learner<'a> {
         let of_head: HashSet<String> = names.tensors.iter().map(|tensor| tensor.name.clone()).collect();
         let Whole { tensors, missing } = method.whole(input, &of_head)?;
         names.tensors.extend(tensors);
-        let mut body = Body::new(input, names.outputs, device, linear)?;
+        let mut body = Body::new(input, names.outputs, device, kernels)?;
         body.program_mut().attach(adapters)?;
         body.make_head(input, settings, &names.tensors)?;
         let (places, leaves): (_, Vec<_>) = body.leaves(&modules, &names.tensors).into_iter().unzip();
@@ -94,6 +98,11 @@ impl<'a> Learner<'a> {
         let replicas = (0..threads).map(replica).collect::<Result<Vec<_>, TrainError>>()?;
         self.workers = Some(Workers::start(replicas)?);
         Ok(())
+    }
+
+    /// The share of their working time for which the threads had a core, once they have worked long enough to tell.
+    pub fn share_of_cores(&self) -> Option<f64> {
+        self.workers.as_ref()?.share_of_cores(LONG_ENOUGH)
     }
 
     fn body(&self) -> &Body {

@@ -20,6 +20,7 @@ mod order;
 mod outcome;
 mod parameters;
 mod pieces;
+mod precision;
 mod program;
 mod rows;
 mod run;

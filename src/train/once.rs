@@ -9,11 +9,12 @@ use super::error::TrainError;
 use super::input::TrainInput;
 use super::learner::Learner;
 use super::losses::{class_weights, loss_of};
-use super::program::LinearBackend;
+use super::precision::precision;
+use super::program::{LinearBackend, Precision};
 use super::rows::LabelledRows;
 use super::{device, evaluation};
 use crate::adapter::Adapter;
-use crate::progress::Observer;
+use crate::progress::{Observer, Silent};
 use crate::settings::{Kernels, TrainSettings};
 use crate::task::Lines;
 
@@ -33,7 +34,7 @@ pub fn initial_adapter(input: &TrainInput<'_>, settings: &TrainSettings) -> Resu
     settings.check()?;
     input.check()?;
     let device = device::open(settings.device)?;
-    let learner = Learner::new(input, settings, device, LinearBackend::Torch)?;
+    let learner = Learner::new(input, settings, device, (LinearBackend::Torch, Precision::Float32))?;
     Ok(learner.adapter(&learner.parameters().read()?))
 }
 
@@ -52,7 +53,9 @@ pub fn logits(
     let _turn = take_turn();
     settings.check()?;
     input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
+    let device = device::open(settings.device)?;
+    let precision = precision(settings.precision, None, input, device, &Silent)?;
+    let mut learner = Learner::new(input, settings, device, (backend(settings.linear), precision))?;
     learner.load(adapter)?;
     learner.start(rows.encodings, threads(settings))?;
     let head = input.objective.head();
@@ -85,7 +88,9 @@ pub fn loss_and_gradient(
     let _turn = take_turn();
     settings.check()?;
     input.check()?;
-    let mut learner = Learner::new(input, settings, device::open(settings.device)?, backend(settings.linear))?;
+    let device = device::open(settings.device)?;
+    let precision = precision(settings.precision, None, input, device, &Silent)?;
+    let mut learner = Learner::new(input, settings, device, (backend(settings.linear), precision))?;
     learner.load(adapter)?;
     let weights = class_weights(settings.class_weights.as_ref(), input.objective, input.train.targets)?;
     let targets = loss_of("given", input.objective, &rows, weights.as_deref())?;

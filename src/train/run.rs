@@ -19,14 +19,16 @@ use super::once::{backend, take_turn, threads};
 use super::optimizer::{AdamW, clip_norm};
 use super::order::{check_batches, epoch_batches, epochs, total_steps};
 use super::outcome::{Best, Evaluation, TrainOutcome};
+use super::precision::precision;
 use super::program::LinearBackend;
 use super::rows::LabelledRows;
 use super::schedule::LearningRate;
 use super::state::{Header, Position, State};
-use super::{device, state};
+use super::{device, dropout, state};
+use crate::hint::Hint;
 use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
-use crate::settings::TrainSettings;
+use crate::settings::{Precision, TrainSettings};
 
 /// Trains adapters at the ranks of a plan, and the head.
 ///
@@ -58,6 +60,9 @@ const PADDING_MATTERS: &str = "the logits of a row change with the padding of it
 const SLOW_FLOAT16: &str = "the weights of this export are float16, with which a CPU trains many times as slowly as with float32: \
      plan and train with the float32 export of the same model, or on a GPU";
 
+/// Share of the cores below which the machine is said to be shared.
+const SHARED: f64 = 0.8;
+
 /// Loss and gradient norm of a step that are still on the device: reading them at once would make the host wait.
 struct Pending {
     loss: Tensor,
@@ -86,6 +91,8 @@ struct Run<'a> {
     last_norm: f64,
     best: Option<Vec<f32>>,
     resumed_from: Option<u64>,
+    /// Whether it was looked at, and said, that other programs use the cores.
+    shared_told: bool,
 }
 
 impl<'a> Run<'a> {
@@ -121,7 +128,10 @@ impl<'a> Run<'a> {
             Some(saved) if !saved.header.linear.is_empty() => LinearBackend::Chosen(saved.header.linear.clone()),
             _ => backend(settings.linear),
         };
-        let mut learner = Learner::new(input, settings, device, linear)?;
+        let chosen = saved.as_ref().and_then(|saved| saved.header.precision);
+        let precision = precision(settings.precision, chosen, input, device, observer)?;
+        header.precision = (settings.precision == Precision::Auto).then_some(precision);
+        let mut learner = Learner::new(input, settings, device, (linear, precision))?;
         if let (false, Some(first)) = (finished, learner.missing().first()) {
             observer.observe(Event::Notice(&format!(
                 "{} tensors of the checkpoint are not in the export under values of their own, and stay as they are: `{first}` …",
@@ -160,6 +170,7 @@ impl<'a> Run<'a> {
             last_norm: f64::NAN,
             best: None,
             resumed_from: None,
+            shared_told: false,
         };
         if let Some(saved) = saved {
             run.restore(saved)?;
@@ -235,6 +246,7 @@ impl<'a> Run<'a> {
                 self.save()?;
             }
             self.report();
+            self.tell_shared_machine();
         }
         self.collect()
     }
@@ -247,7 +259,7 @@ impl<'a> Run<'a> {
         let rows: usize = batches.iter().map(Vec::len).sum();
         let weight: f64 = batches.iter().map(|batch| self.loss.weight(batch)).sum();
         let encodings = self.input.train.encodings;
-        let seed = |piece| dropout_seed(self.settings.seed, step, piece);
+        let seed = |piece| dropout::seed(self.settings.seed, step, piece);
         let part = self.learner.gradient(encodings, batches, (&self.loss, weight), seed)?;
         let Some(Part { mut gradient, loss }) = part else { return Ok(()) };
         let norm = clip_norm(&mut gradient, self.settings.largest_norm())?;
@@ -308,6 +320,20 @@ impl<'a> Run<'a> {
         (position.loss_sum, position.loss_weight) = (0.0, 0.0);
         (position.loss_rows, position.loss_seconds) = (0, 0.0);
         Ok(())
+    }
+
+    /// Says once that other programs take a part of the cores.
+    fn tell_shared_machine(&mut self) {
+        let Some(share) = self.learner.share_of_cores().filter(|_| !self.shared_told) else { return };
+        self.shared_told = true;
+        if share < SHARED {
+            self.observer.observe(Event::Notice(&format!(
+                "other programs use the cores too: the {} threads had {:.0} % of the time that they could have used; {} leaves cores to the others",
+                self.header.threads,
+                100.0 * share,
+                Hint::Threads
+            )));
+        }
     }
 
     fn epochs_done(&self, batches: usize) -> f64 {
@@ -452,19 +478,6 @@ fn device_name(device: tch::Device) -> String {
         tch::Device::Cuda(number) => format!("cuda:{number}"),
         _ => "cpu".into(),
     }
-}
-
-/// A different seed for every pass, derived from its position in the run alone: a resumed run needs it for the same dropout.
-/// Mixed as in SplitMix64 (Steele, Lea and Flood 2014).
-fn dropout_seed(seed: u64, step: u64, part: u64) -> i64 {
-    let mut mixed = 0u64;
-    for value in [seed, step, part] {
-        mixed = (mixed ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-    }
-    (mixed >> 1) as i64
 }
 
 fn sentence(evaluation: &Evaluation, best: bool) -> String {

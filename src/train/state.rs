@@ -11,7 +11,7 @@ use super::error::TrainError;
 use super::optimizer::AdamWState;
 use super::outcome::{Best, Evaluation};
 use super::parameters::ParameterEntry;
-use super::program::LinearChoice;
+use super::program::{LinearChoice, Precision};
 use crate::files::{FileError, write_atomically};
 
 /// Version of the file format.
@@ -75,6 +75,9 @@ pub struct Header {
     pub threads: i32,
     /// Which kernels compute the linear layers.
     pub linear: Vec<LinearChoice>,
+    /// Type of the products with frozen weights, where a trial chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Names and shapes of the parameters, in the order of the flat tensors.
     pub parameters: Vec<ParameterEntry>,
     /// How far the run has come.
@@ -104,6 +107,7 @@ impl Header {
             device,
             threads,
             linear: Vec::new(),
+            precision: None,
             parameters: Vec::new(),
             position: Position::default(),
         }

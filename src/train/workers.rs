@@ -4,9 +4,11 @@
 //! program on the same core that costs far more than the core. Here a thread takes the next piece when it is done with one,
 //! and they wait for each other once per step.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::body::Replica;
 use super::error::TrainError;
@@ -18,6 +20,40 @@ type Job = Box<dyn FnOnce(&mut Replica) + Send>;
 pub(super) struct Workers {
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    clocks: Arc<Clocks>,
+}
+
+/// How long the threads were at work, and for how much of it they had a processor core, both in nanoseconds.
+#[derive(Debug, Default)]
+struct Clocks {
+    work: AtomicU64,
+    core: AtomicU64,
+}
+
+impl Clocks {
+    fn measure(&self, job: impl FnOnce()) {
+        let (start, core) = (Instant::now(), core_time());
+        job();
+        self.work.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.core.fetch_add(core_time().saturating_sub(core).as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The time that the calling thread had a core.
+#[cfg(target_os = "linux")]
+fn core_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to a variable of its own type.
+    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) } {
+        0 => Duration::new(time.tv_sec as u64, time.tv_nsec as u32),
+        _ => Duration::ZERO,
+    }
+}
+
+/// The time that the calling thread had a core; not measured on this system.
+#[cfg(not(target_os = "linux"))]
+fn core_time() -> Duration {
+    Duration::ZERO
 }
 
 impl Workers {
@@ -25,13 +61,23 @@ impl Workers {
     pub fn start(replicas: Vec<Replica>) -> Result<Self, TrainError> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        let mut workers = Workers { jobs: Some(jobs), threads: Vec::with_capacity(replicas.len()) };
+        let clocks = Arc::new(Clocks::default());
+        let threads = Vec::with_capacity(replicas.len());
+        let mut workers = Workers { jobs: Some(jobs), threads, clocks: Arc::clone(&clocks) };
         for replica in replicas {
-            let queue = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name("train".into()).spawn(move || work(&queue, replica));
+            let (queue, clocks) = (Arc::clone(&queue), Arc::clone(&clocks));
+            let thread = std::thread::Builder::new().name("train".into());
+            let thread = thread.spawn(move || work(&queue, replica, &clocks));
             workers.threads.push(thread.map_err(|error| TrainError::Thread { error })?);
         }
         Ok(workers)
+    }
+
+    /// The share of their working time for which the threads had a core: below 1 where other programs use the cores too. `None`
+    /// as long as they have worked for less than `least`, and where the system does not tell.
+    pub fn share_of_cores(&self, least: Duration) -> Option<f64> {
+        let (work, core) = (self.clocks.work.load(Ordering::Relaxed), self.clocks.core.load(Ordering::Relaxed));
+        (core > 0 && Duration::from_nanos(work) >= least).then(|| core as f64 / work as f64)
     }
 
     /// Computes all items, each on the next free thread, and gives the results to `take` in the order of the items.
@@ -85,11 +131,11 @@ fn in_order<T>(
     outcome
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, mut replica: Replica) {
+fn work(queue: &Mutex<Receiver<Job>>, mut replica: Replica, clocks: &Clocks) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => job(&mut replica),
+            Ok(job) => clocks.measure(|| job(&mut replica)),
             Err(_) => return,
         }
     }

@@ -312,7 +312,7 @@ const TRIALS: usize = 12;
 
 /// Largest share of libtorch's time at which oneDNN is chosen. Where it pays, it needs half; where both are about equal,
 /// the choice, and with it the last bits of every result, must not depend on noise.
-const CLEARLY_FASTER: f64 = 0.75;
+pub(in crate::train) const CLEARLY_FASTER: f64 = 0.75;
 
 /// Times forward and backward of both backends in turn and chooses the faster one.
 fn trial(weight: &Tensor) -> Result<Backend, TrainError> {
@@ -336,6 +336,31 @@ fn trial(weight: &Tensor) -> Result<Backend, TrainError> {
         Ok(if onednn < CLEARLY_FASTER * torch { Backend::OneDnn } else { Backend::Torch })
     };
     tch::with_grad(timed).map_err(failed)
+}
+
+/// Time of a product in bfloat16 relative to that in float32, with a weight of this shape, forward and backward.
+pub(in crate::train) fn compare_precisions(device: Device, (outer, inner): (i64, i64)) -> Result<f64, TrainError> {
+    let x = Tensor::f_ones([TRIAL_ROWS, inner], (Kind::Float, device))?.f_set_requires_grad(true)?;
+    let weight = Tensor::f_ones([outer, inner], (Kind::Float, device))?;
+    let rounded = weight.f_to_kind(Kind::BFloat16)?;
+    let time = |weight: &Tensor| -> Result<f64, OpError> {
+        let start = Instant::now();
+        let total = product(&x, weight, None, Backend::Torch)?.f_sum(Kind::Float)?;
+        let gradient = Tensor::f_run_backward(&[&total], &[&x], false, false)?;
+        // A device that works by itself is waited for.
+        gradient.iter().try_for_each(|gradient| gradient.f_max()?.f_double_value(&[]).map(drop))?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let timed = || -> Result<f64, OpError> {
+        let (mut narrow, mut wide) = (f64::INFINITY, f64::INFINITY);
+        for _ in 0..TRIALS {
+            narrow = narrow.min(time(&rounded)?);
+            wide = wide.min(time(&weight)?);
+        }
+        Ok(narrow / wide)
+    };
+    tch::with_grad(timed)
+        .map_err(|error| TrainError::Weight { weight: "(trial of bfloat16)".into(), reason: error.to_string() })
 }
 
 #[cfg(test)]

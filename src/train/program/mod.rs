@@ -23,6 +23,7 @@ use self::execution_plan::{Context, ExecutionPlan, compile};
 use self::fusion::fuse;
 use self::graph::{Graph, Source, is_float, on_device};
 use self::linear::{Adapter, Linears, fuse_linear};
+pub(super) use self::linear::{CLEARLY_FASTER, compare_precisions};
 use self::shape_inference::infer_shapes;
 use self::slice_pushdown::narrow;
 use super::dropout::Dropout;
@@ -46,7 +47,8 @@ pub enum LinearBackend {
 }
 
 /// The type in which frozen linear layers are multiplied. Everything else, adapters included, keeps the type in the export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// The type in the export.
     #[default]
