@@ -154,7 +154,7 @@ impl<'a> Learner<'a> {
             let stretches = match body.feeder().sizes().rows {
                 _ if body.device() != Device::Cpu => std::iter::once(0..group.len()).collect(),
                 Some(most) => (0..group.len()).step_by(most.max(1)).map(|at| at..group.len().min(at + most)).collect(),
-                None => pieces(&lengths),
+                None => pieces(&lengths, self.parameters.len()),
             };
             for stretch in stretches {
                 made.push(body.piece(encodings, group[stretch].to_vec(), length)?);
