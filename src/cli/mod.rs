@@ -130,6 +130,7 @@ fn called(command: &clap::Command) -> String {
 
 fn dispatch(context: &Context, command: Command, training: Option<Training>) -> anyhow::Result<()> {
     working_folder::check_working_folder()?;
+    crate::neighbours::check_instruction_set()?;
     match (command, training) {
         (Command::Run(arguments), Some(training)) => (training.run)(context, arguments),
         (Command::Train(arguments), Some(training)) => (training.train)(context, arguments),

@@ -19,7 +19,8 @@ use super::int12_codes::Int12Codes;
 use super::partition::{Boxes, near_rows_together};
 use super::projection::{Projection, Space};
 use super::quantized_blocks::{BlockPair, QuantizedBlocks};
-use super::simd::int8_dot::{BLOCK, Isa, Pair, Scratch, pairs_within};
+use super::simd::int8_dot::{BLOCK, Pair, Scratch, pairs_within};
+use super::simd::isa::Isa;
 use super::{NeighbourError, Scalar, Work};
 use crate::progress::{Event, Observer};
 

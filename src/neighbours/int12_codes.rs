@@ -16,8 +16,9 @@ use rayon::prelude::*;
 use super::Scalar;
 use super::projection::{Projection, Space};
 use super::quantized_blocks::between;
-use super::simd::int8_dot::{BLOCK, Isa};
+use super::simd::int8_dot::BLOCK;
 use super::simd::int12_dot::{INT12_GROUP, Int12Row, int12_dot};
+use super::simd::isa::Isa;
 use super::simd::multiversion::for_widest_vectors;
 
 /// The largest whole number: its byte `q` is 127.

@@ -54,7 +54,7 @@ pub enum Engine {
     BallTree,
     /// linfa-nn's kd-tree.
     KdTree,
-    /// All pairs, compared by 8-bit codes.
+    /// All pairs, compared by codes of at most 8 bits.
     Exact,
 }
 
@@ -165,6 +165,16 @@ pub enum NeighbourError {
         /// The name given.
         found: String,
     },
+    /// The environment names an instruction set that does not exist or that the processor lacks.
+    #[error("{variable} is {found:?}; on this processor it can be one of {possible}")]
+    InstructionSet {
+        /// The environment variable.
+        variable: &'static str,
+        /// The name given.
+        found: String,
+        /// The possible names.
+        possible: String,
+    },
     /// A tree could not be built or queried.
     #[error("the tree failed: {reason}; use {}", Hint::Neighbours.with("exact"))]
     Tree {
@@ -234,9 +244,18 @@ fn search_by<T: Scalar>(
         Engine::BallTree => trees::search(trees::Kind::Ball, points, centring, k, observer),
         Engine::KdTree => trees::search(trees::Kind::Kd, points, centring, k, observer),
         Engine::Exact | Engine::Auto => {
-            search::radius::search(search_plan::SearchPlan::best(), points, centring, k, observer)
+            search::radius::search(search_plan::SearchPlan::best()?, points, centring, k, observer)
         }
     }
+}
+
+/// Whether the instruction set that the environment variable `GELORA_SIMD` names is one that this processor has; without
+/// the variable there is nothing to check.
+///
+/// # Errors
+/// [`NeighbourError::InstructionSet`] names those that are possible.
+pub fn check_instruction_set() -> Result<(), NeighbourError> {
+    simd::isa::Isa::chosen().map(|_| ())
 }
 
 /// Checks the points and passes them to `search` together with their centring.
@@ -246,6 +265,7 @@ fn checked<T: Scalar, R>(
     k: usize,
     search: impl FnOnce(&exact_distance::Points<'_, T>, &normalization::Centring) -> Result<R, NeighbourError>,
 ) -> Result<R, NeighbourError> {
+    check_instruction_set()?;
     let (rows, columns) = (chosen.map_or(points.nrows(), <[u32]>::len), points.ncols());
     if columns == 0 || k == 0 {
         return Err(NeighbourError::Nothing { columns, wanted: k });

@@ -1,6 +1,6 @@
 //! Vectors as 8-bit codes, block by block, with the exact size of what is lost.
 //!
-//! A vector is written as `u = c + s·q + e`: the centre of its block, a step size times whole numbers from −127 to 127, and
+//! A vector is written as `u = c + s·q + e`: the centre of its block, a step size times whole numbers of at most 8 bits, and
 //! a remainder whose length is measured. Between blocks with centres c and c′, `Δ = c − c′`,
 //!
 //! ```text
@@ -14,13 +14,12 @@ use rayon::prelude::*;
 
 use super::Scalar;
 use super::projection::{Projection, Space};
-use super::simd::int8_dot::{BLOCK, BlockCodes, GROUP, Isa, Terms, products_with};
+use super::simd::int8_dot::{BLOCK, BlockCodes, GROUP, Terms, products_with};
+use super::simd::isa::Isa;
 use super::simd::multiversion::for_widest_vectors;
 
 /// Number of blocks before and after a block that are searched for the nearest ones.
 const SOON: usize = 128;
-/// The largest absolute value of a code.
-const LARGEST: f64 = 127.0;
 /// Weight of the large part of a code of Δ relative to the small one.
 const RADIX: f64 = 128.0;
 /// Largest effect of rounding on a squared distance, as a share of the terms it is computed from.
@@ -100,7 +99,7 @@ impl QuantizedBlocks {
                 let real = rows.len();
                 mean(&vectors[..real * width], centre);
                 for (row, vector) in vectors.chunks_exact_mut(width).enumerate().take(real) {
-                    let written = write(vector, centre, coded);
+                    let written = write(vector, centre, coded, isa);
                     for (column, four) in coded.chunks_exact(GROUP).enumerate() {
                         let at = isa.place(width, row, column * GROUP);
                         codes[at..at + GROUP].copy_from_slice(four);
@@ -140,7 +139,7 @@ impl QuantizedBlocks {
         let (mut step, mut square) = (0.0, 0.0);
         block_pair.lost = 0.0;
         if a != b {
-            let difference = Difference::of(self.centre(a), self.centre(b));
+            let difference = Difference::of(self.centre(a), self.centre(b), self.isa);
             (step, square, block_pair.lost) = (difference.step, difference.square, difference.lost);
             let vectors = [&difference.large[..], &difference.small[..]];
             let [large_a, small_a, large_b, small_b] = &mut products;
@@ -222,9 +221,23 @@ struct Written {
     lost: f64,
 }
 
+/// Subtracts the centre from a vector and writes the rest as codes that the kernel can take.
+fn write(vector: &mut [f32], centre: &[f32], codes: &mut [i8], isa: Isa) -> Written {
+    let mut largest = subtract(vector, centre);
+    loop {
+        let written = write_codes(vector, largest, f32::from(isa.largest_code()), codes);
+        let excess = isa.excess(codes);
+        if excess <= 1.0 {
+            return written;
+        }
+        // A larger step makes the codes smaller; a little more, as they are rounded.
+        largest *= 1.01 * excess.sqrt() as f32;
+    }
+}
+
 for_widest_vectors! {
-    /// Subtracts the centre from a vector and writes the rest as codes.
-    fn write(vector: &mut [f32], centre: &[f32], codes: &mut [i8]) -> Written {
+    /// Subtracts the centre from a vector; returns the largest absolute value of the rest.
+    fn subtract(vector: &mut [f32], centre: &[f32]) -> f32 {
         const LANES: usize = 16;
         let mut largest = [0.0f32; LANES];
         for (values, centres) in vector.chunks_mut(LANES).zip(centre.chunks(LANES)) {
@@ -233,14 +246,22 @@ for_widest_vectors! {
                 largest[lane] = if value.abs() > largest[lane] { value.abs() } else { largest[lane] };
             }
         }
-        let step = largest.into_iter().fold(0.0, f32::max) / LARGEST as f32;
+        largest.into_iter().fold(0.0, f32::max)
+    }
+}
+
+for_widest_vectors! {
+    /// Writes a vector as codes: `largest_code` stands for `largest`.
+    fn write_codes(vector: &[f32], largest: f32, largest_code: f32, codes: &mut [i8]) -> Written {
+        const LANES: usize = 16;
+        let step = largest / largest_code;
         // A step of zero would divide by zero.
         let inverse = if step > 0.0 { step.recip() } else { 0.0 };
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         let (mut sums, mut squares, mut lost, mut lengths) = ([0i32; LANES], [0i32; LANES], [0.0f64; LANES], [0.0f64; LANES]);
         for (values, codes) in vector.chunks(LANES).zip(codes.chunks_mut(LANES)) {
             for (lane, (&value, to)) in values.iter().zip(codes).enumerate() {
-                let code = (value * inverse).round_ties_even().clamp(-127.0, 127.0);
+                let code = (value * inverse).round_ties_even().clamp(-largest_code, largest_code);
                 let rest = f64::from(value) - f64::from(step) * f64::from(code);
                 lost[lane] += rest * rest;
                 lengths[lane] += f64::from(value) * f64::from(value);
@@ -283,9 +304,10 @@ struct Difference {
 }
 
 impl Difference {
-    fn of(a: &[f32], b: &[f32]) -> Self {
+    fn of(a: &[f32], b: &[f32], isa: Isa) -> Self {
+        let most = f64::from(isa.largest_code() - 1);
         let difference = || a.iter().zip(b).map(|(&a, &b)| f64::from(a) - f64::from(b));
-        let step = difference().fold(0.0, |largest: f64, value| largest.max(value.abs())) / (RADIX * (LARGEST - 1.0));
+        let step = difference().fold(0.0, |largest: f64, value| largest.max(value.abs())) / (RADIX * most);
         let (mut large, mut small) = (Vec::with_capacity(a.len()), Vec::with_capacity(a.len()));
         let (mut square, mut lost) = (0.0, 0.0);
         for value in difference() {

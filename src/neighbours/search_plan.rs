@@ -2,14 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::Scalar;
 use super::exact_distance::{Best, Points};
 use super::normalization::Centring;
 use super::principal_axes::PrincipalAxes;
 use super::projection::{Projection, centred_rows, shares, spread};
 use super::search::candidates;
-use super::simd::int8_dot::Isa;
+use super::simd::isa::Isa;
 use super::simd::projection_gemm::{self, AXES};
+use super::{NeighbourError, Scalar};
 
 /// With fewer columns than this, all of them are compared.
 const FEW_COLUMNS: usize = 96;
@@ -38,9 +38,10 @@ pub(super) enum Coordinates {
 }
 
 impl SearchPlan {
-    /// The fastest plan on this processor.
-    pub fn best() -> Self {
-        Self { codes: Isa::detect(), products: projection_gemm::Kernel::detect(), coordinates: Coordinates::Chosen }
+    /// The fastest plan on this processor, or with the instruction set that the environment names.
+    pub fn best() -> Result<Self, NeighbourError> {
+        let (codes, products) = (Isa::chosen()?, projection_gemm::Kernel::detect());
+        Ok(Self { codes, products, coordinates: Coordinates::Chosen })
     }
 
     /// The vectors that replace the points in a search for `k` neighbours.
@@ -132,7 +133,11 @@ fn compare_cost(isa: Isa, coordinates: usize) -> f64 {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => (0.35, 0.0021),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (1.5, 0.03),
+        Isa::AvxVnni => (0.5, 0.0045),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => (0.7, 0.0055),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => (0.7, 0.01),
         Isa::Scalar => (1.5, 0.06),
     };
     fixed + each * coordinates as f64

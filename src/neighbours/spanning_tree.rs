@@ -65,7 +65,7 @@ fn spanning_tree_in<T: Scalar>(
     observer: &dyn Observer,
 ) -> Result<Vec<Edge>, NeighbourError> {
     checked(points, rows, 1, |points, centring| {
-        let plan = SearchPlan::best();
+        let plan = SearchPlan::best()?;
         let duplicates = Duplicates::of(points);
         let mut edges: Vec<Edge> = Vec::with_capacity(points.rows() - 1);
         for rows in &duplicates.rows {

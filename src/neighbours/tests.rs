@@ -62,7 +62,7 @@ fn check_all_engines<T: Scalar>(points: &Array2<T>, k: usize) {
 /// Every kernel that this processor has, with and without axes.
 fn all_plans(columns: usize) -> Vec<SearchPlan> {
     let mut all = Vec::new();
-    for codes in simd::int8_dot::Isa::all() {
+    for codes in simd::isa::Isa::all() {
         for products in [simd::projection_gemm::Kernel::detect(), simd::projection_gemm::Kernel::Portable] {
             all.push(SearchPlan { codes, products, coordinates: Coordinates::Whole });
             if columns >= simd::projection_gemm::AXES {
@@ -209,7 +209,7 @@ fn fine_codes_bound_distances_both_ways() {
         let order: Vec<u32> = (0..60).rev().collect();
         let lengths: Vec<f64> =
             (0..60).map(|row| centring.row(points.row(row)).map(|value| value * value).sum::<f64>().sqrt()).collect();
-        for isa in simd::int8_dot::Isa::all() {
+        for isa in simd::isa::Isa::all() {
             let codes = int12_codes::Int12Codes::of(&projection::Projection::whole(&points, &centring), &order, isa);
             for (i, &a) in order.iter().enumerate() {
                 for (j, &b) in order.iter().enumerate().skip(i + 1) {

@@ -1,6 +1,6 @@
 //! Scalar products of two rows of 12-bit codes, with the same instructions as for 8-bit codes in blocks.
 
-use crate::neighbours::simd::int8_dot::Isa;
+use crate::neighbours::simd::isa::Isa;
 
 /// Rows of 12-bit codes are padded with zeros to a multiple of this.
 pub(in crate::neighbours) const INT12_GROUP: usize = 128;
@@ -28,7 +28,9 @@ pub(in crate::neighbours) fn int12_dot(isa: Isa, a: Int12Row<'_>, b: Int12Row<'_
         Isa::Avx512 => unsafe { avx512::int12_dot(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX2 was found.
-        Isa::Avx2 => unsafe { int12_dot_avx2(a, b) },
+        Isa::AvxVnni | Isa::Avx2 => unsafe { int12_dot_avx2(a, b) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => int12_dot_scalar(a, b),
         Isa::Scalar => int12_dot_scalar(a, b),
     }
 }

@@ -2,5 +2,6 @@
 
 pub(super) mod int12_dot;
 pub(super) mod int8_dot;
+pub(super) mod isa;
 pub(super) mod multiversion;
 pub(super) mod projection_gemm;

@@ -1,7 +1,7 @@
 //! Loops compiled for the widest vectors that the processor has.
 
 /// Defines a function that is compiled three times, for AVX-512, for AVX2 and for every processor, and runs the widest
-/// version available. Results do not depend on the version: nothing is contracted or reordered.
+/// version that the processor has and the environment allows. Results do not depend on the version: nothing is contracted or reordered.
 macro_rules! for_widest_vectors {
     (
         $(#[$meta:meta])*
@@ -24,12 +24,13 @@ macro_rules! for_widest_vectors {
                 fn avx2 $(<$generic: $bound>)? ($($argument: $type),*) $(-> $result)? {
                     anywhere($($argument),*)
                 }
-                if $crate::neighbours::simd::multiversion::has_avx512() {
-                    // SAFETY: the feature was just detected.
+                let allowed = $crate::neighbours::simd::isa::Vectors::allowed();
+                if allowed.avx512 {
+                    // SAFETY: the processor has the feature.
                     return unsafe { avx512($($argument),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the feature was just detected.
+                if allowed.avx2 {
+                    // SAFETY: the processor has the feature.
                     return unsafe { avx2($($argument),*) };
                 }
             }
@@ -39,13 +40,3 @@ macro_rules! for_widest_vectors {
 }
 
 pub(in crate::neighbours) use for_widest_vectors;
-
-/// Whether the processor has the parts of AVX-512 that every processor with AVX-512 has had since 2017.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(in crate::neighbours) fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-}

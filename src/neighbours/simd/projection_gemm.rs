@@ -22,7 +22,7 @@ impl Kernel {
     /// The fastest kernel on this processor.
     pub fn detect() -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
+        if super::isa::Vectors::allowed().avx512 {
             return Kernel::Avx512;
         }
         Kernel::Portable

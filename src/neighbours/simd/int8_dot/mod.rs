@@ -1,68 +1,52 @@
 //! Scalar products of 8-bit codes between two blocks of rows: the inner loop of the exact search.
 //!
-//! With AVX-512 VNNI one instruction multiplies and adds 64 pairs of bytes, four times as many as with float32; elsewhere
-//! the compiler vectorises a plain loop, with AVX2 where available.
+//! With AVX-512 VNNI one instruction multiplies and adds 64 pairs of bytes, four times as many as with float32, AVX-VNNI
+//! and NEON have the same for shorter vectors, and with AVX2 two instructions do it for shorter codes. Elsewhere the compiler
+//! vectorises a plain loop.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vectors256;
 
-/// Rows of a block. A multiple of 48 (columns of the kernel's small tile), 16 (panel) and 8 (its rows); below 256, so that
+use super::isa::Isa;
+
+/// Rows of a block. A multiple of 48 (columns of the widest kernel's small tile), 16 (panel) and 8 (its rows), as of those of
+/// the other kernels; below 256, so that
 /// a row in its block is a byte.
 pub(in crate::neighbours) const BLOCK: usize = 240;
 /// The codes of a row are padded with zeros to a multiple of this.
 pub(in crate::neighbours) const GROUP: usize = 4;
 
-/// The instruction set that products are computed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::neighbours) enum Isa {
-    /// 512-bit vectors; blocks hold panels of 16 rows, four columns at a time.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    /// Row-major blocks; a loop for the vectors of AVX2.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// Row-major blocks; a loop for the vectors that every processor of this architecture has.
-    Scalar,
-}
-
 impl Isa {
-    /// The fastest on this processor.
-    pub fn detect() -> Isa {
-        *Isa::all().first().expect("the plain loops are always there")
-    }
-
-    /// All instruction sets that this processor supports, the fastest first.
-    pub fn all() -> Vec<Isa> {
-        let mut found = vec![Isa::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                found.insert(0, Isa::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-                found.insert(0, Isa::Avx512);
-            }
-        }
-        found
-    }
-
     /// The offset of the code of (row in its block, column) in a block of `width` columns.
     #[inline]
     pub fn place(self, width: usize, row: usize, column: usize) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                let (panel, lane) = (row / avx512::PANEL, row % avx512::PANEL);
-                (panel * (width / GROUP) + column / GROUP) * avx512::PANEL * GROUP + lane * GROUP + column % GROUP
-            }
-            _ => row * width + column,
+            Isa::Avx512 => place_in_panels(avx512::PANEL, width, row, column),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni | Isa::Avx2 => place_in_panels(vectors256::PANEL, width, row, column),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => place_in_panels(neon::PANEL, width, row, column),
+            Isa::Scalar => row * width + column,
         }
     }
+}
+
+/// Panels of rows side by side, one group of columns after the other.
+#[inline(always)]
+fn place_in_panels(panel: usize, width: usize, row: usize, column: usize) -> usize {
+    (row / panel * (width / GROUP) + column / GROUP) * panel * GROUP + row % panel * GROUP + column % GROUP
 }
 
 /// The codes of a block in the layout of the kernel.
@@ -103,8 +87,12 @@ pub(in crate::neighbours) struct Pair {
 /// Working memory of a thread.
 #[derive(Default)]
 pub(in crate::neighbours) struct Scratch {
-    /// Codes of the first block plus 128.
+    /// Codes of the first block plus an offset.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other processors multiply signed bytes"))]
     biased: Vec<u8>,
+    /// What sums start from.
+    #[cfg(target_arch = "x86_64")]
+    starts: Vec<vectors256::Start>,
 }
 
 /// Adds to `found` all pairs of rows whose `w` does not exceed their radius; some of them may involve padding rows.
@@ -122,8 +110,14 @@ pub(in crate::neighbours) fn pairs_within(
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
         Isa::Avx512 => unsafe { avx512::pairs_within(a, b, width, terms, scratch, found) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: this instruction set is chosen only where AVX2 was found.
-        Isa::Avx2 => unsafe { avx2::pairs_within(a, b, width, terms, found) },
+        // SAFETY: this instruction set is chosen only where AVX-VNNI was found; lengths were checked.
+        Isa::AvxVnni => unsafe { avxvnni::pairs_within(a, b, width, terms, scratch, found) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this instruction set is chosen only where AVX2 and FMA were found; lengths were checked.
+        Isa::Avx2 => unsafe { avx2::pairs_within(a, b, width, terms, scratch, found) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: this instruction set is chosen only where the products of bytes were found; lengths were checked.
+        Isa::Neon => unsafe { neon::pairs_within(a, b, width, terms, found) },
         Isa::Scalar => scalar::pairs_within(a, b, width, terms, found),
     }
 }
@@ -143,7 +137,16 @@ pub(in crate::neighbours) fn squared_distances(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
         Isa::Avx512 => unsafe { avx512::squared_distances(a, b, width, terms, scratch, tile) },
-        _ => scalar::every_pair(a, b, width, terms, |i, j, squared| tile[i * BLOCK + j] = squared),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, of AVX-VNNI.
+        Isa::AvxVnni => unsafe { avxvnni::squared_distances(a, b, width, terms, scratch, tile) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, of AVX2 and FMA.
+        Isa::Avx2 => unsafe { avx2::squared_distances(a, b, width, terms, scratch, tile) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above, of the products of bytes.
+        Isa::Neon => unsafe { neon::squared_distances(a, b, width, terms, tile) },
+        Isa::Scalar => scalar::every_pair(a, b, width, terms, |i, j, squared| tile[i * BLOCK + j] = squared),
     }
 }
 
@@ -162,12 +165,22 @@ pub(in crate::neighbours) fn products_with(
     vectors: [&[i8]; 2],
     products: [&mut [i32; BLOCK]; 2],
 ) {
-    assert!(block.codes.len() == BLOCK * width && vectors.iter().all(|vector| vector.len() == width));
+    assert!(block.codes.len() == BLOCK * width && block.sums.len() == BLOCK);
+    assert!(vectors.iter().all(|vector| vector.len() == width));
     assert!(width.is_multiple_of(GROUP));
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
         Isa::Avx512 => unsafe { avx512::products_with(block, width, vectors, products) },
-        _ => scalar::products_with(block, width, vectors, products),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, of AVX-VNNI.
+        Isa::AvxVnni => unsafe { avxvnni::products_with(block, width, vectors, products) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above, of AVX2.
+        Isa::Avx2 => unsafe { avx2::products_with(block, width, vectors, products) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above, of the products of bytes.
+        Isa::Neon => unsafe { neon::products_with(block, width, vectors, products) },
+        Isa::Scalar => scalar::products_with(block, width, vectors, products),
     }
 }
