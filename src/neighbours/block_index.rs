@@ -24,6 +24,9 @@ use super::simd::isa::Isa;
 use super::{NeighbourError, Scalar, Work};
 use crate::progress::{Event, Observer};
 
+/// How many pairs before they are examined their rows are fetched from memory.
+pub(super) const AHEAD: usize = 2;
+
 pub(super) struct BlockIndex<'a, T> {
     pub points: &'a Points<'a, T>,
     pub codes: QuantizedBlocks,
@@ -49,6 +52,9 @@ pub(super) trait Seeker: Sync {
 
     /// Whether a pair of positions counts at all.
     fn counts(&self, one: usize, other: usize) -> bool;
+
+    /// Has what [`Seeker::look`] will read of a pair of positions fetched from memory.
+    fn fetch(&self, places: (usize, usize));
 
     /// Looks at a pair of positions, `squared` apart by their codes, that may be within `radius`; `None` where it is not.
     fn look(&self, block_pair: &BlockPair, places: (usize, usize), squared: f32, radius: f64) -> Option<Self::Seen>;
@@ -93,7 +99,17 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
 
     /// The squared distance between two positions in scaled units, measured in float64, if it is within `radius`.
     pub fn squared_distance_within(&self, (i, j): (usize, usize), radius: f64) -> Option<f64> {
+        if self.whole.as_ref().is_some_and(|whole| whole.farther(i, j, radius)) {
+            return None;
+        }
         self.points.squared_distance_within(self.order[i] as usize, self.order[j] as usize, radius)
+    }
+
+    /// Has what [`BlockIndex::squared_distance_within`] will read fetched from memory.
+    pub fn fetch(&self, (i, j): (usize, usize)) {
+        if self.whole.is_none() {
+            [i, j].iter().for_each(|&place| self.points.fetch(self.order[place] as usize));
+        }
     }
 
     /// The points, and the row at each position.
@@ -157,17 +173,23 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         pairs_within(self.codes.isa, pair, self.codes.width, &block_pair.terms(), scratch, pairs);
         work.compared += (BLOCK * BLOCK) as u64;
         seen.clear();
-        for pair in pairs.iter().filter(|pair| a != b || pair.first < pair.second) {
-            let (i, j) = (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
-            if j >= rows || !seeker.counts(i, j) {
-                continue;
+        let places = |pair: &Pair| (a * BLOCK + usize::from(pair.first), b * BLOCK + usize::from(pair.second));
+        pairs.retain(|pair| {
+            let (i, j) = places(pair);
+            let radius = block_pair.sought(pair.first, pair.second);
+            (a != b || pair.first < pair.second)
+                && j < rows
+                && seeker.counts(i, j)
+                && self.codes.may_be_within(block_pair, (i, j), pair.squared, radius)
+        });
+        work.measured += pairs.len() as u64;
+        for (number, pair) in pairs.iter().enumerate() {
+            if let Some(later) = pairs.get(number + AHEAD) {
+                seeker.fetch(places(later));
             }
-            let radius = radius(i).max(radius(j));
-            if !self.codes.may_be_within(block_pair, (i, j), pair.squared, radius) {
-                continue;
-            }
-            work.measured += 1;
-            if let Some(found) = seeker.look(block_pair, (i, j), pair.squared, radius) {
+            if let Some(found) =
+                seeker.look(block_pair, places(pair), pair.squared, block_pair.sought(pair.first, pair.second))
+            {
                 seen.push((pair.first, pair.second, found));
             }
         }

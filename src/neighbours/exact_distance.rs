@@ -2,6 +2,7 @@
 
 use super::Scalar;
 use super::rows::RowView;
+use super::simd::fetch::fetch;
 use super::simd::multiversion::for_widest_vectors;
 
 /// The points as given, and the power of two by which differences are multiplied to stay in range.
@@ -27,6 +28,11 @@ impl<T: Scalar> Points<'_, T> {
 
     pub fn row(&self, index: usize) -> &[T] {
         self.rows.row(index)
+    }
+
+    /// Has a row fetched from memory that will be measured soon.
+    pub fn fetch(&self, index: usize) {
+        fetch(self.row(index));
     }
 
     /// Squared distance in scaled units. Stops early, with some value above `limit`, once the sum exceeds it.

@@ -76,12 +76,25 @@ impl Int12Codes {
 
     /// Lower and upper bound of the distance between two rows: the lower one rounded down, the upper one up.
     pub fn bounds(&self, i: usize, j: usize) -> (f32, f32) {
+        let (squared, rounding, error) = self.squared_distance(i, j);
+        between(squared, rounding, error)
+    }
+
+    /// Whether two rows are surely farther apart than `radius`.
+    pub fn farther(&self, i: usize, j: usize, radius: f64) -> bool {
+        let (squared, rounding, error) = self.squared_distance(i, j);
+        let limit = (radius + error) * (1.0 + 1e-9);
+        squared - rounding > limit * limit
+    }
+
+    /// The squared distance of what the codes represent, the error of computing it, and by how much its root may differ
+    /// from the distance of the rows.
+    fn squared_distance(&self, i: usize, j: usize) -> (f64, f64, f64) {
         let (a, b) = (&self.rows[i], &self.rows[j]);
         let product = int12_dot(self.isa, self.codes(i), self.codes(j));
         let squares = a.square + b.square;
         let squared = squares - 2.0 * f64::from(a.step) * f64::from(b.step) * product as f64;
-        let (rounding, error) = (ROUNDING * squares, a.error + b.error);
-        between(squared, rounding, error)
+        (squared, ROUNDING * squares, a.error + b.error)
     }
 
     fn codes(&self, row: usize) -> Int12Row<'_> {

@@ -51,6 +51,8 @@ pub(super) struct BlockPair {
     second: [f32; BLOCK],
     first_radius: [f32; BLOCK],
     second_radius: [f32; BLOCK],
+    /// The distances up to which the rows of each block look for neighbours.
+    sought: [[f64; BLOCK]; 2],
     /// Largest effect of rounding on the squared distance of any pair.
     rounding: f64,
     /// Length of what the codes of Δ lose.
@@ -61,7 +63,14 @@ impl BlockPair {
     pub fn new() -> Box<Self> {
         let zeros = [0.0; BLOCK];
         let (first, second, first_radius, second_radius) = (zeros, zeros, zeros, zeros);
-        Box::new(Self { first, second, first_radius, second_radius, rounding: 0.0, lost: 0.0 })
+        let sought = [[0.0; BLOCK]; 2];
+        Box::new(Self { first, second, first_radius, second_radius, sought, rounding: 0.0, lost: 0.0 })
+    }
+
+    /// The distance up to which the row of one block or that of the other looks for neighbours.
+    #[inline]
+    pub fn sought(&self, one: u8, other: u8) -> f64 {
+        self.sought[0][usize::from(one)].max(self.sought[1][usize::from(other)])
     }
 
     pub fn terms(&self) -> Terms<'_> {
@@ -160,14 +169,17 @@ impl QuantizedBlocks {
             (block_pair.first[row], block_pair.second[row]) = (first as f32, second as f32);
         }
         block_pair.rounding = ROUNDING * (largest_a + largest_b) + f64::from(f32::MIN_POSITIVE);
-        let limit = |row: usize, error: f64| {
-            let radius = radius(row) + self.errors[row] + error + block_pair.lost;
+        for (block, sought) in [a, b].into_iter().zip(&mut block_pair.sought) {
+            sought.iter_mut().enumerate().for_each(|(row, sought)| *sought = radius(block * BLOCK + row));
+        }
+        let limit = |radius: f64, row: usize, error: f64| {
+            let radius = radius + self.errors[row] + error + block_pair.lost;
             // A row that looks for nothing has a radius of −∞.
             if radius < 0.0 { f32::NEG_INFINITY } else { round_up(radius * radius + block_pair.rounding) }
         };
         for row in 0..BLOCK {
-            block_pair.first_radius[row] = limit(a * BLOCK + row, self.largest_errors[b]);
-            block_pair.second_radius[row] = limit(b * BLOCK + row, self.largest_errors[a]);
+            block_pair.first_radius[row] = limit(block_pair.sought[0][row], a * BLOCK + row, self.largest_errors[b]);
+            block_pair.second_radius[row] = limit(block_pair.sought[1][row], b * BLOCK + row, self.largest_errors[a]);
         }
     }
 
@@ -196,9 +208,7 @@ impl QuantizedBlocks {
     /// it are searched.
     pub fn nearest_blocks(&self, block: usize, wanted: usize) -> Vec<usize> {
         let first = block.saturating_sub(SOON);
-        let distance = |other: usize| -> f32 {
-            self.centre(block).iter().zip(self.centre(other)).map(|(a, b)| (a - b) * (a - b)).sum()
-        };
+        let distance = |other: usize| squared_distance(self.centre(block), self.centre(other));
         let others = (first..self.blocks().min(block + SOON + 1)).map(|other| (distance(other), other));
         let mut others: Vec<(f32, usize)> = others.collect();
         others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1 != block).cmp(&(b.1 != block))));
@@ -280,6 +290,19 @@ for_widest_vectors! {
             square: f64::from(step) * f64::from(step) * square as f64,
             lost: lost.iter().sum::<f64>().sqrt() + rounding,
         }
+    }
+}
+
+for_widest_vectors! {
+    fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+        const LANES: usize = 16;
+        let mut sums = [0.0; LANES];
+        for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += (a - b) * (a - b);
+            }
+        }
+        sums.into_iter().sum()
     }
 }
 

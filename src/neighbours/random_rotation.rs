@@ -56,11 +56,22 @@ impl RandomRotation {
     }
 }
 
+/// Values of the last three stages.
+const EIGHT: usize = 8;
+
+#[inline(always)]
+fn last_stages(values: &mut [f32; EIGHT]) {
+    let [a, b, c, d, e, f, g, h] = *values;
+    let [a, b, c, d, e, f, g, h] = [a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h];
+    let [a, b, c, d, e, f, g, h] = [a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h];
+    *values = [a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h];
+}
+
 for_widest_vectors! {
     /// The orthogonal Hadamard transform of a vector whose length is a power of two.
     fn hadamard(values: &mut [f32]) {
         let mut half = values.len() / 2;
-        while half > 0 {
+        while half > EIGHT / 2 || (half > 0 && values.len() < EIGHT) {
             for pair in values.chunks_exact_mut(2 * half) {
                 let (low, high) = pair.split_at_mut(half);
                 for (a, b) in low.iter_mut().zip(high) {
@@ -69,6 +80,8 @@ for_widest_vectors! {
             }
             half /= 2;
         }
+        // The last stages at once: the compiler does not put short loops into vectors.
+        values.as_chunks_mut().0.iter_mut().for_each(last_stages);
         let scale = (values.len() as f32).sqrt().recip();
         values.iter_mut().for_each(|value| *value *= scale);
     }

@@ -241,6 +241,10 @@ impl<T: Scalar> Seeker for Round<'_, T> {
         self.label[self.row(one)] != self.label[self.row(other)]
     }
 
+    fn fetch(&self, places: (usize, usize)) {
+        self.block_index.fetch(places);
+    }
+
     fn look(&self, _: &BlockPair, (i, j): (usize, usize), _: f32, radius: f64) -> Option<f64> {
         self.block_index.squared_distance_within((i, j), radius)
     }

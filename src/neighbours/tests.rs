@@ -216,6 +216,10 @@ fn fine_codes_bound_distances_both_ways() {
                     let distance = points.squared_distance(a as usize, b as usize, f64::INFINITY).sqrt();
                     let (lower, upper) = codes.bounds(i, j);
                     assert!(f64::from(lower) <= distance && distance <= f64::from(upper), "{shape:?}");
+                    assert!(
+                        !codes.farther(i, j, distance)
+                            && (distance == 0.0 || codes.farther(i, j, f64::from(lower) * 0.99))
+                    );
                     let length = lengths[a as usize] + lengths[b as usize];
                     assert!(f64::from(upper - lower) <= 4e-3 * length + 1e-30, "{shape:?}: {lower} {upper} {length}");
                 }

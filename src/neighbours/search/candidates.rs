@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::neighbours::block_index::{BlockIndex, Seeker, locked};
+use crate::neighbours::block_index::{AHEAD, BlockIndex, Seeker, locked};
 use crate::neighbours::exact_distance::{Best, Points};
 use crate::neighbours::quantized_blocks::BlockPair;
 use crate::neighbours::search::candidate_lists::{Candidate, Candidates, give_memory_back};
@@ -67,7 +67,10 @@ impl<T: Scalar> Truth<'_, T> {
     fn settle(self, place: usize, candidates: &mut [Candidate]) -> Best {
         candidates.sort_unstable_by(|a, b| a.lower().total_cmp(&b.lower()).then(a.row.cmp(&b.row)));
         let mut best = Best::new(self.k);
-        for candidate in candidates {
+        for (number, candidate) in candidates.iter().enumerate() {
+            if let Some(later) = candidates.get(number + AHEAD) {
+                self.points.fetch(later.row as usize);
+            }
             if f64::from(candidate.lower()).powi(2) > best.limit() {
                 break;
             }
@@ -258,6 +261,8 @@ impl<T: Scalar> Seeker for Search<'_, T> {
     fn counts(&self, _: usize, _: usize) -> bool {
         true
     }
+
+    fn fetch(&self, _: (usize, usize)) {}
 
     fn look(&self, block_pair: &BlockPair, (i, j): (usize, usize), squared: f32, radius: f64) -> Option<(f32, f32)> {
         let bounds = self.block_index.bounds(block_pair, (i, j), squared);

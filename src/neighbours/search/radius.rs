@@ -16,7 +16,7 @@ use crate::neighbours::normalization::Centring;
 use crate::neighbours::quantized_blocks::BlockPair;
 use crate::neighbours::rows::RowView;
 use crate::neighbours::search::candidates;
-use crate::neighbours::search_plan::SearchPlan;
+use crate::neighbours::search_plan::{SearchPlan, looks_twice};
 use crate::neighbours::search_radius::SearchRadii;
 use crate::neighbours::simd::int8_dot::{BLOCK, Scratch, squared_distances};
 use crate::neighbours::{Found, NeighbourError, Scalar, Work};
@@ -55,7 +55,8 @@ fn search_distinct<T: Scalar>(
     let projection = plan.projection(points, centring, k);
     tracing::debug!(coordinates = projection.width, seconds = start.elapsed().as_secs_f64(), "coordinates chosen");
     let many = k > candidates::FEW;
-    let code = if many { BlockIndex::with_bounds_both_ways } else { BlockIndex::new };
+    let both_ways = many || looks_twice(plan.codes, points.rows(), points.columns());
+    let code = if both_ways { BlockIndex::with_bounds_both_ways } else { BlockIndex::new };
     let block_index = code(plan.codes, points, &projection);
     tracing::debug!(seconds = start.elapsed().as_secs_f64(), "points coded");
     let found = if many { candidates::nearest(block_index, k, observer)? } else { nearest(&block_index, k, observer)? };
@@ -200,6 +201,10 @@ impl<T: Scalar> Seeker for Search<'_, T> {
 
     fn counts(&self, _: usize, _: usize) -> bool {
         true
+    }
+
+    fn fetch(&self, places: (usize, usize)) {
+        self.block_index.fetch(places);
     }
 
     fn look(&self, _: &BlockPair, (i, j): (usize, usize), _: f32, radius: f64) -> Option<f64> {

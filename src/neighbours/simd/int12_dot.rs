@@ -27,18 +27,12 @@ pub(in crate::neighbours) fn int12_dot(isa: Isa, a: Int12Row<'_>, b: Int12Row<'_
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
         Isa::Avx512 => unsafe { avx512::int12_dot(a, b) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: this instruction set is chosen only where AVX2 was found.
-        Isa::AvxVnni | Isa::Avx2 => unsafe { int12_dot_avx2(a, b) },
+        // SAFETY: these instruction sets are chosen only where AVX2 was found; lengths were checked.
+        Isa::AvxVnni | Isa::Avx2 => unsafe { avx2::int12_dot(a, b) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => int12_dot_scalar(a, b),
         Isa::Scalar => int12_dot_scalar(a, b),
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn int12_dot_avx2(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
-    int12_dot_scalar(a, b)
 }
 
 #[inline(always)]
@@ -59,6 +53,74 @@ fn int12_dot_scalar(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
         product += i64::from(sum);
     }
     product
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    //! Products of bytes in pairs, summed in 16 bits as long as that cannot overflow.
+
+    use std::arch::x86_64::*;
+
+    use super::{INT12_GROUP, Int12Row};
+
+    /// Bytes per vector.
+    const VECTOR: usize = 32;
+    /// Vectors per half of a group.
+    const PARTS: usize = INT12_GROUP / 2 / VECTOR;
+
+    /// # Safety
+    /// The processor has AVX2; both rows have the same length, a multiple of `INT12_GROUP` and at most 65,536.
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn int12_dot(a: Int12Row<'_>, b: Int12Row<'_>) -> i64 {
+        let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+        let zero = _mm256_setzero_si256();
+        // Sums of byte × byte, byte × half and half × half products.
+        let (mut whole, mut mixed, mut fine) = (zero, zero, zero);
+        for group in 0..a.bytes.len() / INT12_GROUP {
+            // A pair of products of a byte and a half is at most 3,810, and eight of them fit; those of halves are smaller.
+            let (mut mixed_pairs, mut fine_pairs) = ([zero; 2], zero);
+            for part in 0..PARTS {
+                // SAFETY: groups stay inside the rows.
+                unsafe {
+                    let halves = |codes: &Int12Row<'_>| {
+                        let at = group * INT12_GROUP / 2 + part * VECTOR;
+                        let both = _mm256_loadu_si256(codes.halves.as_ptr().add(at).cast());
+                        [_mm256_and_si256(both, low), _mm256_and_si256(_mm256_srli_epi16::<4>(both), low)]
+                    };
+                    let (halves_a, halves_b) = (halves(&a), halves(&b));
+                    for upper in 0..2 {
+                        let at = group * INT12_GROUP + (upper * PARTS + part) * VECTOR;
+                        let bytes_a = _mm256_loadu_si256(a.bytes.as_ptr().add(at).cast());
+                        let bytes_b = _mm256_loadu_si256(b.bytes.as_ptr().add(at).cast());
+                        // The instruction wants an unsigned factor: the signs of one go to the other. A pair is at most 32,258.
+                        let signed = _mm256_sign_epi8(bytes_b, bytes_a);
+                        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(bytes_a), signed);
+                        whole = _mm256_add_epi32(whole, _mm256_madd_epi16(pairs, ones));
+                        let products = _mm256_maddubs_epi16(halves_a[upper], bytes_b);
+                        mixed_pairs[0] = _mm256_add_epi16(mixed_pairs[0], products);
+                        let products = _mm256_maddubs_epi16(halves_b[upper], bytes_a);
+                        mixed_pairs[1] = _mm256_add_epi16(mixed_pairs[1], products);
+                        let products = _mm256_maddubs_epi16(halves_a[upper], halves_b[upper]);
+                        fine_pairs = _mm256_add_epi16(fine_pairs, products);
+                    }
+                }
+            }
+            let both =
+                _mm256_add_epi32(_mm256_madd_epi16(mixed_pairs[0], ones), _mm256_madd_epi16(mixed_pairs[1], ones));
+            mixed = _mm256_add_epi32(mixed, both);
+            fine = _mm256_add_epi32(fine, _mm256_madd_epi16(fine_pairs, ones));
+        }
+        256 * total(whole) + 16 * total(mixed) + total(fine)
+    }
+
+    /// The sum of the lanes, which fits 32 bits for rows of at most 65,536 columns.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn total(sums: __m256i) -> i64 {
+        let four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+        i64::from(_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two))))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,9 @@ use super::{BLOCK, BlockCodes, GROUP, Pair, Scratch, Terms};
 /// The largest absolute value of a code.
 pub const LARGEST: i8 = 90;
 /// Groups of columns that are summed in 16 bits.
-const SLICE: usize = 8;
+const SLICE: usize = 12;
+/// Panels whose products with a vector are computed side by side.
+const SIDE: usize = 3;
 /// The largest sum of squares in a lane of a slice.
 const LANE: i32 = i16::MAX as i32;
 
@@ -131,26 +133,31 @@ pub unsafe fn products_with(
     vectors: [&[i8]; 2],
     products: [&mut [i32; BLOCK]; 2],
 ) {
-    let groups = width / GROUP;
     let [first, second] = products;
     let (ones, offset) = (_mm256_set1_epi16(1), _mm256_set1_epi8(LARGEST));
-    for panel in 0..BLOCK / PANEL {
+    for panel in (0..BLOCK / PANEL).step_by(SIDE) {
         // SAFETY: panels and groups stay inside the block, groups inside the vectors.
         unsafe {
-            let sums = _mm256_loadu_si256(block.sums.as_ptr().add(panel * PANEL).cast());
-            let start = _mm256_mullo_epi32(sums, _mm256_set1_epi32(-i32::from(LARGEST)));
-            let mut totals = [start; 2];
+            let start = |side: usize| {
+                let sums = _mm256_loadu_si256(block.sums.as_ptr().add((panel + side) * PANEL).cast());
+                _mm256_mullo_epi32(sums, _mm256_set1_epi32(-i32::from(LARGEST)))
+            };
+            let mut totals: [[__m256i; 2]; SIDE] = std::array::from_fn(|side| [start(side); 2]);
             let codes = block.codes.as_ptr().add(panel * PANEL * width);
-            for group in 0..groups {
-                let rows = load(codes.add(group * VECTOR));
-                for (total, vector) in totals.iter_mut().zip(vectors) {
-                    let four = four_of_row(vector.as_ptr().add(group * GROUP).cast());
-                    let pairs = _mm256_maddubs_epi16(_mm256_add_epi8(four, offset), rows);
-                    *total = _mm256_add_epi32(*total, _mm256_madd_epi16(pairs, ones));
+            for group in 0..width / GROUP {
+                let fours = vectors
+                    .map(|vector| _mm256_add_epi8(four_of_row(vector.as_ptr().add(group * GROUP).cast()), offset));
+                for (side, totals) in totals.iter_mut().enumerate() {
+                    let rows = load(codes.add(side * PANEL * width + group * VECTOR));
+                    for (total, four) in totals.iter_mut().zip(fours) {
+                        *total = _mm256_add_epi32(*total, _mm256_madd_epi16(_mm256_maddubs_epi16(four, rows), ones));
+                    }
                 }
             }
-            _mm256_storeu_si256(first.as_mut_ptr().add(panel * PANEL).cast(), totals[0]);
-            _mm256_storeu_si256(second.as_mut_ptr().add(panel * PANEL).cast(), totals[1]);
+            for (side, totals) in totals.iter().enumerate() {
+                _mm256_storeu_si256(first.as_mut_ptr().add((panel + side) * PANEL).cast(), totals[0]);
+                _mm256_storeu_si256(second.as_mut_ptr().add((panel + side) * PANEL).cast(), totals[1]);
+            }
         }
     }
 }
