@@ -35,6 +35,8 @@ pub(super) struct BlockIndex<'a, T> {
     boxes: Boxes,
     /// `[blocks]`: by how much a gap between boxes may be overestimated.
     gap_errors: Vec<f64>,
+    /// Whether the codes of the blocks hold all coordinates.
+    keeps_distances: bool,
     /// Finer codes for upper bounds of distances, where these are needed and the codes of the blocks do not give them.
     pub whole: Option<Int12Codes>,
 }
@@ -78,7 +80,8 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
             .par_chunks(BLOCK)
             .map(|rows| projection.leading_error(rows.iter().map(|&row| distances[row as usize]).fold(0.0, f64::max)))
             .collect();
-        Self { points, codes, order, boxes, gap_errors, whole: None }
+        let keeps_distances = projection.keeps_distances();
+        Self { points, codes, order, boxes, gap_errors, keeps_distances, whole: None }
     }
 
     /// An index that also bounds distances from above.
@@ -97,12 +100,19 @@ impl<'a, T: Scalar> BlockIndex<'a, T> {
         }
     }
 
-    /// The squared distance between two positions in scaled units, measured in float64, if it is within `radius`.
-    pub fn squared_distance_within(&self, (i, j): (usize, usize), radius: f64) -> Option<f64> {
+    /// The squared distance between two positions in scaled units, measured in float64, if it is within `radius`. `squared`
+    /// is what the codes of the blocks say, by which it is chosen how to measure.
+    pub fn squared_distance_within(&self, (i, j): (usize, usize), squared: f32, radius: f64) -> Option<f64> {
         if self.whole.as_ref().is_some_and(|whole| whole.farther(i, j, radius)) {
             return None;
         }
-        self.points.squared_distance_within(self.order[i] as usize, self.order[j] as usize, radius)
+        let (a, b) = (self.order[i] as usize, self.order[j] as usize);
+        // A pair that seems to be within the radius is measured in float64 at once.
+        if self.keeps_distances && f64::from(squared) < radius * radius {
+            let squared = self.points.squared_distance(a, b, radius * radius);
+            return (squared <= radius * radius).then_some(squared);
+        }
+        self.points.squared_distance_within(a, b, radius)
     }
 
     /// Has what [`BlockIndex::squared_distance_within`] will read fetched from memory.

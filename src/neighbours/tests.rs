@@ -218,7 +218,7 @@ fn fine_codes_bound_distances_both_ways() {
                     assert!(f64::from(lower) <= distance && distance <= f64::from(upper), "{shape:?}");
                     assert!(
                         !codes.farther(i, j, distance)
-                            && (distance == 0.0 || codes.farther(i, j, f64::from(lower) * 0.99))
+                            && (lower == 0.0 || codes.farther(i, j, 0.99 * f64::from(lower)))
                     );
                     let length = lengths[a as usize] + lengths[b as usize];
                     assert!(f64::from(upper - lower) <= 4e-3 * length + 1e-30, "{shape:?}: {lower} {upper} {length}");

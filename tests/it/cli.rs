@@ -8,7 +8,7 @@ use predicates::prelude::*;
 
 pub fn gelora() -> Command {
     let mut command = Command::cargo_bin("gelora").unwrap();
-    command.env_remove("RUST_BACKTRACE").env_remove("GELORA_LOG").env("NO_COLOR", "1");
+    command.env_remove("RUST_BACKTRACE").env_remove("GELORA_LOG").env_remove("GELORA_SIMD").env("NO_COLOR", "1");
     command
 }
 
@@ -23,6 +23,21 @@ pub fn mendable(arguments: &[&str]) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 1, "not one line: {stderr}");
     lines[0].strip_prefix("error: ").unwrap_or_else(|| panic!("no error line: {stderr}")).to_owned()
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_an_error_at_once() {
+    let manifold = ["manifold", "nonlinear", "--help"];
+    gelora().env("GELORA_SIMD", "scalar").args(manifold).assert().success();
+    for (name, beginning) in [("sse9", "GELORA_SIMD is \"sse9\"; "), ("", "GELORA_SIMD is \"\"; ")] {
+        let output = gelora().env("GELORA_SIMD", name).arg("doctor").assert().code(1).stdout("").get_output().clone();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            stderr.starts_with(&format!("error: {beginning}")) && stderr.trim_end().ends_with("scalar"),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1);
+    }
 }
 
 #[test]

@@ -207,8 +207,8 @@ impl<T: Scalar> Seeker for Search<'_, T> {
         self.block_index.fetch(places);
     }
 
-    fn look(&self, _: &BlockPair, (i, j): (usize, usize), _: f32, radius: f64) -> Option<f64> {
-        self.block_index.squared_distance_within((i, j), radius)
+    fn look(&self, _: &BlockPair, places: (usize, usize), squared: f32, radius: f64) -> Option<f64> {
+        self.block_index.squared_distance_within(places, squared, radius)
     }
 
     fn take(&self, a: usize, b: usize, pairs: &[(u8, u8, f64)]) {

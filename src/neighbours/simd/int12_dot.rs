@@ -13,6 +13,7 @@ pub(in crate::neighbours) struct Int12Row<'a> {
     /// `[width / 2]`: the half bytes; the second half of every [`INT12_GROUP`] is in the upper bits.
     pub halves: &'a [u8],
     /// The sum of the bytes.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "other processors multiply signed bytes"))]
     pub sum: i32,
 }
 

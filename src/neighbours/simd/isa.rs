@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
 use super::int8_dot;
 use crate::neighbours::NeighbourError;
 

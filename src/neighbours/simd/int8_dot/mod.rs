@@ -105,6 +105,8 @@ pub(in crate::neighbours) fn pairs_within(
     found: &mut Vec<Pair>,
 ) {
     check((a, b), width);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = scratch;
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
@@ -133,6 +135,8 @@ pub(in crate::neighbours) fn squared_distances(
 ) {
     check((a, b), width);
     assert_eq!(tile.len(), BLOCK * BLOCK);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = scratch;
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this instruction set is chosen only where AVX-512 VNNI was found; lengths were checked.
