@@ -109,8 +109,11 @@ impl QuantizedBlocks {
                 mean(&vectors[..real * width], centre);
                 for (row, vector) in vectors.chunks_exact_mut(width).enumerate().take(real) {
                     let written = write(vector, centre, coded, isa);
-                    for (column, four) in coded.chunks_exact(GROUP).enumerate() {
-                        let at = isa.place(width, row, column * GROUP);
+                    // Groups of columns are equally far apart in every layout.
+                    let first = isa.place(width, row, 0);
+                    let apart = isa.place(width, row, GROUP) - first;
+                    for (group, four) in coded.as_chunks::<GROUP>().0.iter().enumerate() {
+                        let at = first + group * apart;
                         codes[at..at + GROUP].copy_from_slice(four);
                     }
                     (sums[row], steps[row], squares[row]) = (written.sum, written.step, written.square);
