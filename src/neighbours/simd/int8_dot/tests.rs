@@ -31,12 +31,12 @@ enum Codes {
 fn rows(isa: Isa, codes: Codes, width: usize, draw: &mut impl FnMut() -> u32) -> Vec<Vec<i8>> {
     let largest = i32::from(isa.largest_code());
     let mut row = || {
-        let sign = if draw() % 2 == 0 { 1 } else { -1 };
+        let sign = if draw().is_multiple_of(2) { 1 } else { -1 };
         let mut values: Vec<i32> = (0..width)
             .map(|_| match codes {
                 Codes::Any => (draw() % (2 * largest as u32 + 1)) as i32 - largest,
                 Codes::Largest => sign * largest,
-                Codes::Peaks if draw() % 7 == 0 => sign * largest,
+                Codes::Peaks if draw().is_multiple_of(7) => sign * largest,
                 Codes::Peaks => (draw() % 9) as i32 - 4,
             })
             .collect();
