@@ -66,7 +66,8 @@ for argument in "\$@"; do
     case \$argument in
         -lstdc++) arguments+=("$(c++ -print-file-name=libstdc++.so)" "$here/single_threaded.o") ;;
         -lgcc_s) [ -z "\$GELORA_LIBGCC" ] && arguments+=(-lunwind) || arguments+=("$(cc -print-file-name=libgcc_s.so.1)" -Wl,--allow-shlib-undefined) ;;
-        -fuse-ld=*) ;;
+        # What libtorch brings itself, and the choice of another linker.
+        -lgomp | -fuse-ld=*) ;;
         *) arguments+=("\$argument") ;;
     esac
 done
