@@ -8,7 +8,7 @@
 #   GELORA_HOST_GLIBC=1 …         links against this machine's glibc, not against an old one
 #
 # The programs are linked against glibc 2.28 (2018: RHEL 8, Debian 10, Ubuntu 20.04) by the linker of the Python package ziglang,
-# which has the symbols of old versions.
+# which has the symbols of old versions. gelora-train also needs a libstdc++ of GCC 9 or newer (Debian 11, Ubuntu 20.04).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -116,6 +116,8 @@ esac
 if [ "$kind" != plan ]; then
     # This libtorch can use a GPU, and asks for these two small libraries of NVIDIA's even where there is none.
     copy "$packages"/torch/lib/{libtorch_cpu.so,libc10.so,libgomp.so.1} "$nvidia"/cu13/lib/{libcudart.so.13,libcupti.so.13}
+    # Where `gelora doctor` looks for the version of libtorch.
+    .venv/bin/python -c 'import importlib.metadata; print(importlib.metadata.version("torch"))' >"$folder/build-version"
 fi
 if [ "$kind" = cuda ]; then
     copy "$packages"/torch/lib/{libtorch_cuda.so,libc10_cuda.so,libtorch_cuda_linalg.so,libtorch_nvshmem.so,libcaffe2_nvrtc.so}
