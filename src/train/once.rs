@@ -54,7 +54,7 @@ pub fn logits(
     settings.check()?;
     input.check()?;
     let device = device::open(settings.device)?;
-    let precision = precision(settings.precision, None, input, device, &Silent)?;
+    let precision = precision((settings.precision, settings.method), None, input, device, &Silent)?;
     let mut learner = Learner::new(input, settings, device, (backend(settings.linear), precision))?;
     learner.load(adapter)?;
     learner.start(rows.encodings, threads(settings))?;
@@ -89,7 +89,7 @@ pub fn loss_and_gradient(
     settings.check()?;
     input.check()?;
     let device = device::open(settings.device)?;
-    let precision = precision(settings.precision, None, input, device, &Silent)?;
+    let precision = precision((settings.precision, settings.method), None, input, device, &Silent)?;
     let mut learner = Learner::new(input, settings, device, (backend(settings.linear), precision))?;
     learner.load(adapter)?;
     let weights = class_weights(settings.class_weights.as_ref(), input.objective, input.train.targets)?;

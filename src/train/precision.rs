@@ -8,29 +8,35 @@ use super::program::{CLEARLY_FASTER, Precision, compare_precisions};
 use crate::hint::Hint;
 use crate::onnx::DataType;
 use crate::progress::{Event, Observer};
-use crate::settings::Precision as Wish;
+use crate::settings::{Method, Precision as Wish};
 
 /// The longest side of a weight in the trial: tables of a vocabulary are none of the layers that are multiplied.
 const LONGEST: usize = 1 << 14;
 
 /// What a setting means. `saved` is the choice of the run that is resumed. The choice of a trial is said.
 pub(super) fn precision(
-    wish: Wish,
+    (wish, method): (Wish, Method),
     saved: Option<Precision>,
     input: &TrainInput<'_>,
     device: Device,
     observer: &dyn Observer,
 ) -> Result<Precision, TrainError> {
-    match (wish, saved) {
-        (Wish::Float32, _) => return Ok(Precision::Float32),
-        (Wish::Bfloat16, _) => return Ok(Precision::Bfloat16),
-        (Wish::Auto, Some(saved)) => return Ok(saved),
-        (Wish::Auto, None) => {}
-    }
-    let ratio = match largest_weight(input) {
-        Some(shape) => compare_precisions(device, shape)?,
-        None => return Ok(Precision::Float32),
+    let shape = largest_weight(input).filter(|_| method != Method::Full);
+    let shape = match (wish, saved, shape) {
+        (Wish::Float32, ..) => return Ok(Precision::Float32),
+        (_, _, None) => {
+            // Nothing would be rounded, though it was asked for.
+            observer.observe(Event::Warning(&format!(
+                "{} changes nothing: there are no frozen float32 weights to multiply with",
+                Hint::Precision.with(wish)
+            )));
+            return Ok(Precision::Float32);
+        }
+        (Wish::Bfloat16, ..) => return Ok(Precision::Bfloat16),
+        (Wish::Auto, Some(saved), _) => return Ok(saved),
+        (Wish::Auto, None, Some(shape)) => shape,
     };
+    let ratio = compare_precisions(device, shape)?;
     let (chosen, other) =
         if ratio < CLEARLY_FASTER { (Precision::Bfloat16, "float32") } else { (Precision::Float32, "bfloat16") };
     let name = if chosen == Precision::Bfloat16 { "bfloat16" } else { "float32" };

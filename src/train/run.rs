@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             _ => backend(settings.linear),
         };
         let chosen = saved.as_ref().and_then(|saved| saved.header.precision);
-        let precision = precision(settings.precision, chosen, input, device, observer)?;
+        let precision = precision((settings.precision, settings.method), chosen, input, device, observer)?;
         header.precision = (settings.precision == Precision::Auto).then_some(precision);
         let mut learner = Learner::new(input, settings, device, (linear, precision))?;
         if let (false, Some(first)) = (finished, learner.missing().first()) {

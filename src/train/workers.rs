@@ -1,6 +1,6 @@
 //! Threads that compute the pieces of a batch, each with a [`Replica`] of its own and one thread of libtorch.
 //!
-//! With several threads in every operation, all of them wait for the last one some thousand times per step: beside another
+//! With several threads in every operation, all of them wait for the last one at every operation: beside another
 //! program on the same core that costs far more than the core. Here a thread takes the next piece when it is done with one,
 //! and they wait for each other once per step.
 
