@@ -57,3 +57,36 @@ fn largest_weight(input: &TrainInput<'_>) -> Option<(i64, i64)> {
     });
     shapes.max_by_key(|(first, second)| first * second)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::train::tests::support::Bench;
+
+    /// Keeps warnings.
+    #[derive(Default)]
+    struct Warnings(Mutex<Vec<String>>);
+
+    impl Observer for Warnings {
+        fn observe(&self, event: Event<'_>) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn a_precision_without_frozen_weights_is_warned_of() {
+        let bench = Bench::new("tiny_encoder");
+        let warnings = Warnings::default();
+        let chosen = |wish, method| precision((wish, method), None, &bench.input(), Device::Cpu, &warnings).unwrap();
+        assert_eq!(chosen(Wish::Bfloat16, Method::Lora), Precision::Bfloat16);
+        assert_eq!(chosen(Wish::Float32, Method::Full), Precision::Float32);
+        assert!(warnings.0.lock().unwrap().is_empty());
+        assert_eq!(chosen(Wish::Bfloat16, Method::Full), Precision::Float32);
+        let said = warnings.0.lock().unwrap().join("\n");
+        assert!(said.contains("bfloat16") && said.contains("changes nothing"), "{said}");
+    }
+}
