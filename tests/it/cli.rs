@@ -741,6 +741,7 @@ fn a_head_of_another_task_is_told_before_anything_is_read() {
     assert!(line.contains("--labels (the rows may lack some), or export the model with 3 labels"), "{line}");
 }
 
+#[cfg(feature = "train")]
 #[test]
 fn a_configuration_with_an_unknown_key_names_it() {
     let folder = tempfile::tempdir().unwrap();
