@@ -35,8 +35,9 @@ const FIELDS: [(&str, Meaning); 46] = [
     ("lora_alpha", Honoured),
     // Dropout is off at inference.
     ("lora_dropout", Harmless),
-    // PEFT sets it by the type of the layer (Linear or Conv1D); merging looks at the layer.
-    ("fan_in_fan_out", Harmless),
+    // PEFT sets it by the type of the layer (Linear or Conv1D). Merging looks at the layer, and at this for a square matrix of a
+    // checkpoint without an export.
+    ("fan_in_fan_out", Honoured),
     ("bias", Honoured),
     ("use_rslora", Honoured),
     ("modules_to_save", Honoured),
@@ -54,7 +55,7 @@ const FIELDS: [(&str, Meaning); 46] = [
     ("eva_config", Harmless),
     ("corda_config", Harmless),
     ("lora_ga_config", Harmless),
-    ("use_dora", Refused("is DoRA, which scales the columns of the merged weight too")),
+    ("use_dora", Honoured),
     // A different gradient in training; the forward pass is that of LoRA.
     ("velora_config", Harmless),
     (

@@ -22,6 +22,13 @@ pub enum Initialization {
     LoraGa,
 }
 
+impl Initialization {
+    /// Whether loading the adapter takes a part out of the base weights.
+    pub fn changes_the_base(self) -> bool {
+        matches!(self, Initialization::Pissa | Initialization::Olora)
+    }
+}
+
 /// Which modules a list or a pattern names.
 #[derive(Debug, Clone)]
 enum Names {
@@ -47,6 +54,10 @@ pub struct LoraConfig {
     layer_patterns: Vec<Regex>,
     saved: Vec<String>,
     saved_patterns: Vec<Regex>,
+    /// Whether it is DoRA: every adapted module has magnitudes beside its factors.
+    pub dora: bool,
+    /// Whether the last adapted module that PEFT made stores its weight as `[in, out]` (`Conv1D`).
+    pub fan_in_fan_out: bool,
     /// PEFT's task type, which decides the class that opens the base: `SEQ_CLS`.
     pub task_type: Option<String>,
     /// How the factors were initialised.
@@ -68,6 +79,8 @@ impl LoraConfig {
             layer_patterns: Vec::new(),
             saved: Vec::new(),
             saved_patterns: Vec::new(),
+            dora: false,
+            fan_in_fan_out: false,
             task_type: None,
             initialization: Initialization::Plain,
         }
@@ -96,11 +109,11 @@ impl LoraConfig {
             return Err(format!("it describes {}, not LORA; train a LoRA adapter", kind.escape_debug()));
         }
         fields::check(config)?;
-        if let Some(bias) = config.get("bias").and_then(Value::as_str).filter(|bias| *bias != "none") {
-            return Err(format!(
-                "`bias` is {}: it trained biases of the base model too; merge it with PEFT (`merge_and_unload`), and export that model",
-                bias.escape_debug()
-            ));
+        // Trained biases of the base are tensors of the file like others that were trained whole.
+        if let Some(bias) = config.get("bias").and_then(Value::as_str)
+            && !["none", "all", "lora_only"].contains(&bias)
+        {
+            return Err(format!("`bias` is {}, which PEFT does not know; copy the folder again", bias.escape_debug()));
         }
         let alpha = number(config, "lora_alpha", "a number", Value::as_f64)?;
         let alpha = alpha.ok_or("it has no `lora_alpha`; copy the folder again")?;
@@ -127,6 +140,8 @@ impl LoraConfig {
             layer_patterns: layer_patterns.collect::<Result<_, _>>()?,
             saved_patterns: saved_patterns.collect::<Result<_, _>>()?,
             saved,
+            dora: config.get("use_dora").and_then(Value::as_bool).unwrap_or(false),
+            fan_in_fan_out: config.get("fan_in_fan_out").and_then(Value::as_bool).unwrap_or(false),
             task_type: config.get("task_type").and_then(Value::as_str).map(str::to_owned),
             initialization: initialization(config)?,
         })

@@ -13,7 +13,7 @@ mod tests;
 mod whole;
 mod write;
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array1, Array2, ArrayD};
 
 use crate::files::sha256;
 
@@ -38,7 +38,8 @@ pub const WHOLE_FILE: &str = "gelora_tensors.safetensors";
 /// The prefix that PEFT puts before module names.
 const PREFIX: &str = "base_model.model.";
 
-/// The trained factors of one weight: `ΔW = alpha / rank · B · A` in PEFT's orientation (`W` is `[out, in]`).
+/// The trained factors of one weight: `ΔW = alpha / rank · B · A` in PEFT's orientation (`W` is `[out, in]`); with DoRA (Liu et al.
+/// 2024) the rows of `W + ΔW` are then scaled to the lengths of `magnitude`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraFactors {
     /// Module path as used by PEFT, without `base_model.model.`.
@@ -49,6 +50,8 @@ pub struct LoraFactors {
     pub a: Array2<f32>,
     /// Factor B, `[out, rank]`.
     pub b: Array2<f32>,
+    /// DoRA: the length of every row of the merged weight, `[out]`; `None` for LoRA.
+    pub magnitude: Option<Array1<f32>>,
 }
 
 impl LoraFactors {
@@ -92,9 +95,12 @@ impl Adapter {
             bytes.extend(name.as_bytes());
             values.for_each(|value| bytes.extend(value.to_le_bytes()));
         };
-        for LoraFactors { module, alpha, a, b } in &self.factors {
+        for LoraFactors { module, alpha, a, b, magnitude } in &self.factors {
             enter(&format!("{module} {:016x}", alpha.to_bits()), a.shape(), &mut a.iter().copied());
             enter("", b.shape(), &mut b.iter().copied());
+            if let Some(magnitude) = magnitude {
+                enter("magnitude", magnitude.shape(), &mut magnitude.iter().copied());
+            }
         }
         for SavedTensor { name, values } in &self.saved {
             enter(name, values.shape(), &mut values.iter().copied());

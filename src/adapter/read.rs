@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array1, Array2, ArrayD};
 
 use super::{
     Adapter, AdapterError, CONFIG_FILE, HEAD_FILE, Initialization, LoraConfig, LoraFactors, PREFIX, PROVENANCE_FILE,
@@ -109,6 +109,10 @@ pub fn read(dir: &Path) -> Result<Adapter, AdapterError> {
 pub fn read_named<'k>(dir: &Path, known: impl IntoIterator<Item = &'k str>) -> Result<Adapter, AdapterError> {
     let folder = AdapterFolder::read(dir)?;
     match folder.config.initialization {
+        Initialization::Plain if folder.config.dora => Err(AdapterError::Malformed {
+            path: dir.join(CONFIG_FILE),
+            reason: "it is DoRA (`use_dora`), which gelora merges and does not train; train a LoRA adapter".into(),
+        }),
         Initialization::Plain => Ok(folder.named_as(known)),
         other => {
             let reason = format!(
@@ -132,7 +136,7 @@ const NOT_MERGED: [(&str, &str); 6] = [
     (".lora_embedding_", "an adapter of an embedding table"),
     (".lora_B.bias", "the bias of a factor"),
     (".token_adapter.", "trained rows of an embedding table"),
-    (".base_layer.", "a trained bias of the base model, or an adapter of an expert"),
+    (".base_layer.", "an adapter of an expert, or another tensor of the base model"),
     ("lora_", "a factor of another kind than LoRA's A and B"),
 ];
 
@@ -141,6 +145,7 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeigh
     let malformed = |reason: String| AdapterError::Malformed { path: path.into(), reason };
     let file = Checkpoint::open_file(path)?;
     let mut pairs: BTreeMap<String, [Option<Array2<f32>>; 2]> = BTreeMap::new();
+    let mut magnitudes: BTreeMap<String, Array1<f32>> = BTreeMap::new();
     let mut saved = Vec::new();
     let mut frozen = Vec::new();
     for tensor in file.tensors() {
@@ -161,10 +166,17 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeigh
             frozen.push(FrozenWeight { module: module.to_owned(), tensor: tensor.name.clone() });
             continue;
         }
+        // The bias of an adapted layer: trained (`bias`), or saved with an output layer.
+        let bias = name.strip_suffix(".base_layer.bias").map(|module| format!("{module}.bias"));
+        let name = bias.as_deref().unwrap_or(name);
         let factor = [".lora_A.weight", ".lora_B.weight"]
             .into_iter()
             .enumerate()
             .find_map(|(place, suffix)| Some((place, name.strip_suffix(suffix)?)));
+        if let Some(module) = name.strip_suffix(".lora_magnitude_vector").filter(|_| config.dora) {
+            magnitudes.insert(module.to_owned(), finite(&file, &tensor.name, path)?.into());
+            continue;
+        }
         let unusual = NOT_MERGED.iter().find(|(part, _)| match factor {
             Some((_, module)) => format!("{module}.").contains(part),
             None => name.contains(part),
@@ -188,18 +200,40 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeigh
     }
     let mut factors = Vec::with_capacity(pairs.len());
     for (module, pair) in pairs {
-        factors.push(self::factors(module, pair, config).map_err(malformed)?);
+        let magnitude = magnitudes.remove(&module);
+        factors.push(self::factors(module, pair, magnitude, config).map_err(malformed)?);
     }
-    Ok((Adapter { factors, saved }, frozen))
+    match magnitudes.keys().next() {
+        Some(module) => Err(malformed(format!("module `{module}` has magnitudes and no factors; copy the file again"))),
+        None => Ok((Adapter { factors, saved }, frozen)),
+    }
 }
 
 /// The factors of a module, at the rank and with the scaling that the configuration gives it.
-fn factors(module: String, pair: [Option<Array2<f32>>; 2], config: &LoraConfig) -> Result<LoraFactors, String> {
+fn factors(
+    module: String,
+    pair: [Option<Array2<f32>>; 2],
+    magnitude: Option<Array1<f32>>,
+    config: &LoraConfig,
+) -> Result<LoraFactors, String> {
     let [Some(a), Some(b)] = pair else {
         return Err(format!("module `{module}` has only one of its two factors; copy the file again"));
     };
     if a.nrows() != b.ncols() || a.nrows() == 0 {
         return Err(format!("the factors of `{module}` do not fit each other; copy the file again"));
+    }
+    match &magnitude {
+        None if config.dora => {
+            return Err(format!("module `{module}` has no magnitudes, and {CONFIG_FILE} says DoRA; copy the file again"));
+        }
+        Some(lengths) if lengths.len() != b.nrows() => {
+            return Err(format!(
+                "module `{module}` has {} magnitudes for {} outputs; copy the file again",
+                lengths.len(),
+                b.nrows()
+            ));
+        }
+        _ => {}
     }
     if let Some(rank) = config.rank(&module)?.filter(|rank| *rank != a.nrows()) {
         return Err(format!(
@@ -216,7 +250,7 @@ fn factors(module: String, pair: [Option<Array2<f32>>; 2], config: &LoraConfig) 
     if !alpha.is_finite() {
         return Err(format!("the alpha of `{module}` is not a finite number; copy the folder again"));
     }
-    Ok(LoraFactors { module, alpha, a, b })
+    Ok(LoraFactors { module, alpha, a, b, magnitude })
 }
 
 /// Tensors that are trained whole, with their names.

@@ -84,6 +84,7 @@ fn trained(plan: &Plan) -> Adapter {
                 alpha: module.alpha,
                 a: wave((module.rank, 16), 0.5),
                 b: wave((16, module.rank), 1.5),
+                magnitude: None,
             })
             .collect(),
         saved: vec![SavedTensor { name: "classifier.weight".into(), values: wave((2, 16), 2.5).into_dyn() }],
@@ -221,14 +222,16 @@ fn the_hash_of_an_adapter_holds_every_value_name_shape_and_scaling() {
             alpha: 4.0,
             a: Array::from_shape_fn((2, 2000), |(row, column)| (row * 2000 + column) as f32),
             b: Array::zeros((3, 2)),
+            magnitude: None,
         }],
         saved: vec![SavedTensor { name: "head".into(), values: Array::zeros((2, 3)).into_dyn() }],
     };
-    let changes: [fn(&mut Adapter); 8] = [
+    let changes: [fn(&mut Adapter); 9] = [
         |adapter| adapter.factors[0].a[[1, 1000]] += 1.0,
         |adapter| adapter.factors[0].b[[2, 1]] = f32::MIN_POSITIVE,
         |adapter| adapter.factors[0].alpha = 4.5,
         |adapter| adapter.factors[0].module = "n".into(),
+        |adapter| adapter.factors[0].magnitude = Some(Array::ones(3)),
         |adapter| adapter.saved[0].name = "heads".into(),
         |adapter| adapter.saved[0].values = Array::zeros((3, 2)).into_dyn(),
         |adapter| adapter.saved[0].values = Array::from_elem((2, 3), -0.0).into_dyn(),

@@ -20,6 +20,16 @@ pub enum CheckpointError {
         /// The exports found in its subfolders, as text that follows.
         others: String,
     },
+    /// The folder holds no checkpoint.
+    #[error(
+        "{} holds no checkpoint (model.safetensors, or shards with model.safetensors.index.json); save the model there with \
+         transformers' `save_pretrained`",
+        folder.display()
+    )]
+    NoWeights {
+        /// The folder without a checkpoint.
+        folder: PathBuf,
+    },
     /// The folder holds several exports and none is `model.onnx`.
     #[error("{} holds several .onnx files ({names}); name the one to use, like {}", folder.display(), first(folder, names))]
     SeveralExports {

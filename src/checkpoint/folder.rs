@@ -42,19 +42,44 @@ impl ModelFolder {
         let places = places_of(&onnx);
         let holding = |names: &[&str]| places.iter().find(|place| names.iter().any(|name| place.join(name).is_file()));
         let folder = holding(&WEIGHTS).or_else(|| holding(&["config.json"])).unwrap_or(&places[0]).clone();
-        let config = match holding(&["config.json"]).map(|place| place.join("config.json")) {
-            Some(path) => {
-                let malformed = |error: serde_json::Error| CheckpointError::Malformed {
-                    path: path.clone(),
-                    reason: error.to_string(),
-                };
-                Some(serde_json::from_slice(&read_file(&path)?).map_err(malformed)?)
-            }
-            None => None,
-        };
+        let config = holding(&["config.json"]).map(|place| read_config(&place.join("config.json"))).transpose()?;
         let tokenizer = holding(&["tokenizer.json"]).map(|place| place.join("tokenizer.json"));
         Ok(ModelFolder { checkpoint: Checkpoint::open(&folder)?, onnx, config, tokenizer, folder })
     }
+}
+
+/// A checkpoint and its configuration, without an export.
+#[derive(Debug)]
+pub struct CheckpointFolder {
+    /// Path of the folder.
+    pub folder: PathBuf,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Contents of `config.json`, if present.
+    pub config: Option<Value>,
+}
+
+impl CheckpointFolder {
+    /// Opens the checkpoint of a folder, whatever exports the folder has.
+    ///
+    /// # Errors
+    /// When the folder has no `model.safetensors` and no shards, or they or `config.json` cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        if !folder.exists() {
+            return Err(CheckpointError::Missing { path: folder.into() });
+        }
+        let no_weights = || CheckpointError::NoWeights { folder: folder.into() };
+        let checkpoint = Checkpoint::open(folder)?.ok_or_else(no_weights)?;
+        let config = Some(folder.join("config.json")).filter(|path| path.is_file());
+        let config = config.map(|path| read_config(&path)).transpose()?;
+        Ok(CheckpointFolder { folder: folder.into(), checkpoint, config })
+    }
+}
+
+fn read_config(path: &Path) -> Result<Value, CheckpointError> {
+    let malformed =
+        |error: serde_json::Error| CheckpointError::Malformed { path: path.into(), reason: error.to_string() };
+    serde_json::from_slice(&read_file(path)?).map_err(malformed)
 }
 
 /// Files that mark a folder as that of a checkpoint.

@@ -19,7 +19,7 @@ mod values;
 pub use class_names::{ModelClass, ModelTask, base_model_prefix, is_prefixed, model_class};
 pub use error::CheckpointError;
 pub use folded::{FoldedProduct, folded_products};
-pub use folder::ModelFolder;
+pub use folder::{CheckpointFolder, ModelFolder};
 pub use found::{MatchedBy, WeightMatch};
 pub use matching::{equal_tensors, initializers_of, match_head, match_weights};
 pub use own_head::{own_head, trained_head, with_own_head};

@@ -277,11 +277,19 @@ pub fn to_f32(bytes: &[u8], element_type: &ElementType) -> Option<Vec<f32>> {
 
 /// Values rounded once to the type, as little-endian bytes; `None` for types that are not floating-point.
 pub fn from_f32(values: &[f32], element_type: &ElementType) -> Option<Vec<u8>> {
+    // Written in place: the compiler makes vector code of it, and not of an iterator over bytes.
+    fn each<const N: usize>(values: &[f32], convert: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+        let mut bytes = vec![0; values.len() * N];
+        for (bytes, value) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+            *bytes = convert(*value);
+        }
+        bytes
+    }
     Some(match element_type {
-        ElementType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ElementType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        ElementType::Bf16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        ElementType::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+        ElementType::F32 => each(values, f32::to_le_bytes),
+        ElementType::F16 => each(values, |v| half::f16::from_f32(v).to_le_bytes()),
+        ElementType::Bf16 => each(values, |v| half::bf16::from_f32(v).to_le_bytes()),
+        ElementType::F64 => each(values, |v| f64::from(v).to_le_bytes()),
         ElementType::Other(_) => return None,
     })
 }

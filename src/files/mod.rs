@@ -4,6 +4,7 @@ mod lock;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -237,6 +238,22 @@ pub fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), Fil
     })
 }
 
+/// Asks the system to begin writing a range of a file to the disk, where it can be asked; nothing waits for it.
+pub fn start_writeback(file: &File, range: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let (start, length) = (range.start as libc::off64_t, (range.end - range.start) as libc::off64_t);
+        // SAFETY: the descriptor is that of an open file; the call changes no memory.
+        let answer = unsafe { libc::sync_file_range(file.as_raw_fd(), start, length, libc::SYNC_FILE_RANGE_WRITE) };
+        if answer != 0 {
+            tracing::debug!(error = %io::Error::last_os_error(), "writing to the disk was not begun");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, range);
+}
+
 /// SHA-256 of a file in hexadecimal, as `sha256sum` prints it.
 pub fn sha256_file(path: &Path) -> Result<String, FileError> {
     let mut file = open_file(path)?;
@@ -281,7 +298,8 @@ pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes in hexadecimal, as `sha256sum` prints them.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

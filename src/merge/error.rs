@@ -7,6 +7,7 @@ use crate::files::FileError;
 use crate::hint::Hint;
 use crate::onnx::OnnxError;
 use crate::progress::Cancelled;
+use crate::settings_value::SettingError;
 
 /// Why an adapter cannot be merged.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,17 @@ pub enum MergeError {
         /// Whose folder it is, that of the base model or of the adapter.
         what: &'static str,
     },
+    /// What was read again differs from what was written.
+    #[error("{} is damaged: {reason}; check the disk, and merge again", path.display())]
+    NotAsWritten {
+        /// Path of the file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// The result cannot replace the existing folder.
     #[error("{} cannot become the merged model: {reason}", out.display())]
     NotReplaceable {

@@ -10,15 +10,15 @@ use ndarray::ArrayView2;
 
 use super::report::Changes;
 use super::targets::{Change, Targets, unchanged};
-use super::weights::{add, replace};
-use super::{MergeError, Writing};
+use super::weights::Rows;
+use super::{Base, MergeError, Writing};
 use crate::adapter::SavedTensor;
-use crate::checkpoint::{CheckpointError, ElementType, ModelFolder, StoredTensor, own_head};
+use crate::checkpoint::{CheckpointError, ElementType, StoredTensor, own_head};
 use crate::onnx::{DataType, Edit, Model, OnnxError, Transformer, append_head};
 
 /// Writes the export to the same path relative to `out` as it has in the base folder.
 pub(super) fn write(
-    base: &ModelFolder,
+    base: Base<'_>,
     model: &Transformer,
     targets: &Targets,
     out: &Path,
@@ -36,12 +36,18 @@ pub(super) fn write(
             let produce = move || {
                 writing.step(&place.initializer)?;
                 let stored = model.bytes(tensor).map_err(io::Error::other)?;
+                let types = (&element_type, &element_type);
                 let merged = match change {
                     Change::Factors(factors) => {
                         let part = |weight: ArrayView2<f32>| writing.part_of_export(target, place, weight);
-                        add(stored, &element_type, factors, place.transposed, part)
+                        let has_part = target.initialization.changes_the_base();
+                        let rows = Rows::sum(stored, types, factors, place.transposed, has_part, part);
+                        rows.and_then(|rows| rows.whole())
                     }
-                    Change::Values(saved) => replace(stored, &element_type, &values(saved, place.transposed)),
+                    Change::Values(saved) => {
+                        let values = values(saved, place.transposed);
+                        Rows::replaced(stored, types, &values).and_then(|rows| rows.whole())
+                    }
                 };
                 let refused = |refusal| writing.refuse(model.path(), "initializer", &place.initializer, refusal);
                 let (bytes, change) = merged.map_err(refused)?;
@@ -54,7 +60,7 @@ pub(super) fn write(
         }
     }
     add_head(base, model, targets, &mut edit)?;
-    let relative = base.onnx.strip_prefix(&base.folder).unwrap_or(Path::new("model.onnx"));
+    let relative = model.path().strip_prefix(base.folder).unwrap_or(Path::new("model.onnx"));
     edit.write(model, &out.join(relative))?;
     files.push(relative.display().to_string());
     // External data is relative to the export; the list is relative to the folder.
@@ -93,7 +99,7 @@ fn values(saved: &SavedTensor, transposed: bool) -> Vec<f32> {
 }
 
 /// Adds what the export lacks of the head: all of a new head, or tensors that the exporter shared or left out.
-fn add_head(base: &ModelFolder, model: &Transformer, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
+fn add_head(base: Base<'_>, model: &Transformer, targets: &Targets, edit: &mut Edit) -> Result<(), MergeError> {
     let saved = |name: &str| {
         targets.list.iter().find_map(|target| match target.change {
             Change::Values(saved) if target.name == name => Some(saved),
@@ -109,7 +115,7 @@ fn add_head(base: &ModelFolder, model: &Transformer, targets: &Targets, edit: &m
         return Ok(());
     }
     let handled = RefCell::new(BTreeSet::new());
-    if let Some(checkpoint) = &base.checkpoint {
+    if let Some(checkpoint) = base.checkpoint {
         let trained = |name: &str| {
             let saved = saved(name).filter(|saved| !unchanged(Some(checkpoint), saved))?;
             handled.borrow_mut().insert(name.to_owned());
@@ -120,7 +126,7 @@ fn add_head(base: &ModelFolder, model: &Transformer, targets: &Targets, edit: &m
     for target in &targets.list {
         let Change::Values(saved) = target.change else { continue };
         let placed = !target.places.is_empty() || handled.borrow().contains(&target.name);
-        if !placed && !unchanged(base.checkpoint.as_ref(), saved) {
+        if !placed && !unchanged(base.checkpoint, saved) {
             let reason = format!(
                 "it has no constant that is `{}`, which was trained whole (modules_to_save); export the model with the outputs \
                  that need it (logits), or merge with PEFT and export that model",

@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use super::MergeError;
-use super::saved;
-use crate::adapter::{Adapter, AdapterFolder, TENSOR_FILE};
+use super::completeness::{Called, is_under, refuse_changed};
+use super::{Base, saved};
+use crate::adapter::{Adapter, AdapterFolder};
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, ModelTask, TensorInfo, WeightMatch, equal_tensors, initializers_of,
+    MatchedBy, ModelTask, TensorInfo, WeightMatch, equal_tensors, initializers_of,
     model_class, same_values, to_f32,
 };
 use crate::onnx::{LinearLayer, Transformer, WeightLayout};
 
 /// The base, with its linear layers and their names in the checkpoint.
 pub(super) struct Finder<'b> {
-    pub base: &'b ModelFolder,
+    pub base: Base<'b>,
     pub model: &'b Transformer,
     pub layers: &'b [LinearLayer],
     pub matches: &'b [Option<WeightMatch>],
@@ -62,35 +63,14 @@ impl Finder<'_> {
 
     /// Checks that a base weight that came with the adapter is that of this base.
     pub fn refuse_changed(&self, place: &Path, folder: &AdapterFolder, adapter: &Adapter) -> Result<(), MergeError> {
-        if folder.frozen.is_empty() {
-            return Ok(());
-        }
-        let path = place.join(TENSOR_FILE);
-        let file = Checkpoint::open_file(&path)?;
-        for frozen in &folder.frozen {
-            let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
-            let module = pairs.filter(|(peft, _)| peft.module == frozen.module).map(|(_, base)| &base.module).next();
-            let (Some(module), Some(tensor)) = (module, file.tensor(&frozen.tensor)) else { continue };
-            if !self.is_base_weight(module, tensor, file.bytes(&frozen.tensor)?)? {
-                return Err(MergeError::NotMergeable {
-                    file: path,
-                    what: "tensor",
-                    tensor: frozen.tensor.clone(),
-                    reason: format!(
-                        "is a base weight {:?} that PEFT saved with the adapter, and {} has another one: the adapter was trained over \
-                         changed weights (a resized vocabulary?); merge it with PEFT (`merge_and_unload`) and export that model",
-                        tensor.shape,
-                        self.base.folder.display()
-                    ),
-                });
-            }
-        }
-        Ok(())
+        let is_base_weight =
+            |module: &str, tensor: &TensorInfo, bytes: &[u8]| self.is_base_weight(module, tensor, bytes);
+        refuse_changed(self.base.folder, place, folder, adapter, is_base_weight)
     }
 
     /// Whether this is the weight of a module: of the checkpoint, or of the export if there is none.
     fn is_base_weight(&self, module: &str, tensor: &TensorInfo, bytes: &[u8]) -> Result<bool, MergeError> {
-        if let Some(checkpoint) = &self.base.checkpoint {
+        if let Some(checkpoint) = self.base.checkpoint {
             let known = self.layers_of(module).find_map(|(_, found)| found);
             let name = known.map_or_else(|| format!("{module}.weight"), |found| found.tensor.clone());
             let Some(stored) = checkpoint.tensor(&name) else { return Ok(false) };
@@ -110,9 +90,9 @@ impl Finder<'_> {
 
     /// Whether the export, or the class of the model, has the module of a checkpoint tensor. `by_peft` is PEFT's name for it.
     fn has_tensor(&self, tensor: &str, by_peft: &str) -> Result<bool, MergeError> {
-        let Some(checkpoint) = &self.base.checkpoint else { return Ok(false) };
+        let Some(checkpoint) = self.base.checkpoint else { return Ok(false) };
         let in_class = |task| {
-            let class = self.base.config.as_ref().and_then(|config| model_class(config, task));
+            let class = self.base.config.and_then(|config| model_class(config, task));
             class.is_some_and(|class| class.head.iter().any(|known| known == by_peft))
         };
         if ModelTask::ALL.into_iter().any(in_class) {
@@ -144,33 +124,5 @@ impl Finder<'_> {
             Some(found) => found.module() == module,
             None => layer.module.as_deref().is_some_and(|path| path == module || path.ends_with(&format!(".{module}"))),
         })
-    }
-}
-
-/// Whether a tensor is in a module that this name in `modules_to_save` means.
-fn is_under(tensor: &str, name: &str) -> bool {
-    tensor.match_indices('.').any(|(at, _)| tensor[..at].ends_with(name))
-}
-
-/// PEFT's names for the modules of the base, inferred from a module of the adapter whose name in the base differs.
-struct Called {
-    without: String,
-    within: String,
-}
-
-impl Called {
-    fn new(folder: &AdapterFolder, adapter: &Adapter) -> Self {
-        let pairs = folder.adapter.factors.iter().zip(&adapter.factors);
-        let differs = pairs.map(|(peft, base)| (&peft.module, &base.module)).find(|(peft, base)| peft != base);
-        let (mut without, mut within) = (String::new(), String::new());
-        if let Some((peft, base)) = differs {
-            within.push_str(peft.strip_suffix(base.as_str()).unwrap_or_default());
-            without.push_str(base.strip_suffix(peft.as_str()).unwrap_or_default());
-        }
-        Called { without, within }
-    }
-
-    fn by_peft(&self, name: &str) -> String {
-        format!("{}{}", self.within, name.strip_prefix(self.without.as_str()).unwrap_or(name))
     }
 }

@@ -13,9 +13,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{MergeError, MergeReport, REPORT_FILE};
+use super::journal::Journal;
+use super::{Base, MergeError, MergeReport, REPORT_FILE};
 use crate::adapter::CONFIG_FILE;
-use crate::checkpoint::ModelFolder;
 use crate::files::{FileError, LOCK_INSIDE, is_closed};
 
 /// A folder that is being written. Dropping it removes it.
@@ -33,16 +33,18 @@ impl NewFolder {
     /// # Errors
     /// If `out` is the folder of the base or the adapter or contains one of them, holds files but no merged model, or cannot be
     /// replaced.
-    pub fn new(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<Self, MergeError> {
+    pub fn new(base: Base<'_>, adapters: &[&Path], out: &Path, inputs: &str) -> Result<Self, MergeError> {
         // A link stays a link: its target is replaced.
         let out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
-        refuse_others(base, adapter, &out)?;
+        refuse_others(base, adapters, &out)?;
         let (parent, name) = place(&out)?;
         put_back(&parent, &name, &out)?;
         foreign_files(&out)?;
         fs::create_dir_all(&parent).map_err(FileError::new("create", &parent))?;
-        remove_leftovers(&parent, &name);
         let temporary = parent.join(format!(".{name}{MERGING}{}", std::process::id()));
+        if take_up_leftovers(&parent, &name, inputs, &temporary) {
+            return Ok(NewFolder { out, temporary });
+        }
         fs::create_dir(&temporary).map_err(|error| match is_closed(&error) && out.is_dir() {
             true => MergeError::NotReplaceable {
                 out: out.clone(),
@@ -109,15 +111,13 @@ fn place(out: &Path) -> Result<(PathBuf, String), MergeError> {
 
 /// A merged model never replaces its base or its adapter: merging again would be impossible, and transformers applies an adapter
 /// that lies beside a checkpoint a second time.
-fn refuse_others(base: &ModelFolder, adapter: &Path, out: &Path) -> Result<(), MergeError> {
+fn refuse_others(base: Base<'_>, adapters: &[&Path], out: &Path) -> Result<(), MergeError> {
     let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     // A folder `onnx` of the base may be a link to another folder.
-    let export = base.onnx.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(&base.folder);
-    let folders = [
-        (whole(&base.folder), "the base model"),
-        (whole(adapter), "the adapter"),
-        (whole(export), "the base model's export"),
-    ];
+    let export = base.onnx.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    let mut folders =
+        vec![(whole(base.folder), "the base model"), (whole(export.unwrap_or(base.folder)), "the base model's export")];
+    folders.extend(adapters.iter().map(|adapter| (whole(adapter), "the adapter")));
     for (folder, what) in &folders {
         if folder == out {
             return Err(MergeError::SameFolder { out: out.into(), what });
@@ -307,10 +307,12 @@ fn put_back(parent: &Path, name: &str, out: &Path) -> Result<(), MergeError> {
     Ok(())
 }
 
-/// Removes what killed merges left; the folder of a running one is kept.
-fn remove_leftovers(parent: &Path, name: &str) {
+/// Renames the folder that a killed merge of the same inputs left to `temporary`, and removes what other killed merges left; the
+/// folder of a running one is kept. Returns whether there was one to go on with.
+fn take_up_leftovers(parent: &Path, name: &str, inputs: &str, temporary: &Path) -> bool {
     let prefix = format!(".{name}{MERGING}");
-    let Ok(entries) = fs::read_dir(parent) else { return };
+    let mut taken = false;
+    let Ok(entries) = fs::read_dir(parent) else { return false };
     for entry in entries.flatten() {
         let found = entry.file_name();
         let Some(process) = found.to_string_lossy().strip_prefix(&prefix).and_then(|rest| rest.parse::<u32>().ok())
@@ -318,10 +320,15 @@ fn remove_leftovers(parent: &Path, name: &str) {
             continue;
         };
         if process == std::process::id() || !is_running(process) {
+            if !taken && Journal::is_of(&entry.path(), inputs) {
+                taken = entry.path() == temporary || fs::rename(entry.path(), temporary).is_ok();
+                continue;
+            }
             // A folder that cannot be removed costs only space.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+    taken
 }
 
 #[cfg(unix)]

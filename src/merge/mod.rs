@@ -4,15 +4,22 @@
 //! base: the same files, tensors, names, types and bytes, except for those that the adapter changes.
 
 mod base;
+mod by_name;
 mod checkpoint;
+mod companions;
+mod completeness;
 mod error;
 mod export;
 mod finder;
 mod folder;
+mod journal;
+mod layout;
 mod leading;
 mod report;
 mod residual;
 mod saved;
+mod settings;
+mod several;
 mod targets;
 mod weights;
 
@@ -25,59 +32,87 @@ use std::sync::{Arc, Mutex};
 use ndarray::ArrayView2;
 
 use crate::adapter::{AdapterFolder, Initialization, Provenance};
-use crate::checkpoint::{ModelFolder, StoredTensor};
+use crate::checkpoint::{CheckpointError, StoredTensor};
 use crate::files::write_json;
 use crate::onnx::{Model, Transformer};
 use crate::progress::{Event, Observer};
 
+pub use base::Base;
 pub use error::MergeError;
-pub use report::{MergeReport, MergedTensor, TensorChange};
+pub use report::{MergeReport, MergedTensor, TensorChange, WeightedAdapter};
+pub use settings::{MergeSettings, StoredType};
 pub use weights::NotFinite;
 
 use folder::NewFolder;
+use journal::Journal;
 use residual::{NoPart, Part};
+use several::Named;
 use targets::{Change, Target, Targets};
 use weights::Refusal;
 
 /// Name of the report in a merged folder.
 pub const REPORT_FILE: &str = "gelora_merge.json";
 
-/// Settings of a merge.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MergeSettings {
-    /// Whether the base may differ from the one the adapter was trained with.
-    pub base_changed: bool,
-}
-
-/// Merges the adapter folder `adapter` into `base` and writes the result to the folder `out`: checkpoint, configuration and
-/// tokenizer files, the merged export under its old name, and `gelora_merge.json`. Memory does not grow with the model.
-///
-/// The folder is written beside `out` and takes its place at the end, at once. Files in an earlier merged folder that no merge
-/// wrote are taken over.
+/// Merges the adapter folder `adapter` into `base`; see [`merge_several`].
 ///
 /// # Errors
-/// If the adapter belongs to another base, is incomplete, or changes a weight that has other uses too; if `out` may not be
-/// replaced; or if a file cannot be read or written. `out` is then unchanged.
-pub fn merge(
-    base: &ModelFolder,
+/// As for [`merge_several`].
+pub fn merge<'b>(
+    base: impl Into<Base<'b>>,
     adapter: &Path,
     out: &Path,
     settings: &MergeSettings,
     observer: &dyn Observer,
 ) -> Result<MergeReport, MergeError> {
-    let folder = AdapterFolder::read(adapter)?;
-    let new = NewFolder::new(base, adapter, out)?;
+    merge_several(base, &[adapter], out, settings, observer)
+}
+
+/// Merges adapter folders into `base`, which gains the sum of their changes, each multiplied by its weight, and writes the result
+/// to the folder `out`: checkpoint, configuration and tokenizer files, the merged export under its old name, and
+/// `gelora_merge.json`. Memory does not grow with the model.
+///
+/// The folder is written beside `out` and takes its place at the end, at once. Files in an earlier merged folder that no merge
+/// wrote are taken over. After a kill, the next merge of the same inputs keeps the checkpoint files that were finished.
+///
+/// # Errors
+/// If an adapter belongs to another base, is incomplete, or changes a weight that has other uses too; if `out` may not be
+/// replaced; or if a file cannot be read or written. `out` is then unchanged.
+pub fn merge_several<'b>(
+    base: impl Into<Base<'b>>,
+    adapters: &[&Path],
+    out: &Path,
+    settings: &MergeSettings,
+    observer: &dyn Observer,
+) -> Result<MergeReport, MergeError> {
+    let base = base.into();
+    let weights = settings.weights_of(adapters.len())?;
+    let folders = adapters.iter().map(|path| AdapterFolder::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = journal::inputs(base, &folders, settings)?;
+    let new = NewFolder::new(base, adapters, out, &inputs)?;
     observer.check()?;
-    let model = Transformer::open(&base.onnx)?;
-    let mut warnings = warnings(base, &model, &folder, settings, observer)?;
-    let changes = targets::named_as_base(base, &model, &folder)?;
-    let targets = Targets::find(base, &model, adapter, &folder, &changes)?;
+    let model = base.onnx.map(Transformer::open).transpose()?;
+    let mut warnings = Vec::new();
+    let mut named = Vec::with_capacity(folders.len());
+    for (&path, folder) in adapters.iter().zip(&folders) {
+        warnings.extend(self::warnings(base, model.as_deref(), folder, settings, observer)?);
+        named.push(Named { path, folder, adapter: targets::named_as_base(base, model.as_ref(), folder)? });
+    }
+    let changes = several::sum(&named, &weights)?;
+    let targets = match (&model, base.checkpoint) {
+        (Some(model), _) => Targets::find(base, model, &named, &changes)?,
+        (None, Some(checkpoint)) => Targets::by_name(base, checkpoint, &named, &changes)?,
+        (None, None) => return Err(CheckpointError::NoWeights { folder: base.folder.into() }.into()),
+    };
     warnings.extend(targets.warnings.iter().cloned());
 
-    let steps = targets.steps();
-    observer.observe(Event::Begin { stage: "merging", total: Some(steps), done: 0, unit: "tensors" });
+    let mut journal = Journal::open(new.path(), &inputs);
+    if journal.len() > 0 {
+        let text = format!("{} files that an earlier merge had finished are taken over", journal.len());
+        observer.observe(Event::Notice(&text));
+    }
+    observer.observe(Event::Begin { stage: "merging", total: Some(targets.steps()), done: 0, unit: "tensors" });
     let writing = Writing { observer, done: AtomicU64::new(0), refusal: Mutex::new(None), parts: Mutex::default() };
-    let written = write_all(base, &model, &targets, new.path(), &writing);
+    let written = write_all(base, model.as_ref(), &targets, settings, new.path(), &writing, &mut journal);
     observer.observe(Event::End);
     // What stopped a write comes back as an I/O error: report the original reason.
     observer.check()?;
@@ -85,13 +120,24 @@ pub fn merge(
         return Err(refusal);
     }
     let (tensors, files) = written?;
+    let sha256 = journal.close()?;
+    let shown = |path: &Path| path.display().to_string();
+    let plain = weights.iter().all(|weight| *weight == 1.0);
+    let pairs = adapters.iter().zip(&weights);
+    let weighted = pairs.clone().map(|(path, weight)| WeightedAdapter { path: shown(path), weight: *weight });
+    let text = |(path, weight): (&&Path, &f64)| match plain {
+        true => shown(path),
+        false => format!("{weight} × {}", path.display()),
+    };
     let report = MergeReport {
         format_version: report::FORMAT_VERSION,
         gelora_version: env!("CARGO_PKG_VERSION").into(),
-        base: base.folder.display().to_string(),
-        adapter: adapter.display().to_string(),
+        base: shown(base.folder),
+        adapter: pairs.clone().map(text).collect::<Vec<_>>().join(" + "),
+        adapters: if plain && adapters.len() == 1 { Vec::new() } else { weighted.collect() },
         added_head: targets.added_head.map(|pooling| pooling.as_str().to_owned()),
         files,
+        sha256,
         tensors,
         warnings,
     };
@@ -104,10 +150,15 @@ pub fn merge(
     Ok(report)
 }
 
+/// How the factors were initialised; several adapters are summed only if all are plain.
+fn initialization(adapters: &[Named<'_>]) -> Initialization {
+    adapters.first().map_or(Initialization::Plain, |named| named.folder.config.initialization)
+}
+
 /// Warnings for the user about base and adapter.
 fn warnings(
-    base: &ModelFolder,
-    model: &Model,
+    base: Base<'_>,
+    model: Option<&Model>,
     folder: &AdapterFolder,
     settings: &MergeSettings,
     observer: &dyn Observer,
@@ -208,15 +259,20 @@ fn labels(provenance: Option<&Provenance>) -> Option<Vec<String>> {
 
 /// Writes all files.
 fn write_all(
-    base: &ModelFolder,
-    model: &Transformer,
+    base: Base<'_>,
+    model: Option<&Transformer>,
     targets: &Targets,
+    settings: &MergeSettings,
     out: &Path,
     writing: &Writing,
+    journal: &mut Journal,
 ) -> Result<(Vec<MergedTensor>, Vec<String>), MergeError> {
     let mut files = Vec::new();
-    let in_checkpoint = checkpoint::write(base, targets, out, writing, &mut files)?;
-    checkpoint::copy_companions(base, targets, out, &mut files)?;
-    let in_export = export::write(base, model, targets, out, writing, &mut files)?;
+    let in_checkpoint = checkpoint::write(base, targets, settings, out, writing, journal, &mut files)?;
+    companions::copy(base, targets, settings, out, &mut files)?;
+    let in_export = match model {
+        Some(model) => export::write(base, model, targets, out, writing, &mut files)?,
+        None => report::Changes::new(),
+    };
     Ok((report::tensors(targets, in_checkpoint, in_export), files))
 }

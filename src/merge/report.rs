@@ -18,12 +18,18 @@ pub struct MergeReport {
     pub gelora_version: String,
     /// Path of the base model's folder.
     pub base: String,
-    /// Path of the adapter's folder.
+    /// Path of the adapter's folder; of several, with their weights, as one text.
     pub adapter: String,
+    /// The adapters with their weights, where there are several or a weight is not 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<WeightedAdapter>,
     /// Pooling of a head that was added to an export without one.
     pub added_head: Option<String>,
     /// Paths of the files written, relative to the result.
     pub files: Vec<String>,
+    /// SHA-256 of the files of the checkpoint, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sha256: BTreeMap<String, String>,
     /// The tensors that differ from the base.
     pub tensors: Vec<MergedTensor>,
     /// Warnings for the user.
@@ -36,6 +42,15 @@ impl MergeReport {
         let changes = self.tensors.iter().flat_map(|tensor| tensor.checkpoint.into_iter().chain(tensor.export));
         changes.map(|change| change.lost_by_rounding).fold(0.0, f64::max)
     }
+}
+
+/// One of several adapters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WeightedAdapter {
+    /// Path of the adapter's folder.
+    pub path: String,
+    /// The factor by which its change was multiplied.
+    pub weight: f64,
 }
 
 /// One tensor that differs from the base.
@@ -105,8 +120,10 @@ mod tests {
             gelora_version: String::new(),
             base: String::new(),
             adapter: String::new(),
+            adapters: Vec::new(),
             added_head: None,
             files: Vec::new(),
+            sha256: BTreeMap::new(),
             tensors,
             warnings: Vec::new(),
         };

@@ -1,15 +1,15 @@
 //! Finds a tensor that was trained as a whole in the export, if it does not belong to the head.
 
-use super::MergeError;
-use crate::checkpoint::{ModelFolder, NotAlone, StoredTensor, stored};
+use super::{Base, MergeError};
+use crate::checkpoint::{NotAlone, StoredTensor, stored};
 use crate::onnx::Model;
 
 pub(super) use crate::checkpoint::is_called;
 
 /// The constants of the export that hold this tensor of the checkpoint. Empty where none has its values.
-pub(super) fn places(base: &ModelFolder, model: &Model, name: &str) -> Result<Vec<StoredTensor>, MergeError> {
+pub(super) fn places(base: Base<'_>, model: &Model, name: &str) -> Result<Vec<StoredTensor>, MergeError> {
     let refused = |reason: String| MergeError::Saved { onnx: model.path().into(), reason };
-    let checkpoint = base.checkpoint.as_ref();
+    let checkpoint = base.checkpoint;
     if checkpoint.is_some_and(|checkpoint| checkpoint.tensor(name).is_none()) {
         return Err(refused(format!(
             "`{name}` was trained whole (modules_to_save), and neither the checkpoint nor the export's head has it; export the model \

@@ -2,17 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::Path;
 
-use super::MergeError;
 use super::finder::Finder;
-use super::saved;
+use super::several::Named;
+use super::{Base, MergeError, saved};
 use crate::adapter::{
     Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
 };
 use crate::checkpoint::{
-    Checkpoint, MatchedBy, ModelFolder, ModelTask, StoredTensor, TensorInfo, WeightMatch, base_model_prefix,
-    folded_products, is_prefixed, match_head, match_weights, model_class,
+    Checkpoint, MatchedBy, ModelTask, StoredTensor, TensorInfo, WeightMatch, folded_products, match_head, match_weights,
 };
 use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 
@@ -20,10 +18,11 @@ use crate::onnx::{HeadPooling, LinearLayer, Transformer, WeightLayout};
 const ADDED_HEAD: [&str; 2] = ["classifier.weight", "classifier.bias"];
 
 /// All changes of an adapter, and where they are applied.
+#[derive(Debug)]
 pub(super) struct Targets<'a> {
     pub list: Vec<Target<'a>>,
     /// The kind of task of the head's class, where adapter or export give it.
-    task: Option<ModelTask>,
+    pub task: Option<ModelTask>,
     /// Pooling of the head that is added to the export.
     pub added_head: Option<HeadPooling>,
     /// Names of the classes that the adapter was trained with, if they are more than numbers.
@@ -44,6 +43,7 @@ pub(super) struct Targets<'a> {
 }
 
 /// One change, and where it is applied.
+#[derive(Debug)]
 pub(super) struct Target<'a> {
     /// Name of the tensor in the checkpoint; without a checkpoint, by the module.
     pub name: String,
@@ -61,6 +61,11 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Whether it changes this tensor of the checkpoint.
+    pub fn changes(&self, tensor: &TensorInfo) -> bool {
+        !self.added && self.name == tensor.name
+    }
+
     /// Whether it replaces a tensor of the checkpoint.
     pub fn is_in(&self, checkpoint: &Checkpoint) -> bool {
         !self.added && checkpoint.tensor(&self.name).is_some()
@@ -85,7 +90,7 @@ impl Target<'_> {
 }
 
 /// The change of a tensor.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Change<'a> {
     /// A product of factors is added.
     Factors(&'a LoraFactors),
@@ -95,26 +100,29 @@ pub(super) enum Change<'a> {
 
 /// The adapter under the names of the base: those of its checkpoint, or of the export where there is none.
 pub(super) fn named_as_base(
-    base: &ModelFolder,
-    model: &Transformer,
+    base: Base<'_>,
+    model: Option<&Transformer>,
     folder: &AdapterFolder,
 ) -> Result<Adapter, MergeError> {
     let mut known: HashSet<String> = HashSet::new();
-    match &base.checkpoint {
+    match base.checkpoint {
         Some(checkpoint) => {
             known.extend(checkpoint.tensors().iter().map(|tensor| tensor.name.clone()));
             known.extend(
                 checkpoint.tensors().iter().filter_map(|tensor| tensor.name.strip_suffix(".weight").map(str::to_owned)),
             );
         }
-        None => known.extend(model.linears().iter().filter_map(|layer| layer.module.clone())),
+        None => {
+            let layers = model.iter().flat_map(|model| model.linears());
+            known.extend(layers.filter_map(|layer| layer.module.clone()));
+        }
     }
     // An added head has these names, whatever the checkpoint has under them (`mask_predictions.classifier`).
     if folder.provenance.as_ref().is_some_and(|provenance| provenance.added_head.is_some()) {
         known.extend(ADDED_HEAD.map(str::to_owned));
     }
     // A head that the checkpoint lacks keeps its name, whatever wrapper prefix it has in the export.
-    if let Some(head) = model.head()? {
+    if let Some(head) = model.map(|model| model.head()).transpose()?.flatten() {
         let tensors = head.tensors.iter().map(|tensor| &tensor.name);
         let saved =
             folder.adapter.saved.iter().filter(|saved| tensors.clone().any(|name| saved::is_called(name, &saved.name)));
@@ -126,39 +134,42 @@ pub(super) fn named_as_base(
 impl<'a> Targets<'a> {
     /// Finds where every change is applied, and refuses those that do not fit.
     pub fn find(
-        base: &ModelFolder,
+        base: Base<'_>,
         model: &Transformer,
-        place: &Path,
-        folder: &AdapterFolder,
+        adapters: &[Named<'_>],
         adapter: &'a Adapter,
     ) -> Result<Self, MergeError> {
         let layers = model.linears();
         let wanted: Vec<&LinearLayer> = layers.iter().collect();
-        let matches = match &base.checkpoint {
+        let matches = match base.checkpoint {
             Some(checkpoint) => match_weights(model, checkpoint, &wanted)?,
             None => vec![None; layers.len()],
         };
         let finder = Finder { base, model, layers, matches: &matches };
-        finder.refuse_incomplete(place, folder, adapter)?;
-        finder.refuse_changed(place, folder, adapter)?;
+        for Named { path, folder, adapter } in adapters {
+            finder.refuse_incomplete(path, folder, adapter)?;
+            finder.refuse_changed(path, folder, adapter)?;
+        }
+        let provenance = adapters.iter().find_map(|named| named.folder.provenance.as_ref());
+        let in_own_file = adapters.iter().any(|named| named.folder.head_apart);
         finder.refuse_folded(adapter)?;
         let mut warnings = finder.warnings(adapter);
         let mut list = Vec::new();
         for factors in &adapter.factors {
-            list.push(finder.factors(factors, folder.config.initialization)?);
+            list.push(finder.factors(factors, super::initialization(adapters))?);
         }
         let known = model.head()?;
         let again = known.as_ref().is_some_and(|head| head.added);
-        if again && !folder.head_apart && adapter.saved.iter().any(|saved| ADDED_HEAD.contains(&saved.name.as_str())) {
+        if again && !in_own_file && adapter.saved.iter().any(|saved| ADDED_HEAD.contains(&saved.name.as_str())) {
             return finder.does_not_fit(format!(
                 "the export has a head that gelora added, and the adapter claims another as its own ({TENSOR_FILE}): train it again"
             ));
         }
         let places = finder.head_places()?;
-        let pooling = folder.provenance.as_ref().map(Provenance::head_pooling).transpose()?.flatten();
+        let pooling = provenance.map(Provenance::head_pooling).transpose()?.flatten();
         for saved in &adapter.saved {
             let named = (pooling.is_some() || again) && ADDED_HEAD.contains(&saved.name.as_str());
-            let added = named || folder.head_apart && finder.claims_a_head();
+            let added = named || in_own_file && base.claims_a_head();
             list.push(finder.saved(saved, &places, added)?);
         }
         let added = pooling.and(adapter.saved.iter().find(|saved| saved.name == ADDED_HEAD[0]));
@@ -168,7 +179,7 @@ impl<'a> Targets<'a> {
         };
         warnings.extend(finder.lacking(adapter)?);
         let added_head = pooling.filter(|_| added.is_some());
-        let head_apart = added_head.is_some() || folder.head_apart;
+        let head_apart = added_head.is_some() || in_own_file;
         if let Some(target) = list.iter().find(|target| finder.has_another(target)) {
             warnings.push(format!(
                 "the checkpoint keeps a head of its own (`{}`), which is not the one that was trained: that lies in {HEAD_FILE}",
@@ -178,18 +189,22 @@ impl<'a> Targets<'a> {
         let of_tokens = known.is_some_and(|head| head.labels_tokens()) || added_head == Some(HeadPooling::Tokens);
         let of_tokens = of_tokens.then_some(ModelTask::TokenClassification);
         let lacks = |checkpoint: &Checkpoint| list.iter().any(|target| !target.is_in(checkpoint));
-        let appended = !head_apart && base.checkpoint.as_ref().is_some_and(lacks);
-        let known = folder.provenance.as_ref();
+        let appended = !head_apart && base.checkpoint.is_some_and(lacks);
+        let known = provenance;
         let classes = known.and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
         Ok(Targets {
-            prefix: finder.new_prefix().filter(|_| appended),
-            task: folder.config.task_type.as_deref().and_then(ModelTask::of_task_type).or(of_tokens),
+            prefix: base.new_prefix().filter(|_| appended),
+            task: adapters
+                .iter()
+                .find_map(|named| named.folder.config.task_type.as_deref())
+                .and_then(ModelTask::of_task_type)
+                .or(of_tokens),
             list,
             added_head,
             appended,
             problem: known.and_then(|known| known.problem_type.clone()).or(classes),
             thresholds: known.and_then(|known| known.thresholds.clone()),
-            labels: super::labels(folder.provenance.as_ref()),
+            labels: super::labels(provenance),
             head_apart,
             outputs,
             warnings,
@@ -213,23 +228,7 @@ impl<'a> Targets<'a> {
 
 impl Finder<'_> {
     fn does_not_fit<T>(&self, reason: String) -> Result<T, MergeError> {
-        Err(MergeError::DoesNotFit { base: self.base.folder.clone(), reason })
-    }
-
-    /// Whether the base says that its head is that of a transformers class: a head trained as another one must not replace it.
-    fn claims_a_head(&self) -> bool {
-        let Some(config) = &self.base.config else { return false };
-        let claimed = config.get("architectures").and_then(|names| names.get(0)).and_then(|name| name.as_str());
-        claimed.is_some_and(|name| {
-            ModelTask::ALL.into_iter().filter_map(|task| model_class(config, task)).any(|c| c.name == name)
-        })
-    }
-
-    /// Prefix that the names of a checkpoint without a head need when tensors of a head are appended.
-    fn new_prefix(&self) -> Option<String> {
-        let (checkpoint, config) = (self.base.checkpoint.as_ref()?, self.base.config.as_ref()?);
-        let alone = is_prefixed(checkpoint, config) == Some(false);
-        alone.then(|| base_model_prefix(config)).flatten().map(str::to_owned)
+        Err(MergeError::DoesNotFit { base: self.base.folder.into(), reason })
     }
 
     fn factors<'a>(&self, factors: &'a LoraFactors, initialization: Initialization) -> Result<Target<'a>, MergeError> {
@@ -258,7 +257,7 @@ impl Finder<'_> {
         let name = known.map_or_else(|| format!("{module}.weight"), |(_, found)| found.tensor.clone());
         let rows = known.and_then(|(_, found)| found.rows.clone());
         let mut stored_in_out = false;
-        if let Some(checkpoint) = &self.base.checkpoint {
+        if let Some(checkpoint) = self.base.checkpoint {
             let Some(tensor) = checkpoint.tensor(&name) else {
                 return self.does_not_fit(format!("the checkpoint has no tensor `{name}`"));
             };
@@ -291,7 +290,7 @@ impl Finder<'_> {
             let block = blocks.iter().find(|known| known.index == block);
             block.is_some_and(|block| block.linears.iter().any(|linear| nodes.contains(&linear.node)))
         };
-        let folded = folded_products(self.model, blocks, self.base.checkpoint.as_ref())?;
+        let folded = folded_products(self.model, blocks, self.base.checkpoint)?;
         match folded.into_iter().find(|found| touched(found.block)) {
             Some(found) => Err(MergeError::Folded { onnx: self.model.path().into(), found }),
             None => Ok(()),
@@ -315,7 +314,7 @@ impl Finder<'_> {
     /// The initializers of the head, by the names of their checkpoint tensors.
     fn head_places(&self) -> Result<HashMap<String, (StoredTensor, bool)>, MergeError> {
         let Some(head) = self.model.head()? else { return Ok(HashMap::new()) };
-        let matches = match &self.base.checkpoint {
+        let matches = match self.base.checkpoint {
             // A checkpoint tensor with the name of one of an added head belongs to another head.
             _ if head.added => vec![None; head.tensors.len()],
             Some(checkpoint) => match_head(self.model, checkpoint, head)?,
@@ -342,7 +341,7 @@ impl Finder<'_> {
         places: &HashMap<String, (StoredTensor, bool)>,
         added: bool,
     ) -> Result<Target<'a>, MergeError> {
-        let in_checkpoint = self.base.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tensor(&saved.name));
+        let in_checkpoint = self.base.checkpoint.and_then(|checkpoint| checkpoint.tensor(&saved.name));
         if let Some(tensor) = in_checkpoint.filter(|_| !added)
             && tensor.shape != saved.values.shape()
         {
@@ -384,12 +383,12 @@ impl Finder<'_> {
 
     /// Whether the checkpoint has a tensor of another head under the name of one that was added.
     fn has_another(&self, target: &Target) -> bool {
-        target.added && self.base.checkpoint.as_ref().is_some_and(|known| known.tensor(&target.name).is_some())
+        target.added && self.base.checkpoint.is_some_and(|known| known.tensor(&target.name).is_some())
     }
 
     /// Reports what of the head exists in the export alone: a pooler that the exported model initialised, say.
     fn lacking(&self, adapter: &Adapter) -> Result<Option<String>, MergeError> {
-        let (Some(checkpoint), Some(head)) = (&self.base.checkpoint, self.model.head()?) else {
+        let (Some(checkpoint), Some(head)) = (self.base.checkpoint, self.model.head()?) else {
             return Ok(None);
         };
         let linears: Vec<&LinearLayer> = head.linears.iter().filter(|layer| !layer.quantized).collect();

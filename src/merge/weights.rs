@@ -1,8 +1,10 @@
-//! The arithmetic of merging: `W + alpha / rank · B · A` in float32, rounded once.
+//! The arithmetic of merging: `W + alpha / rank · B · A` in float32, rounded once, in blocks of rows.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, s};
+use rayon::prelude::*;
 
 use super::report::TensorChange;
 use super::residual::{NoPart, Part};
@@ -41,56 +43,206 @@ pub enum NotFinite {
     },
 }
 
-/// `alpha / rank · B · A`, `[out, in]`, as PEFT computes it.
-pub(super) fn delta(factors: &LoraFactors) -> Array2<f32> {
-    let mut product = factors.b.dot(&factors.a);
+/// Elements of a block: large enough for the matrix product, and small beside a large model.
+const BLOCK: usize = 1 << 20;
+
+/// Rows of a stored tensor, and what becomes of them.
+pub(super) struct Rows<'a> {
+    stored: &'a [u8],
+    from: &'a ElementType,
+    to: &'a ElementType,
+    /// Elements per row.
+    width: usize,
+    change: RowChange<'a>,
+}
+
+/// What becomes of the elements.
+enum RowChange<'a> {
+    /// They are only stored in another type.
+    None,
+    /// A product of factors is added.
+    Sum {
+        factors: &'a LoraFactors,
+        /// Whether the matrix is stored as `[in, out]`.
+        in_out: bool,
+        /// The base weight, as stored, without the part that the initialization takes out of it.
+        remainder: Option<Array2<f32>>,
+        /// DoRA: the factors that give the rows of a weight stored as `[in, out]`, its columns, their lengths.
+        columns: Option<Vec<f32>>,
+    },
+    /// These values replace them.
+    Values(&'a [f32]),
+}
+
+impl<'a> Rows<'a> {
+    /// Elements that keep their values and are stored as `to`.
+    pub fn converted(stored: &'a [u8], from: &'a ElementType, to: &'a ElementType) -> Self {
+        Rows { stored, from, to, width: 1, change: RowChange::None }
+    }
+
+    /// Stored elements `[out, in]`, or `[in, out]`, to which a product of factors is added; `part` gives what the initialization
+    /// takes out of the weight `[out, in]`.
+    ///
+    /// # Errors
+    /// If the tensor is not floating-point or of another size, or the part cannot be determined.
+    pub fn sum(
+        stored: &'a [u8],
+        (from, to): (&'a ElementType, &'a ElementType),
+        factors: &'a LoraFactors,
+        in_out: bool,
+        has_part: bool,
+        part: impl FnOnce(ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart>,
+    ) -> Result<Self, Refusal> {
+        let (outputs, inputs) = (factors.b.nrows(), factors.a.ncols());
+        let size = from.size().ok_or(Refusal::Type)?;
+        if stored.len() != outputs * inputs * size {
+            return Err(Refusal::Type);
+        }
+        let remainder = match has_part {
+            false => None,
+            true => {
+                let base = to_f32(stored, from).ok_or(Refusal::Type)?;
+                refuse_base(&base)?;
+                let shape = if in_out { (inputs, outputs) } else { (outputs, inputs) };
+                let weight = ArrayView2::from_shape(shape, &base).map_err(|_| Refusal::Type)?;
+                let weight = if in_out { weight.reversed_axes() } else { weight };
+                let remainder = part(weight)?.map(|part| part.taken_out_of(weight));
+                remainder.map(|remainder| if in_out { remainder.reversed_axes() } else { remainder })
+            }
+        };
+        let width = if in_out { outputs } else { inputs };
+        let sum = |columns| RowChange::Sum { factors, in_out, remainder, columns };
+        let mut rows = Rows { stored, from, to, width, change: sum(None) };
+        if let Some(magnitude) = factors.magnitude.as_ref().filter(|_| in_out) {
+            // The length of a column is known only when all rows were seen.
+            let lengths = rows.column_lengths()?;
+            let scale = magnitude.iter().zip(lengths).map(|(wanted, found)| wanted / found);
+            if let RowChange::Sum { columns, .. } = &mut rows.change {
+                *columns = Some(scale.collect());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The Euclidean length of every column of the sum.
+    fn column_lengths(&self) -> Result<Vec<f32>, Refusal> {
+        let of_block = |rows: Range<usize>| -> Result<Vec<f64>, Refusal> {
+            let (_, sum) = self.exact(rows)?;
+            let squares = sum.map(|value| f64::from(*value).powi(2));
+            Ok(squares.sum_axis(Axis(0)).to_vec())
+        };
+        let blocks: Vec<_> = self.blocks().into_par_iter().map(of_block).collect();
+        let mut squares = vec![0.0; self.width];
+        for block in blocks {
+            squares.iter_mut().zip(block?).for_each(|(sum, square)| *sum += square);
+        }
+        Ok(squares.into_iter().map(|square| square.sqrt() as f32).collect())
+    }
+
+    /// Stored elements that new values replace.
+    ///
+    /// # Errors
+    /// If the tensor is not floating-point or of another size.
+    pub fn replaced(
+        stored: &'a [u8],
+        (from, to): (&'a ElementType, &'a ElementType),
+        values: &'a [f32],
+    ) -> Result<Self, Refusal> {
+        match from.size().is_some_and(|size| stored.len() == values.len() * size) {
+            true => Ok(Rows { stored, from, to, width: 1, change: RowChange::Values(values) }),
+            false => Err(Refusal::Type),
+        }
+    }
+
+    /// The ranges of rows that are computed at once, in order.
+    pub fn blocks(&self) -> Vec<Range<usize>> {
+        let bytes = self.width * self.from.size().unwrap_or(1);
+        let rows = self.stored.len().checked_div(bytes).unwrap_or(0);
+        let step = BLOCK.checked_div(self.width).unwrap_or(1).max(1);
+        (0..rows).step_by(step).map(|start| start..rows.min(start + step)).collect()
+    }
+
+    /// The values of a range of rows before and after the change, before rounding.
+    fn exact(&self, rows: Range<usize>) -> Result<(Vec<f32>, Array2<f32>), Refusal> {
+        let bytes = self.width * self.from.size().ok_or(Refusal::Type)?;
+        let base = to_f32(&self.stored[rows.start * bytes..rows.end * bytes], self.from).ok_or(Refusal::Type)?;
+        let shape = (rows.len(), self.width);
+        let as_stored = |values: Vec<f32>| Array2::from_shape_vec(shape, values).map_err(|_| Refusal::Type);
+        let exact = match &self.change {
+            RowChange::None => as_stored(base.clone())?,
+            RowChange::Values(values) => as_stored(values[rows].to_vec())?,
+            RowChange::Sum { factors, in_out, remainder, columns } => {
+                let mut sum = product(factors, *in_out, rows.clone());
+                match remainder {
+                    None => {
+                        let base = ArrayView2::from_shape(shape, &base).map_err(|_| Refusal::Type)?;
+                        sum.zip_mut_with(&base, |sum, base| *sum += base);
+                    }
+                    Some(remainder) => sum += &remainder.slice(s![rows.clone(), ..]),
+                }
+                match (&factors.magnitude, columns) {
+                    (_, Some(columns)) => sum *= &ArrayView1::from(columns),
+                    (Some(magnitude), None) if !in_out => {
+                        for (mut row, wanted) in sum.rows_mut().into_iter().zip(magnitude.slice(s![rows])) {
+                            let length = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32;
+                            row *= *wanted / length;
+                        }
+                    }
+                    _ => {}
+                }
+                sum
+            }
+        };
+        Ok((base, exact))
+    }
+
+    /// The new bytes of a range of rows, and how much changed.
+    ///
+    /// # Errors
+    /// If a value of the base is not finite, or a new one would not be.
+    pub fn block(&self, rows: Range<usize>) -> Result<(Vec<u8>, Sums), Refusal> {
+        let (base, exact) = self.exact(rows)?;
+        let exact = exact.into_raw_vec_and_offset().0;
+        let bytes = from_f32(&exact, self.to).ok_or(Refusal::Type)?;
+        let rounded = to_f32(&bytes, self.to).ok_or(Refusal::Type)?;
+        if let RowChange::None = self.change {
+            // What was not finite before may stay so: nothing is computed from it.
+            refuse_overflow(exact.iter().zip(&rounded).filter(|(exact, _)| exact.is_finite()), self.to)?;
+            return Ok((bytes, Sums::default()));
+        }
+        refuse_base(&base)?;
+        refuse_overflow(exact.iter().zip(&rounded), self.to)?;
+        Ok((bytes, Sums::of(&base, &exact, &rounded)))
+    }
+
+    /// The new bytes of all rows, and how much changed.
+    ///
+    /// # Errors
+    /// As for [`Rows::block`], that of the first block.
+    pub fn whole(&self) -> Result<(Vec<u8>, TensorChange), Refusal> {
+        let blocks: Vec<_> = self.blocks().into_par_iter().map(|rows| self.block(rows)).collect();
+        let (mut bytes, mut sums) = (Vec::with_capacity(self.stored.len()), Sums::default());
+        for block in blocks {
+            let (part, change) = block?;
+            bytes.extend(part);
+            sums.add(&change);
+        }
+        Ok((bytes, sums.change()))
+    }
+}
+
+/// Rows of `alpha / rank · B · A`, as PEFT computes it: those of the matrix as stored, `[out, in]` or `[in, out]`.
+fn product(factors: &LoraFactors, in_out: bool, rows: Range<usize>) -> Array2<f32> {
+    let mut product = match in_out {
+        true => factors.a.slice(s![.., rows]).t().dot(&factors.b.t()),
+        false => factors.b.slice(s![rows, ..]).dot(&factors.a),
+    };
     let scaling = factors.scaling() as f32;
     product.mapv_inplace(|value| value * scaling);
-    product
-}
-
-/// Adds factors to stored elements, which lose the part that the initialization takes out of the weight `[out, in]`.
-/// `transposed` says that the stored matrix is `[in, out]`.
-pub(super) fn add(
-    stored: &[u8],
-    element_type: &ElementType,
-    factors: &LoraFactors,
-    transposed: bool,
-    part: impl FnOnce(ArrayView2<f32>) -> Result<Option<Arc<Part>>, NoPart>,
-) -> Result<(Vec<u8>, TensorChange), Refusal> {
-    let delta = delta(factors);
-    let base = to_f32(stored, element_type).ok_or(Refusal::Type)?;
-    if base.len() != delta.len() {
-        return Err(Refusal::Type);
+    match product.is_standard_layout() {
+        true => product,
+        false => product.as_standard_layout().into_owned(),
     }
-    refuse_base(&base)?;
-    let (outputs, inputs) = delta.dim();
-    let shape = if transposed { (inputs, outputs) } else { (outputs, inputs) };
-    let weight = ArrayView2::from_shape(shape, &base).map_err(|_| Refusal::Type)?;
-    let weight = if transposed { weight.reversed_axes() } else { weight };
-    let sum = match part(weight)? {
-        Some(part) => part.taken_out_of(weight) + &delta,
-        None => &weight + &delta,
-    };
-    let exact: Vec<f32> = match transposed {
-        true => sum.reversed_axes().iter().copied().collect(),
-        false => sum.iter().copied().collect(),
-    };
-    stored_as(&base, element_type, &exact)
-}
-
-/// Replaces stored elements with new values.
-pub(super) fn replace(
-    stored: &[u8],
-    element_type: &ElementType,
-    exact: &[f32],
-) -> Result<(Vec<u8>, TensorChange), Refusal> {
-    let base = to_f32(stored, element_type).ok_or(Refusal::Type)?;
-    if base.len() != exact.len() {
-        return Err(Refusal::Type);
-    }
-    refuse_base(&base)?;
-    stored_as(&base, element_type, exact)
 }
 
 fn refuse_base(base: &[f32]) -> Result<(), NotFinite> {
@@ -100,37 +252,74 @@ fn refuse_base(base: &[f32]) -> Result<(), NotFinite> {
     }
 }
 
-fn stored_as(base: &[f32], element_type: &ElementType, exact: &[f32]) -> Result<(Vec<u8>, TensorChange), Refusal> {
-    let bytes = from_f32(exact, element_type).ok_or(Refusal::Type)?;
-    let rounded = to_f32(&bytes, element_type).ok_or(Refusal::Type)?;
-    if let Some((value, _)) = exact.iter().zip(&rounded).find(|(_, rounded)| !rounded.is_finite()) {
-        let element_type = match element_type {
-            ElementType::F16 => "float16",
-            ElementType::Bf16 => "bfloat16",
-            _ => "float32",
-        };
-        return Err(NotFinite::Overflow { value: *value, element_type }.into());
-    }
-    let change = measure(base, exact, &rounded);
-    Ok((bytes, change))
-}
-
-/// How much changed, and how much of that was lost by rounding to the stored type.
-fn measure(base: &[f32], exact: &[f32], rounded: &[f32]) -> TensorChange {
-    let (mut weight, mut change, mut lost, mut unchanged, mut wanted) = (0.0, 0.0, 0.0, 0u64, 0u64);
-    for ((&base, &exact), &rounded) in base.iter().zip(exact).zip(rounded) {
-        weight += f64::from(base).powi(2);
-        change += (f64::from(exact) - f64::from(base)).powi(2);
-        lost += (f64::from(rounded) - f64::from(exact)).powi(2);
-        if exact != base {
-            wanted += 1;
-            unchanged += u64::from(rounded == base);
+/// Refuses values, before and after rounding, that became infinite.
+fn refuse_overflow<'v>(
+    mut values: impl Iterator<Item = (&'v f32, &'v f32)>,
+    to: &ElementType,
+) -> Result<(), NotFinite> {
+    match values.find(|(_, rounded)| !rounded.is_finite()) {
+        None => Ok(()),
+        Some((value, _)) => {
+            let element_type = match to {
+                ElementType::F16 => "float16",
+                ElementType::Bf16 => "bfloat16",
+                _ => "float32",
+            };
+            Err(NotFinite::Overflow { value: *value, element_type })
         }
     }
-    TensorChange {
-        weight_norm: weight.sqrt(),
-        change_norm: change.sqrt(),
-        lost_by_rounding: if change > 0.0 { (lost / change).sqrt() } else { 0.0 },
-        unchanged_by_rounding: if wanted > 0 { unchanged as f64 / wanted as f64 } else { 0.0 },
+}
+
+/// How much changed, as sums over elements.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    weight: f64,
+    change: f64,
+    lost: f64,
+    wanted: u64,
+    unchanged: u64,
+}
+
+impl Sums {
+    /// Sums over `base`, the exact new values, and those after rounding.
+    fn of(base: &[f32], exact: &[f32], rounded: &[f32]) -> Self {
+        // Several sums side by side: one would wait for itself at every element.
+        const LANES: usize = 8;
+        let (mut weight, mut change, mut lost) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        let (mut wanted, mut unchanged) = ([0u64; LANES], [0u64; LANES]);
+        let chunks = base.chunks(LANES).zip(exact.chunks(LANES)).zip(rounded.chunks(LANES));
+        for ((base, exact), rounded) in chunks {
+            for (lane, ((&base, &exact), &rounded)) in base.iter().zip(exact).zip(rounded).enumerate() {
+                weight[lane] += f64::from(base).powi(2);
+                change[lane] += (f64::from(exact) - f64::from(base)).powi(2);
+                lost[lane] += (f64::from(rounded) - f64::from(exact)).powi(2);
+                wanted[lane] += u64::from(exact != base);
+                unchanged[lane] += u64::from(exact != base && rounded == base);
+            }
+        }
+        Sums {
+            weight: weight.iter().sum(),
+            change: change.iter().sum(),
+            lost: lost.iter().sum(),
+            wanted: wanted.iter().sum(),
+            unchanged: unchanged.iter().sum(),
+        }
+    }
+
+    pub fn add(&mut self, other: &Sums) {
+        self.weight += other.weight;
+        self.change += other.change;
+        self.lost += other.lost;
+        self.wanted += other.wanted;
+        self.unchanged += other.unchanged;
+    }
+
+    pub fn change(&self) -> TensorChange {
+        TensorChange {
+            weight_norm: self.weight.sqrt(),
+            change_norm: self.change.sqrt(),
+            lost_by_rounding: if self.change > 0.0 { (self.lost / self.change).sqrt() } else { 0.0 },
+            unchanged_by_rounding: if self.wanted > 0 { self.unchanged as f64 / self.wanted as f64 } else { 0.0 },
+        }
     }
 }

@@ -258,7 +258,7 @@ impl<'a> Learner<'a> {
         };
         let factors = self.modules.iter().enumerate().filter_map(|(index, module)| {
             let (a, b) = (matrix(AdapterPart::A(index))?, matrix(AdapterPart::B(index))?);
-            Some(LoraFactors { module: module.module.clone(), alpha: module.alpha, a, b })
+            Some(LoraFactors { module: module.module.clone(), alpha: module.alpha, a, b, magnitude: None })
         });
         let saved = self.saved.iter().enumerate().filter_map(|(index, saved)| {
             let (entry, values) = find(AdapterPart::Saved(index))?;

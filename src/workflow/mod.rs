@@ -41,7 +41,7 @@ pub use extract::extract_activations;
 pub use inspect::{
     BlockFacts, CheckpointFacts, HeadFacts, InspectSettings, Inspection, StateFacts, ValueFacts, WeightFacts, inspect,
 };
-pub use merge::merge_adapter;
+pub use merge::{MergedParts, merge_adapter, merge_adapters};
 pub use outputs::Input;
 pub use plan::{PlanFiles, make_plan, plan_file};
 #[cfg(feature = "train")]

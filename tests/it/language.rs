@@ -40,6 +40,7 @@ fn adapter(plan: &Plan, matrices: &Matrices) -> Adapter {
         alpha: module.alpha,
         a: matrices[&format!("value.{}.lora_A.weight", module.module)].clone(),
         b: matrices[&format!("value.{}.lora_B.weight", module.module)].clone(),
+        magnitude: None,
     });
     Adapter { factors: factors.collect(), saved: Vec::new() }
 }

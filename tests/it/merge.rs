@@ -86,6 +86,7 @@ fn factors(plan: &Plan) -> Vec<LoraFactors> {
             alpha: module.alpha,
             a: wave(&[module.rank, module.in_features], i as f32).into_dimensionality().unwrap(),
             b: wave(&[module.out_features, module.rank], i as f32 + 0.5).into_dimensionality().unwrap(),
+            magnitude: None,
         })
         .collect()
 }

@@ -41,6 +41,7 @@ fn adapter(bench: &Bench, tensors: &Value) -> Adapter {
         alpha: module.alpha,
         a: matrix(format!("{}.lora_A.weight", module.module)),
         b: matrix(format!("{}.lora_B.weight", module.module)),
+        magnitude: None,
     });
     let saved = ["classifier.weight", "classifier.bias"];
     let saved = saved.map(|name| SavedTensor { name: name.into(), values: array(&tensors[name]) });
