@@ -4,12 +4,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, ArrayViewMut2, s};
 use ndarray_npy::ReadNpyExt;
 
 use super::shard::{POSITIONS_FILE, ROWS_FILE, folder, state_file};
 use super::{ActivationsError, Manifest, ShardEntry};
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, Matrix};
+
+/// From this many bytes on, a hidden state is not kept in memory.
+const FROM_BYTES: usize = 1 << 26;
 
 /// Activations on disk: a folder with `manifest.json` and one folder per shard, which holds `hidden_state.N.npy` (float32
 /// `[points, width]`), `rows.npy` and, where tokens were sampled, `positions.npy` (int64 `[points]`).
@@ -59,22 +62,44 @@ impl Store {
         self.manifest.widths.get(state).copied().unwrap_or(0)
     }
 
-    /// Hidden state `state` of all rows, `[rows, width]`.
+    /// Hidden state `state` of all rows in memory, `[rows, width]`.
     pub fn layer(&self, state: usize) -> Result<Array2<f32>, ActivationsError> {
-        if state >= self.hidden_states() {
-            return Err(ActivationsError::NoHiddenState {
-                wanted: state,
-                last: self.hidden_states().saturating_sub(1),
-            });
+        self.check_state(state)?;
+        let mut layer = Array2::zeros((self.rows(), self.width(state)));
+        self.fill(state, layer.view_mut())?;
+        Ok(layer)
+    }
+
+    /// Hidden state `state` of all rows. A large one is not in memory as a whole: it is put together in a file without a name in the
+    /// folder of the store (see [`Matrix::zeros_in_file`]).
+    pub fn mapped_layer(&self, state: usize) -> Result<Matrix, ActivationsError> {
+        self.check_state(state)?;
+        let (rows, width) = (self.rows(), self.width(state));
+        if 4 * rows * width < FROM_BYTES {
+            return self.layer(state).map(Matrix::from);
         }
-        let mut all = Array2::zeros((self.rows(), self.width(state)));
+        let mut layer = Matrix::zeros_in_file(&self.path, rows, width)?;
+        self.fill(state, layer.view_mut())?;
+        Ok(layer)
+    }
+
+    fn check_state(&self, state: usize) -> Result<(), ActivationsError> {
+        let last = self.hidden_states().saturating_sub(1);
+        match state < self.hidden_states() {
+            true => Ok(()),
+            false => Err(ActivationsError::NoHiddenState { wanted: state, last }),
+        }
+    }
+
+    /// Reads a hidden state, shard by shard.
+    fn fill(&self, state: usize, mut all: ArrayViewMut2<'_, f32>) -> Result<(), ActivationsError> {
         let mut from = 0;
         for shard in &self.manifest.shards {
             let part: Array2<f32> = read_layer(&self.path, &self.manifest, shard, state)?;
             all.slice_mut(s![from..from + shard.points, ..]).assign(&part);
             from += shard.points;
         }
-        Ok(all)
+        Ok(())
     }
 
     /// Which row of the data each vector belongs to, counted from 0, ascending.

@@ -158,6 +158,14 @@ fn tensors(path: &Path, config: &LoraConfig) -> Result<(Adapter, Vec<FrozenWeigh
         if OF_TRAINING.iter().any(|part| name.contains(part)) {
             continue;
         }
+        // With `bias` = all PEFT also saves the biases of a whole-trained module by their names within its wrapper: the trained one,
+        // which the file has under its own name too, and the one of the base, which is not in use.
+        let twice = [".modules_to_save.", ".original_module."].into_iter().find(|part| name.contains(part));
+        if let Some(part) = twice
+            && file.tensor(&format!("{PREFIX}{}", name.replacen(part, ".", 1))).is_some()
+        {
+            continue;
+        }
         let frozen_module = tensor.name.strip_suffix(".base_layer.weight").filter(|module| {
             // Where PEFT adapts parameters instead of modules, the inner part is another layer.
             file.tensor(&format!("{module}.lora_A.weight")).is_some()
@@ -224,7 +232,9 @@ fn factors(
     }
     match &magnitude {
         None if config.dora => {
-            return Err(format!("module `{module}` has no magnitudes, and {CONFIG_FILE} says DoRA; copy the file again"));
+            return Err(format!(
+                "module `{module}` has no magnitudes, and {CONFIG_FILE} says DoRA; copy the file again"
+            ));
         }
         Some(lengths) if lengths.len() != b.nrows() => {
             return Err(format!(

@@ -65,12 +65,8 @@ fn size(text: &str) -> Result<u64, String> {
 
 pub(crate) fn run(context: &Context, arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { model, adapters, out, base_changed, weights, dtype, shard_size, no_export } = &arguments;
-    let settings = MergeSettings {
-        base_changed: *base_changed,
-        weights: weights.clone(),
-        dtype: *dtype,
-        shard_size: *shard_size,
-    };
+    let settings =
+        MergeSettings { base_changed: *base_changed, weights: weights.clone(), dtype: *dtype, shard_size: *shard_size };
     let parts = if *no_export { MergedParts::Checkpoint } else { MergedParts::All };
     let adapters: Vec<&Path> = adapters.iter().map(PathBuf::as_path).collect();
     let merged = merge_adapters(&context.session(), model, parts, &adapters, out, &settings)?;

@@ -1,6 +1,7 @@
 //! Files written whole or not at all, their hashes, and outputs that one process at a time writes.
 
 mod lock;
+mod matrix;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use lock::{Holder, LOCK_INSIDE, LockError, OutputLock, is_closed};
+pub use matrix::Matrix;
 
 /// A file could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,8 @@ use super::targets::{Change, Target, Targets};
 use super::{Base, MergeError};
 use crate::adapter::{Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, SavedTensor};
 use crate::checkpoint::{
-    Checkpoint, ModelClass, ModelTask, TensorInfo, base_model_prefix, equal_tensors, is_prefixed, model_class, same_values,
+    Checkpoint, ModelClass, ModelTask, TensorInfo, base_model_prefix, equal_tensors, is_prefixed, model_class,
+    same_values,
 };
 
 /// Model types whose layers of these names are `Conv1D`, which stores `[in, out]`.
@@ -70,7 +71,9 @@ impl<'a> Targets<'a> {
             names.refuse_partial_head(class, adapter)?;
             warnings.extend(names.lacking_pooler(class, adapter));
         }
-        if head_apart && let Some(target) = list.iter().find(|target| target.added && checkpoint.tensor(&target.name).is_some()) {
+        if head_apart
+            && let Some(target) = list.iter().find(|target| target.added && checkpoint.tensor(&target.name).is_some())
+        {
             warnings.push(format!(
                 "the checkpoint keeps a head of its own (`{}`), which is not the one that was trained: that lies in {HEAD_FILE}",
                 target.name
@@ -83,7 +86,8 @@ impl<'a> Targets<'a> {
         };
         let outputs = list.iter().filter_map(rows).min();
         let provenance = || adapters.iter().find_map(|named| named.folder.provenance.as_ref());
-        let classes = provenance().and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
+        let classes =
+            provenance().and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
         Ok(Targets {
             prefix: base.new_prefix().filter(|_| appended),
             task,
@@ -105,11 +109,7 @@ impl ByName<'_> {
         Err(MergeError::DoesNotFit { base: self.base.folder.into(), reason })
     }
 
-    fn factors<'a>(
-        &self,
-        factors: &'a LoraFactors,
-        adapters: &[Named<'_>],
-    ) -> Result<Target<'a>, MergeError> {
+    fn factors<'a>(&self, factors: &'a LoraFactors, adapters: &[Named<'_>]) -> Result<Target<'a>, MergeError> {
         let module = &factors.module;
         let (inputs, outputs) = (factors.a.ncols(), factors.b.nrows());
         let name = format!("{module}.weight");
@@ -131,7 +131,9 @@ impl ByName<'_> {
             shape if *shape == [outputs, inputs] => false,
             shape if *shape == [inputs, outputs] => true,
             shape => {
-                return self.does_not_fit(format!("`{name}` has shape {shape:?}, and the adapter's change [{outputs}, {inputs}]"));
+                return self.does_not_fit(format!(
+                    "`{name}` has shape {shape:?}, and the adapter's change [{outputs}, {inputs}]"
+                ));
             }
         };
         if stored_in_out && initialization == Initialization::Olora {
@@ -150,18 +152,15 @@ impl ByName<'_> {
         })
     }
 
-    fn saved<'a>(
-        &self,
-        saved: &'a SavedTensor,
-        head_apart: bool,
-    ) -> Result<Target<'a>, MergeError> {
+    fn saved<'a>(&self, saved: &'a SavedTensor, head_apart: bool) -> Result<Target<'a>, MergeError> {
         let name = saved.name.clone();
         let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
         let added = head_apart && self.base.claims_a_head();
         match self.checkpoint.tensor(&name).filter(|_| !added) {
             Some(tensor) if tensor.shape != saved.values.shape() => {
                 let found = saved.values.shape();
-                return self.does_not_fit(format!("`{name}` has shape {:?}, and the adapter's {found:?}", tensor.shape));
+                return self
+                    .does_not_fit(format!("`{name}` has shape {:?}, and the adapter's {found:?}", tensor.shape));
             }
             Some(_) => self.refuse_shared(module, &name)?,
             None if head_apart || self.class.as_ref().is_some_and(|class| class.head.contains(&name)) => {}
@@ -190,7 +189,8 @@ impl ByName<'_> {
         let says = |config: &serde_json::Value| config.get("tie_word_embeddings").and_then(serde_json::Value::as_bool);
         let stated = says(config).or_else(|| config.get("text_config").and_then(says));
         // transformers ties them unless the configuration, or the class, says otherwise.
-        let lacks_output = || !self.checkpoint.tensors().iter().any(|tensor| is_called_tied(&tensor.name, &["lm_head"]));
+        let lacks_output =
+            || !self.checkpoint.tensors().iter().any(|tensor| is_called_tied(&tensor.name, &["lm_head"]));
         is_called_tied(module, &TIED) && stated.unwrap_or_else(lacks_output)
     }
 
@@ -203,7 +203,8 @@ impl ByName<'_> {
         if self.ties(module) {
             return self.tied(module, "the embeddings (`tie_word_embeddings`)");
         }
-        let vocabulary = self.base.config.and_then(|config| config.get("vocab_size")).and_then(serde_json::Value::as_u64);
+        let vocabulary =
+            self.base.config.and_then(|config| config.get("vocab_size")).and_then(serde_json::Value::as_u64);
         let rows = self.checkpoint.tensor(name).and_then(|tensor| tensor.shape.first().copied());
         if is_called_tied(module, &TIED) || rows.map(|rows| rows as u64) == vocabulary && vocabulary.is_some() {
             if let Some(other) = equal_tensors(self.checkpoint, name)?.first() {
@@ -242,7 +243,9 @@ impl ByName<'_> {
         let has: HashSet<&str> = adapter.factors.iter().map(|factors| factors.module.as_str()).collect();
         let kinds: HashSet<String> = has.iter().map(|module| without_numbers(module)).collect();
         for tensor in self.checkpoint.tensors() {
-            let Some(module) = tensor.name.strip_suffix(".weight").filter(|_| tensor.shape.len() >= 2) else { continue };
+            let Some(module) = tensor.name.strip_suffix(".weight").filter(|_| tensor.shape.len() >= 2) else {
+                continue;
+            };
             if has.contains(module) || adapter.saved.iter().any(|saved| saved.name == tensor.name) {
                 continue;
             }
@@ -272,7 +275,8 @@ impl ByName<'_> {
 
     /// A head of which only a part is there would be filled with random values.
     fn refuse_partial_head(&self, class: &ModelClass, adapter: &Adapter) -> Result<(), MergeError> {
-        let there = |name: &str| adapter.saved.iter().any(|saved| saved.name == name) || self.checkpoint.tensor(name).is_some();
+        let there =
+            |name: &str| adapter.saved.iter().any(|saved| saved.name == name) || self.checkpoint.tensor(name).is_some();
         match class.head.iter().find(|name| !there(name)) {
             Some(name) => self.does_not_fit(format!(
                 "{} has a tensor `{name}` in its head, which neither the checkpoint nor the adapter has: transformers would fill it with \
@@ -289,7 +293,9 @@ impl ByName<'_> {
         let bare = |name: &str| name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).map(str::to_owned);
         let there = |name: &str| {
             let bare = bare(name);
-            let has = |name: &str| self.checkpoint.tensor(name).is_some() || adapter.saved.iter().any(|saved| saved.name == name);
+            let has = |name: &str| {
+                self.checkpoint.tensor(name).is_some() || adapter.saved.iter().any(|saved| saved.name == name)
+            };
             has(name) || bare.is_some_and(|bare| has(&bare))
         };
         let lacking = class.pooler.iter().find(|name| !there(name))?;
@@ -309,6 +315,7 @@ fn is_called_tied(path: &str, names: &[&str]) -> bool {
 
 /// The path with `#` in the place of every number: modules of one kind have the same.
 fn without_numbers(module: &str) -> String {
-    let part = |part: &str| if part.bytes().all(|byte| byte.is_ascii_digit()) { "#".to_owned() } else { part.to_owned() };
+    let part =
+        |part: &str| if part.bytes().all(|byte| byte.is_ascii_digit()) { "#".to_owned() } else { part.to_owned() };
     module.split('.').map(part).collect::<Vec<_>>().join(".")
 }

@@ -5,10 +5,12 @@
 //! A head that no transformers class has is written to a file of its own.
 //!
 //! Tensors pass through in blocks of rows, computed while earlier blocks are written, so that memory does not grow with the
-//! model. A file that is written is read again and compared with the hash of what was written, while the next one is made.
+//! model. A file that is written is read again while the next one is made: its checksum must be that of what was written. The hash
+//! that the report names is that of what was read.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::thread;
@@ -26,10 +28,32 @@ use super::weights::{Rows, Sums};
 use super::{Base, MergeError, Writing};
 use crate::adapter::HEAD_FILE;
 use crate::checkpoint::{Checkpoint, ElementType, TensorInfo, from_f32, write_safetensors};
-use crate::files::{FileError, hexadecimal, sha256_file, start_writeback, write_atomically};
+use crate::files::{FileError, hexadecimal, start_writeback, write_atomically};
+use crate::progress::Observer;
 
 /// Bytes that are copied at once.
 const PIECE: usize = 1 << 24;
+
+/// What was written of the checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub changes: Changes,
+    /// SHA-256 by name of the file.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// The name of a file, and the thread that reads it.
+type Check<'f, 's> = (&'f String, thread::ScopedJoinHandle<'s, Result<String, MergeError>>);
+
+impl Written {
+    /// Waits for the reading of a file.
+    fn finish(&mut self, check: Option<Check>) -> Result<(), MergeError> {
+        let Some((name, check)) = check else { return Ok(()) };
+        let sha256 = check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        self.sha256.insert(name.clone(), sha256);
+        Ok(())
+    }
+}
 
 /// Writes the checkpoint files and their index.
 pub(super) fn write(
@@ -40,36 +64,40 @@ pub(super) fn write(
     writing: &Writing,
     journal: &mut Journal,
     files: &mut Vec<String>,
-) -> Result<Changes, MergeError> {
-    let Some(checkpoint) = base.checkpoint else { return Ok(Changes::new()) };
+) -> Result<Written, MergeError> {
+    let Some(checkpoint) = base.checkpoint else { return Ok(Written::default()) };
     let layout = Layout::new(checkpoint, targets, settings)?;
-    let mut changes = Changes::new();
+    let mut written = Written::default();
+    let observer = writing.observer;
     thread::scope(|scope| {
-        let mut checks = Vec::new();
+        // One file is read while the next is written.
+        let mut check: Option<Check> = None;
         for file in &layout.files {
             let path = out.join(&file.name);
-            let finished = match journal.finished(&file.name, &path)? {
-                Some(finished) => {
-                    steps_of(file, targets).try_for_each(|target| writing.step(&target.name)).map_err(FileError::new("write", &path))?;
+            let earlier = journal.finished(&file.name).and_then(|finished| {
+                Some((finished.clone(), read_again(&path, file, finished.crc32, writing.observer).ok()?))
+            });
+            let finished = match earlier {
+                Some((finished, sha256)) => {
+                    for target in steps_of(file, targets) {
+                        writing.step(&target.name).map_err(FileError::new("write", &path))?;
+                    }
+                    written.sha256.insert(file.name.clone(), sha256);
                     finished
                 }
                 None => {
                     let finished = write_file(checkpoint, file, targets, &path, writing)?;
                     journal.finish(&file.name, &finished)?;
-                    checks.push(scope.spawn({
-                        let (path, sha256) = (path.clone(), finished.sha256.clone());
-                        move || verify(&path, file, &sha256)
-                    }));
+                    let crc32 = finished.crc32;
+                    written.finish(check.take())?;
+                    check = Some((&file.name, scope.spawn(move || read_again(&path, file, crc32, observer))));
                     finished
                 }
             };
-            changes.extend(finished.changes);
+            written.changes.extend(finished.changes);
             files.push(file.name.clone());
         }
-        let wait = |check: thread::ScopedJoinHandle<'_, Result<(), MergeError>>| {
-            check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        checks.into_iter().try_for_each(wait)
+        written.finish(check.take())
     })?;
     if let Some((name, bytes)) = layout.index {
         write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?;
@@ -78,7 +106,7 @@ pub(super) fn write(
     if targets.head_apart {
         write_head_apart(checkpoint, targets, out, writing, files)?;
     }
-    Ok(changes)
+    Ok(written)
 }
 
 /// The head that no transformers class has, in a file of its own.
@@ -135,7 +163,7 @@ fn write_file(
 ) -> Result<Finished, MergeError> {
     let mut finished = Finished::default();
     write_atomically(path, |writer| {
-        let mut sink = Sink { writer, hasher: Sha256::new(), length: 0, started: 0 };
+        let mut sink = Sink { writer, crc32: crc32fast::Hasher::new(), length: 0, started: 0 };
         sink.write(&file.header)?;
         for tensor in &file.tensors {
             match tensor.source {
@@ -148,8 +176,7 @@ fn write_file(
                 }
             }
         }
-        finished.length = sink.length;
-        finished.sha256 = hexadecimal(&sink.hasher.finalize());
+        finished.crc32 = sink.crc32.finalize();
         Ok(())
     })?;
     Ok(finished)
@@ -200,7 +227,8 @@ fn write_tensor(
                 Rows::replaced(stored, types, &values)
             }
         };
-        let sums = write_rows(sink, &rows.map_err(refused)?, writing).map_err(|error| error.unwrap_or_refuse(refused))?;
+        let sums =
+            write_rows(sink, &rows.map_err(refused)?, writing).map_err(|error| error.unwrap_or_refuse(refused))?;
         changes.insert(target.place(), sums.change());
         position = part.end;
     }
@@ -243,10 +271,10 @@ fn write_rows(sink: &mut Sink, rows: &Rows, writing: &Writing) -> Result<Sums, S
     Ok(sums)
 }
 
-/// A file that is being written, with the hash of what was written.
+/// A file that is being written, with the checksum of what was written.
 struct Sink<'w> {
     writer: &'w mut BufWriter<File>,
-    hasher: Sha256,
+    crc32: crc32fast::Hasher,
     length: u64,
     /// Up to where the system was asked to write to the disk.
     started: u64,
@@ -258,7 +286,7 @@ const WRITEBACK: u64 = 1 << 26;
 impl Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.writer.write_all(bytes)?;
-        self.hasher.update(bytes);
+        self.crc32.update(bytes);
         self.length += bytes.len() as u64;
         if self.length - self.started >= WRITEBACK {
             start_writeback(self.writer.get_ref(), self.started..self.length);
@@ -268,8 +296,9 @@ impl Sink<'_> {
     }
 }
 
-/// Reads a file that was written: its header must give the tensors of the layout, and its bytes the hash.
-fn verify(path: &Path, file: &NewFile, sha256: &str) -> Result<(), MergeError> {
+/// Reads a file that was written and returns its SHA-256: its header must give the tensors of the layout, and its bytes the
+/// checksum.
+fn read_again(path: &Path, file: &NewFile, crc32: u32, observer: &dyn Observer) -> Result<String, MergeError> {
     let differs = |reason: &str| MergeError::NotAsWritten { path: path.into(), reason: reason.into() };
     let read = Checkpoint::open_file(path)?;
     let same = |(found, wanted): (&TensorInfo, &NewTensor)| {
@@ -283,8 +312,21 @@ fn verify(path: &Path, file: &NewFile, sha256: &str) -> Result<(), MergeError> {
     if found.len() != wanted.len() || !found.into_iter().zip(wanted).all(same) {
         return Err(differs("its header gives other tensors than those that were written"));
     }
-    match sha256_file(path)? == sha256 {
-        true => Ok(()),
+    let (mut checksum, mut hash) = (crc32fast::Hasher::new(), Sha256::new());
+    let mut handle = File::open(path).map_err(FileError::new("read", path))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        observer.check()?;
+        match handle.read(&mut buffer).map_err(FileError::new("read", path))? {
+            0 => break,
+            length => {
+                checksum.update(&buffer[..length]);
+                hash.update(&buffer[..length]);
+            }
+        }
+    }
+    match checksum.finalize() == crc32 {
+        true => Ok(hexadecimal(&hash.finalize())),
         false => Err(differs("its bytes are not those that were written")),
     }
 }

@@ -48,7 +48,9 @@ pub(super) fn copy(
             || thresholds
             || settings.dtype.is_some();
         match (name.as_str(), changes, base.config) {
-            ("config.json", true, Some(config)) => write_json(&out.join(&name), &with_type(with_head(config, targets), settings))?,
+            ("config.json", true, Some(config)) => {
+                write_json(&out.join(&name), &with_type(with_head(config, targets), settings))?
+            }
             _ => write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?,
         }
         files.push(name);

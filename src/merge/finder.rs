@@ -7,8 +7,7 @@ use super::completeness::{Called, is_under, refuse_changed};
 use super::{Base, saved};
 use crate::adapter::{Adapter, AdapterFolder};
 use crate::checkpoint::{
-    MatchedBy, ModelTask, TensorInfo, WeightMatch, equal_tensors, initializers_of,
-    model_class, same_values, to_f32,
+    MatchedBy, ModelTask, TensorInfo, WeightMatch, equal_tensors, initializers_of, model_class, same_values, to_f32,
 };
 use crate::onnx::{LinearLayer, Transformer, WeightLayout};
 

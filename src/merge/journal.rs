@@ -11,7 +11,7 @@ use super::report::Changes;
 use super::settings::MergeSettings;
 use super::{Base, MergeError};
 use crate::adapter::AdapterFolder;
-use crate::files::{FileError, sha256, sha256_file, write_json};
+use crate::files::{FileError, sha256, write_json};
 
 /// Name of the journal in the folder that is being written.
 const JOURNAL_FILE: &str = ".gelora_merging.json";
@@ -33,9 +33,8 @@ struct Content {
 /// A file that was written whole.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Finished {
-    /// Length in bytes.
-    pub length: u64,
-    pub sha256: String,
+    /// Checksum of its bytes (CRC-32).
+    pub crc32: u32,
     /// The changes of the tensors in it.
     pub changes: Changes,
 }
@@ -58,11 +57,9 @@ impl Journal {
         self.content.files.len()
     }
 
-    /// What was finished earlier under this name, if the file at `path` still has its bytes.
-    pub fn finished(&self, name: &str, path: &Path) -> Result<Option<Finished>, FileError> {
-        let Some(finished) = self.content.files.get(name) else { return Ok(None) };
-        let same = path.metadata().is_ok_and(|data| data.len() == finished.length);
-        Ok((same && sha256_file(path)? == finished.sha256).then(|| finished.clone()))
+    /// What was finished earlier under this name.
+    pub fn finished(&self, name: &str) -> Option<&Finished> {
+        self.content.files.get(name)
     }
 
     /// Records a finished file.
@@ -71,11 +68,13 @@ impl Journal {
         write_json(&self.path, &self.content)
     }
 
-    /// Removes the journal, and returns the hashes of the files.
-    pub fn close(self) -> Result<BTreeMap<String, String>, FileError> {
+    /// Removes the journal: the merge is whole.
+    pub fn close(self) -> Result<(), FileError> {
         match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FileError::new("remove", &self.path)(error)),
-            _ => Ok(self.content.files.into_iter().map(|(name, finished)| (name, finished.sha256)).collect()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FileError::new("remove", &self.path)(error))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::io;
 
 use serde_json::{Map, Value, json};
 
+use super::MergeError;
 use super::settings::MergeSettings;
 use super::targets::{Change, Target, Targets};
-use super::MergeError;
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointFile, ElementType, TensorInfo};
 use crate::files::read_file;
 
@@ -76,7 +76,10 @@ impl<'b> Layout<'b> {
         };
         let renamed = targets.prefix.is_some();
         let kept = |tensor: &'b TensorInfo| NewTensor {
-            name: targets.prefix.as_ref().map_or_else(|| tensor.name.clone(), |prefix| format!("{prefix}.{}", tensor.name)),
+            name: targets
+                .prefix
+                .as_ref()
+                .map_or_else(|| tensor.name.clone(), |prefix| format!("{prefix}.{}", tensor.name)),
             element_type: settings.stored_as(&tensor.element_type),
             shape: tensor.shape.clone(),
             source: Source::Base(tensor),
@@ -188,15 +191,15 @@ fn index(
         _ => {}
     }
     let mut value: Value = match known {
-        Some((path, bytes)) => serde_json::from_slice(&bytes).map_err(|error| CheckpointError::Malformed {
-            path: path.into(),
-            reason: error.to_string(),
-        })?,
+        Some((path, bytes)) => serde_json::from_slice(&bytes)
+            .map_err(|error| CheckpointError::Malformed { path: path.into(), reason: error.to_string() })?,
         None => json!({"metadata": {}}),
     };
     let total: usize = files.iter().flat_map(|file| &file.tensors).map(NewTensor::len).sum();
-    let map: BTreeMap<&str, &str> =
-        files.iter().flat_map(|file| file.tensors.iter().map(|tensor| (tensor.name.as_str(), file.name.as_str()))).collect();
+    let map: BTreeMap<&str, &str> = files
+        .iter()
+        .flat_map(|file| file.tensors.iter().map(|tensor| (tensor.name.as_str(), file.name.as_str())))
+        .collect();
     value["weight_map"] = json!(map);
     value["metadata"]["total_size"] = json!(total);
     let text = serde_json::to_vec_pretty(&value).map_err(io::Error::other);

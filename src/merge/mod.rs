@@ -23,7 +23,7 @@ mod several;
 mod targets;
 mod weights;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -119,8 +119,8 @@ pub fn merge_several<'b>(
     if let Some(refusal) = writing.refusal.into_inner().unwrap_or_default() {
         return Err(refusal);
     }
-    let (tensors, files) = written?;
-    let sha256 = journal.close()?;
+    let (tensors, files, sha256) = written?;
+    journal.close()?;
     let shown = |path: &Path| path.display().to_string();
     let plain = weights.iter().all(|weight| *weight == 1.0);
     let pairs = adapters.iter().zip(&weights);
@@ -257,6 +257,9 @@ fn labels(provenance: Option<&Provenance>) -> Option<Vec<String>> {
     provenance.and_then(|provenance| provenance.labels.clone()).filter(|names| !are_numbers(names))
 }
 
+/// The changed tensors, the names of the files, and the hashes of those of the checkpoint.
+type AllWritten = (Vec<MergedTensor>, Vec<String>, BTreeMap<String, String>);
+
 /// Writes all files.
 fn write_all(
     base: Base<'_>,
@@ -266,13 +269,13 @@ fn write_all(
     out: &Path,
     writing: &Writing,
     journal: &mut Journal,
-) -> Result<(Vec<MergedTensor>, Vec<String>), MergeError> {
+) -> Result<AllWritten, MergeError> {
     let mut files = Vec::new();
-    let in_checkpoint = checkpoint::write(base, targets, settings, out, writing, journal, &mut files)?;
+    let written = checkpoint::write(base, targets, settings, out, writing, journal, &mut files)?;
     companions::copy(base, targets, settings, out, &mut files)?;
     let in_export = match model {
         Some(model) => export::write(base, model, targets, out, writing, &mut files)?,
         None => report::Changes::new(),
     };
-    Ok((report::tensors(targets, in_checkpoint, in_export), files))
+    Ok((report::tensors(targets, written.changes, in_export), files, written.sha256))
 }

@@ -24,7 +24,8 @@ impl MergeSettings {
     /// # Errors
     /// If there are weights for another number of adapters, a weight is not finite, or files would be of no size.
     pub(super) fn weights_of(&self, adapters: usize) -> Result<Vec<f64>, SettingError> {
-        let wrong = |found: String| SettingError::new("weights", found, "give a number for every adapter, in their order");
+        let wrong =
+            |found: String| SettingError::new("weights", found, "give a number for every adapter, in their order");
         if !self.weights.is_empty() && self.weights.len() != adapters {
             return Err(wrong(format!("has {} numbers for {adapters} adapters", self.weights.len())));
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::budget::{self, Share};
@@ -18,6 +17,7 @@ use crate::dimension::{
     DimensionError, LayerDimension, MeasureSettings, Measurement, NORMAL_QUANTILE, Plateau, Representation, Scale,
     ScaleEstimate, TwoNn, measure, plateau, standard_error,
 };
+use crate::files::Matrix;
 use crate::onnx::Role;
 use crate::progress::{Cancelled, Event, Observer, Unseen};
 
@@ -48,7 +48,7 @@ pub struct PlanRequest<'a> {
 pub type RowText<'a> = dyn Fn(usize) -> Option<String> + 'a;
 
 /// Activations of one hidden state `[rows, width]`; all have the same rows.
-pub type LoadLayer<'a> = dyn FnMut(usize) -> Result<Array2<f32>, Box<dyn std::error::Error + Send + Sync>> + 'a;
+pub type LoadLayer<'a> = dyn FnMut(usize) -> Result<Matrix, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// The share of rows that may be NaN or infinite in a layer; they are left out with a warning.
 const NON_FINITE_SHARE: f64 = 0.01;
@@ -252,8 +252,8 @@ pub fn measure_hidden_states(
 
 /// How many layers are measured at once: side by side they take about a tenth less time than one after the other with all
 /// cores on each (measured on two cores), as long as they fit in [`SIDE_BY_SIDE_BYTES`].
-fn at_once(group: &[Array2<f32>]) -> usize {
-    let bytes = group.first().map_or(1, |layer| 4 * layer.len()).max(1);
+fn at_once(group: &[Matrix]) -> usize {
+    let bytes = group.first().map_or(1, |layer| 4 * layer.nrows() * layer.ncols()).max(1);
     (SIDE_BY_SIDE_BYTES / bytes).clamp(1, rayon::current_num_threads().max(1))
 }
 

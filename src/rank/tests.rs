@@ -88,7 +88,7 @@ fn request<'a>(hidden_states: &'a [String], blocks: &'a [BlockToAdapt], settings
 
 fn plan(layers: &[Array2<f32>], settings: RankSettings) -> Result<Plan, RankError> {
     let (names, blocks) = (names(layers.len()), blocks(layers.len() - 1));
-    make_plan(&mut |index| Ok(layers[index].clone()), &request(&names, &blocks, settings), &Silent)
+    make_plan(&mut |index| Ok(layers[index].clone().into()), &request(&names, &blocks, settings), &Silent)
 }
 
 /// Hidden state 0 is constant, then the dimension grows and shrinks.
@@ -216,7 +216,7 @@ fn a_shared_weight_gets_one_adapter_with_the_largest_rank() {
     }
     let make = |budget| {
         let settings = RankSettings { subsamples: 0, budget, ..RankSettings::default() };
-        make_plan(&mut |index| Ok(layers[index].clone()), &request(&names, &blocks, settings), &Silent)
+        make_plan(&mut |index| Ok(layers[index].clone().into()), &request(&names, &blocks, settings), &Silent)
     };
     let plan = make(None).unwrap();
     let modules: Vec<usize> = plan.blocks.iter().map(|block| block.modules.len()).collect();
@@ -287,7 +287,7 @@ fn layers_that_do_not_fit_are_errors() {
     insta::assert_snapshot!(error(&[good.clone(), good.clone()], RankSettings { scaling: 0.0, ..quick.clone() }), @"the scaling alpha/rank is 0; give a number from 0.000001 to 1000000");
     let few = blocks(3);
     let names = names(3);
-    let error = make_plan(&mut |_| Ok(good.clone()), &request(&names, &few, quick), &Silent).unwrap_err();
+    let error = make_plan(&mut |_| Ok(good.clone().into()), &request(&names, &few, quick), &Silent).unwrap_err();
     insta::assert_snapshot!(error, @"3 hidden states need 2 blocks, but there are 3; export all hidden states");
 }
 
@@ -412,7 +412,7 @@ fn near_duplicates_are_told_by_their_effect_and_shown() {
     let mut request = request(&names, &blocks, RankSettings { subsamples: 4, ..RankSettings::default() });
     let text = |row: usize| Some(format!("row {row}"));
     request.text = Some(&text);
-    let plan = make_plan(&mut |index| Ok(layers[index].clone()), &request, &Silent).unwrap();
+    let plan = make_plan(&mut |index| Ok(layers[index].clone().into()), &request, &Silent).unwrap();
     for (state, truth) in plan.hidden_states.iter().zip_eq([3.0, 6.0]) {
         let near = state.near_duplicates.as_ref().unwrap();
         assert!(near.rows > 700, "{}", near.rows);

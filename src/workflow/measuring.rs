@@ -26,7 +26,7 @@ impl Subject<'_> {
 
     /// Measures every hidden state of a store.
     pub fn measure(&self, store: &Store) -> Result<Measured, WorkflowError> {
-        let mut load = |index: usize| store.layer(index).map_err(Into::into);
+        let mut load = |index: usize| store.mapped_layer(index).map_err(Into::into);
         let (representation, settings) = (self.plan.representation(), self.measuring());
         let observer = self.session.observer();
         let measurements =

@@ -82,6 +82,9 @@ MERGED = {
     "pissa": {"init_lora_weights": "pissa", "target_modules": ["query", "intermediate.dense", "output.dense"]},
     "olora": {"init_lora_weights": "olora", "target_modules": ["query", "intermediate.dense", "output.dense"]},
     "rank-stabilised": {"use_rslora": True},
+    "dora": {"use_dora": True, "target_modules": ["query", "intermediate.dense", "output.dense"]},
+    "all biases": {"bias": "all"},
+    "biases of adapted layers": {"bias": "lora_only"},
     "dropout": {"lora_dropout": 0.3},
     "fan_in_fan_out": {"fan_in_fan_out": True},
     "velora": {"velora_config": VeloraConfig(num_groups=4)},
@@ -108,14 +111,11 @@ def test_a_kind_that_peft_merges_is_merged_alike(kind, base, tmp_path):
 
 
 REFUSED = {
-    "use_dora": {"use_dora": True},
     "kasa_config": {"kasa_config": KasaConfig()},
     "use_bdlora": {"use_bdlora": BdLoraConfig(target_modules_bd_b=["query"], nblocks=2)},
     "alora_invocation_tokens": {"alora_invocation_tokens": [5]},
     "use_qalora": {"use_qalora": True},
     "lora_bias": {"lora_bias": True},
-    "bias": {"bias": "all"},
-    "`bias` is lora_only": {"bias": "lora_only"},
     "layer_replication": {"layer_replication": [[0, 1], [0, 2]]},
     "trainable_token_indices": {"trainable_token_indices": [5, 6]},
     "target_parameters": {"target_parameters": ["encoder.layer.0.intermediate.dense.weight"]},

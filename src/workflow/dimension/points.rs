@@ -130,7 +130,7 @@ impl Source {
         use_points: impl FnOnce(Points<'_>) -> Result<R, WorkflowError>,
     ) -> Result<R, WorkflowError> {
         match self {
-            Self::Store(store) => use_points(Points::Single(store.layer(index)?.view())),
+            Self::Store(store) => use_points(Points::Single(store.mapped_layer(index)?.view())),
             Self::Npy { path, file } => match ArrayView2::<f32>::view_npy(file) {
                 Ok(points) => use_points(Points::Single(points)),
                 Err(ViewNpyError::WrongDescriptor(_)) => match ArrayView2::<f64>::view_npy(file) {
