@@ -108,6 +108,25 @@ impl CheckpointFile {
         }
     }
 
+    /// Advises the system that a range of bytes will be read soon.
+    pub fn will_read(&self, range: Range<usize>) {
+        if let Content::Mapped(map) = &self.content {
+            #[cfg(unix)]
+            if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len()) {
+                tracing::debug!(%error, "advice about a mapped file was not taken");
+            }
+            #[cfg(not(unix))]
+            let _ = (map, range);
+        }
+    }
+
+    /// Tells the system that a range of bytes was read for the last time: other programs keep their pages in memory, and not this one.
+    pub fn was_read(&self, range: Range<usize>) {
+        if let Content::Mapped(map) = &self.content {
+            files::was_read(map, &self.path, range);
+        }
+    }
+
     /// Advises the system of random access, for tensors of which single rows are read in any order.
     pub fn read_here_and_there(&self) {
         if let Content::Mapped(map) = &self.content {

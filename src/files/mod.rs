@@ -284,6 +284,30 @@ pub fn sha256_in_parts<E>(bytes: &[u8], mut next: impl FnMut(u64) -> Result<(), 
     Ok(hexadecimal(&hasher.finalize()))
 }
 
+/// Tells the system that a range of a mapped file is not needed again: its pages may go from memory, where nobody else uses them.
+pub fn was_read(map: &memmap2::Mmap, path: &Path, range: Range<usize>) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the map is a read-only one of a file; a page that is read again comes from the file again.
+        let unmapped =
+            unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        let dropped = unmapped.and_then(|()| File::open(path)).and_then(|file| {
+            // SAFETY: the descriptor is that of an open file; the call changes no memory.
+            let answer = unsafe {
+                let (start, length) = (range.start as libc::off_t, range.len() as libc::off_t);
+                libc::posix_fadvise(file.as_raw_fd(), start, length, libc::POSIX_FADV_DONTNEED)
+            };
+            if answer == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(answer)) }
+        });
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "advice about a mapped file was not taken");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (map, path, range);
+}
+
 /// Advises the system that a mapped file is read at random from now on: readahead around each access is not needed, and
 /// would evict useful pages where memory is short.
 pub fn read_here_and_there(map: &memmap2::Mmap) {

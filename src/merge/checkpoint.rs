@@ -5,22 +5,21 @@
 //! A head that no transformers class has is written to a file of its own.
 //!
 //! Tensors pass through in blocks of rows, computed while earlier blocks are written, so that memory does not grow with the
-//! model. A file that is written is read again while the next one is made: its checksum must be that of what was written. The hash
-//! that the report names is that of what was read.
+//! model. A file that is written is read again while the next one is made: its checksum must be that of what was written.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::thread;
 
 use ndarray::ArrayView2;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::journal::{Finished, Journal};
 use super::layout::{Layout, NewFile, NewTensor, Source};
+use super::output::{Checksums, Output, write_while};
 use super::report::Changes;
 use super::settings::MergeSettings;
 use super::targets::{Change, Target, Targets};
@@ -28,7 +27,7 @@ use super::weights::{Rows, Sums};
 use super::{Base, MergeError, Writing};
 use crate::adapter::HEAD_FILE;
 use crate::checkpoint::{Checkpoint, ElementType, TensorInfo, from_f32, write_safetensors};
-use crate::files::{FileError, hexadecimal, start_writeback, write_atomically};
+use crate::files::{FileError, write_atomically};
 use crate::progress::Observer;
 
 /// Bytes that are copied at once.
@@ -40,19 +39,6 @@ pub(super) struct Written {
     pub changes: Changes,
     /// SHA-256 by name of the file.
     pub sha256: BTreeMap<String, String>,
-}
-
-/// The name of a file, and the thread that reads it.
-type Check<'f, 's> = (&'f String, thread::ScopedJoinHandle<'s, Result<String, MergeError>>);
-
-impl Written {
-    /// Waits for the reading of a file.
-    fn finish(&mut self, check: Option<Check>) -> Result<(), MergeError> {
-        let Some((name, check)) = check else { return Ok(()) };
-        let sha256 = check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        self.sha256.insert(name.clone(), sha256);
-        Ok(())
-    }
 }
 
 /// Writes the checkpoint files and their index.
@@ -71,33 +57,35 @@ pub(super) fn write(
     let observer = writing.observer;
     thread::scope(|scope| {
         // One file is read while the next is written.
-        let mut check: Option<Check> = None;
+        let mut check: Option<thread::ScopedJoinHandle<Result<(), MergeError>>> = None;
+        let wait = |check: Option<thread::ScopedJoinHandle<Result<(), MergeError>>>| match check {
+            Some(check) => check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => Ok(()),
+        };
         for file in &layout.files {
             let path = out.join(&file.name);
-            let earlier = journal.finished(&file.name).and_then(|finished| {
-                Some((finished.clone(), read_again(&path, file, finished.crc32, writing.observer).ok()?))
-            });
-            let finished = match earlier {
-                Some((finished, sha256)) => {
+            let intact = |finished: &&Finished| read_again(&path, file, finished.crc32, observer).is_ok();
+            let finished = match journal.finished(&file.name).filter(intact).cloned() {
+                Some(finished) => {
                     for target in steps_of(file, targets) {
                         writing.step(&target.name).map_err(FileError::new("write", &path))?;
                     }
-                    written.sha256.insert(file.name.clone(), sha256);
                     finished
                 }
                 None => {
                     let finished = write_file(checkpoint, file, targets, &path, writing)?;
                     journal.finish(&file.name, &finished)?;
                     let crc32 = finished.crc32;
-                    written.finish(check.take())?;
-                    check = Some((&file.name, scope.spawn(move || read_again(&path, file, crc32, observer))));
+                    wait(check.take())?;
+                    check = Some(scope.spawn(move || read_again(&path, file, crc32, observer)));
                     finished
                 }
             };
+            written.sha256.insert(file.name.clone(), finished.sha256);
             written.changes.extend(finished.changes);
             files.push(file.name.clone());
         }
-        written.finish(check.take())
+        wait(check.take())
     })?;
     if let Some((name, bytes)) = layout.index {
         write_atomically(&out.join(&name), |writer| writer.write_all(&bytes))?;
@@ -154,38 +142,49 @@ fn steps_of<'t>(file: &'t NewFile, targets: &'t Targets) -> impl Iterator<Item =
     })
 }
 
-fn write_file(
-    checkpoint: &Checkpoint,
-    file: &NewFile,
+fn write_file<'b>(
+    checkpoint: &'b Checkpoint,
+    file: &'b NewFile<'b>,
     targets: &Targets,
     path: &Path,
     writing: &Writing,
 ) -> Result<Finished, MergeError> {
-    let mut finished = Finished::default();
+    let mut changes = Changes::new();
+    let mut checksums = Checksums::default();
     write_atomically(path, |writer| {
-        let mut sink = Sink { writer, crc32: crc32fast::Hasher::new(), length: 0, started: 0 };
-        sink.write(&file.header)?;
-        for tensor in &file.tensors {
-            match tensor.source {
-                Source::Base(info) => {
-                    write_tensor(&mut sink, checkpoint, tensor, info, targets, writing, &mut finished.changes)?;
+        let produced = write_while(writer, |output| {
+            output.write(&file.header)?;
+            for (place, tensor) in file.tensors.iter().enumerate() {
+                // The disk reads the next tensors while this one is computed.
+                let ahead = if place == 0 { 0..2 } else { place + 1..place + 2 };
+                for next in file.tensors.iter().take(ahead.end).skip(ahead.start) {
+                    if let Source::Base(next) = next.source {
+                        checkpoint.files()[next.file].will_read(next.range.clone());
+                    }
                 }
-                Source::Appended(target) => {
-                    writing.step(&target.name)?;
-                    sink.write(&new_bytes(target, &tensor.element_type)?)?;
+                match tensor.source {
+                    Source::Base(info) => {
+                        write_tensor(output, checkpoint, tensor, info, targets, writing, &mut changes)?;
+                        checkpoint.files()[info.file].was_read(info.range.clone());
+                    }
+                    Source::Appended(target) => {
+                        writing.step(&target.name)?;
+                        output.write(new_bytes(target, &tensor.element_type)?)?;
+                    }
                 }
             }
-        }
-        finished.crc32 = sink.crc32.finalize();
+            Ok(())
+        });
+        ((), checksums) = produced?;
         Ok(())
     })?;
-    Ok(finished)
+    Ok(Finished { crc32: checksums.crc32, sha256: checksums.sha256, changes })
 }
 
 /// Writes a tensor of the base: its bytes, or the sums and replacements of the rows that change.
-fn write_tensor(
-    sink: &mut Sink,
-    checkpoint: &Checkpoint,
+fn write_tensor<'b>(
+    output: &Output<'b>,
+    checkpoint: &'b Checkpoint,
     tensor: &NewTensor,
     info: &TensorInfo,
     targets: &Targets,
@@ -199,20 +198,20 @@ fn write_tensor(
     let mut of_tensor: Vec<&Target> = targets.list.iter().filter(|target| target.changes(info)).collect();
     of_tensor.sort_by_key(|target| target.bytes_of(info).start);
     let refused = |refusal| writing.refuse(&file.path, "tensor", &info.name, refusal);
-    let keep = |sink: &mut Sink, range: Range<usize>| match types.0 == types.1 {
+    let keep = |range: Range<usize>| match types.0 == types.1 {
         true => stored[range].chunks(PIECE).try_for_each(|piece| {
             writing.observer.check().map_err(io::Error::other)?;
-            sink.write(piece)
+            output.write(piece)
         }),
         false => {
             let rows = Rows::converted(&stored[range], types.0, types.1);
-            write_rows(sink, &rows, writing).map(|_| ()).map_err(|error| error.unwrap_or_refuse(refused))
+            write_rows(output, &rows, writing).map(|_| ()).map_err(|error| error.unwrap_or_refuse(refused))
         }
     };
     let mut position = 0;
     for target in of_tensor {
         let part = target.bytes_of(info);
-        keep(sink, position..part.start)?;
+        keep(position..part.start)?;
         writing.step(&target.name)?;
         let stored = &stored[part.clone()];
         let values: Vec<f32>;
@@ -228,11 +227,11 @@ fn write_tensor(
             }
         };
         let sums =
-            write_rows(sink, &rows.map_err(refused)?, writing).map_err(|error| error.unwrap_or_refuse(refused))?;
+            write_rows(output, &rows.map_err(refused)?, writing).map_err(|error| error.unwrap_or_refuse(refused))?;
         changes.insert(target.place(), sums.change());
         position = part.end;
     }
-    keep(sink, position..stored.len())
+    keep(position..stored.len())
 }
 
 /// Why rows could not be written.
@@ -250,55 +249,22 @@ impl Stopped {
     }
 }
 
-/// Computes rows block by block on all threads, and writes each group of blocks while the next one is computed.
-fn write_rows(sink: &mut Sink, rows: &Rows, writing: &Writing) -> Result<Sums, Stopped> {
-    let blocks = rows.blocks();
+/// Computes rows block by block on all threads.
+fn write_rows(output: &Output<'_>, rows: &Rows, writing: &Writing) -> Result<Sums, Stopped> {
     let mut sums = Sums::default();
-    let mut ready: Vec<Vec<u8>> = Vec::new();
-    for group in blocks.chunks(2 * rayon::current_num_threads()).map(Some).chain([None]) {
+    for group in rows.blocks().chunks(32 * rayon::current_num_threads()) {
         writing.observer.check().map_err(|cancelled| Stopped::Io(io::Error::other(cancelled)))?;
-        let compute = || -> Result<Vec<_>, _> {
-            group.unwrap_or_default().par_iter().map(|block| rows.block(block.clone())).collect()
-        };
-        let (written, computed) = rayon::join(|| ready.iter().try_for_each(|bytes| sink.write(bytes)), compute);
-        written.map_err(Stopped::Io)?;
-        ready.clear();
+        let computed: Result<Vec<_>, _> = group.par_iter().map(|block| rows.block(block.clone())).collect();
         for (bytes, change) in computed.map_err(Stopped::Refused)? {
             sums.add(&change);
-            ready.push(bytes);
+            output.write(bytes).map_err(Stopped::Io)?;
         }
     }
     Ok(sums)
 }
 
-/// A file that is being written, with the checksum of what was written.
-struct Sink<'w> {
-    writer: &'w mut BufWriter<File>,
-    crc32: crc32fast::Hasher,
-    length: u64,
-    /// Up to where the system was asked to write to the disk.
-    started: u64,
-}
-
-/// The disk is asked to begin after this many bytes: at the end little is left to wait for.
-const WRITEBACK: u64 = 1 << 26;
-
-impl Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.writer.write_all(bytes)?;
-        self.crc32.update(bytes);
-        self.length += bytes.len() as u64;
-        if self.length - self.started >= WRITEBACK {
-            start_writeback(self.writer.get_ref(), self.started..self.length);
-            self.started = self.length;
-        }
-        Ok(())
-    }
-}
-
-/// Reads a file that was written and returns its SHA-256: its header must give the tensors of the layout, and its bytes the
-/// checksum.
-fn read_again(path: &Path, file: &NewFile, crc32: u32, observer: &dyn Observer) -> Result<String, MergeError> {
+/// Reads a file that was written: its header must give the tensors of the layout, and its bytes the checksum.
+fn read_again(path: &Path, file: &NewFile, crc32: u32, observer: &dyn Observer) -> Result<(), MergeError> {
     let differs = |reason: &str| MergeError::NotAsWritten { path: path.into(), reason: reason.into() };
     let read = Checkpoint::open_file(path)?;
     let same = |(found, wanted): (&TensorInfo, &NewTensor)| {
@@ -312,21 +278,18 @@ fn read_again(path: &Path, file: &NewFile, crc32: u32, observer: &dyn Observer) 
     if found.len() != wanted.len() || !found.into_iter().zip(wanted).all(same) {
         return Err(differs("its header gives other tensors than those that were written"));
     }
-    let (mut checksum, mut hash) = (crc32fast::Hasher::new(), Sha256::new());
+    let mut checksum = crc32fast::Hasher::new();
     let mut handle = File::open(path).map_err(FileError::new("read", path))?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         observer.check()?;
         match handle.read(&mut buffer).map_err(FileError::new("read", path))? {
             0 => break,
-            length => {
-                checksum.update(&buffer[..length]);
-                hash.update(&buffer[..length]);
-            }
+            length => checksum.update(&buffer[..length]),
         }
     }
     match checksum.finalize() == crc32 {
-        true => Ok(hexadecimal(&hash.finalize())),
+        true => Ok(()),
         false => Err(differs("its bytes are not those that were written")),
     }
 }

@@ -35,6 +35,7 @@ struct Content {
 pub(super) struct Finished {
     /// Checksum of its bytes (CRC-32).
     pub crc32: u32,
+    pub sha256: String,
     /// The changes of the tensors in it.
     pub changes: Changes,
 }

@@ -15,6 +15,7 @@ mod folder;
 mod journal;
 mod layout;
 mod leading;
+mod output;
 mod report;
 mod residual;
 mod saved;

@@ -3,6 +3,7 @@
 //! `Σ wᵢ · sᵢ · Bᵢ · Aᵢ` is one product: that of the `wᵢ sᵢ Bᵢ` side by side and the `Aᵢ` on top of each other, as in PEFT's
 //! `add_weighted_adapter(combination_type="cat")`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use ndarray::{Axis, concatenate};
@@ -20,9 +21,9 @@ pub(super) struct Named<'a> {
 }
 
 /// The sum of all adapters, each multiplied by its weight; a single one of weight 1 stays as it is.
-pub(super) fn sum(adapters: &[Named<'_>], weights: &[f64]) -> Result<Adapter, MergeError> {
+pub(super) fn sum<'n>(adapters: &'n [Named<'_>], weights: &[f64]) -> Result<Cow<'n, Adapter>, MergeError> {
     if let ([only], [1.0]) = (adapters, weights) {
-        return Ok(only.adapter.clone());
+        return Ok(Cow::Borrowed(&only.adapter));
     }
     let mut all = Adapter::default();
     for (Named { path, folder, adapter }, &weight) in adapters.iter().zip(weights) {
@@ -75,7 +76,7 @@ pub(super) fn sum(adapters: &[Named<'_>], weights: &[f64]) -> Result<Adapter, Me
             all.saved.push(saved.clone());
         }
     }
-    Ok(all)
+    Ok(Cow::Owned(all))
 }
 
 /// The factors with scaling and weight multiplied into B.

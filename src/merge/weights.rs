@@ -43,8 +43,8 @@ pub enum NotFinite {
     },
 }
 
-/// Elements of a block: large enough for the matrix product, and small beside a large model.
-const BLOCK: usize = 1 << 20;
+/// Elements of a block: enough for the matrix product, and few enough for the cache of a core.
+const BLOCK: usize = 1 << 17;
 
 /// Rows of a stored tensor, and what becomes of them.
 pub(super) struct Rows<'a> {
@@ -207,11 +207,11 @@ impl<'a> Rows<'a> {
         let rounded = to_f32(&bytes, self.to).ok_or(Refusal::Type)?;
         if let RowChange::None = self.change {
             // What was not finite before may stay so: nothing is computed from it.
-            refuse_overflow(exact.iter().zip(&rounded).filter(|(exact, _)| exact.is_finite()), self.to)?;
+            refuse_overflow(&exact, &rounded, self.to, |exact| exact.is_finite())?;
             return Ok((bytes, Sums::default()));
         }
         refuse_base(&base)?;
-        refuse_overflow(exact.iter().zip(&rounded), self.to)?;
+        refuse_overflow(&exact, &rounded, self.to, |_| true)?;
         Ok((bytes, Sums::of(&base, &exact, &rounded)))
     }
 
@@ -245,19 +245,32 @@ fn product(factors: &LoraFactors, in_out: bool, rows: Range<usize>) -> Array2<f3
     }
 }
 
+/// Whether all values are finite: without an early end, which would keep the compiler from vector code.
+fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |finite, value| finite & value.is_finite())
+}
+
 fn refuse_base(base: &[f32]) -> Result<(), NotFinite> {
+    if all_finite(base) {
+        return Ok(());
+    }
     match base.iter().find(|value| !value.is_finite()) {
         Some(value) => Err(NotFinite::Base(*value)),
         None => Ok(()),
     }
 }
 
-/// Refuses values, before and after rounding, that became infinite.
-fn refuse_overflow<'v>(
-    mut values: impl Iterator<Item = (&'v f32, &'v f32)>,
+/// Refuses values that are not finite after rounding; `counts` says for which values before rounding.
+fn refuse_overflow(
+    exact: &[f32],
+    rounded: &[f32],
     to: &ElementType,
+    counts: impl Fn(f32) -> bool,
 ) -> Result<(), NotFinite> {
-    match values.find(|(_, rounded)| !rounded.is_finite()) {
+    if all_finite(rounded) {
+        return Ok(());
+    }
+    match exact.iter().zip(rounded).find(|(exact, rounded)| !rounded.is_finite() && counts(**exact)) {
         None => Ok(()),
         Some((value, _)) => {
             let element_type = match to {
