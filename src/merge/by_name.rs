@@ -203,13 +203,12 @@ impl ByName<'_> {
         if self.ties(module) {
             return self.tied(module, "the embeddings (`tie_word_embeddings`)");
         }
-        let vocabulary =
-            self.base.config.and_then(|config| config.get("vocab_size")).and_then(serde_json::Value::as_u64);
         let rows = self.checkpoint.tensor(name).and_then(|tensor| tensor.shape.first().copied());
-        if is_called_tied(module, &TIED) || rows.map(|rows| rows as u64) == vocabulary && vocabulary.is_some() {
-            if let Some(other) = equal_tensors(self.checkpoint, name)?.first() {
-                return self.tied(module, &format!("`{other}`, which has the same values"));
-            }
+        let vocabulary = self.base.config.and_then(|config| config.get("vocab_size"));
+        let vocabulary = vocabulary.and_then(serde_json::Value::as_u64).and_then(|size| usize::try_from(size).ok());
+        let is_table = is_called_tied(module, &TIED) || rows.is_some() && rows == vocabulary;
+        if is_table && let Some(other) = equal_tensors(self.checkpoint, name)?.first() {
+            return self.tied(module, &format!("`{other}`, which has the same values"));
         }
         Ok(())
     }

@@ -303,9 +303,10 @@ impl Sums {
         let mut sums = Sums::default();
         for ((base, exact), rounded) in base.chunks(RUN).zip(exact.chunks(RUN)).zip(rounded.chunks(RUN)) {
             let fast = Sums::of_run(base, exact, rounded);
-            // Squares of very large or small values leave the range of float32.
-            let fits = |sum: f64| sum == 0.0 || (1e-30..1e30).contains(&sum);
-            match [fast.weight, fast.change, fast.lost].into_iter().all(fits) {
+            // Squares of very large or small values leave the range of float32. What rounding loses of values within it does not.
+            let weight = (1e-12..1e30).contains(&fast.weight);
+            let change = (1e-30..1e30).contains(&fast.change) || fast.wanted == 0;
+            match weight && change && fast.lost < 1e30 {
                 true => sums.add(&fast),
                 false => sums.add(&Sums::of_few(base, exact, rounded)),
             }

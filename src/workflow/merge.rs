@@ -47,10 +47,13 @@ pub fn merge_adapters(
             }
             merged
         }
-        Err(no_export @ CheckpointError::NoExport { .. }) => {
+        // Exports in other folders are not passed over in silence.
+        Err(CheckpointError::NoExport { others, .. }) if others.is_empty() => {
             let base = match CheckpointFolder::open(model) {
                 // With neither, the export is what gelora works with.
-                Err(CheckpointError::NoWeights { .. }) if parts == MergedParts::All => return Err(no_export.into()),
+                Err(CheckpointError::NoWeights { folder }) if parts == MergedParts::All => {
+                    return Err(CheckpointError::NoExport { folder, others }.into());
+                }
                 base => base?,
             };
             let merged = merge(Base::from(&base))?;
