@@ -6,7 +6,7 @@ use crate::workflow::{
 };
 
 use super::context::Context;
-use super::training::NoTraining;
+use super::no_training::NoTraining;
 
 const EXAMPLE: &str = "\
 Examples:

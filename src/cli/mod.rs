@@ -19,6 +19,7 @@ mod man;
 mod manifold;
 pub mod memory;
 mod merge;
+mod no_training;
 mod plain;
 mod plan;
 mod progress;

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use super::context::Context;
+use super::no_training::{NoTraining, PROGRAM};
 use super::{doctor, run, train};
 
-/// Name of the program that is linked against libtorch.
-const PROGRAM: &str = "gelora-train";
 /// Asks that program whether it starts.
 const PROBE: &str = "__starts";
 
@@ -27,29 +26,6 @@ pub struct Training {
 impl Training {
     /// The commands of this library. Naming it links the program against libtorch.
     pub const LINKED: Training = Training { train: train::run, run: run::run, doctor: doctor::run };
-}
-
-/// Why training is not possible.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum NoTraining {
-    /// The program is not there: a package, or a build, that only plans.
-    #[error(
-        "this installation plans, merges and evaluates, and does not train: {PROGRAM} is not beside {program}; take the package \
-         with training (cpu or cuda), or build gelora with libtorch (cargo build --release)"
-    )]
-    NotThere { program: String },
-    /// It is of another version.
-    #[error("{program} is version {found} and this gelora is version {own}: install both from one package or build", own = env!("CARGO_PKG_VERSION"))]
-    OtherVersion { program: String, found: String },
-    /// It ended with an error line of its own.
-    #[error("{line}")]
-    Refuses { line: String },
-    /// It is there and does not start.
-    #[error(
-        "{program} cannot be started: {reason}; libtorch belongs beside it in lib/, as in the package, or name its folder with \
-         LD_LIBRARY_PATH"
-    )]
-    DoesNotStart { program: String, reason: String },
 }
 
 /// The program that trains, if it starts.

@@ -23,6 +23,7 @@ const CONV1D_MODULES: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 /// Names of modules that use the embeddings as their weight, or are the embeddings, where the configuration ties them.
 const TIED: [&str; 7] = ["lm_head", "embed_out", "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "decoder"];
 
+/// A base without an export, and what its adapters are for.
 struct ByName<'b> {
     base: Base<'b>,
     checkpoint: &'b Checkpoint,

@@ -2,8 +2,6 @@
 
 use std::sync::OnceLock;
 
-#[cfg(target_arch = "x86_64")]
-use super::int8_dot;
 use crate::neighbours::NeighbourError;
 
 /// Environment variable that names an instruction set.
@@ -81,27 +79,6 @@ impl Isa {
             found: name.to_owned(),
             possible: all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "),
         })
-    }
-
-    /// The largest absolute value of a code.
-    pub fn largest_code(self) -> i8 {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => int8_dot::avx2::LARGEST,
-            _ => i8::MAX,
-        }
-    }
-
-    /// By how much sums of squared codes exceed what the kernel can hold: more than 1 where the codes are too large.
-    pub fn excess(self, codes: &[i8]) -> f64 {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => int8_dot::avx2::excess(codes),
-            _ => {
-                debug_assert!(!codes.contains(&i8::MIN));
-                0.0
-            }
-        }
     }
 }
 

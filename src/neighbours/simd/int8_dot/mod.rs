@@ -5,7 +5,7 @@
 //! vectorises a plain loop.
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx2;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
@@ -39,6 +39,27 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => place_in_panels(neon::PANEL, width, row, column),
             Isa::Scalar => row * width + column,
+        }
+    }
+
+    /// The largest absolute value of a code.
+    pub fn largest_code(self) -> i8 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::LARGEST,
+            _ => i8::MAX,
+        }
+    }
+
+    /// By how much sums of squared codes exceed what the kernel can hold: more than 1 where the codes are too large.
+    pub fn excess(self, codes: &[i8]) -> f64 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::excess(codes),
+            _ => {
+                debug_assert!(!codes.contains(&i8::MIN));
+                0.0
+            }
         }
     }
 }
