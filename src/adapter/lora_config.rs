@@ -54,6 +54,8 @@ pub struct LoraConfig {
     layer_patterns: Vec<Regex>,
     saved: Vec<String>,
     saved_patterns: Vec<Regex>,
+    /// Whether biases of the base were trained too (`bias`).
+    pub trains_biases: bool,
     /// Whether it is DoRA: every adapted module has magnitudes beside its factors.
     pub dora: bool,
     /// Whether the last adapted module that PEFT made stores its weight as `[in, out]` (`Conv1D`).
@@ -79,6 +81,7 @@ impl LoraConfig {
             layer_patterns: Vec::new(),
             saved: Vec::new(),
             saved_patterns: Vec::new(),
+            trains_biases: false,
             dora: false,
             fan_in_fan_out: false,
             task_type: None,
@@ -140,6 +143,7 @@ impl LoraConfig {
             layer_patterns: layer_patterns.collect::<Result<_, _>>()?,
             saved_patterns: saved_patterns.collect::<Result<_, _>>()?,
             saved,
+            trains_biases: config.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none"),
             dora: config.get("use_dora").and_then(Value::as_bool).unwrap_or(false),
             fan_in_fan_out: config.get("fan_in_fan_out").and_then(Value::as_bool).unwrap_or(false),
             task_type: config.get("task_type").and_then(Value::as_str).map(str::to_owned),

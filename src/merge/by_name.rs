@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::completeness::{Called, is_under, refuse_changed};
-use super::several::Named;
+use super::several::{Named, leading};
 use super::targets::{Change, Target, Targets};
 use super::{Base, MergeError};
 use crate::adapter::{Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, SavedTensor};
@@ -41,10 +41,10 @@ impl<'a> Targets<'a> {
         adapters: &[Named<'_>],
         adapter: &'a Adapter,
     ) -> Result<Self, MergeError> {
-        let first = |of: &dyn Fn(&AdapterFolder) -> Option<String>| adapters.iter().find_map(|named| of(named.folder));
-        let task_type = first(&|folder| folder.config.task_type.clone());
-        let generates = matches!(task_type.as_deref(), Some("CAUSAL_LM" | "SEQ_2_SEQ_LM"));
-        let task = task_type.as_deref().and_then(ModelTask::of_task_type);
+        let leading = leading(adapters).map(|named| named.folder);
+        let task_type = leading.and_then(|folder| folder.config.task_type.as_deref());
+        let generates = matches!(task_type, Some("CAUSAL_LM" | "SEQ_2_SEQ_LM"));
+        let task = task_type.and_then(ModelTask::of_task_type);
         let class = task.zip(base.config).and_then(|(task, config)| model_class(config, task));
         let names = ByName { base, checkpoint, class, generates };
         for Named { path: place, folder, adapter } in adapters {
@@ -86,18 +86,18 @@ impl<'a> Targets<'a> {
             _ => None,
         };
         let outputs = list.iter().filter_map(rows).min();
-        let provenance = || adapters.iter().find_map(|named| named.folder.provenance.as_ref());
+        let provenance = leading.and_then(|folder| folder.provenance.as_ref());
         let classes =
-            provenance().and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
+            provenance.and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
         Ok(Targets {
             prefix: base.new_prefix().filter(|_| appended),
             task,
             list,
             added_head: None,
             appended,
-            problem: provenance().and_then(|known| known.problem_type.clone()).or(classes),
-            thresholds: provenance().and_then(|known| known.thresholds.clone()),
-            labels: super::labels(provenance()),
+            problem: provenance.and_then(|known| known.problem_type.clone()).or(classes),
+            thresholds: provenance.and_then(|known| known.thresholds.clone()),
+            labels: super::labels(provenance),
             head_apart,
             outputs,
             warnings,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::MergeError;
+use super::{Base, MergeError};
 use crate::adapter::{Adapter, AdapterFolder, TENSOR_FILE};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 
@@ -38,6 +38,20 @@ pub(super) fn refuse_changed(
         }
     }
     Ok(())
+}
+
+/// A warning where biases were trained and the file has none of them: some versions of PEFT did not save them.
+pub(super) fn lacking_biases(base: Base<'_>, folder: &AdapterFolder, adapter: &Adapter) -> Option<String> {
+    let checkpoint = base.checkpoint.filter(|_| folder.config.trains_biases)?;
+    let saved = adapter.saved.iter().any(|saved| saved.name.ends_with(".bias"));
+    let biases = adapter.factors.iter().map(|factors| format!("{}.bias", factors.module));
+    let mut lacking = biases.filter(|bias| !saved && checkpoint.tensor(bias).is_some());
+    lacking.next().map(|bias| {
+        format!(
+            "the adapter's configuration trained biases (`bias`), and its file has none, not even `{bias}`: this is what PEFT gives when it \
+             loads the adapter, and not the model that was trained; save the adapter again with a newer PEFT"
+        )
+    })
 }
 
 /// Whether a tensor is in a module that this name in `modules_to_save` means.

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::report::Changes;
 use super::settings::MergeSettings;
 use super::{Base, MergeError};
-use crate::adapter::AdapterFolder;
-use crate::files::{FileError, sha256, write_json};
+use crate::adapter::{AdapterFolder, CONFIG_FILE};
+use crate::files::{FileError, read_file, sha256, write_json};
 
 /// Name of the journal in the folder that is being written.
 const JOURNAL_FILE: &str = ".gelora_merging.json";
@@ -88,7 +88,7 @@ fn read(folder: &Path) -> Option<Content> {
 /// change: hashing them would take as long as merging.
 pub(super) fn inputs(
     base: Base<'_>,
-    adapters: &[AdapterFolder],
+    adapters: &[(&Path, &AdapterFolder)],
     settings: &MergeSettings,
 ) -> Result<String, MergeError> {
     let file = |path: &Path| {
@@ -98,13 +98,17 @@ pub(super) fn inputs(
     };
     let files = base.checkpoint.iter().flat_map(|checkpoint| checkpoint.files());
     let files = files.map(|known| file(&known.path)).collect::<Result<Vec<_>, _>>()?;
+    let adapters = adapters.iter().map(|(path, folder)| {
+        let config = Some(path.join(CONFIG_FILE)).filter(|path| path.is_file());
+        let config = config.map(|path| read_file(&path)).transpose()?.map(|bytes| sha256(&bytes));
+        Ok(json!([folder.adapter.sha256(), config, folder.head_apart, folder.provenance]))
+    });
     let all = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "files": files,
         "onnx": base.onnx.map(file).transpose()?,
-        "adapters": adapters.iter().map(|folder| {
-            json!([folder.adapter.sha256(), format!("{:?}", folder.config.initialization), folder.provenance])
-        }).collect::<Vec<_>>(),
+        "config": base.config,
+        "adapters": adapters.collect::<Result<Vec<_>, MergeError>>()?,
         "settings": settings,
     });
     Ok(sha256(all.to_string().as_bytes()))

@@ -87,16 +87,20 @@ pub fn merge_several<'b>(
 ) -> Result<MergeReport, MergeError> {
     let base = base.into();
     let weights = settings.weights_of(adapters.len())?;
+    settings.check(base)?;
     let folders = adapters.iter().map(|path| AdapterFolder::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let inputs = journal::inputs(base, &folders, settings)?;
+    let pairs: Vec<(&Path, &AdapterFolder)> = adapters.iter().copied().zip(&folders).collect();
+    let inputs = journal::inputs(base, &pairs, settings)?;
     let new = NewFolder::new(base, adapters, out, &inputs)?;
     observer.check()?;
     let model = base.onnx.map(Transformer::open).transpose()?;
     let mut warnings = Vec::new();
     let mut named = Vec::with_capacity(folders.len());
-    for (&path, folder) in adapters.iter().zip(&folders) {
+    for (path, folder) in pairs {
         warnings.extend(self::warnings(base, model.as_deref(), folder, settings, observer)?);
-        named.push(Named { path, folder, adapter: targets::named_as_base(base, model.as_ref(), folder)? });
+        let adapter = targets::named_as_base(base, model.as_ref(), folder)?;
+        warnings.extend(completeness::lacking_biases(base, folder, &adapter));
+        named.push(Named { path, folder, adapter });
     }
     let changes = several::sum(&named, &weights)?;
     let targets = match (&model, base.checkpoint) {

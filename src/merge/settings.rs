@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Base;
 use crate::checkpoint::ElementType;
 use crate::settings_value::SettingError;
 
@@ -22,7 +23,7 @@ impl MergeSettings {
     /// The weight of each of this many adapters.
     ///
     /// # Errors
-    /// If there are weights for another number of adapters, a weight is not finite, or files would be of no size.
+    /// If there are weights for another number of adapters, or a weight is not finite.
     pub(super) fn weights_of(&self, adapters: usize) -> Result<Vec<f64>, SettingError> {
         let wrong =
             |found: String| SettingError::new("weights", found, "give a number for every adapter, in their order");
@@ -32,13 +33,28 @@ impl MergeSettings {
         if let Some(weight) = self.weights.iter().find(|weight| !weight.is_finite()) {
             return Err(wrong(format!("has {weight}")));
         }
-        if self.shard_size == Some(0) {
-            return Err(SettingError::new("shard_size", "is 0".into(), "give the largest size of a file, such as 5GB"));
-        }
         Ok(match self.weights.is_empty() {
             true => vec![1.0; adapters],
             false => self.weights.clone(),
         })
+    }
+
+    /// Checks what is asked for the files of the checkpoint.
+    ///
+    /// # Errors
+    /// If files would be of no size, or the base has no checkpoint to which it applies.
+    pub(super) fn check(&self, base: Base<'_>) -> Result<(), SettingError> {
+        if self.shard_size == Some(0) {
+            return Err(SettingError::new("shard_size", "is 0".into(), "give the largest size of a file, such as 5GB"));
+        }
+        let key = self.dtype.map(|_| "dtype").or(self.shard_size.map(|_| "shard_size"));
+        match key.filter(|_| base.checkpoint.is_none()) {
+            Some(key) => {
+                let found = format!("is for a checkpoint, and {} has none (safetensors)", base.folder.display());
+                Err(SettingError::new(key, found, "leave it out, or name the folder with the checkpoint"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The type in which elements of this type are stored.

@@ -20,6 +20,11 @@ pub(super) struct Named<'a> {
     pub adapter: Adapter,
 }
 
+/// The adapter that says what the merged model is for: the one that brings a head or other whole tensors, else the first.
+pub(super) fn leading<'n, 'a>(adapters: &'n [Named<'a>]) -> Option<&'n Named<'a>> {
+    adapters.iter().find(|named| !named.adapter.saved.is_empty()).or_else(|| adapters.first())
+}
+
 /// The sum of all adapters, each multiplied by its weight; a single one of weight 1 stays as it is.
 pub(super) fn sum<'n>(adapters: &'n [Named<'_>], weights: &[f64]) -> Result<Cow<'n, Adapter>, MergeError> {
     if let ([only], [1.0]) = (adapters, weights) {

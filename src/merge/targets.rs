@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::finder::Finder;
-use super::several::Named;
+use super::several::{Named, leading};
 use super::{Base, MergeError, saved};
 use crate::adapter::{
     Adapter, AdapterFolder, HEAD_FILE, Initialization, LoraFactors, Provenance, SavedTensor, TENSOR_FILE,
@@ -150,7 +150,8 @@ impl<'a> Targets<'a> {
             finder.refuse_incomplete(path, folder, adapter)?;
             finder.refuse_changed(path, folder, adapter)?;
         }
-        let provenance = adapters.iter().find_map(|named| named.folder.provenance.as_ref());
+        let leading = leading(adapters).map(|named| named.folder);
+        let provenance = leading.and_then(|folder| folder.provenance.as_ref());
         let in_own_file = adapters.iter().any(|named| named.folder.head_apart);
         finder.refuse_folded(adapter)?;
         let mut warnings = finder.warnings(adapter);
@@ -194,9 +195,8 @@ impl<'a> Targets<'a> {
         let classes = known.and_then(|known| known.labels.as_ref()).map(|_| "single_label_classification".to_owned());
         Ok(Targets {
             prefix: base.new_prefix().filter(|_| appended),
-            task: adapters
-                .iter()
-                .find_map(|named| named.folder.config.task_type.as_deref())
+            task: leading
+                .and_then(|folder| folder.config.task_type.as_deref())
                 .and_then(ModelTask::of_task_type)
                 .or(of_tokens),
             list,

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from adapters import randomize
-from conftest import GELORA, run
+from conftest import GELORA, TINY, run
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -313,3 +313,33 @@ def test_a_file_that_was_damaged_meanwhile_is_written_again(tmp_path):
     first.write_bytes(content)
     run("merge", model, folder, "-o", out)
     check(model, out, by_peft(model, folder))
+
+
+def test_biases_that_peft_did_not_save_are_missed(tmp_path):
+    model = base(tmp_path / "base", "gpt2")
+    folder = adapter(model, tmp_path / "adapter", target_modules=["c_attn"], bias="lora_only")
+    whole = run("merge", model, folder, "-o", tmp_path / "merged").stderr
+    lacking = without(folder, ".bias", tmp_path / "lacking")
+    said = run("merge", model, lacking, "-o", tmp_path / "merged").stderr
+    assert "c_attn.bias`" in said and "trained biases" in said and "trained biases" not in whole
+
+
+def test_files_of_a_checkpoint_that_is_not_there_are_refused(tmp_path):
+    (tmp_path / "base").mkdir()
+    shutil.copy(TINY / "model.onnx", tmp_path / "base")
+    for option in (["--dtype", "float16"], ["--shard-size", "5GB"]):
+        said = run("merge", tmp_path / "base", tmp_path, "-o", tmp_path / "merged", *option, expect=1).stderr
+        assert "is for a checkpoint" in said and said.count("\n") == 1, said
+
+
+def test_a_head_counts_whichever_adapter_brings_it(tmp_path):
+    model = base(tmp_path / "base", "bert", auto=transformers.AutoModel)
+    plain = adapter(model, tmp_path / "plain", task="FEATURE_EXTRACTION", auto=transformers.AutoModel,
+                    target_modules=["value"])
+    head = adapter(model, tmp_path / "head", task="SEQ_CLS", auto=CLASSES, target_modules=["query"], seed=2)
+    run("merge", model, plain, head, "-o", tmp_path / "one")
+    run("merge", model, head, plain, "-o", tmp_path / "other")
+    one, other = (CLASSES.from_pretrained(tmp_path / name, output_loading_info=True) for name in ("one", "other"))
+    assert not one[1]["missing_keys"] and not other[1]["missing_keys"]
+    for name, value in one[0].state_dict().items():
+        assert torch.allclose(value, other[0].state_dict()[name], atol=1e-6), name
